@@ -1,0 +1,170 @@
+"""What the trainer costs over a bare `lax.scan` of the same step.
+
+For each preset, in turns: the trainer as a user runs it (data order, log,
+TensorBoard, sample grids, checkpoints, at their default cadences) and a scan
+over the very same train step with its data already in place. Compilation is
+outside both. Writes `results.json` beside this file.
+
+  python experiments/speed/trainer_overhead/measure.py
+"""
+
+import dataclasses
+import json
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from gan_jax import loop, runs, workdir
+from gan_jax.config import Config
+from gan_jax.step import make_train_step
+
+HERE = pathlib.Path(__file__).parent
+REPEATS = 5
+TOY = Config(
+  dataset='ring',
+  network='mlp',
+  batch_size=256,
+  steps=10_000,
+  log_every=500,
+  sample_every=5000,
+  checkpoint_every=5000,
+)
+DIGITS = Config(dataset='digits', network='dcgan', steps=1000)
+CIFAR_SIZED = Config(
+  dataset='digits',
+  network='dcgan',
+  image_size=32,
+  channels=3,
+  steps=60,
+  log_every=20,
+  sample_every=60,
+  checkpoint_every=60,
+)
+CASES = {
+  'mlp on ring': TOY,
+  'dcgan on digits, 8x8': DIGITS,
+  'dcgan at 32x32x3': CIFAR_SIZED,
+}
+
+
+def clock() -> tuple[float, float]:
+  """Wall and CPU seconds."""
+  return time.perf_counter(), time.process_time()
+
+
+class Bare:
+  """A scan over the step, and nothing else."""
+
+  def __init__(self, config: Config) -> None:
+    """Compiles a scan of `block` steps."""
+    self.parts = runs.build(config)
+    parts = self.parts
+    self.block = min(config.steps, 500)
+
+    def scan(state: Any, constants: Any, chunk: Any) -> Any:
+      def decode(item: Any, key: Any) -> Any:
+        return parts.feed.decode(constants, item, key, config.batch_size)
+
+      step = make_train_step(dataclasses.replace(parts.plan, decode=decode))
+
+      def body(state: Any, item: Any) -> Any:
+        return step(state, parts.hyper, item)
+
+      state, metrics = jax.lax.scan(body, state, chunk, length=self.block)
+      return state, jax.tree.map(lambda m: m.mean(), metrics)
+
+    self.chunk = jax.device_put(parts.feed.chunk(0, self.block))
+    self.constants = jax.device_put(parts.feed.constants)
+    jitted = jax.jit(scan, donate_argnums=0)
+    self.program = jitted.lower(
+      parts.init(), self.constants, self.chunk
+    ).compile()
+
+  def run(self) -> tuple[float, float]:
+    """Seconds (wall, CPU) a step."""
+    state = jax.block_until_ready(self.parts.init())
+    blocks = self.parts.config.steps // self.block
+    before = clock()
+    for _ in range(blocks):
+      state, _ = self.program(state, self.constants, self.chunk)
+    jax.block_until_ready(state)
+    return tuple(
+      (b - a) / (blocks * self.block) for a, b in zip(before, clock())
+    )  # type: ignore[return-value]
+
+
+def run_trainer(config: Config) -> tuple[float, float]:
+  """Seconds (wall, CPU) a step of the trainer, to its last checkpoint."""
+  with tempfile.TemporaryDirectory() as folder:
+    config = dataclasses.replace(config, workdir=folder)
+    parts = runs.build(config)
+    with workdir.opened(config) as path:
+      trainer = loop.Trainer(parts, path)
+      compiled: list[tuple[float, float]] = []
+      original = loop.Dispatch.__init__
+
+      def timed(self: Any, *args: Any) -> None:
+        original(self, *args)
+        compiled.append(clock())
+
+      loop.Dispatch.__init__ = timed  # type: ignore[method-assign]
+      try:
+        trainer.run()
+      finally:
+        loop.Dispatch.__init__ = original  # type: ignore[method-assign]
+      after = clock()
+      trainer.close()
+  return tuple((b - a) / config.steps for a, b in zip(compiled[0], after))  # type: ignore[return-value]
+
+
+def measure(config: Config) -> dict[str, Any]:
+  """Trainer and bare scan in turns; the ratio of each pair."""
+  config = dataclasses.replace(config, devices=1)
+  bare = Bare(config)
+  bare.run()
+  run_trainer(config)  # both warm
+  rows = []
+  for _ in range(REPEATS):
+    b, t = bare.run(), run_trainer(config)
+    rows.append({'bare': b, 'trainer': t})
+  ratio = [[r['trainer'][i] / r['bare'][i] for r in rows] for i in range(2)]
+  return {
+    'steps': config.steps,
+    'pairs_sec_per_step_wall_cpu': rows,
+    'ratio_wall': summary(ratio[0]),
+    'ratio_cpu': summary(ratio[1]),
+  }
+
+
+def summary(values: list[float]) -> dict[str, float]:
+  """Least, median and greatest."""
+  return {
+    'min': round(min(values), 4),
+    'median': round(statistics.median(values), 4),
+    'max': round(max(values), 4),
+  }
+
+
+def main() -> None:
+  """Measures every case and writes `results.json`."""
+  results: dict[str, Any] = {
+    'jax': jax.__version__,
+    'devices': [d.device_kind for d in jax.devices()],
+    'cores': len(np.asarray(sorted(__import__('os').sched_getaffinity(0)))),
+    'platform': platform.platform(),
+    'repeats': REPEATS,
+  }
+  for name, config in CASES.items():
+    results[name] = measure(config)
+    print(name, results[name]['ratio_wall'], results[name]['ratio_cpu'])
+  (HERE / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  main()

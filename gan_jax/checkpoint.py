@@ -1,0 +1,230 @@
+"""Checkpoints: state, data position and run identity together, and verified.
+
+Orbax writes them, asynchronously and atomically. What Orbax does not do is
+notice a flipped byte: so a hash of the state is saved with it and verified on
+restore, and a checkpoint that is damaged is named, moved aside and passed over
+for the one before it. The state is saved as host arrays, so that it restores
+on any number of devices or processes.
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+PyTree = Any
+Meta = dict[str, Any]
+
+
+class CheckpointError(ValueError):
+  """Nothing can be saved or restored; the message says where and what to do."""
+
+  exit_code = 1
+
+
+def _is_key(x: Any) -> bool:
+  return isinstance(x, jax.Array) and jax.dtypes.issubdtype(
+    x.dtype, jax.dtypes.prng_key
+  )
+
+
+def to_host(tree: PyTree) -> PyTree:
+  """Copies of all arrays on the host; keys as their raw data."""
+
+  def copy(x: Any) -> Any:
+    # A copy, not a view: the buffer is donated to the next step.
+    return np.array(jax.random.key_data(x) if _is_key(x) else x)
+
+  return jax.tree.map(copy, tree)
+
+
+def like(tree: PyTree, host: PyTree) -> PyTree:
+  """Host arrays as the tree they came from: keys are keys again."""
+
+  def restore(x: Any, value: Any) -> Any:
+    if _is_key(x):
+      return jax.random.wrap_key_data(value, impl=jax.random.key_impl(x))
+    return value
+
+  return jax.tree.map(restore, tree, host)
+
+
+def digest(tree: PyTree) -> str:
+  """Hash of a tree of host arrays: of names, types, shapes and every byte."""
+  total = hashlib.blake2b(digest_size=16)
+  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    label = f'{jax.tree_util.keystr(path)} {x.dtype} {x.shape}\n'
+    total.update(label.encode())
+    total.update(np.ascontiguousarray(x).tobytes())
+  return total.hexdigest()
+
+
+def _shapes(host: PyTree) -> PyTree:
+  return jax.tree.map(lambda x: (x.shape, str(x.dtype)), host)
+
+
+def _meta_digest(meta: Meta) -> str:
+  text = json.dumps(meta, sort_keys=True)
+  return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Checkpoints:
+  """The checkpoints of one workdir."""
+
+  def __init__(
+    self, workdir: str | pathlib.Path, keep: int = 3, read_only: bool = False
+  ) -> None:
+    """Opens (and unless `read_only` creates) `workdir/checkpoints`."""
+    self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._read_only = read_only
+    self._manager = ocp.CheckpointManager(
+      self.folder,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=not read_only,
+        read_only=read_only,
+        enable_async_checkpointing=not read_only,
+        step_format_fixed_length=9,
+      ),
+    )
+
+  def steps(self) -> list[int]:
+    """Steps that there are checkpoints of, oldest first."""
+    return sorted(self._manager.all_steps())
+
+  def save(self, step: int, state: PyTree, meta: Meta) -> None:
+    """Starts to save; returns when the state has been copied.
+
+    Raises:
+      CheckpointError: if this or an earlier save failed (disk full, ...). The
+        checkpoints saved before are whole.
+    """
+    host = to_host(state)
+    body = dict(meta, step=step, state_digest=digest(host))
+    sealed = {'body': body, 'digest': _meta_digest(body)}
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(host),  # type: ignore[call-arg]
+          meta=ocp.args.JsonSave(sealed),  # type: ignore[call-arg]
+        ),
+        force=True,
+      )
+    except Exception as error:
+      raise self._not_saved(error) from error
+
+  def wait(self) -> None:
+    """Waits until everything is saved.
+
+    Raises:
+      CheckpointError: as `save`.
+    """
+    try:
+      self._manager.wait_until_finished()
+    except Exception as error:
+      raise self._not_saved(error) from error
+
+  def close(self) -> None:
+    """Ends the background threads."""
+    self._manager.close()
+
+  def _not_saved(self, error: Exception) -> CheckpointError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ''
+    free = shutil.disk_usage(self.folder).free / 2**20
+    return CheckpointError(
+      f'could not save a checkpoint in {self.folder}: {first}\n'
+      f'({free:.0f} MiB are free there). Nothing that was saved before is'
+      ' lost: make room, then run the same command again.'
+    )
+
+  def restore(self, step: int, template: PyTree) -> tuple[PyTree, Meta]:
+    """The state and meta of one step, verified.
+
+    Args:
+      step: one of `steps()`.
+      template: a state of the same structure, shapes and types.
+
+    Raises:
+      CheckpointError: if it is damaged or of another structure.
+    """
+    target = to_host(template)
+    try:
+      saved = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(target),  # type: ignore[call-arg]
+          meta=ocp.args.JsonRestore(),  # type: ignore[call-arg]
+        ),
+      )
+      host, sealed = saved['state'], saved['meta']
+      body = sealed['body']
+      whole = sealed['digest'] == _meta_digest(body)
+    except Exception as error:
+      # Orbax raises bare exceptions of many kinds for damaged files.
+      first = (str(error).strip() or repr(error)).splitlines()[0][:300]
+      raise CheckpointError(
+        f'checkpoint {step} in {self.folder} cannot be read: {first}'
+      ) from error
+    if not whole or body['state_digest'] != digest(host):
+      raise CheckpointError(
+        f'checkpoint {step} in {self.folder} is damaged: its content does not'
+        ' have the hash it was saved with'
+      )
+    if _shapes(host) != _shapes(target):
+      raise CheckpointError(
+        f'checkpoint {step} in {self.folder} is of other networks or'
+        ' optimizers than the configuration says'
+      )
+    return like(template, host), body
+
+  def restore_newest(
+    self, template: PyTree, warn: Callable[[str], None]
+  ) -> tuple[PyTree, Meta] | None:
+    """The newest checkpoint that is whole; None if there is none at all.
+
+    Damaged ones are named through `warn` and, unless this is `read_only`,
+    moved to `workdir/damaged`.
+
+    Raises:
+      CheckpointError: if there are checkpoints and all of them are damaged.
+    """
+    steps = self.steps()
+    for step in reversed(steps):
+      try:
+        found = self.restore(step, template)
+      except CheckpointError as error:
+        warn(f'{error}; passing over it')
+        continue
+      self._set_aside([s for s in steps if s > step])
+      return found
+    if steps:
+      raise CheckpointError(
+        f'all checkpoints in {self.folder} ({", ".join(map(str, steps))}) are'
+        ' damaged; nothing was changed. Restore the folder from a copy, or'
+        ' start over in another --workdir.'
+      )
+    return None
+
+  def _set_aside(self, steps: list[int]) -> None:
+    """Moves damaged checkpoints out of the way of the ones to come."""
+    if not steps or self._read_only:
+      return
+    if jax.process_index() == 0:
+      aside = self.folder.parent / 'damaged'
+      aside.mkdir(exist_ok=True)
+      for step in steps:
+        target = aside / f'{step:09d}'
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(self.folder / f'{step:09d}', target)
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils
+
+      multihost_utils.sync_global_devices('damaged checkpoints set aside')
+    self._manager.reload()

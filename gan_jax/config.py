@@ -1,0 +1,374 @@
+"""The one home of every option: default, help, unit, bounds, choices.
+
+`Config` is a frozen dataclass; the absl flags are generated from it, a flagfile
+is its printed form, and both read back to an equal `Config`. Every value is
+validated with a message that names the flag, the value and the remedy. This
+module imports nothing heavy, so that `--help` answers at once.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from gan_jax import registry
+
+
+class ConfigError(ValueError):
+  """A flag's value is of no use; the message says which and what to do."""
+
+  exit_code = 2
+
+
+def _field(
+  default: Any,
+  help: str,
+  *,
+  low: float | None = None,
+  above: float | None = None,
+  high: float | None = None,
+  below: float | None = None,
+  choices: tuple[str, str] | tuple[str, ...] | None = None,
+  registry: tuple[str, str] | None = None,
+  free: bool = False,
+) -> Any:
+  """A documented option.
+
+  Args:
+    default: its default, which also gives its type.
+    help: one sentence, with the unit.
+    low: least value allowed.
+    above: the value must be greater than this.
+    high: greatest value allowed.
+    below: the value must be less than this.
+    choices: the words allowed.
+    registry: (module, dict) whose keys are the words allowed.
+    free: whether a run may be continued with another value.
+  """
+  metadata = dict(
+    help=help,
+    low=low,
+    above=above,
+    high=high,
+    below=below,
+    choices=choices,
+    registry=registry,
+    free=free,
+  )
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+_OPTIMIZERS = ('gan_jax.optimizers', 'OPTIMIZERS')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Everything that defines a run. See `--help` for the fields."""
+
+  workdir: str = _field(
+    '', 'folder of the run: created, or continued if it exists', free=True
+  )
+  # The game.
+  dataset: str = _field(
+    'digits',
+    'a density (gaussian_1d, mixture_1d, ring, grid, spiral), digits, mnist,'
+    ' fashion_mnist, cifar10, another TFDS image set, or folder:PATH',
+  )
+  network: str = _field(
+    'dcgan',
+    'architecture of G and D',
+    registry=('gan_jax.networks', 'ARCHITECTURES'),
+  )
+  objective: str = _field(
+    'non_saturating',
+    'the game that is played',
+    registry=('gan_jax.objectives', 'OBJECTIVES'),
+  )
+  schedule: str = _field(
+    'alternating',
+    "order of the players' moves",
+    registry=('gan_jax.step', 'SCHEDULES'),
+  )
+  d_steps: int = _field(1, "D's moves for each of G's", low=1)
+  steps: int = _field(3000, 'generator updates', low=1)
+  batch_size: int = _field(
+    64, 'samples of each kind in one move, over all devices', low=1
+  )
+  seed: int = _field(
+    0, 'of initialisation, noise and data order', low=0, high=2**31 - 1
+  )
+  label_smoothing: float = _field(
+    0.0, 'one-sided: real samples are labelled 1 minus this', low=0, below=1
+  )
+  instance_noise: float = _field(
+    0.0, "deviation of the normal noise added to D's inputs", low=0
+  )
+  instance_noise_kimg: float = _field(
+    0.0,
+    'thousands of images over which that noise falls to 0; 0: constant',
+    low=0,
+  )
+  # Networks.
+  width: int = _field(0, "base width; 0: the architecture's own", low=0)
+  depth: int = _field(
+    0, "hidden layers, where variable; 0: the architecture's own", low=0
+  )
+  latent_dim: int = _field(
+    0, "dimensions of G's noise; 0: the architecture's own", low=0
+  )
+  latent: str = _field(
+    '',
+    "distribution of G's noise; empty: the architecture's own",
+    registry=('gan_jax.networks', 'LATENTS'),
+  )
+  precision: str = _field(
+    'float32',
+    'of the computation; parameters, statistics and losses stay float32',
+    choices=('float32', 'bfloat16'),
+  )
+  # Optimizers.
+  optimizer_g: str = _field('adam', "G's optimizer", registry=_OPTIMIZERS)
+  optimizer_d: str = _field('adam', "D's optimizer", registry=_OPTIMIZERS)
+  lr_g: float = _field(2e-4, "G's learning rate", above=0)
+  lr_d: float = _field(2e-4, "D's learning rate", above=0)
+  beta1_g: float = _field(
+    0.5, "G's first decay, or its momentum", low=0, below=1
+  )
+  beta1_d: float = _field(
+    0.5, "D's first decay, or its momentum", low=0, below=1
+  )
+  beta2_g: float = _field(0.999, "G's second decay", low=0, below=1)
+  beta2_d: float = _field(0.999, "D's second decay", low=0, below=1)
+  clip_g: float = _field(
+    0.0, "global norm that G's gradient is clipped to; 0: no clipping", low=0
+  )
+  clip_d: float = _field(
+    0.0, "global norm that D's gradient is clipped to; 0: no clipping", low=0
+  )
+  lr_schedule: str = _field(
+    'constant',
+    'fall of both learning rates over the run',
+    registry=('gan_jax.optimizers', 'DECAYS'),
+  )
+  lr_warmup: int = _field(
+    0, 'generator updates over which the rates rise from 0', low=0
+  )
+  lr_final: float = _field(
+    1.0, "the rates' factor at the end of their fall", low=0, high=1
+  )
+  ema_halflife_kimg: float = _field(
+    10.0,
+    "half-life of the average of G's parameters, in thousands of real images"
+    ' shown; 0: no average',
+    low=0,
+  )
+  # Data.
+  data_dir: str = _field(
+    '', 'data root; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets', free=True
+  )
+  image_size: int = _field(
+    0, "side in pixels, resized and cropped to; 0: the set's own", low=0
+  )
+  channels: int = _field(
+    0, "1: grey, 3: colour, converted to; 0: the set's own", low=0, high=3
+  )
+  flip: bool = _field(False, 'flip real images left to right at random')
+  residence: str = _field(
+    'auto',
+    'where the images live; auto: on the device when they take 2 GiB or less',
+    choices=('auto', 'device', 'stream'),
+    free=True,
+  )
+  # The run.
+  log_every: int = _field(
+    100, 'generator updates between two lines of the log', low=1, free=True
+  )
+  sample_every: int = _field(
+    500, 'generator updates between two sample grids', low=1, free=True
+  )
+  checkpoint_every: int = _field(
+    1000, 'generator updates between two checkpoints', low=1, free=True
+  )
+  keep_checkpoints: int = _field(
+    3, 'checkpoints kept, the newest ones', low=1, free=True
+  )
+  num_samples: int = _field(64, 'samples in a grid', low=1, free=True)
+  report: bool = _field(True, 'write report.html when the run ends', free=True)
+  devices: int = _field(
+    0, 'devices used by this run; 0: all there are', low=0, free=True
+  )
+  multihost: bool = _field(
+    False,
+    'join the other processes of this job through jax.distributed, which finds'
+    ' Slurm, Cloud TPU and the variables of launch/local.py by itself',
+    free=True,
+  )
+  compilation_cache: str = _field(
+    '~/.cache/gan_jax/xla',
+    'folder of compiled programs kept between runs; off: none',
+    free=True,
+  )
+
+  def validate(self) -> 'Config':
+    """Returns self.
+
+    Raises:
+      ConfigError: naming each flag that is of no use, its value, the remedy.
+    """
+    problems = [
+      problem
+      for field in dataclasses.fields(self)
+      for problem in _problems(field, getattr(self, field.name))
+    ]
+    problems += _contradictions(self)
+    if problems:
+      raise ConfigError('\n'.join(problems))
+    return self
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def choices(name: str) -> tuple[str, ...]:
+  """Words that the flag `name` takes; empty when it takes any."""
+  metadata = FIELDS[name].metadata
+  if metadata['registry']:
+    return registry.names(*metadata['registry'])
+  return metadata['choices'] or ()
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+  """A remedy for a misspelt word: the closest ones, or all of them."""
+  close = difflib.get_close_matches(word, words, n=2)
+  if close:
+    return f'did you mean {" or ".join(close)}?'
+  return f'use one of {", ".join(words)}'
+
+
+def _problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
+  """What is wrong with one value, if anything."""
+  flag, limits = f'--{field.name}={value}', field.metadata
+  if isinstance(value, str):
+    words = choices(field.name)
+    if words and value not in words and value != field.default:
+      return [f'{flag}: {nearest(value, words)}']
+    if value != value.strip() or not value.isprintable():
+      return [f'{flag!r}: remove white space at the ends and line breaks']
+    return []
+  if isinstance(value, bool):
+    return []
+  if not math.isfinite(value):
+    return [f'{flag}: use a finite number']
+  if limits['low'] is not None and value < limits['low']:
+    return [f'{flag}: use {limits["low"]} or more']
+  if limits['above'] is not None and value <= limits['above']:
+    return [f'{flag}: use more than {limits["above"]}']
+  if limits['high'] is not None and value > limits['high']:
+    return [f'{flag}: use {limits["high"]} or less']
+  if limits['below'] is not None and value >= limits['below']:
+    return [f'{flag}: use less than {limits["below"]}']
+  return []
+
+
+def _contradictions(c: Config) -> list[str]:
+  """Values that are fine alone and of no use, or no effect, together."""
+  found = []
+  if c.schedule == 'simultaneous' and c.d_steps != 1:
+    found.append(
+      f'--d_steps={c.d_steps}: under --schedule=simultaneous both players'
+      ' move at once; use --d_steps=1 or --schedule=alternating'
+    )
+  if c.lr_schedule == 'constant' and c.lr_final != 1:
+    found.append(
+      f'--lr_final={c.lr_final}: has no effect under --lr_schedule=constant;'
+      ' choose a schedule or leave it out'
+    )
+  if c.lr_schedule == 'exponential' and c.lr_final == 0:
+    found.append(
+      '--lr_final=0.0: an exponential fall never reaches 0; use a small'
+      ' positive factor'
+    )
+  if c.lr_warmup >= c.steps:
+    found.append(f'--lr_warmup={c.lr_warmup}: use fewer than --steps={c.steps}')
+  if c.instance_noise_kimg and not c.instance_noise:
+    found.append(
+      f'--instance_noise_kimg={c.instance_noise_kimg}: has no effect without'
+      ' --instance_noise; set its deviation'
+    )
+  if c.channels == 2:
+    found.append('--channels=2: use 1 (grey) or 3 (colour)')
+  return found
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines one absl flag for each field of `Config`."""
+  define: dict[type, Any] = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+  }
+  for name, field in FIELDS.items():
+    text = field.metadata['help']
+    if choices(name):
+      text += f' <{"|".join(choices(name))}>'
+    define[type(field.default)](
+      name, field.default, text, flag_values=flag_values
+    )
+
+
+def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
+  """The validated `Config` that the parsed flags say."""
+  return Config(**{name: flag_values[name].value for name in FIELDS}).validate()
+
+
+def from_args(args: Sequence[str]) -> Config:
+  """The `Config` of command-line words, `--flagfile=` among them.
+
+  Raises:
+    ConfigError: for an unknown flag, a value of another type, a bad value.
+  """
+  flag_values = flags.FlagValues()
+  define_flags(flag_values)
+  try:
+    rest = flag_values(['gan_jax', *args])[1:]
+  except flags.Error as error:
+    raise ConfigError(str(error)) from error
+  if rest:
+    raise ConfigError(f'{rest[0]}: not a flag; write --name=value')
+  return from_flags(flag_values)
+
+
+def to_args(config: Config) -> list[str]:
+  """`--name=value` for every field, such that `from_args` gives it back."""
+  words = []
+  for name in FIELDS:
+    value = getattr(config, name)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    words.append(f'--{name}={text}')
+  return words
+
+
+def load_flagfile(path: str | os.PathLike[str]) -> Config:
+  """The `Config` of a flagfile, such as a workdir's `config.flags`."""
+  return from_args([f'--flagfile={os.fspath(path)}'])
+
+
+def difference(old: Config, new: Config) -> list[str]:
+  """Flags in which `new` is another run than `old`, one line each.
+
+  Fields marked free (places, cadences, devices) make no difference to what is
+  computed. `--steps` may grow as long as no learning-rate schedule depends on
+  it.
+  """
+  lines = []
+  for name, field in FIELDS.items():
+    was, now = getattr(old, name), getattr(new, name)
+    longer = name == 'steps' and new.lr_schedule == 'constant' and now >= was
+    if was != now and not field.metadata['free'] and not longer:
+      lines.append(f'--{name}: {was} there, {now} now')
+  return lines

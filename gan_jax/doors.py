@@ -1,0 +1,52 @@
+"""What every command shares: how flags are parsed and how errors are told.
+
+Exit codes: 0 done, 1 error, 2 bad flags or refused workdir, 3 diverged, 75
+saved after a signal, run me again.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  try:
+    words = flags.FLAGS(argv)
+  except flags.Error as error:
+    fail(f'{error}\nSee --help for the flags of this command.', REFUSED)
+  except SystemExit:
+    sys.exit(DONE)  # absl has printed the help that was asked for
+  if words[1:]:
+    fail(f'{words[1]}: not a flag; write --name=value', REFUSED)
+  return words
+
+
+def fail(message: str, code: int = ERROR) -> NoReturn:
+  """Ends the process with a message for the person who started it."""
+  print(f'error: {message}', file=sys.stderr, flush=True)
+  sys.exit(code)
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+  """Runs a command whose flags are defined.
+
+  An exception that carries `exit_code` is a message to the user, and is
+  printed without a traceback; any other is a bug, and is not.
+  """
+
+  def guarded(argv: Sequence[str]) -> int:
+    del argv
+    try:
+      return main()
+    except ValueError as error:
+      code = getattr(error, 'exit_code', None)
+      if code is None:
+        raise
+      fail(str(error), code)
+
+  app.run(guarded, flags_parser=_parse)
+  raise AssertionError('app.run returned')

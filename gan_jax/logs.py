@@ -1,0 +1,112 @@
+"""What a run says while it runs: stats.jsonl, TensorBoard, the terminal."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import IO, Any
+
+import tensorboardX
+import tqdm
+from numpy.typing import NDArray
+
+from gan_jax.files import write_atomic
+
+Row = Mapping[str, float | int]
+
+
+def duration(seconds: float) -> str:
+  """Seconds as a person says them: 42s, 3m05s, 2h10m."""
+  s = round(seconds)
+  if s < 60:
+    return f'{s}s'
+  if s < 3600:
+    return f'{s // 60}m{s % 60:02d}s'
+  return f'{s // 3600}h{s % 3600 // 60:02d}m'
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Lines of a stats.jsonl; a last line that a kill cut short is left out."""
+  if not path.is_file():
+    return []
+  rows = []
+  for line in path.read_text().splitlines(keepends=True):
+    if line.endswith('\n'):
+      rows.append(json.loads(line))
+  return rows
+
+
+class Log:
+  """Rows of numbers, one a line, and the same to TensorBoard."""
+
+  def __init__(self, workdir: pathlib.Path, step: int) -> None:
+    """Continues the log of a run at `step`; later rows are dropped."""
+    path = workdir / 'stats.jsonl'
+    rows = [r for r in read_rows(path) if r['step'] <= step]
+    write_atomic(path, ''.join(json.dumps(r) + '\n' for r in rows))
+    self._file: IO[str] = open(path, 'a', encoding='utf-8')
+    self._board = tensorboardX.SummaryWriter(
+      str(workdir / 'tensorboard'), purge_step=step + 1, flush_secs=10
+    )
+
+  def write(self, row: Row) -> None:
+    """Adds a row; it is on its way to the disk when this returns."""
+    self._file.write(json.dumps(row) + '\n')
+    self._file.flush()
+    for name, number in row.items():
+      if name != 'step':
+        self._board.add_scalar(name, number, row['step'])
+
+  def image(self, name: str, picture: NDArray[Any], step: int) -> None:
+    """Shows a picture, uint8 (height, width, channels), in TensorBoard."""
+    self._board.add_image(name, picture, step, dataformats='HWC')
+
+  def close(self) -> None:
+    """Writes out what is buffered."""
+    self._file.close()
+    self._board.close()
+
+
+class Progress:
+  """A bar on a terminal, plain lines elsewhere; silent when not `shown`."""
+
+  def __init__(self, step: int, steps: int, shown: bool = True) -> None:
+    """Starts at `step` of `steps`."""
+    self._steps, self._shown = steps, shown
+    self._bar: tqdm.tqdm[Any] | None = None
+    if shown and sys.stderr.isatty():
+      self._bar = tqdm.tqdm(
+        total=steps, initial=step, unit='step', dynamic_ncols=True
+      )
+
+  def say(self, text: str) -> None:
+    """Prints a line without tearing the bar."""
+    if not self._shown:
+      return
+    if self._bar is not None:
+      self._bar.write(text, file=sys.stderr)
+    else:
+      print(text, file=sys.stderr, flush=True)
+
+  def moved(self, step: int) -> None:
+    """Moves the bar."""
+    if self._bar is not None:
+      self._bar.update(step - self._bar.n)
+
+  def row(self, row: Row) -> None:
+    """Shows a row of the log."""
+    speed = row['speed/images_per_sec']
+    told = (
+      f'D(x) {row["d/prob_real"]:.3f}  D(G(z)) {row["d/prob_fake"]:.3f}  '
+      f'loss d {row["d/loss"]:.3f} g {row["g/loss"]:.3f}  {speed:,.0f} images/s'
+    )
+    if self._bar is not None:
+      self._bar.set_postfix_str(told, refresh=False)
+      return
+    left = (self._steps - row['step']) * row['speed/sec_per_step']
+    self.say(f'step {row["step"]}/{self._steps}  {told}  {duration(left)} left')
+
+  def close(self) -> None:
+    """Leaves the terminal in order."""
+    if self._bar is not None:
+      self._bar.close()

@@ -1,0 +1,445 @@
+"""The host loop: data, steps, log, samples, checkpoints, and every way to end.
+
+The compiled program advances as many steps as it is asked for: a loop whose
+trip count is an argument, so that one program serves every stretch between
+two boundaries (log, samples, checkpoint, end) and a run compiles its step
+once. How many steps go into one dispatch is then a matter of timing alone.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from gan_jax import config as config_lib
+from gan_jax import doors, runs, sharding, snapshots, workdir
+from gan_jax.checkpoint import CheckpointError, Checkpoints
+from gan_jax.config import Config, ConfigError
+from gan_jax.logs import Log, Progress, duration
+from gan_jax.runs import Parts
+from gan_jax.state import GANState, count_parameters
+from gan_jax.step import make_train_step
+
+PyTree = Any
+# Steps in one dispatch at the most, and the seconds one should take: long
+# enough that its cost is lost in it, short enough that a signal is heard.
+_MOST_STEPS = 4096
+_MOST_BYTES = 32 * 2**20
+_SECONDS = 0.5
+
+
+def make_advance(parts: Parts) -> Callable[..., Any]:
+  """The function that is compiled: `count` steps in one dispatch.
+
+  `(state, hyper, constants, chunk, count) -> (state, sums, done, finite)`:
+  metrics are summed over the `done` steps; it stops early, with `finite`
+  false, after the first step whose losses or gradients are not.
+  """
+  batch_size = parts.config.batch_size
+
+  def advance(
+    state: GANState, hyper: Any, constants: PyTree, chunk: PyTree, count: Any
+  ) -> tuple[GANState, dict[str, jax.Array], jax.Array, jax.Array]:
+    def decode(item: Any, key: Any) -> Any:
+      return parts.feed.decode(constants, item, key, batch_size)
+
+    step = make_train_step(dataclasses.replace(parts.plan, decode=decode))
+
+    def item(i: Any) -> PyTree:
+      return jax.tree.map(lambda a: a[i], chunk)
+
+    def body(carry: Any) -> Any:
+      i, state, sums, _ = carry
+      state, metrics = step(state, hyper, item(i))
+      sums = jax.tree.map(jnp.add, sums, metrics)
+      finite = jnp.isfinite(sum(metrics.values()))
+      return i + 1, state, sums, finite
+
+    def more(carry: Any) -> Any:
+      i, _, _, finite = carry
+      return (i < count) & finite
+
+    shapes = jax.eval_shape(lambda: step(state, hyper, item(0))[1])
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    start = (jnp.int32(0), state, zeros, jnp.bool_(True))
+    done, state, sums, finite = jax.lax.while_loop(more, body, start)
+    return state, sums, done, finite
+
+  return advance
+
+
+class Dispatch:
+  """The compiled program of a run, and how much it is given at a time."""
+
+  def __init__(self, parts: Parts, state: GANState) -> None:
+    """Compiles, once, for the shapes of `state`."""
+    self._parts = parts
+    self._rows = sharding.local_rows(parts.mesh, parts.config.batch_size)
+    self._constants = sharding.put_replicated(parts.feed.constants, parts.mesh)
+    one = parts.feed.chunk(0, 1, self._rows)
+    size = sum(x.nbytes for x in jax.tree.leaves(one))
+    self.capacity = max(1, min(_MOST_STEPS, _MOST_BYTES // max(size, 1)))
+    self._wanted = 1.0
+    started = time.perf_counter()
+    jitted = jax.jit(make_advance(parts), donate_argnums=0)
+    self._program = jitted.lower(
+      state, parts.hyper, self._constants, self._chunk(0, 1), np.int32(0)
+    ).compile()
+    self.compile_sec = time.perf_counter() - started
+
+  def _chunk(self, start: int, count: int) -> PyTree:
+    """Data of `count` steps, in arrays that have room for `capacity`."""
+    chunk = self._parts.feed.chunk(start, count, self._rows)
+
+    def padded(x: NDArray[Any]) -> np.ndarray[Any, Any]:
+      room = np.zeros((self.capacity, *x.shape[1:]), x.dtype)
+      room[:count] = x
+      return room
+
+    chunk = jax.tree.map(padded, chunk)
+    return sharding.put_chunk(chunk, self._parts.mesh)
+
+  def agree(self, stop: bool, most: int) -> tuple[bool, int]:
+    """Whether any process must stop, and the steps all of them take next."""
+    count = max(1, min(int(self._wanted), self.capacity, most))
+    if jax.process_count() == 1:
+      return stop, count
+    from jax.experimental import multihost_utils
+
+    said = multihost_utils.process_allgather(np.array([stop, count]))
+    return bool(said[:, 0].any()), int(said[:, 1].min())
+
+  def __call__(
+    self, state: GANState, step: int, count: int
+  ) -> tuple[GANState, dict[str, float], int, bool]:
+    """Advances; waits until it is done (several CPU devices need that)."""
+    started = time.perf_counter()
+    chunk = self._chunk(step, count)
+    state, *rest = self._program(
+      state, self._parts.hyper, self._constants, chunk, np.int32(count)
+    )
+    sums, done, finite = jax.device_get(rest)
+    each = (time.perf_counter() - started) / max(int(done), 1)
+    # At most doubled: the first dispatch of a process is not typical.
+    self._wanted = min(_SECONDS / each, 2 * count + 1)
+    return state, {k: float(v) for k, v in sums.items()}, int(done), finite
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[Callable[[], str]]:
+  """Hears SIGTERM and Ctrl-C: the name of the one heard, or nothing.
+
+  The second of a kind has its usual effect.
+  """
+  heard: list[str] = []
+
+  def hear(number: int, frame: Any) -> None:
+    del frame
+    heard.append(signal.Signals(number).name)
+    signal.signal(number, before[number])
+
+  before = {}
+  for number in (signal.SIGTERM, signal.SIGINT):
+    try:
+      before[number] = signal.signal(number, hear)
+    except ValueError:  # not in the main thread: its owner hears them
+      break
+  try:
+    yield lambda: heard[0] if heard else ''
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+@functools.partial(jax.jit)
+def _norms(g: PyTree, d: PyTree) -> tuple[Any, Any]:
+  return optax.global_norm(g), optax.global_norm(d)
+
+
+@dataclasses.dataclass
+class Totals:
+  """Sums since the last row of the log; saved with every checkpoint."""
+
+  sums: dict[str, float] = dataclasses.field(default_factory=dict)
+  steps: int = 0
+  seconds: float = 0.0
+
+  def add(self, sums: dict[str, float], steps: int, seconds: float) -> None:
+    """Adds one dispatch."""
+    for name, value in sums.items():
+      self.sums[name] = self.sums.get(name, 0.0) + value
+    self.steps += steps
+    self.seconds += seconds
+
+
+class Trainer:
+  """One run, from where its workdir says to its end."""
+
+  def __init__(self, parts: Parts, folder: pathlib.Path) -> None:
+    """Restores the newest whole checkpoint, or starts afresh; compiles."""
+    self.parts, self.config, self.folder = parts, parts.config, folder
+    self.primary = jax.process_index() == 0
+    self.run_file = workdir.RunFile(folder)
+    self.checkpoints = Checkpoints(folder, parts.config.keep_checkpoints)
+    self.totals = Totals()
+    self.train_sec = 0.0
+    self.saved = -1
+    self.state, self.step = self._restore()
+    self.snapshots = snapshots.Snapshots(parts)
+    self.log = Log(folder, self.step) if self.primary else None
+    self.progress = Progress(self.step, parts.config.steps, self.primary)
+
+  def _warn(self, text: str) -> None:
+    if self.primary:
+      print(f'warning: {text}', file=sys.stderr, flush=True)
+
+  def _restore(self) -> tuple[GANState, int]:
+    found = self.checkpoints.restore_newest(self.parts.template(), self._warn)
+    if found is None:
+      return self.parts.init(), 0
+    state, meta = found
+    if meta['fingerprint'] != self.parts.feed.fingerprint:
+      raise ConfigError(
+        f'--workdir={self.config.workdir}: its data was another'
+        f' (fingerprint {meta["fingerprint"]} there,'
+        f' {self.parts.feed.fingerprint} now); bring back the data of that run'
+        ' or use another folder'
+      )
+    self.totals = Totals(**meta['totals'])
+    self.train_sec = meta['train_sec']
+    self.saved = int(meta['step'])
+    return sharding.put_replicated(state, self.parts.mesh), self.saved
+
+  def save(self) -> None:
+    """Saves this moment, unless it is saved."""
+    if self.saved == self.step:
+      return
+    meta = {
+      'fingerprint': self.parts.feed.fingerprint,
+      'position': self.parts.feed.position(self.step),
+      'totals': dataclasses.asdict(self.totals),
+      'train_sec': self.train_sec,
+      'config': config_lib.to_args(self.config),
+    }
+    self.checkpoints.save(self.step, self.state, meta)
+    self.saved = self.step
+
+  def sample(self) -> None:
+    """Writes the samples of this moment."""
+    files = self.snapshots.take(self.state, self.step)
+    if self.primary:
+      snapshots.save(files, self.folder)
+
+  def write_row(self) -> None:
+    """Writes the means since the last row of the log."""
+    totals, self.totals = self.totals, Totals()
+    if self.log is None or not totals.steps:
+      return
+    each = totals.seconds / totals.steps
+    shown = self.config.batch_size * self.config.d_steps
+    factor = float(self.parts.plan.rate_factor(jnp.int32(self.step - 1)))
+    g_norm, d_norm = _norms(self.state.g.params, self.state.d.params)
+    row = {'step': self.step, 'images': self.step * shown}
+    row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}
+    row |= {
+      'd/param_norm': float(d_norm),
+      'g/param_norm': float(g_norm),
+      'd/lr': factor * self.config.lr_d,
+      'g/lr': factor * self.config.lr_g,
+      'speed/images_per_sec': shown / each,
+      'speed/sec_per_kimg': 1000 * each / shown,
+      'speed/sec_per_step': each,
+      'time/train_sec': self.train_sec,
+    }
+    self.log.write(row)
+    self.progress.row(row)
+
+  def _boundary(self) -> int:
+    """The next step at which something is written."""
+    c = self.config
+    cadences = (c.log_every, c.sample_every, c.checkpoint_every)
+    return min(c.steps, *(self.step // n * n + n for n in cadences))
+
+  def _boundary_reached(self) -> None:
+    c, step = self.config, self.step
+    if step % c.log_every == 0 or step == c.steps:
+      self.write_row()
+    if step % c.sample_every == 0 or step == c.steps:
+      self.sample()
+    if step % c.checkpoint_every == 0 or step == c.steps:
+      self.save()
+
+  def run(self) -> str:
+    """Trains to the end, a signal or a divergence; says which."""
+    dispatch = Dispatch(self.parts, self.state)
+    self.run_file.update(compile_sec=round(dispatch.compile_sec, 3))
+    self.progress.say(f'compiled in {duration(dispatch.compile_sec)}')
+    if self.step == 0:
+      self.sample()
+    with signals() as heard:
+      while self.step < self.config.steps:
+        most = self._boundary() - self.step
+        stop, count = dispatch.agree(bool(heard()), most)
+        if stop:
+          self.save()
+          self.checkpoints.wait()
+          return 'saved'
+        started = time.perf_counter()
+        self.state, sums, done, finite = dispatch(self.state, self.step, count)
+        seconds = time.perf_counter() - started
+        self.step += done
+        self.train_sec += seconds
+        self.totals.add(sums, done, seconds)
+        self.progress.moved(self.step)
+        if not finite:
+          self.bad = {k: v for k, v in sums.items() if not np.isfinite(v)}
+          return 'diverged'
+        self._boundary_reached()
+      self.save()
+      self.checkpoints.wait()
+      return 'done'
+
+  def close(self) -> None:
+    """Closes the log, the bar and the checkpoints."""
+    self.progress.close()
+    if self.log is not None:
+      self.log.close()
+    self.checkpoints.close()
+
+
+def _advice(trainer: Trainer) -> str:
+  """What to tell about a run that diverged."""
+  steps = trainer.checkpoints.steps()
+  last = (
+    f'the last checkpoint, of step {steps[-1]}, is finite'
+    if steps
+    else 'no checkpoint was saved before it'
+  )
+  return (
+    f'diverged at step {trainer.step}: {", ".join(sorted(trainer.bad))} not'
+    f' finite; {last} ({trainer.checkpoints.folder}).\nLower --lr_g and --lr_d,'
+    ' clip the gradients (--clip_g, --clip_d), or use --precision=float32, in'
+    ' another --workdir; this command will do the same again.'
+  )
+
+
+def setup(config: Config) -> None:
+  """Joins the job's other processes and finds the compilation cache."""
+  if config.compilation_cache not in ('off', ''):
+    cache = os.path.expanduser(config.compilation_cache)
+    jax.config.update('jax_compilation_cache_dir', cache)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+  if config.multihost:
+    try:
+      jax.distributed.initialize()
+    except ValueError as error:
+      raise ConfigError(
+        f'--multihost=true: no job to join was found ({error}); start through'
+        ' launch/, or use --multihost=false'
+      ) from error
+
+
+def _describe(parts: Parts, state: GANState) -> dict[str, Any]:
+  """What run.json says of the dataset and the networks."""
+  dataset = parts.dataset
+  return {
+    'dataset': {
+      'name': parts.config.dataset,
+      'size': parts.feed.size,
+      'shape': list(dataset.shape),
+      'bounded': dataset.bounded,
+      'fingerprint': parts.feed.fingerprint,
+      'resident': parts.feed.resident,
+    },
+    'parameters': {
+      'generator': count_parameters(state.g.params),
+      'discriminator': count_parameters(state.d.params),
+    },
+  }
+
+
+def train(config: Config) -> int:
+  """Trains as the configuration says; returns an exit code of `doors`.
+
+  Raises:
+    ConfigError, DataError, NetworkError, ShardingError, CheckpointError:
+      whose messages name the flag or file and the remedy.
+  """
+  config.validate()
+  workdir.check(config)
+  setup(config)
+  parts = runs.build(config)
+  with workdir.opened(config) as folder:
+    trainer = Trainer(parts, folder)
+    try:
+      return _conduct(trainer)
+    finally:
+      trainer.close()
+
+
+def _conduct(trainer: Trainer) -> int:
+  """Runs a trainer and writes down how it ended."""
+  config, run_file = trainer.config, trainer.run_file
+  done = trainer.step >= config.steps
+  if not done:
+    run_file.update(
+      **workdir.environment(), **_describe(trainer.parts, trainer.state)
+    )
+    run_file.update(
+      started=run_file.facts.get('started', workdir.now()), outcome='running'
+    )
+  if trainer.step:
+    trainer.progress.say(f'continuing at step {trainer.step}')
+  outcome = 'done' if done else trainer.run()
+  facts: dict[str, Any] = {'outcome': outcome, 'step': trainer.step}
+  if not done:
+    facts |= {
+      'finished': workdir.now(),
+      'train_sec': round(trainer.train_sec, 3),
+    }
+  run_file.update(**facts)
+  trainer.close()
+  return _farewell(trainer, outcome)
+
+
+def _farewell(trainer: Trainer, outcome: str) -> int:
+  """Writes the report and tells the person where everything is."""
+  folder = trainer.folder
+  if not trainer.primary:
+    return {'done': doors.DONE, 'saved': doors.SAVED}.get(
+      outcome, doors.DIVERGED
+    )
+  if outcome == 'saved':
+    print(
+      f'saved at step {trainer.step} of {trainer.config.steps} in {folder};'
+      ' run the same command again to continue',
+      file=sys.stderr,
+    )
+    return doors.SAVED
+  if trainer.config.report:
+    from gan_jax.report import write_report
+
+    print(f'report: {write_report(folder)}')
+  if outcome == 'diverged':
+    print(f'error: {_advice(trainer)}', file=sys.stderr)
+    return doors.DIVERGED
+  print(
+    f'done: {trainer.step} steps, {duration(trainer.train_sec)} of training,'
+    f' in {folder}'
+  )
+  return doors.DONE
+
+
+__all__ = ['CheckpointError', 'Dispatch', 'Trainer', 'make_advance', 'train']

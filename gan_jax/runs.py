@@ -1,0 +1,262 @@
+"""From a configuration to its parts, and from a workdir back to a run.
+
+`build` is what the trainer starts from; `open_run` is what every command that
+looks at a finished or unfinished run starts from.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from gan_jax import data, networks, objectives, sharding, step
+from gan_jax.checkpoint import Checkpoints
+from gan_jax.config import Config, ConfigError, load_flagfile
+from gan_jax.data import Dataset, Feed
+from gan_jax.game import Game
+from gan_jax.networks import Networks
+from gan_jax.state import GANState, Hyper
+
+Samples = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What a configuration stands for.
+
+  Attributes:
+    config: the configuration.
+    dataset: the density or image set.
+    mesh: the devices.
+    feed: the data in its order.
+    plan: the static half of the train step.
+    hyper: its traced half.
+  """
+
+  config: Config
+  dataset: Dataset
+  mesh: Mesh
+  feed: Feed
+  plan: step.Plan
+  hyper: Hyper
+
+  @property
+  def networks(self) -> Networks:
+    """G and D."""
+    return self.plan.game.networks
+
+  def init(self) -> GANState:
+    """The state before the first step, on every device."""
+    init = jax.jit(
+      lambda key: step.init_state(key, self.plan, self.hyper),
+      out_shardings=sharding.replicated(self.mesh),
+    )
+    return init(jax.random.key(self.config.seed))
+
+  def template(self) -> GANState:
+    """A state of zeros, to restore a checkpoint into."""
+    shapes = jax.eval_shape(
+      lambda key: step.init_state(key, self.plan, self.hyper),
+      jax.random.key(self.config.seed),
+    )
+
+    def zeros(x: jax.ShapeDtypeStruct) -> Any:
+      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0)
+      return np.zeros(x.shape, x.dtype)
+
+    return jax.tree.map(zeros, shapes)
+
+
+def make_hyper(config: Config) -> Hyper:
+  """The traced numbers of a configuration, as float32 scalars."""
+  names = [field.name for field in dataclasses.fields(Hyper)]
+  return Hyper(**{name: np.float32(getattr(config, name)) for name in names})
+
+
+def make_networks(config: Config, dataset: Dataset) -> Networks:
+  """G and D for a dataset's samples."""
+  return networks.build(
+    config.network,
+    dataset.shape,
+    bounded=dataset.bounded,
+    width=config.width,
+    depth=config.depth,
+    latent_dim=config.latent_dim,
+    latent=config.latent,
+    dtype=jnp.dtype(config.precision),
+  )
+
+
+def load_dataset(config: Config) -> Dataset:
+  """The density or image set that the configuration names."""
+  return data.load(
+    config.dataset,
+    data_dir=config.data_dir,
+    image_size=config.image_size,
+    channels=config.channels,
+  )
+
+
+def build(config: Config) -> Parts:
+  """Everything a configuration stands for.
+
+  Raises:
+    DataError, NetworkError, ShardingError: whose messages name the flag.
+  """
+  dataset = load_dataset(config)
+  mesh = sharding.make_mesh(config.devices)
+  feed = data.make_feed(
+    dataset,
+    seed=config.seed,
+    batch_size=config.batch_size,
+    batches_per_step=config.d_steps,
+    flip=config.flip,
+    residence=config.residence,
+  )
+  sharding.check_batch(mesh, config.batch_size)
+  game = Game(
+    make_networks(config, dataset),
+    objectives.OBJECTIVES[config.objective],
+    sharding.batch_sharder(mesh) if mesh.size > 1 else lambda x: x,
+  )
+  plan = step.Plan(
+    game=game,
+    batch_size=config.batch_size,
+    steps=config.steps,
+    schedule=config.schedule,
+    d_steps=config.d_steps,
+    optimizer_g=config.optimizer_g,
+    optimizer_d=config.optimizer_d,
+    clip_g=config.clip_g > 0,
+    clip_d=config.clip_d > 0,
+    lr_schedule=config.lr_schedule,
+    lr_warmup=config.lr_warmup,
+    lr_final=config.lr_final,
+    instance_noise=config.instance_noise > 0,
+    average=config.ema_halflife_kimg > 0,
+  )
+  return Parts(config, dataset, mesh, feed, plan, make_hyper(config))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run as it was saved.
+
+  Attributes:
+    parts: what its configuration stands for.
+    state: the saved state, on the host.
+    step: the step it was saved at.
+  """
+
+  parts: Parts
+  state: GANState
+  step: int
+
+  @property
+  def config(self) -> Config:
+    """The configuration of the run."""
+    return self.parts.config
+
+  @property
+  def dataset(self) -> Dataset:
+    """The density or image set of the run."""
+    return self.parts.dataset
+
+  @property
+  def networks(self) -> Networks:
+    """G and D."""
+    return self.parts.networks
+
+  def latent(self, seed: int, n: int) -> Float[Array, 'n latent_dim']:
+    """G's noise from a seed."""
+    return self.networks.sample_latent(jax.random.key(seed), n)
+
+  @functools.cached_property
+  def _apply(self) -> Any:
+    generator = self.networks.generator
+
+    def apply(params: Any, stats: Any, z: Any) -> Any:
+      return generator.apply(params, stats, z, train=False)[0]
+
+    return jax.jit(apply)
+
+  def generate(self, z: Any, *, ema: bool = True) -> Samples:
+    """Samples `(n, *shape)` from noise `(n, latent_dim)`.
+
+    Args:
+      z: noise.
+      ema: from the averaged generator, rather than the live one.
+
+    Raises:
+      ConfigError: if an average is asked for and none was kept.
+    """
+    if ema and self.state.ema is None:
+      raise ConfigError(
+        '--ema=true: this run kept no average (--ema_halflife_kimg=0); use'
+        ' --ema=false'
+      )
+    source = self.state.ema if ema else self.state.g
+    return np.asarray(self._apply(source.params, source.stats, z))
+
+
+def read_config(workdir: str | pathlib.Path) -> Config:
+  """The configuration of a workdir.
+
+  Raises:
+    ConfigError: if there is no run there.
+  """
+  path = pathlib.Path(workdir) / 'config.flags'
+  if not path.is_file():
+    raise ConfigError(
+      f'--workdir={workdir}: no run there (no {path.name}); start one with'
+      f' python -m gan_jax.train --workdir={workdir}'
+    )
+  return dataclasses.replace(load_flagfile(path), workdir=str(workdir))
+
+
+def open_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+  """A run's configuration, networks and saved state.
+
+  Args:
+    workdir: folder of the run.
+    step: which checkpoint; the newest whole one by default.
+
+  Raises:
+    ConfigError: if there is no run, no checkpoint, or not that step.
+    CheckpointError: if the checkpoint asked for (or every one) is damaged.
+  """
+  config = read_config(workdir)
+  parts = build(dataclasses.replace(config, devices=1, multihost=False))
+  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+    raise ConfigError(f'--workdir={workdir}: no checkpoint was saved there yet')
+  checkpoints = Checkpoints(workdir, read_only=True)
+  try:
+    steps = checkpoints.steps()
+    if not steps or (step is not None and step not in steps):
+      there = ', '.join(map(str, steps)) or 'none'
+      raise ConfigError(
+        f'--workdir={workdir}: no checkpoint'
+        + (f' --step={step}' if steps else '')
+        + f'; there are: {there}'
+      )
+    template = parts.template()
+    if step is not None:
+      state, meta = checkpoints.restore(step, template)
+    else:
+      found = checkpoints.restore_newest(
+        template, lambda text: print(f'warning: {text}', file=sys.stderr)
+      )
+      assert found is not None  # there are steps
+      state, meta = found
+  finally:
+    checkpoints.close()
+  return Run(parts, state, int(meta['step']))

@@ -1,0 +1,94 @@
+"""What G makes of one fixed handful of noise, as the run goes on.
+
+For images a grid a time, from the live and from the averaged generator; for
+densities the numbers that the report draws: samples, and D over a grid of
+points.
+"""
+
+import io
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_jax import images
+from gan_jax.data import Density
+from gan_jax.files import write_atomic
+from gan_jax.runs import Parts
+from gan_jax.state import GANState
+
+_SALT = 0x5A17  # sets the fixed noise apart from that of training
+_POINTS = {1: 512, 2: 96}  # of D's grid along each axis
+_SAMPLES = 4096  # of a density
+
+
+def density_grid(density: Density) -> NDArray[np.float32]:
+  """Points `(k, dim)` over a density's extent, the last axis row-major."""
+  axis = np.linspace(*density.extent, _POINTS[density.dim], dtype=np.float32)
+  axes = np.meshgrid(*[axis] * density.dim, indexing='xy')
+  return np.stack([a.ravel() for a in axes], axis=-1)
+
+
+class Snapshots:
+  """Draws the same noise through G again and again."""
+
+  def __init__(self, parts: Parts) -> None:
+    """Fixes the noise, as a function of the seed alone."""
+    self._parts = parts
+    networks = parts.networks
+    key = jax.random.fold_in(jax.random.key(parts.config.seed), _SALT)
+    key_z, key_real = jax.random.split(key)
+    dataset = parts.dataset
+    self._density = dataset if isinstance(dataset, Density) else None
+    count = _SAMPLES if self._density else parts.config.num_samples
+    self._z = networks.sample_latent(key_z, count)
+    if self._density:
+      self._real = np.asarray(self._density.sample(key_real, count))
+      self._grid = density_grid(self._density)
+
+    def generate(params: Any, stats: Any, z: Any) -> Any:
+      return networks.generator.apply(params, stats, z, train=False)[0]
+
+    def judge(params: Any, stats: Any, x: Any) -> Any:
+      logits, _ = networks.discriminator.apply(params, stats, x, train=False)
+      return jax.nn.sigmoid(logits)
+
+    self._generate = jax.jit(generate)
+    self._judge = jax.jit(judge)
+
+  def _samples(self, state: GANState) -> dict[str, NDArray[Any]]:
+    z = np.asarray(self._z)
+    found = {
+      'step': np.asarray(self._generate(state.g.params, state.g.stats, z))
+    }
+    if state.ema is not None:
+      found['ema'] = np.asarray(
+        self._generate(state.ema.params, state.ema.stats, z)
+      )
+    return found
+
+  def take(self, state: GANState, step: int) -> dict[str, bytes]:
+    """Files of this moment, by name; every process must call it."""
+    samples = self._samples(state)
+    if not self._density:
+      return {
+        f'{kind}_{step:09d}.png': images.png(images.grid(images.to_uint8(x)))
+        for kind, x in samples.items()
+      }
+    arrays = {'z': np.asarray(self._z), 'x': samples['step']}
+    if 'ema' in samples:
+      arrays['x_ema'] = samples['ema']
+    prob = self._judge(state.d.params, state.d.stats, jnp.asarray(self._grid))
+    arrays |= {'grid': self._grid, 'prob': np.asarray(prob), 'real': self._real}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return {f'step_{step:09d}.npz': buffer.getvalue()}
+
+
+def save(files: dict[str, bytes], workdir: pathlib.Path) -> None:
+  """Writes a snapshot's files to `workdir/samples`."""
+  for name, content in files.items():
+    write_atomic(workdir / 'samples' / name, content)

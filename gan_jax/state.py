@@ -1,0 +1,73 @@
+"""What a run is made of: two players, a key, a step, the numbers it is run at.
+
+Data only. Two players means two parameter trees and two optax states: nothing
+is shared between G and D but the losses of `game.py`.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+from jaxtyping import Array, Float, Int, Key
+
+PyTree = Any
+
+
+class Player(flax.struct.PyTreeNode):
+  """One network in training: parameters, running statistics, optax state."""
+
+  params: PyTree
+  stats: PyTree
+  opt_state: PyTree
+
+
+class Average(flax.struct.PyTreeNode):
+  """Exponential moving average of G's parameters and running statistics."""
+
+  params: PyTree
+  stats: PyTree
+
+
+class GANState(flax.struct.PyTreeNode):
+  """All that training changes.
+
+  Attributes:
+    step: generator updates done.
+    key: the root key. It never changes: each use folds the step in, so that
+      the noise of a step does not depend on how the step was reached.
+    g: the generator.
+    d: the discriminator.
+    ema: the averaged generator, or None when no average is kept.
+  """
+
+  step: Int[Array, '']
+  key: Key[Array, '']
+  g: Player
+  d: Player
+  ema: Average | None
+
+
+class Hyper(flax.struct.PyTreeNode):
+  """Numbers the compiled step takes as arguments.
+
+  Changing one compiles nothing. `beta1` is the momentum of optimizers that
+  have one decay.
+  """
+
+  lr_g: Float[Array, ''] | float
+  lr_d: Float[Array, ''] | float
+  beta1_g: Float[Array, ''] | float = 0.5
+  beta1_d: Float[Array, ''] | float = 0.5
+  beta2_g: Float[Array, ''] | float = 0.999
+  beta2_d: Float[Array, ''] | float = 0.999
+  clip_g: Float[Array, ''] | float = 0.0
+  clip_d: Float[Array, ''] | float = 0.0
+  label_smoothing: Float[Array, ''] | float = 0.0
+  instance_noise: Float[Array, ''] | float = 0.0
+  instance_noise_kimg: Float[Array, ''] | float = 0.0
+  ema_halflife_kimg: Float[Array, ''] | float = 0.0
+
+
+def count_parameters(params: PyTree) -> int:
+  """Number of scalars in a tree of arrays."""
+  return sum(x.size for x in jax.tree.leaves(params))

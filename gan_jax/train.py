@@ -1,0 +1,20 @@
+"""Trains one GAN: `python -m gan_jax.train --workdir=DIR [--flagfile=F] ...`.
+
+The same command continues what it finds in the workdir. Exit codes: 0 done,
+1 error, 2 bad flags or refused workdir, 3 diverged, 75 saved after a signal.
+"""
+
+from gan_jax import config, doors
+
+
+def main() -> int:
+  """Trains as the flags say."""
+  settings = config.from_flags()
+  from gan_jax import loop  # JAX is wanted only now
+
+  return loop.train(settings)
+
+
+if __name__ == '__main__':
+  config.define_flags()
+  doors.run(main)

@@ -1,0 +1,285 @@
+"""Runs one job as N processes on this machine, joined by jax.distributed.
+
+    python launch/local.py --processes=2 --flagfile=F --workdir=W -- --steps=9
+
+Everything after `--` goes to the command as it stands. On GPUs every process
+gets one; on CPU every process is one device and they talk through gloo.
+
+`jax.distributed.initialize()` takes the coordinator's address from JAX's own
+variables, but the number of processes and this process's place among them only
+from a cluster that it knows. The processes are therefore told in Slurm's words,
+which every supported JAX reads alike.
+
+SIGTERM and SIGINT are passed on once to every process. Exit code: 0 when all
+ended with 0; 75 when one said "saved, run me again"; else that of the first to
+fail (128 + n for signal n), after which the others are ended too.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+SAVED = 75
+# Bad flags and a divergence come back however often the job is started.
+FINAL = (0, 2, 3)
+# Once a process has failed its peers cannot go on: they hang in a collective.
+PEERS_SECONDS = 10.0
+
+
+@dataclasses.dataclass
+class Job:
+  """N equal commands, and the environment that each adds to ours."""
+
+  command: list[str]
+  environments: list[dict[str, str]]
+  stop_seconds: float
+
+
+def free_port() -> int:
+  """A TCP port that nobody listens on now."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    return int(probe.getsockname()[1])
+
+
+def gpus(environ: Mapping[str, str]) -> list[str]:
+  """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
+  if 'CUDA_VISIBLE_DEVICES' in environ:
+    return [x for x in environ['CUDA_VISIBLE_DEVICES'].split(',') if x.strip()]
+  if not shutil.which('nvidia-smi'):
+    return []
+  listed = subprocess.run(
+    ['nvidia-smi', '-L'], capture_output=True, text=True, check=False
+  )
+  return re.findall(r'^GPU (\d+)', listed.stdout, re.MULTILINE)
+
+
+def cpu_environment(environ: Mapping[str, str]) -> dict[str, str]:
+  """One CPU device a process: several in one deadlock in collectives."""
+  flags = [
+    flag
+    for flag in environ.get('XLA_FLAGS', '').split()
+    if not flag.startswith('--xla_force_host_platform_device_count')
+  ]
+  return {
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_NUM_CPU_DEVICES': '1',
+    'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
+    'XLA_FLAGS': ' '.join(flags),
+  }
+
+
+def gpu_environment(gpu: str) -> dict[str, str]:
+  """One GPU a process, which then counts it as its device 0."""
+  return {'CUDA_VISIBLE_DEVICES': gpu, 'JAX_LOCAL_DEVICE_IDS': '0'}
+
+
+def joined_environment(index: int, processes: int, port: int) -> dict[str, str]:
+  """What `jax.distributed.initialize()` reads; Slurm's words, see above."""
+  return {
+    'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
+    'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{port}',
+    'SLURM_JOB_ID': str(os.getpid()),
+    'SLURM_STEP_NODELIST': 'localhost',
+    'SLURM_NTASKS': str(processes),
+    'SLURM_PROCID': str(index),
+    'SLURM_LOCALID': str(index),
+  }
+
+
+def plan(options: argparse.Namespace, environ: Mapping[str, str]) -> Job:
+  """The commands and environments of one attempt.
+
+  Raises:
+    ValueError: there are fewer GPUs than processes.
+  """
+  devices = gpus(environ) if options.platform != 'cpu' else []
+  platform = options.platform or ('gpu' if devices else 'cpu')
+  processes = options.processes or max(1, len(devices))
+  if platform == 'gpu' and processes > len(devices):
+    raise ValueError(
+      f'--processes={processes}: this machine shows {len(devices)} GPUs and'
+      ' each process takes one; ask for fewer, or use --platform=cpu'
+    )
+  command = [sys.executable, '-m', options.module]
+  command += [f'--flagfile={options.flagfile}'] if options.flagfile else []
+  command += [f'--workdir={options.workdir}'] if options.workdir else []
+  command += ['--multihost=true'] if processes > 1 else []
+  port, environments = free_port(), []
+  for i in range(processes):
+    added = (
+      gpu_environment(devices[i])
+      if platform == 'gpu'
+      else cpu_environment(environ)
+    )
+    if processes > 1:
+      added |= joined_environment(i, processes, port)
+    environments.append(added | {'PYTHONUNBUFFERED': '1'})
+  return Job(command + options.extra, environments, options.stop_seconds)
+
+
+def show(job: Job) -> None:
+  """Prints the commands as a shell would take them."""
+  for added in job.environments:
+    words = [f'{name}={shlex.quote(value)}' for name, value in added.items()]
+    print(' '.join([*words, shlex.join(job.command)]))
+
+
+class Processes:
+  """The processes of one attempt, from their start to their last end."""
+
+  def __init__(self, job: Job) -> None:
+    self._job = job
+    self._deadline = float('inf')
+    # A session of its own keeps the terminal's Ctrl-C from reaching a process
+    # twice, which would cut short the saving that the first one asked for.
+    self._processes = [
+      subprocess.Popen(
+        job.command,
+        env={**os.environ, **added},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
+      for added in job.environments
+    ]
+    self._readers = [
+      threading.Thread(target=self._copy, args=(i,), daemon=True)
+      for i in range(len(self._processes))
+    ]
+    for reader in self._readers:
+      reader.start()
+
+  def _copy(self, index: int) -> None:
+    out = self._processes[index].stdout
+    assert out is not None
+    for line in out:
+      text = line.decode(errors='replace').rstrip('\n')
+      sys.stdout.write(f'[{index}] {text}\n')
+      sys.stdout.flush()
+
+  def send(self, number: int) -> None:
+    """Passes a signal on to all, and starts the clock of their end."""
+    self._end_within(self._job.stop_seconds)
+    for process in self._processes:
+      if process.poll() is None:
+        process.send_signal(number)
+
+  def _end_within(self, seconds: float) -> None:
+    self._deadline = min(self._deadline, time.monotonic() + seconds)
+
+  def _kill(self) -> None:
+    for i, process in enumerate(self._processes):
+      if process.poll() is None:
+        print(f'[{i}] does not end: killed', file=sys.stderr, flush=True)
+        process.kill()
+        process.wait()
+
+  def wait(self) -> int:
+    """Waits for all of them; ends the rest when one has failed."""
+    failed: list[int] = []
+    living = set(range(len(self._processes)))
+    while living and time.monotonic() < self._deadline:
+      for i in sorted(living):
+        code = self._processes[i].poll()
+        if code is None:
+          continue
+        living.discard(i)
+        if code:
+          failed.append(code if code > 0 else 128 - code)
+          self._report(i, failed[-1])
+          self._end_within(PEERS_SECONDS)
+      time.sleep(0.05)
+    self._kill()
+    for reader in self._readers:
+      reader.join(timeout=5)
+    if SAVED in failed:
+      return SAVED
+    # Killed by us at the end of stop_seconds, with no failure before it.
+    return failed[0] if failed else 128 + signal.SIGKILL if living else 0
+
+  def _report(self, index: int, code: int) -> None:
+    said = ': saved, run me again' if code == SAVED else ''
+    print(f'[{index}] ended with {code}{said}', file=sys.stderr, flush=True)
+
+
+def run(options: argparse.Namespace) -> int:
+  """Runs the job, again while --retries allows it; returns its exit code."""
+  running: list[Processes] = []
+  stopped: list[int] = []
+
+  def forward(number: int, frame: FrameType | None) -> None:
+    del frame
+    stopped.append(number)
+    for processes in running:
+      processes.send(number)
+
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, forward)
+  for left in range(options.retries, -1, -1):
+    running[:] = [Processes(plan(options, os.environ))]
+    code = running[0].wait()
+    if code in FINAL or stopped or not left:
+      return code
+    print(f'ended with {code}: again, {left} left', file=sys.stderr, flush=True)
+  raise AssertionError('the last attempt returns')
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+  """The options, and in `extra` what comes after `--`."""
+  cut = words.index('--') if '--' in words else len(words)
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--processes', type=int, default=0, help='0: one a GPU, or one')
+  add('--platform', choices=('cpu', 'gpu'), help='default: gpu if there is one')
+  add('--flagfile', default='', help='flags of the run, as absl reads them')
+  add('--workdir', default='', help='folder of the run')
+  add('--module', default='gan_jax.train', help='what python -m runs')
+  add('--retries', type=int, default=0, help='starts after a crash or a 75')
+  add(
+    '--stop_seconds',
+    type=float,
+    default=90.0,
+    help='from a signal to the kill of what has not ended by then',
+  )
+  add('--dry_run', action='store_true', help='print the commands, run none')
+  options = parser.parse_args(words[:cut])
+  if options.processes < 0 or options.retries < 0:
+    parser.error('--processes and --retries: 0 or more')
+  if options.flagfile and not os.path.isfile(options.flagfile):
+    parser.error(f'--flagfile={options.flagfile}: no such file')
+  options.extra = list(words[cut + 1 :])
+  return options
+
+
+def main(words: Sequence[str]) -> int:
+  """Runs or shows the job."""
+  options = parse(words)
+  try:
+    job = plan(options, os.environ)
+  except ValueError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  if options.dry_run:
+    show(job)
+    return 0
+  return run(options)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""Metadata of gan_jax; the settings of its tools are in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+  r"^__version__ = '([^']+)'$",
+  (HERE / 'gan_jax' / '__init__.py').read_text(encoding='utf-8'),
+  re.MULTILINE,
+)
+assert VERSION is not None, 'gan_jax/__init__.py states no __version__'
+
+# Each bound is a version that CI installs: see tests/oldest.txt.
+REQUIRES = [
+  'absl-py>=2.1',
+  'flax>=0.10.6',
+  'grain>=0.2.10',
+  'importlib_resources>=6.0',  # TFDS imports it and does not declare it
+  'jax>=0.6.0',
+  'jaxtyping>=0.3.0',
+  'jinja2>=3.1',
+  'matplotlib>=3.9',
+  'numpy>=2.0',
+  'optax>=0.2.4',
+  'orbax-checkpoint>=0.11.13',
+  'pillow>=10.4',
+  'scikit-learn>=1.5',  # for the digits it carries
+  'tensorboardX>=2.6.2',
+  'tensorflow-datasets>=4.9.9',
+  'tqdm>=4.66',
+]
+TEST = ['beartype>=0.20', 'hypothesis>=6.100', 'pytest>=8.2']
+
+setuptools.setup(
+  name='gan_jax',
+  version=VERSION.group(1),
+  description='Generative adversarial networks as a two-player game, in JAX',
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8')
+  if (HERE / 'README.md').exists()
+  else '',
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['gan_jax', 'gan_jax.*']),
+  package_data={'gan_jax': ['py.typed', 'templates/*.j2']},
+  install_requires=REQUIRES,
+  extras_require={
+    'gpu': ['jax[cuda12]'],
+    'tpu': ['jax[tpu]'],
+    'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
+    'test': TEST,
+    'dev': [*TEST, 'mypy>=1.15', 'pre-commit>=4.0', 'ruff>=0.11'],
+  },
+)

@@ -1,0 +1,179 @@
+"""Flags: there and back, and every bad value named with its remedy."""
+
+import dataclasses
+import json
+import string
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gan_jax import config as config_lib
+from gan_jax import registry
+from gan_jax.config import Config, ConfigError
+
+FIELDS = config_lib.FIELDS
+
+
+def values(field):
+  """Valid values of one field."""
+  limits, kind = field.metadata, type(field.default)
+  words = config_lib.choices(field.name)
+  if words:
+    return st.sampled_from(words)
+  if kind is bool:
+    return st.booleans()
+  if kind is str:
+    alphabet = string.ascii_letters + string.digits + '/.:_-=#,"\'\\é'
+    return st.text(alphabet, max_size=20)
+  low = limits['low'] if limits['low'] is not None else limits['above']
+  high = limits['high'] if limits['high'] is not None else limits['below']
+  if kind is int:
+    return st.integers(low, 10**6 if high is None else high)
+  return st.floats(
+    low,
+    1e6 if high is None else high,
+    exclude_min=limits['above'] is not None,
+    exclude_max=limits['below'] is not None,
+  )
+
+
+def configs():
+  def consistent(kwargs):
+    try:
+      return Config(**kwargs).validate()
+    except ConfigError:
+      return None
+
+  drawn = st.fixed_dictionaries({n: values(f) for n, f in FIELDS.items()})
+  return drawn.map(consistent).filter(lambda c: c is not None)
+
+
+@settings(
+  deadline=None,
+  max_examples=60,
+  suppress_health_check=list(__import__('hypothesis').HealthCheck),
+)
+@given(configs())
+def test_flags_there_and_back(config):
+  assert config_lib.from_args(config_lib.to_args(config)) == config
+
+
+@settings(
+  deadline=None,
+  max_examples=20,
+  suppress_health_check=list(__import__('hypothesis').HealthCheck),
+)
+@given(configs())
+def test_flagfile_there_and_back(tmp_path_factory, config):
+  path = tmp_path_factory.mktemp('flags') / 'config.flags'
+  path.write_text('\n'.join(config_lib.to_args(config)) + '\n')
+  assert config_lib.load_flagfile(path) == config
+
+
+def test_later_flags_override_the_flagfile(tmp_path):
+  path = tmp_path / 'preset.flags'
+  path.write_text('# a preset\n--batch_size=32\n--lr_g=0.5\n')
+  config = config_lib.from_args([f'--flagfile={path}', '--lr_g=0.25'])
+  assert (config.batch_size, config.lr_g) == (32, 0.25)
+
+
+@pytest.mark.parametrize(
+  ('words', 'told'),
+  [
+    (['--objctive=minimax'], ['objctive', 'objective']),
+    (['--objective=minmax'], ['--objective=minmax', 'minimax']),
+    (['--optimizer_d=qqq'], ['--optimizer_d=qqq', 'adam', 'sgd']),
+    (['--lr_g=-0.1'], ['--lr_g=-0.1', 'more than 0']),
+    (['--lr_d=nan'], ['--lr_d=nan', 'finite']),
+    (['--lr_d=fast'], ['lr_d', 'fast']),
+    (['--d_steps=0'], ['--d_steps=0', '1 or more']),
+    (['--steps=0'], ['--steps=0', '1 or more']),
+    (['--batch_size=1.5'], ['batch_size', '1.5']),
+    (['--beta1_g=1'], ['--beta1_g=1.0', 'less than 1']),
+    (['--seed=-1'], ['--seed=-1', '0 or more']),
+    (['--channels=2'], ['--channels=2', '1 (grey) or 3']),
+    (['--precision=float16'], ['--precision=float16', 'float32']),
+    (['--lr_final=0.5'], ['--lr_final=0.5', '--lr_schedule=constant']),
+    (['--schedule=simultaneous', '--d_steps=2'], ['--d_steps=2', 'alternat']),
+    (['--instance_noise_kimg=3'], ['--instance_noise_kimg', 'no effect']),
+    (['--lr_warmup=9000'], ['--lr_warmup=9000', '--steps']),
+    (['--flagfile=/no/such/file'], ['/no/such/file']),
+    (['minimax'], ['minimax', '--name=value']),
+  ],
+)
+def test_bad_values_are_named_with_their_remedy(words, told):
+  with pytest.raises(ConfigError) as caught:
+    config_lib.from_args(words)
+  for part in told:
+    assert part in str(caught.value)
+
+
+def test_every_problem_is_told_at_once():
+  with pytest.raises(ConfigError) as caught:
+    config_lib.from_args(['--d_steps=0', '--lr_g=0'])
+  assert '--d_steps=0' in str(caught.value)
+  assert '--lr_g=0.0' in str(caught.value)
+
+
+def test_every_field_has_help_and_a_valid_default():
+  assert Config().validate() == Config()
+  for name, field in FIELDS.items():
+    assert len(field.metadata['help']) > 5, name
+
+
+def test_difference_ignores_what_does_not_change_the_result():
+  base = Config(workdir='a', steps=10)
+  assert config_lib.difference(base, base) == []
+  free = dataclasses.replace(base, workdir='b', log_every=7, devices=2)
+  assert config_lib.difference(base, free) == []
+  other = dataclasses.replace(base, lr_g=0.5, objective='minimax')
+  lines = config_lib.difference(base, other)
+  assert len(lines) == 2
+  assert any('lr_g' in line and '0.5' in line for line in lines)
+
+
+def test_steps_may_grow_only_when_nothing_depends_on_them():
+  short = Config(steps=10)
+  assert config_lib.difference(short, Config(steps=20)) == []
+  assert config_lib.difference(Config(steps=20), short)
+  decayed = dataclasses.replace(short, lr_schedule='linear', lr_final=0.1)
+  longer = dataclasses.replace(decayed, steps=20)
+  assert config_lib.difference(decayed, longer)
+
+
+def test_registry_names_are_those_of_the_registries():
+  from gan_jax import data, networks, objectives, optimizers, step
+
+  for module, name in [
+    (objectives, 'OBJECTIVES'),
+    (networks, 'ARCHITECTURES'),
+    (networks, 'LATENTS'),
+    (optimizers, 'OPTIMIZERS'),
+    (optimizers, 'DECAYS'),
+    (step, 'SCHEDULES'),
+    (data, 'DATASETS'),
+  ]:
+    found = registry.names(module.__name__, name)
+    assert list(found) == list(getattr(module, name)), name
+
+
+def test_registry_says_what_it_did_not_find():
+  with pytest.raises(LookupError, match='NOTHING'):
+    registry.names('gan_jax.objectives', 'NOTHING')
+  with pytest.raises(LookupError, match=r'gan_jax\.nowhere'):
+    registry.names('gan_jax.nowhere', 'X')
+
+
+def test_a_configuration_is_read_without_jax():
+  code = (
+    'import sys, json; from gan_jax import config;'
+    'config.from_args(["--objective=minimax"]);'
+    'print(json.dumps(sorted({"jax", "numpy", "flax"} & set(sys.modules))))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert json.loads(done.stdout) == []

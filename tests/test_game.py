@@ -1,0 +1,336 @@
+"""The two moves: whose gradient flows, whose statistics move, what D sees."""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import game as game_lib
+from gan_jax import networks, objectives
+from gan_jax.state import Hyper
+from gan_jax.step import Plan, init_state, make_train_step
+
+HYPER = Hyper(lr_g=1e-2, lr_d=1e-2)
+BATCH = 8
+
+
+def plan_of(network='mlp', shape=(2,), bounded=False, **settings):
+  built = networks.build(network, shape, bounded=bounded, width=8)
+  objective = objectives.OBJECTIVES[settings.pop('objective', 'minimax')]
+  game = game_lib.Game(built, objective)
+  return Plan(game=game, batch_size=BATCH, **settings)
+
+
+def images_plan(**settings):
+  return plan_of('dcgan', (8, 8, 1), True, **settings)
+
+
+def state_of(plan, seed=0):
+  return init_state(jax.random.key(seed), plan, HYPER)
+
+
+def real_of(plan, d_steps=1, seed=5):
+  shape = jax.eval_shape(
+    lambda s: plan.game.networks.generator.apply(
+      s.g.params,
+      s.g.stats,
+      jnp.zeros((BATCH, plan.game.networks.latent_dim)),
+      train=False,
+    )[0],
+    jax.eval_shape(lambda: state_of(plan)),
+  ).shape
+  rng = np.random.default_rng(seed)
+  return rng.uniform(-1, 1, (d_steps, *shape)).astype(np.float32)
+
+
+def largest(tree):
+  return max(float(jnp.abs(x).max()) for x in jax.tree.leaves(tree))
+
+
+def norms(tree):
+  return [float(jnp.abs(x).max()) for x in jax.tree.leaves(tree)]
+
+
+def equal(a, b):
+  return all(
+    bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+  )
+
+
+@pytest.mark.parametrize('objective', sorted(objectives.OBJECTIVES))
+@pytest.mark.parametrize('make', [plan_of, images_plan])
+def test_g_move_has_no_gradient_for_d(objective, make):
+  plan = make(objective=objective)
+  state = state_of(plan)
+  key = jax.random.key(1)
+
+  def loss(g_params, d_params):
+    moved = state.replace(d=state.d.replace(params=d_params))
+    value, _ = game_lib.generator_loss(g_params, moved, plan.game, BATCH, key)
+    return value
+
+  to_g, to_d = jax.grad(loss, (0, 1))(state.g.params, state.d.params)
+  assert largest(to_d) == 0.0
+  assert largest(to_g) > 0.0
+
+
+@pytest.mark.parametrize('make', [plan_of, images_plan])
+def test_d_move_has_no_gradient_for_g(make):
+  plan = make()
+  state = state_of(plan)
+  key = jax.random.key(1)
+  real = real_of(plan)[0]
+
+  def loss(d_params, g_params):
+    moved = state.replace(g=state.g.replace(params=g_params))
+    value, _ = game_lib.discriminator_loss(
+      d_params, moved, plan.game, real, key, HYPER
+    )
+    return value
+
+  to_d, to_g = jax.grad(loss, (0, 1))(state.d.params, state.g.params)
+  assert largest(to_g) == 0.0
+  assert largest(to_d) > 0.0
+
+
+@pytest.mark.parametrize(
+  ('move', 'line'),
+  [
+    ('generator_loss', 'jax.lax.stop_gradient(state.d.params)'),
+    ('discriminator_loss', 'fake = jax.lax.stop_gradient(fake)'),
+  ],
+)
+def test_a_removed_stop_gradient_would_be_seen(move, line):
+  """The two tests above fail on the code without its stop-gradient."""
+  source = inspect.getsource(getattr(game_lib, move))
+  assert line in source
+  scope = dict(vars(game_lib))
+  exec(source.replace('jax.lax.stop_gradient(', '('), scope)
+  leaky = scope[move]
+  plan = plan_of()
+  state, key, real = state_of(plan), jax.random.key(1), real_of(plan)[0]
+
+  def loss(other_params):
+    if move == 'generator_loss':
+      moved = state.replace(d=state.d.replace(params=other_params))
+      return leaky(state.g.params, moved, plan.game, BATCH, key)[0]
+    moved = state.replace(g=state.g.replace(params=other_params))
+    return leaky(state.d.params, moved, plan.game, real, key, HYPER)[0]
+
+  other = state.d if move == 'generator_loss' else state.g
+  assert largest(jax.grad(loss)(other.params)) > 0.0
+
+
+def test_statistics_move_only_in_their_own_players_move():
+  plan = images_plan()
+  state = state_of(plan)
+  real = real_of(plan)[0]
+  key_d, key_g = jax.random.split(jax.random.key(3))
+  _, (d_stats, _) = game_lib.discriminator_loss(
+    state.d.params, state, plan.game, real, key_d, HYPER
+  )
+  _, (g_stats, _) = game_lib.generator_loss(
+    state.g.params, state, plan.game, BATCH, key_g
+  )
+  same_tree = jax.tree.structure
+  assert same_tree(d_stats) == same_tree(state.d.stats)
+  assert same_tree(g_stats) == same_tree(state.g.stats)
+  assert not equal(d_stats, state.d.stats)
+  assert not equal(g_stats, state.g.stats)
+
+
+def test_every_parameter_of_both_players_moves():
+  plan = images_plan(objective='non_saturating')
+  before = state_of(plan)
+  step = jax.jit(make_train_step(plan))
+  after, _ = step(before, HYPER, real_of(plan))
+  for player in ('g', 'd'):
+    old, new = getattr(before, player), getattr(after, player)
+    change = jax.tree.map(lambda a, b: b - a, old.params, new.params)
+    assert min(norms(change)) > 0.0, player
+
+
+def test_learning_rate_zero_freezes_one_player():
+  plan = plan_of()
+  step = jax.jit(make_train_step(plan))
+  before = state_of(plan)
+  hyper = dataclasses.replace(HYPER, lr_d=0.0)
+  after, _ = step(before, hyper, real_of(plan))
+  assert equal(before.d.params, after.d.params)
+  assert not equal(before.g.params, after.g.params)
+
+
+def test_one_move_of_sgd_against_numpy():
+  """D linear, G affine, by hand in float64: both moves of one step."""
+
+  def linear(init_params, out):
+    def init(key):
+      del key
+      return init_params, {}
+
+    def apply(params, stats, x, *, train, key=None):
+      del train, key
+      return out(params, x), stats
+
+    return networks.Net(init, apply)
+
+  g = linear(
+    {'a': jnp.float32(0.5), 'b': jnp.float32(-0.3)},
+    lambda p, z: p['a'] * z + p['b'],
+  )
+  d = linear({'w': jnp.float32(0.7)}, lambda p, x: p['w'] * x[:, 0])
+  z = np.linspace(-1, 1, BATCH, dtype=np.float32)[:, None]
+  nets = networks.Networks(g, d, 1, lambda key, n: jnp.asarray(z))
+  for name in ('minimax', 'non_saturating'):
+    game = game_lib.Game(nets, objectives.OBJECTIVES[name])
+    plan = Plan(game, BATCH, optimizer_g='sgd', optimizer_d='sgd')
+    hyper = Hyper(lr_g=0.1, lr_d=0.2, beta1_g=0.0, beta1_d=0.0)
+    real = np.linspace(0, 2, BATCH, dtype=np.float32)[:, None]
+    state = init_state(jax.random.key(0), plan, hyper)
+    after, _ = jax.jit(make_train_step(plan))(state, hyper, real[None])
+
+    sigmoid = lambda t: 1 / (1 + np.exp(-t))
+    a, b, w = 0.5, -0.3, 0.7
+    fake = a * z[:, 0].astype(np.float64) + b
+    x = real[:, 0].astype(np.float64)
+    slope_w = (
+      -((1 - sigmoid(w * x)) * x).mean() + (sigmoid(w * fake) * fake).mean()
+    )
+    w -= 0.2 * slope_w
+    prob = sigmoid(w * fake)
+    slope = -prob if name == 'minimax' else -(1 - prob)
+    a -= 0.1 * (slope * w * z[:, 0]).mean()
+    b -= 0.1 * (slope * w).mean()
+    np.testing.assert_allclose(after.d.params['w'], w, rtol=1e-6)
+    np.testing.assert_allclose(after.g.params['a'], a, rtol=1e-6)
+    np.testing.assert_allclose(after.g.params['b'], b, rtol=1e-6)
+
+
+def test_simultaneous_moves_both_from_one_point():
+  """The gradients are those of the losses at the state before the step."""
+  plan = plan_of(schedule='simultaneous', optimizer_g='sgd', optimizer_d='sgd')
+  hyper = dataclasses.replace(HYPER, beta1_g=0.0, beta1_d=0.0)
+  before = state_of(plan)
+  batch = real_of(plan)
+  after, _ = jax.jit(make_train_step(plan))(before, hyper, batch)
+  key = jax.random.fold_in(jax.random.clone(before.key), 0)
+  _, key_loss = jax.random.split(key)
+  g_grad, _ = jax.grad(game_lib.generator_loss, has_aux=True)(
+    before.g.params, before, plan.game, BATCH, key_loss
+  )
+  moved = jax.tree.map(lambda p, g: p - 1e-2 * g, before.g.params, g_grad)
+  for found, expected in zip(
+    jax.tree.leaves(after.g.params), jax.tree.leaves(moved)
+  ):
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_simultaneous_is_one_forward_pass():
+  """XLA merges the two moves' forward passes: fewer operations than apart."""
+
+  def flops(schedule):
+    plan = plan_of(schedule=schedule, objective='non_saturating')
+    state = state_of(plan)
+    program = jax.jit(make_train_step(plan)).lower(state, HYPER, real_of(plan))
+    cost = program.compile().cost_analysis()
+    return cost['flops']
+
+  plan = plan_of()
+  state = state_of(plan)
+
+  def forward(state, z, x):
+    nets = plan.game.networks
+    fake, _ = nets.generator.apply(state.g.params, state.g.stats, z, train=True)
+    return nets.discriminator.apply(
+      state.d.params, state.d.stats, fake, train=True
+    )[0]
+
+  z = jnp.zeros((BATCH, plan.game.networks.latent_dim))
+  once = jax.jit(forward).lower(state, z, z).compile().cost_analysis()['flops']
+  saved = flops('alternating') - flops('simultaneous')
+  assert saved > 0.9 * once
+
+
+def test_simultaneous_refuses_several_moves_of_d():
+  with pytest.raises(ValueError, match='d_steps=2.*alternating'):
+    make_train_step(plan_of(schedule='simultaneous', d_steps=2))
+
+
+def test_d_steps_are_moves_on_different_batches():
+  plan = plan_of(d_steps=3, optimizer_d='sgd')
+  before = state_of(plan)
+  step = jax.jit(make_train_step(plan))
+  batch = real_of(plan, 3)
+  after, _ = step(before, HYPER, batch)
+  same = np.broadcast_to(batch[:1], batch.shape)
+  other, _ = step(before, HYPER, same)
+  assert not equal(after.d.params, other.d.params)
+  with pytest.raises(ValueError, match='d_steps=0'):
+    make_train_step(plan_of(d_steps=0))
+
+
+def test_noise_is_drawn_anew_each_step_and_is_a_function_of_the_step():
+  plan = plan_of()
+  step = jax.jit(make_train_step(plan))
+  batch = real_of(plan)
+  frozen = dataclasses.replace(HYPER, lr_g=0.0, lr_d=0.0)
+  state = state_of(plan)
+  one, first = step(state, frozen, batch)
+  _, second = step(one, frozen, batch)
+  _, again = step(state, frozen, batch)
+  assert first['g/loss'] != second['g/loss']
+  assert first['g/loss'] == again['g/loss']
+
+
+def test_instance_noise_reaches_d_and_anneals_to_none():
+  plan = plan_of(instance_noise=True)
+  state = state_of(plan)
+  step = jax.jit(make_train_step(plan))
+  batch = real_of(plan)
+
+  def loss(**numbers):
+    hyper = dataclasses.replace(HYPER, **numbers)
+    return float(step(state, hyper, batch)[1]['d/loss'])
+
+  plain = make_train_step(plan_of())
+  without = float(plain(state, HYPER, batch)[1]['d/loss'])
+  assert loss(instance_noise=0.0) == pytest.approx(without, rel=1e-6)
+  assert abs(loss(instance_noise=1.0) - without) > 1e-3
+  # Annealed over 4 images: gone by the second step of 8.
+  later = state.replace(step=jnp.int32(1))
+  hyper = dataclasses.replace(
+    HYPER, instance_noise=1.0, instance_noise_kimg=0.004
+  )
+  done = float(step(later, hyper, batch)[1]['d/loss'])
+  expected = float(plain(later, HYPER, batch)[1]['d/loss'])
+  assert done == pytest.approx(expected, rel=1e-6)
+
+
+def test_average_follows_its_half_life():
+  plan = plan_of(average=True)
+  step = jax.jit(make_train_step(plan))
+  half_life = 0.001 * BATCH  # one step, in kimg
+  hyper = dataclasses.replace(HYPER, ema_halflife_kimg=half_life)
+  # Late, so that the ramp-up of the half-life is over.
+  state = state_of(plan).replace(step=jnp.int32(1000))
+  after, _ = step(state, hyper, real_of(plan))
+  expected = jax.tree.map(
+    lambda a, b: (a + b) / 2, state.ema.params, after.g.params
+  )
+  for found, want in zip(
+    jax.tree.leaves(after.ema.params), jax.tree.leaves(expected)
+  ):
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-7)
+
+
+def test_optax_states_are_separate():
+  plan = images_plan(optimizer_g='adam', optimizer_d='sgd')
+  state = state_of(plan)
+  g_leaves, d_leaves = (
+    jax.tree.leaves(p.opt_state) for p in (state.g, state.d)
+  )
+  assert len(g_leaves) == 2 * len(jax.tree.leaves(state.g.params)) + 1
+  assert len(d_leaves) == len(jax.tree.leaves(state.d.params))

@@ -1,0 +1,142 @@
+"""Killed at any moment and started again: bitwise the run never killed."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from gan_jax import checkpoint, runs
+
+pytestmark = pytest.mark.slow
+
+COMMON = [
+  '--steps=400',
+  '--batch_size=16',
+  '--log_every=30',
+  '--sample_every=100',
+  '--checkpoint_every=20',
+  '--num_samples=4',
+  '--devices=1',
+  '--noreport',
+]
+KINDS = {
+  'density': ['--dataset=ring', '--network=mlp', '--width=16'],
+  'resident': ['--dataset=digits', '--width=4', '--flip'],
+  'streamed': ['--width=4', '--residence=stream', '--d_steps=2'],
+}
+KILLS = 5
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+  """Environment of the runs, and a folder of images for the streamed one."""
+  root = tmp_path_factory.mktemp('kill')
+  images = root / 'images'
+  images.mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(100):
+    pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(images / f'{i:03d}.png')
+  environment = dict(
+    os.environ, TFDS_DATA_DIR=str(root / 'tfds'), JAX_PLATFORMS='cpu'
+  )
+  environment.pop('XLA_FLAGS', None)  # one device, as a user has
+  return root, environment
+
+
+def command(kind, workdir, root):
+  words = [*KINDS[kind], *COMMON, f'--compilation_cache={root / "xla"}']
+  if kind == 'streamed':
+    words.append(f'--dataset=folder:{root / "images"}')
+  return [sys.executable, '-m', 'gan_jax.train', f'--workdir={workdir}', *words]
+
+
+def bits(workdir):
+  run = runs.open_run(workdir)
+  assert run.step == 400
+  return checkpoint.digest(checkpoint.to_host(run.state))
+
+
+def newest(workdir: pathlib.Path) -> int:
+  found = (workdir / 'checkpoints').glob('?????????')
+  return max((int(p.name) for p in found), default=-1)
+
+
+def writing(workdir: pathlib.Path) -> bool:
+  return any((workdir / 'checkpoints').glob('*tmp*'))
+
+
+def kill_once(words, environment, workdir, rng, in_writing):
+  """Starts, waits for a checkpoint of its own and a moment more, kills."""
+  before = newest(workdir)
+  process = subprocess.Popen(
+    words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+  )
+  try:
+    deadline = time.monotonic() + 120
+    while newest(workdir) <= before and process.poll() is None:
+      assert time.monotonic() < deadline, 'no checkpoint in two minutes'
+      time.sleep(0.002)
+    if in_writing:
+      while not writing(workdir) and process.poll() is None:
+        time.sleep(0.0002)
+    else:
+      time.sleep(rng.uniform(0, 0.15))
+    process.send_signal(signal.SIGKILL)
+  finally:
+    process.kill()
+    process.communicate()
+  return process.returncode == -signal.SIGKILL, writing(workdir)
+
+
+@pytest.mark.parametrize('kind', sorted(KINDS))
+def test_killed_five_times(kind, place):
+  root, environment = place
+  whole, parted = root / f'{kind}-whole', root / f'{kind}-parted'
+  done = subprocess.run(
+    command(kind, whole, root), env=environment, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  rng = random.Random(kind)
+  words = command(kind, parted, root)
+  killed = amid = 0
+  for i in range(KILLS):
+    was_killed, was_writing = kill_once(
+      words, environment, parted, rng, in_writing=i % 2 == 0
+    )
+    killed += was_killed
+    amid += was_killed and was_writing
+  assert killed == KILLS, 'the run ended before it could be killed five times'
+  assert amid >= 1, 'no kill fell into the writing of a checkpoint'
+  done = subprocess.run(words, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 'continuing at step' in done.stderr
+  assert bits(parted) == bits(whole)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_run_me_again(number, place):
+  root, environment = place
+  workdir = root / f'signal-{number}'
+  words = command('density', workdir, root)
+  words = [w for w in words if 'checkpoint_every' not in w]
+  words += ['--checkpoint_every=1000000', '--steps=1000000']
+  process = subprocess.Popen(
+    words, env=environment, stderr=subprocess.PIPE, text=True
+  )
+  assert process.stderr is not None
+  for line in process.stderr:
+    if line.startswith('step '):
+      break
+  process.send_signal(number)
+  _, said = process.communicate(timeout=60)
+  assert process.returncode == 75
+  assert 'run the same command again' in said
+  assert newest(workdir) > 0

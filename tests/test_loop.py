@@ -1,0 +1,400 @@
+"""Whole runs in process: one compile, exact resume, refusal, divergence."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+
+from gan_jax import checkpoint, doors, logs, loop, runs, workdir
+from gan_jax.config import Config, ConfigError
+from gan_jax.sharding import ShardingError
+
+# Orbax's reading threads outlive its event loop when a file is damaged.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+TOY = Config(
+  dataset='ring',
+  network='mlp',
+  width=16,
+  batch_size=8,
+  steps=24,
+  log_every=5,
+  sample_every=12,
+  checkpoint_every=7,
+  devices=1,
+  report=False,
+  compilation_cache='off',
+)
+DIGITS = dataclasses.replace(
+  TOY, dataset='digits', network='dcgan', width=4, flip=True, num_samples=4
+)
+KINDS = {
+  'density': TOY,
+  'resident': DIGITS,
+  'streamed': dataclasses.replace(DIGITS, residence='stream'),
+}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _data_dir(tmp_path_factory):
+  """`digits` is prepared once, away from the user's own data."""
+  before = os.environ.get('TFDS_DATA_DIR')
+  os.environ['TFDS_DATA_DIR'] = str(tmp_path_factory.mktemp('tfds'))
+  yield
+  if before is None:
+    del os.environ['TFDS_DATA_DIR']
+  else:
+    os.environ['TFDS_DATA_DIR'] = before
+
+
+def at(config, path, **changes):
+  return dataclasses.replace(config, workdir=str(path), **changes)
+
+
+def final(path):
+  """Bits of the final state."""
+  run = runs.open_run(path)
+  return run.step, checkpoint.digest(checkpoint.to_host(run.state))
+
+
+def rows(path):
+  return logs.read_rows(pathlib.Path(path) / 'stats.jsonl')
+
+
+def without_speed(path):
+  timed = ('speed/', 'time/')
+  return [
+    {k: v for k, v in row.items() if not k.startswith(timed)}
+    for row in rows(path)
+  ]
+
+
+class _Stop:
+  """Stops a trainer after a number of dispatches, as a signal does."""
+
+  def __init__(self, monkeypatch, dispatches):
+    self.left = dispatches
+    original = loop.Dispatch.__call__
+
+    def counting(dispatch, *args):
+      self.left -= 1
+      if self.left == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return original(dispatch, *args)
+
+    monkeypatch.setattr(loop.Dispatch, '__call__', counting)
+
+
+@pytest.mark.parametrize('kind', sorted(KINDS))
+def test_interrupted_is_uninterrupted(kind, tmp_path, monkeypatch):
+  """Saved after a signal, continued: bitwise the same state and log."""
+  config = KINDS[kind]
+  assert loop.train(at(config, tmp_path / 'whole')) == doors.DONE
+  with monkeypatch.context() as patch:
+    _Stop(patch, 4)
+    parted = at(config, tmp_path / 'parted')
+    assert loop.train(parted) == doors.SAVED
+  step, _ = final(tmp_path / 'parted')
+  assert 0 < step < config.steps
+  assert loop.train(parted) == doors.DONE
+  assert final(tmp_path / 'parted') == final(tmp_path / 'whole')
+  whole, parted = (without_speed(tmp_path / n) for n in ('whole', 'parted'))
+  assert [r['step'] for r in parted] == [5, 10, 15, 20, 24]
+  for a, b in zip(whole, parted):
+    assert a.keys() == b.keys()
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
+
+
+def test_two_runs_are_identical(tmp_path):
+  for name in ('one', 'two'):
+    loop.train(at(DIGITS, tmp_path / name))
+  assert final(tmp_path / 'one') == final(tmp_path / 'two')
+  other = at(DIGITS, tmp_path / 'other', seed=1)
+  loop.train(other)
+  assert final(tmp_path / 'other') != final(tmp_path / 'one')
+
+
+def test_cadences_do_not_change_the_result(tmp_path):
+  loop.train(at(TOY, tmp_path / 'one'))
+  loop.train(
+    at(TOY, tmp_path / 'two', log_every=24, sample_every=1, checkpoint_every=11)
+  )
+  assert final(tmp_path / 'one') == final(tmp_path / 'two')
+
+
+def test_one_compile_whatever_the_cadences(tmp_path, monkeypatch):
+  """The step is traced (and so compiled) once a run."""
+  traced = []
+  original = loop.make_train_step
+  monkeypatch.setattr(
+    loop,
+    'make_train_step',
+    lambda plan: traced.append(1) or original(plan),
+  )
+  compiled = []
+  dispatch = loop.Dispatch.__init__
+
+  def counting(self, *args):
+    compiled.append(1)
+    dispatch(self, *args)
+
+  monkeypatch.setattr(loop.Dispatch, '__init__', counting)
+  loop.train(at(TOY, tmp_path, steps=23, log_every=4, sample_every=9))
+  assert (len(traced), len(compiled)) == (1, 1)
+
+
+def test_everything_a_run_leaves_behind(tmp_path):
+  config = at(DIGITS, tmp_path, report=True)
+  assert loop.train(config) == doors.DONE
+  assert runs.read_config(tmp_path) == config
+  facts = json.loads((tmp_path / 'run.json').read_text())
+  assert facts['outcome'] == 'done'
+  assert facts['dataset']['size'] == 1797
+  assert facts['versions']['jax'] == jax.__version__
+  state = runs.open_run(tmp_path).state
+  assert facts['parameters']['generator'] == sum(
+    x.size for x in jax.tree.leaves(state.g.params)
+  )
+  for kind in ('step', 'ema'):
+    for step in (0, 12, 24):
+      picture = tmp_path / 'samples' / f'{kind}_{step:09d}.png'
+      with PIL.Image.open(picture) as image:
+        assert min(image.size) >= 2 * 8
+  names = {
+    'd/loss',
+    'g/loss',
+    'd/prob_real',
+    'd/prob_fake',
+    'game/value',
+    'game/jsd_bound',
+    'd/grad_norm',
+    'g/grad_norm',
+    'd/param_norm',
+    'g/param_norm',
+    'd/lr',
+    'g/lr',
+    'speed/images_per_sec',
+    'speed/sec_per_kimg',
+    'time/train_sec',
+  }
+  for row in rows(tmp_path):
+    assert names <= row.keys()
+    assert row['images'] == row['step'] * 8
+    bound = (row['game/value'] + np.log(4)) / 2
+    assert row['game/jsd_bound'] == pytest.approx(bound, abs=1e-5)
+  assert list((tmp_path / 'tensorboard').iterdir())
+  assert (tmp_path / 'report.html').stat().st_size > 10_000
+
+
+def test_a_density_leaves_the_numbers_of_its_figure(tmp_path):
+  loop.train(at(TOY, tmp_path))
+  found = np.load(tmp_path / 'samples' / 'step_000000024.npz')
+  assert found['x'].shape == found['x_ema'].shape == found['real'].shape
+  assert found['grid'].shape == (96 * 96, 2)
+  assert found['prob'].shape == (96 * 96,)
+  assert ((found['prob'] >= 0) & (found['prob'] <= 1)).all()
+
+
+def test_a_logged_row_is_the_mean_of_its_steps(tmp_path):
+  """Against a plain Python loop over the same pure step."""
+  config = at(TOY, tmp_path, steps=10, log_every=5)
+  loop.train(config)
+  parts = runs.build(config)
+  state = parts.init()
+  plan = dataclasses.replace(
+    parts.plan,
+    decode=lambda item, key: parts.feed.decode((), item, key, 8),
+  )
+  step = jax.jit(loop.make_train_step(plan))
+  losses = []
+  for i in range(10):
+    chunk = parts.feed.chunk(i, 1)
+    item = jax.tree.map(lambda a: a[0], chunk)
+    state, metrics = step(state, parts.hyper, item)
+    losses.append(float(metrics['d/loss']))
+  found = [r['d/loss'] for r in rows(tmp_path)]
+  expected = np.mean(np.reshape(losses, (2, 5)), axis=1)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+  config = at(TOY, tmp_path)
+  loop.train(config)
+  before = final(tmp_path), rows(tmp_path)
+  assert loop.train(config) == doors.DONE
+  assert (final(tmp_path), rows(tmp_path)) == before
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path):
+  loop.train(at(TOY, tmp_path / 'grown'))
+  loop.train(at(TOY, tmp_path / 'grown', steps=40))
+  loop.train(at(TOY, tmp_path / 'whole', steps=40))
+  assert final(tmp_path / 'grown') == final(tmp_path / 'whole')
+
+
+def test_another_configuration_is_refused(tmp_path):
+  loop.train(at(TOY, tmp_path))
+  before = final(tmp_path), rows(tmp_path)
+  with pytest.raises(ConfigError) as caught:
+    loop.train(at(TOY, tmp_path, lr_g=0.5, objective='minimax'))
+  assert '--lr_g: 0.0002 there, 0.5 now' in str(caught.value)
+  assert '--objective: non_saturating there, minimax now' in str(caught.value)
+  assert (final(tmp_path), rows(tmp_path)) == before
+
+
+def test_other_data_is_refused(tmp_path):
+  folder = tmp_path / 'images'
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(10):
+    pixels = rng.integers(0, 256, (8, 8), np.uint8)
+    PIL.Image.fromarray(pixels).save(folder / f'{i}.png')
+  config = at(DIGITS, tmp_path / 'run', dataset=f'folder:{folder}')
+  loop.train(config)
+  PIL.Image.fromarray(pixels[::-1].copy()).save(folder / '3.png')
+  with pytest.raises(ConfigError, match=r'data was another.*fingerprint'):
+    loop.train(config)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, capsys):
+  config = at(TOY, tmp_path / 'run')
+  loop.train(config)
+  expected = final(tmp_path / 'run')
+  newest = tmp_path / 'run' / 'checkpoints' / f'{24:09d}'
+  biggest = max(
+    (p for p in newest.rglob('*') if p.is_file()),
+    key=lambda p: p.stat().st_size,
+  )
+  content = bytearray(biggest.read_bytes())
+  content[len(content) // 2] ^= 1
+  biggest.write_bytes(bytes(content))
+  assert loop.train(config) == doors.DONE
+  assert 'checkpoint 24' in capsys.readouterr().err
+  assert final(tmp_path / 'run') == expected
+  assert [r['step'] for r in rows(tmp_path / 'run')] == [5, 10, 15, 20, 24]
+
+
+def test_divergence_is_an_outcome(tmp_path, capsys):
+  config = at(
+    TOY, tmp_path, lr_g=1e30, optimizer_g='sgd', checkpoint_every=1, steps=50
+  )
+  assert loop.train(config) == doors.DIVERGED
+  said = capsys.readouterr().err
+  facts = json.loads((tmp_path / 'run.json').read_text())
+  assert facts['outcome'] == 'diverged'
+  assert f'diverged at step {facts["step"]}' in said
+  assert '--lr_g' in said
+  run = runs.open_run(tmp_path)
+  assert run.step < facts['step']
+  assert f'the last checkpoint, of step {run.step}, is finite' in said
+  for leaf in jax.tree.leaves(checkpoint.to_host(run.state)):
+    assert np.isfinite(leaf).all()
+
+
+def test_two_processes_do_not_share_a_workdir(tmp_path):
+  config = at(TOY, tmp_path)
+  with workdir.opened(config):
+    with pytest.raises(ConfigError, match='another process is training'):
+      loop.train(config)
+
+
+def test_a_folder_of_something_else_is_not_taken(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('x')
+  with pytest.raises(ConfigError, match='is not empty and holds no run'):
+    loop.train(at(TOY, tmp_path))
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_an_unwritable_workdir_is_told(tmp_path):
+  (tmp_path / 'file').write_text('')
+  config = at(TOY, tmp_path / 'file' / 'run')
+  with pytest.raises(ConfigError, match='cannot write there'):
+    loop.train(config)
+
+
+def test_no_workdir_is_told():
+  with pytest.raises(ConfigError, match='--workdir=: name the folder'):
+    loop.train(TOY)
+
+
+@pytest.mark.parametrize('kind', sorted(KINDS))
+@pytest.mark.parametrize('devices', [2, 4])
+def test_devices_see_the_same_noise_and_data(kind, devices, tmp_path):
+  """The same losses on one device and on several, to float tolerance."""
+  config = dataclasses.replace(KINDS[kind], steps=10, log_every=1)
+  loop.train(at(config, tmp_path / 'one'))
+  loop.train(at(config, tmp_path / 'many', devices=devices))
+  one, many = without_speed(tmp_path / 'one'), without_speed(tmp_path / 'many')
+  assert [r['step'] for r in many] == list(range(1, 11))
+  for a, b in zip(one, many):
+    np.testing.assert_allclose(
+      list(a.values()), list(b.values()), rtol=2e-3, atol=1e-5
+    )
+  # The first step is before any rounding has been amplified.
+  np.testing.assert_allclose(
+    list(one[0].values()), list(many[0].values()), rtol=2e-5, atol=1e-6
+  )
+
+
+def test_a_run_moves_between_numbers_of_devices(tmp_path, monkeypatch):
+  with monkeypatch.context() as patch:
+    _Stop(patch, 3)
+    assert loop.train(at(TOY, tmp_path, devices=4)) == doors.SAVED
+  assert loop.train(at(TOY, tmp_path, devices=2)) == doors.DONE
+  assert runs.open_run(tmp_path).step == 24
+
+
+def test_a_batch_that_does_not_split_is_refused(tmp_path):
+  with pytest.raises(ShardingError, match=r'--batch_size=6.*4 or 8'):
+    loop.train(at(TOY, tmp_path, devices=4, batch_size=6))
+  with pytest.raises(ShardingError, match='--devices=9'):
+    loop.train(at(TOY, tmp_path, devices=9))
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path):
+  config = at(DIGITS, tmp_path, precision='bfloat16')
+  parts = runs.build(config)
+  state = parts.init()
+  for leaf in jax.tree.leaves((state.g.params, state.d.params, state.ema)):
+    assert leaf.dtype == jnp.float32
+  program = jax.jit(
+    lambda z: parts.networks.generator.apply(
+      state.g.params, state.g.stats, z, train=False
+    )[0]
+  ).lower(jnp.zeros((8, parts.networks.latent_dim)))
+  assert 'bf16' in program.as_text()
+  assert loop.train(config) == doors.DONE
+
+
+def test_signals_are_heard_once_and_handed_back():
+  before = signal.getsignal(signal.SIGTERM)
+  with loop.signals() as heard:
+    assert heard() == ''
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard() == 'SIGTERM'
+    # The second one has its usual effect.
+    assert signal.getsignal(signal.SIGTERM) == before
+  assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_run_in_a_thread_leaves_the_signals_alone():
+  seen = []
+
+  def work():
+    with loop.signals() as heard:
+      seen.append(heard())
+
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert seen == ['']

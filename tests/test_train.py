@@ -1,0 +1,163 @@
+"""The command as a person uses it: exit codes, messages, nothing lost."""
+
+import gzip
+import os
+import resource
+import struct
+import subprocess
+import sys
+
+import PIL.Image
+import pytest
+
+from gan_jax import checkpoint, runs
+
+TOY = [
+  '--dataset=ring',
+  '--network=mlp',
+  '--width=8',
+  '--batch_size=8',
+  '--steps=20',
+  '--devices=1',
+  '--noreport',
+]
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+  return tmp_path_factory.mktemp('train')
+
+
+def gan(place, *words, command='train', code=None, **kwargs):
+  """Runs a command; returns what it said on standard error."""
+  environment = dict(
+    os.environ, TFDS_DATA_DIR=str(place / 'tfds'), JAX_PLATFORMS='cpu'
+  )
+  if command == 'train':
+    words = (*words, f'--compilation_cache={place / "xla"}')
+  done = subprocess.run(
+    [sys.executable, '-m', f'gan_jax.{command}', *words],
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=120,
+    **kwargs,
+  )
+  assert done.returncode == code, done.stderr
+  return done.stderr
+
+
+# words -> (exit code, what the message must name)
+REFUSED = {
+  'unknown flag': (['--objctive=minimax'], 2, ['objctive', 'objective']),
+  'misspelt value': (['--objective=minmax'], 2, ['minmax', 'minimax']),
+  'negative rate': (['--lr_d=-1'], 2, ['--lr_d=-1.0', 'more than 0']),
+  'd_steps 0': (['--d_steps=0'], 2, ['--d_steps=0', '1 or more']),
+  'unknown dataset': (['--dataset=mnst'], 2, ['mnst', 'mnist']),
+  'batch larger than the set': (
+    ['--dataset=digits', '--network=dcgan', '--batch_size=2000'],
+    2,
+    ['--batch_size=2000', '1797'],
+  ),
+}
+
+
+@pytest.mark.parametrize('case', sorted(REFUSED))
+def test_bad_flags(case, place):
+  words, code, told = REFUSED[case]
+  workdir = place / case.replace(' ', '_')
+  said = gan(place, *TOY, f'--workdir={workdir}', *words, code=code)
+  assert 'Traceback' not in said
+  for part in told:
+    assert part in said
+  assert not workdir.exists()
+
+
+def folder_of(place, name, **files):
+  folder = place / name
+  folder.mkdir()
+  for stem, content in files.items():
+    path = folder / f'{stem}.png'
+    if isinstance(content, bytes):
+      path.write_bytes(content)
+    else:
+      PIL.Image.new(content, (8, 8)).save(path)
+  return folder
+
+
+FOLDERS = {
+  'empty': ({}, ['no image']),
+  'unreadable': ({'a': 'L', 'b': b'not a picture'}, ['b.png']),
+  'mixed': ({'a': 'L', 'b': 'RGB'}, ['--channels=1', '--channels=3']),
+}
+
+
+@pytest.mark.parametrize('case', sorted(FOLDERS))
+def test_bad_folders(case, place):
+  files, told = FOLDERS[case]
+  folder = folder_of(place, case, **files)
+  workdir = place / f'run-{case}'
+  words = [f'--dataset=folder:{folder}', '--network=dcgan', '--batch_size=1']
+  said = gan(place, *TOY, f'--workdir={workdir}', *words, code=1)
+  assert 'Traceback' not in said
+  for part in told:
+    assert part in said
+  assert not workdir.exists()
+
+
+def test_a_missing_set_says_how_to_prepare_it(place):
+  words = ['--dataset=mnist', '--network=dcgan', f'--workdir={place / "m"}']
+  said = gan(place, *TOY, *words, code=1)
+  assert 'Traceback' not in said
+  assert 'python -m gan_jax.prepare --dataset=mnist' in said
+
+
+def test_a_truncated_original_is_refused(place):
+  folder = place / 'originals'
+  folder.mkdir()
+  for stem, magic, count, sides in [
+    ('train-images-idx3-ubyte', 2051, 60000, (28, 28)),
+    ('train-labels-idx1-ubyte', 2049, 60000, ()),
+    ('t10k-images-idx3-ubyte', 2051, 10000, (28, 28)),
+    ('t10k-labels-idx1-ubyte', 2049, 10000, ()),
+  ]:
+    header = struct.pack(f'>{2 + len(sides)}i', magic, count, *sides)
+    content = gzip.compress(header + bytes(100))
+    (folder / f'{stem}.gz').write_bytes(content)
+  said = gan(
+    place,
+    '--dataset=mnist',
+    f'--from={folder}',
+    f'--data_dir={place / "tfds"}',
+    command='prepare',
+    code=1,
+  )
+  assert 'Traceback' not in said
+  assert 'idx' in said
+  # Nothing that a later run would trust was left behind.
+  words = ['--dataset=mnist', '--network=dcgan', f'--workdir={place / "m2"}']
+  assert 'gan_jax.prepare' in gan(place, *TOY, *words, code=1)
+
+
+def test_no_room_while_saving(place):
+  """Files may not grow past 64 KiB: what was saved before is whole."""
+  workdir = place / 'full'
+  words = [*TOY, f'--workdir={workdir}']
+  gan(place, *words, code=0)
+  before = runs.open_run(workdir)
+  digest = checkpoint.digest(checkpoint.to_host(before.state))
+  longer = [*words, '--steps=40', '--checkpoint_every=30']
+
+  def no_room():
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+
+  said = gan(place, *longer, code=1, preexec_fn=no_room)
+  assert 'Traceback' not in said
+  assert 'MiB are free' in said or 'cannot write' in said
+  after = runs.open_run(workdir)
+  assert checkpoint.digest(checkpoint.to_host(after.state)) == digest
+  gan(place, *longer, code=0)
+  assert runs.open_run(workdir).step == 40
