@@ -15,24 +15,24 @@ assert VERSION is not None, 'gan_jax/__init__.py states no __version__'
 
 # Each bound is a version that CI installs: see tests/oldest.txt.
 REQUIRES = [
-  'absl-py>=2.1',
+  'absl-py>=2.1.0',
   'flax>=0.10.6',
-  'grain>=0.2.10',
-  'importlib_resources>=6.0',  # TFDS imports it and does not declare it
+  'grain>=0.2.8',
+  'importlib_resources>=6.0.0',  # TFDS imports it and does not declare it
   'jax>=0.6.0',
   'jaxtyping>=0.3.0',
-  'jinja2>=3.1',
-  'matplotlib>=3.9',
-  'numpy>=2.0',
+  'jinja2>=3.1.0',
+  'matplotlib>=3.9.0',
+  'numpy>=2.0.0',
   'optax>=0.2.4',
   'orbax-checkpoint>=0.11.13',
-  'pillow>=10.4',
-  'scikit-learn>=1.5',  # for the digits it carries
-  'tensorboardX>=2.6.2',
-  'tensorflow-datasets>=4.9.9',
-  'tqdm>=4.66',
+  'pillow>=10.4.0',
+  'scikit-learn>=1.5.0',  # for the digits it carries
+  'tensorboardX>=2.6.2.2',
+  'tensorflow-datasets>=4.9.8',
+  'tqdm>=4.66.0',
 ]
-TEST = ['beartype>=0.20', 'hypothesis>=6.100', 'pytest>=8.2']
+TEST = ['beartype>=0.20.0', 'hypothesis>=6.100.0', 'pytest>=8.2.0']
 
 setuptools.setup(
   name='gan_jax',
@@ -52,6 +52,6 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'test': TEST,
-    'dev': [*TEST, 'mypy>=1.15', 'pre-commit>=4.0', 'ruff>=0.11'],
+    'dev': [*TEST, 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
   },
 )

@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
 from gan_jax import config as config_lib
@@ -29,7 +28,7 @@ from gan_jax.checkpoint import CheckpointError, Checkpoints
 from gan_jax.config import Config, ConfigError
 from gan_jax.logs import Log, Progress, duration
 from gan_jax.runs import Parts
-from gan_jax.state import GANState, count_parameters
+from gan_jax.state import GANState, count_parameters, norm
 from gan_jax.step import make_train_step
 
 PyTree = Any
@@ -165,7 +164,7 @@ def signals() -> Iterator[Callable[[], str]]:
 
 @functools.partial(jax.jit)
 def _norms(g: PyTree, d: PyTree) -> tuple[Any, Any]:
-  return optax.global_norm(g), optax.global_norm(d)
+  return norm(g), norm(d)
 
 
 @dataclasses.dataclass

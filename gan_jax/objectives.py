@@ -1,8 +1,8 @@
 """The games: what D and G minimise, as losses on D's logits.
 
-D's output is never squashed and logged: with `l` a logit, `log D = -softplus(-l)`
-and `log(1 - D) = -softplus(l)` are finite for every finite `l`, in bfloat16
-too. A loss is a mean over the batch. To add a game, write its two losses and
+D's output is never squashed and logged: with `l` a logit,
+`log D = -softplus(-l)` and `log(1 - D) = -softplus(l)` are finite for every
+finite `l`, in bfloat16 too. A loss is a mean over the batch. To add a game, write its two losses and
 add one entry to `OBJECTIVES`; the flag and the tests pick it up.
 """
 

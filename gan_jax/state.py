@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 PyTree = Any
@@ -71,3 +72,8 @@ class Hyper(flax.struct.PyTreeNode):
 def count_parameters(params: PyTree) -> int:
   """Number of scalars in a tree of arrays."""
   return sum(x.size for x in jax.tree.leaves(params))
+
+
+def norm(tree: PyTree) -> Float[Array, '']:
+  """Euclidean norm over all leaves of a tree of arrays."""
+  return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 from gan_jax import game as game_lib
 from gan_jax.game import Game, Metrics
 from gan_jax.optimizers import OPTIMIZERS, rate_factor
-from gan_jax.state import Average, GANState, Hyper, Player
+from gan_jax.state import Average, GANState, Hyper, Player, norm
 
 PyTree = Any
 Scalar = Float[Array, '']
@@ -173,7 +173,7 @@ def _d_gradient(
   grads, (stats, metrics) = loss(
     state.d.params, state, plan.game, real, key, hyper, std
   )
-  metrics['d/grad_norm'] = optax.global_norm(grads)
+  metrics['d/grad_norm'] = norm(grads)
   return grads, stats, metrics
 
 
@@ -185,7 +185,7 @@ def _g_gradient(
   grads, (stats, metrics) = loss(
     state.g.params, state, plan.game, plan.batch_size, key, std
   )
-  metrics['g/grad_norm'] = optax.global_norm(grads)
+  metrics['g/grad_norm'] = norm(grads)
   return grads, stats, metrics
 
 

@@ -33,7 +33,9 @@ from types import FrameType
 SAVED = 75
 # Bad flags and a divergence come back however often the job is started.
 FINAL = (0, 2, 3)
-# Once a process has failed its peers cannot go on: they hang in a collective.
+# These are said by all processes of a job, each after its own last work.
+ORDERLY = (2, 3, SAVED)
+# After any other end its peers cannot go on: they hang in a collective.
 PEERS_SECONDS = 10.0
 
 
@@ -199,7 +201,9 @@ class Processes:
         if code:
           failed.append(code if code > 0 else 128 - code)
           self._report(i, failed[-1])
-          self._end_within(PEERS_SECONDS)
+          self._end_within(
+            self._job.stop_seconds if code in ORDERLY else PEERS_SECONDS
+          )
       time.sleep(0.05)
     self._kill()
     for reader in self._readers:
@@ -229,6 +233,8 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(number, forward)
   for left in range(options.retries, -1, -1):
     running[:] = [Processes(plan(options, os.environ))]
+    for heard in stopped:
+      running[0].send(heard)
     code = running[0].wait()
     if code in FINAL or stopped or not left:
       return code

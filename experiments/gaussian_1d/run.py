@@ -1,0 +1,108 @@
+"""Does D end at 1/2, and G at the data's mean and deviation, for every seed?
+
+Trains the preset for each objective and seed and measures the live networks:
+the largest |D(x) - 1/2| over the data's mean +- 2 deviations (where 95% of
+the data live), and the mean and deviation of 100,000 generated samples
+against the data's. Every run counts. Writes `results.json`.
+
+  python experiments/gaussian_1d/run.py --out=DIR [--seeds=8]
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import platform
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax import config, loop, runs
+
+HERE = pathlib.Path(__file__).parent
+OBJECTIVES = ('non_saturating', 'minimax')
+
+
+def measure(workdir: pathlib.Path) -> dict[str, float]:
+  """What the networks of a finished run say and make."""
+  run = runs.open_run(workdir)
+  real = np.asarray(run.dataset.sample(jax.random.key(1), 1_000_000))
+  mean, std = float(real.mean()), float(real.std())
+  x = jnp.linspace(mean - 2 * std, mean + 2 * std, 401)[:, None]
+  logits, _ = run.networks.discriminator.apply(
+    run.state.d.params, run.state.d.stats, x, train=False
+  )
+  away = np.abs(np.asarray(jax.nn.sigmoid(logits)) - 0.5)
+  fake = run.generate(run.latent(2, 100_000), ema=False)
+  return {
+    'd_away_from_half_max': float(away.max()),
+    'd_away_from_half_mean': float(away.mean()),
+    'mean_error_in_deviations': abs(float(fake.mean()) - mean) / std,
+    'mean_error_relative': abs(float(fake.mean()) - mean) / abs(mean),
+    'deviation_error_relative': abs(float(fake.std()) / std - 1),
+  }
+
+
+def train(objective: str, seed: int, out: pathlib.Path) -> dict[str, Any]:
+  """One run of the preset, measured."""
+  preset = config.load_flagfile(HERE / 'gaussian_1d.flags')
+  workdir = out / f'{objective}-{seed}'
+  started = time.process_time()
+  code = loop.train(
+    dataclasses.replace(
+      preset,
+      workdir=str(workdir),
+      objective=objective,
+      seed=seed,
+      devices=1,
+      report=seed == 0,
+    )
+  )
+  found = {'objective': objective, 'seed': seed, 'exit': code}
+  found['cpu_sec'] = round(time.process_time() - started, 1)
+  return found | measure(workdir)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+  """Mean, deviation over seeds and greatest of each measure."""
+  names = [n for n in rows[0] if 'error' in n or 'away' in n]
+  return {
+    name: {
+      'mean': statistics.mean(r[name] for r in rows),
+      'std': statistics.stdev(r[name] for r in rows),
+      'max': max(r[name] for r in rows),
+    }
+    for name in names
+  }
+
+
+def main() -> None:
+  """Runs everything and writes the results."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--out', type=pathlib.Path, required=True)
+  parser.add_argument('--seeds', type=int, default=8)
+  args = parser.parse_args()
+  rows = [
+    train(objective, seed, args.out)
+    for objective in OBJECTIVES
+    for seed in range(args.seeds)
+  ]
+  results = {
+    'jax': jax.__version__,
+    'device': jax.devices()[0].device_kind,
+    'platform': platform.platform(),
+    'runs': rows,
+    'summary': {
+      o: summary([r for r in rows if r['objective'] == o]) for o in OBJECTIVES
+    },
+  }
+  (HERE / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+  print(json.dumps(results['summary'], indent=2))
+
+
+if __name__ == '__main__':
+  main()

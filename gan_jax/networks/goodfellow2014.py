@@ -1,0 +1,65 @@
+"""The MNIST networks of the 2014 paper, for bounded samples of any shape.
+
+G: 100 uniform numbers, two layers of 1200 ReLU units, a sigmoid. D: two maxout
+layers of 240 units of 5 pieces, a logit; dropout keeps 0.8 of the input and 0.5
+of the hidden units. Their pixels are in [0, 1]; ours are in [-1, 1] and are
+mapped at both borders.
+
+Reference: Goodfellow et al. 2014, arXiv:1406.2661, section 5, and its code
+(`mnist.yaml`) for what the paper leaves open.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from gan_jax.networks.layers import uniform
+
+PIECES = 5
+
+
+class Generator(nn.Module):
+  """Noise -> 1200 -> 1200 -> a sample."""
+
+  shape: tuple[int, ...]
+  width: int = 1200
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, z: Any, train: bool) -> Any:
+    """(n, latent_dim) -> (n, *shape) in [-1, 1]."""
+    del train
+    h = z
+    for _ in range(2):
+      h = nn.relu(
+        nn.Dense(self.width, kernel_init=uniform(0.05), dtype=self.dtype)(h)
+      )
+    pixels = math.prod(self.shape)
+    x = nn.Dense(pixels, kernel_init=uniform(0.05), dtype=self.dtype)(h)
+    unit = nn.sigmoid(x.astype(jnp.float32))
+    return (2 * unit - 1).reshape(-1, *self.shape)
+
+
+class Discriminator(nn.Module):
+  """A sample -> maxout 240x5 -> maxout 240x5 -> a logit, with dropout."""
+
+  width: int = 240
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Any, train: bool) -> Any:
+    """(n, *shape) in [-1, 1] -> (n,) logits."""
+    h = (x.reshape(x.shape[0], -1) + 1) / 2
+    for kept in (0.8, 0.5):
+      h = nn.Dropout(1 - kept, deterministic=not train)(h)
+      h = nn.Dense(
+        self.width * PIECES, kernel_init=uniform(0.005), dtype=self.dtype
+      )(h)
+      # Goodfellow et al. 2013, arXiv:1302.4389: the greatest of each unit's
+      # pieces.
+      h = h.reshape(-1, self.width, PIECES).max(axis=-1)
+    h = nn.Dropout(0.5, deterministic=not train)(h)
+    logit = nn.Dense(1, kernel_init=uniform(0.005), dtype=self.dtype)(h)
+    return logit[:, 0].astype(jnp.float32)

@@ -1,0 +1,323 @@
+"""Launching: what is said by a dry run, and what real processes do.
+
+No test here needs a cluster or the trainer: small scripts stand in for it.
+"""
+
+import importlib.util
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+LOCAL = ROOT / 'launch' / 'local.py'
+SLURM = ROOT / 'launch' / 'slurm.py'
+
+JOINER = """
+import sys
+import jax
+import jax.numpy as jnp
+jax.distributed.initialize()
+from jax.experimental import multihost_utils
+got = multihost_utils.process_allgather(jnp.int32(10 + jax.process_index()))
+print('devices', jax.local_device_count(), jax.device_count(), *got)
+print('words', *sys.argv[1:])
+"""
+# Says 75 after a SIGTERM, as the trainer does, and counts the signals.
+SAVER = """
+import signal, sys, time
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+print('ready')
+while not heard:
+  time.sleep(0.02)
+time.sleep(0.2)
+print('heard', len(heard))
+sys.exit(75)
+"""
+# One process fails as it is told, the others hang and ignore SIGTERM.
+FAILER = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.environ.get('SLURM_PROCID', '0') == '0':
+  how = sys.argv[-1]
+  os.kill(os.getpid(), 9) if how == 'killed' else sys.exit(int(how))
+time.sleep(60)
+"""
+# Fails until it has been started as often as it is told.
+COUNTER = """
+import pathlib, sys
+path, times, code = pathlib.Path(sys.argv[-3]), *map(int, sys.argv[-2:])
+starts = path.read_text() + '.' if path.exists() else '.'
+path.write_text(starts)
+sys.exit(code if len(starts) < times else 0)
+"""
+
+
+def load(path):
+  """A launcher as a module; launch/ is no package."""
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture
+def start(tmp_path):
+  """Starts the launcher on a script; whatever is left is killed."""
+  started = []
+
+  def start(script, *words, **environ):
+    (tmp_path / 'script.py').write_text(script)
+    process = subprocess.Popen(
+      [sys.executable, LOCAL, '--module=script', '--platform=cpu', *words],
+      env={**os.environ, 'PYTHONPATH': str(tmp_path), **environ},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    started.append(process)
+    return process
+
+  yield start
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+def finish(process, timeout=60):
+  out, _ = process.communicate(timeout=timeout)
+  return process.returncode, out
+
+
+def dry(path, *words, **environ):
+  return subprocess.run(
+    [sys.executable, path, '--dry_run', *words],
+    env={**os.environ, **environ},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+
+
+def test_local_dry_run_shows_every_command(tmp_path):
+  flagfile = tmp_path / 'a run.flags'
+  flagfile.touch()
+  done = dry(
+    LOCAL,
+    '--processes=2',
+    '--platform=cpu',
+    f'--flagfile={flagfile}',
+    '--workdir=w',
+    '--',
+    '--steps=3',
+  )
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  assert len(lines) == 2
+  for i, line in enumerate(lines):
+    assert f' SLURM_PROCID={i} ' in line
+    assert ' SLURM_NTASKS=2 ' in line
+    assert f"-m gan_jax.train '--flagfile={flagfile}' --workdir=w" in line
+    assert line.endswith(' --multihost=true --steps=3')
+  address = [line.split('JAX_COORDINATOR_ADDRESS=')[1] for line in lines]
+  assert address[0].split()[0] == address[1].split()[0]
+
+
+def test_one_process_joins_nothing():
+  done = dry(LOCAL, '--processes=1', '--platform=cpu', '--workdir=w')
+  assert done.returncode == 0, done.stderr
+  assert 'SLURM' not in done.stdout
+  assert 'multihost' not in done.stdout
+
+
+def test_each_process_gets_one_gpu():
+  environ = {'CUDA_VISIBLE_DEVICES': '3,5'}
+  done = dry(LOCAL, '--platform=gpu', **environ)
+  lines = done.stdout.splitlines()
+  assert len(lines) == 2, done.stderr
+  assert 'CUDA_VISIBLE_DEVICES=3 JAX_LOCAL_DEVICE_IDS=0 ' in lines[0]
+  assert 'CUDA_VISIBLE_DEVICES=5 JAX_LOCAL_DEVICE_IDS=0 ' in lines[1]
+  assert 'JAX_PLATFORMS' not in done.stdout
+
+  done = dry(LOCAL, '--platform=gpu', '--processes=3', **environ)
+  assert done.returncode == 2
+  assert '--processes=3: this machine shows 2 GPUs' in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('words', 'said'),
+  [
+    (['--proceses=2'], 'proceses'),
+    (['--processes=-1'], '--processes'),
+    (['--flagfile=/none.flags'], '--flagfile=/none.flags: no such file'),
+    (['--platform=abacus'], '--platform'),
+    (['--steps=3'], '--steps'),
+  ],
+)
+def test_local_refuses(words, said):
+  done = dry(LOCAL, *words)
+  assert done.returncode == 2
+  assert said in done.stderr
+
+
+def test_virtual_devices_are_left_out():
+  local = load(LOCAL)
+  flags = '--xla_a=1 --xla_force_host_platform_device_count=4 --xla_b'
+  added = local.cpu_environment({'XLA_FLAGS': flags})
+  assert added['XLA_FLAGS'] == '--xla_a=1 --xla_b'
+
+
+@pytest.mark.parametrize(('code', 'want'), [('0', 0), ('3', 3), ('75', 75)])
+def test_exit_code_of_one_process_passes_through(start, code, want):
+  process = start(
+    'import sys; sys.exit(int(sys.argv[-1]))', '--processes=1', '--', code
+  )
+  assert finish(process)[0] == want
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signal_reaches_every_process_once(start, number):
+  process = start(SAVER, '--processes=2')
+  lines = [process.stdout.readline() for _ in range(2)]
+  assert sorted(lines) == ['[0] ready\n', '[1] ready\n']
+  process.send_signal(number)
+  code, out = finish(process)
+  assert code == 75, out
+  assert '[0] heard 1' in out
+  assert '[1] heard 1' in out
+  assert 'saved, run me again' in out
+
+
+def test_signal_to_a_process_that_hangs_ends_it(start):
+  hang = FAILER.replace('if os', 'print("ready", flush=True)\nif 0 and os')
+  process = start(hang, '--processes=2', '--stop_seconds=0.5')
+  for _ in range(2):
+    process.stdout.readline()
+  process.terminate()
+  code, out = finish(process, 20)
+  assert code == 137, out
+  assert out.count('does not end: killed') == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('how', 'want'), [('1', 1), ('killed', 137)])
+def test_the_rest_is_killed_when_one_fails(start, how, want):
+  process = start(FAILER, '--processes=2', '--', how)
+  code, out = finish(process, 30)
+  assert code == want, out
+  assert f'[0] ended with {want}' in out
+  assert '[1] does not end: killed' in out
+
+
+@pytest.mark.parametrize(
+  ('times', 'code', 'retries', 'starts', 'want'),
+  [
+    (3, 75, 2, 3, 0),  # saved, again, saved, again, done
+    (3, 1, 1, 2, 1),  # out of retries
+    (3, 2, 2, 1, 2),  # bad flags would be bad again
+    (3, 3, 2, 1, 3),  # and so would a divergence
+  ],
+)
+def test_retries(start, tmp_path, times, code, retries, starts, want):
+  path = tmp_path / 'starts'
+  words = [str(path), str(times), str(code)]
+  process = start(
+    COUNTER, '--processes=1', f'--retries={retries}', '--', *words
+  )
+  assert finish(process)[0] == want
+  assert path.read_text() == '.' * starts
+
+
+@pytest.mark.multiprocess
+def test_two_processes_join_and_gather(start):
+  process = start(
+    JOINER, '--processes=2', '--workdir=w', '--stop_seconds=5', '--', '--x=1'
+  )
+  code, out = finish(process, 90)
+  assert code == 0, out
+  for i in range(2):
+    assert f'[{i}] devices 1 2 10 11' in out
+    assert f'[{i}] words --workdir=w --multihost=true --x=1' in out
+
+
+def test_slurm_dry_run_submits_nothing(tmp_path):
+  flagfile = tmp_path / 'a run.flags'
+  flagfile.touch()
+  (tmp_path / 'sbatch').write_text('#!/bin/sh\ntouch "$0.called"\n')
+  (tmp_path / 'sbatch').chmod(0o755)
+  done = dry(
+    SLURM,
+    f'--flagfile={flagfile}',
+    f'--workdir={tmp_path}/w',
+    '--nodes=2',
+    '--gpus_per_node=4',
+    '--time=04:00:00',
+    '--sbatch=--partition=long',
+    '--',
+    '--steps=3',
+    PATH=f'{tmp_path}:{os.environ["PATH"]}',
+  )
+  assert done.returncode == 0, done.stderr
+  command, _, script = done.stdout.partition('\n')
+  assert '--nodes=2 --ntasks-per-node=4 --gpus-per-node=4' in command
+  assert '--time=04:00:00' in command
+  assert '--partition=long' in command
+  assert f"'--flagfile={flagfile}'" in command
+  assert command.endswith(' --multihost=true --steps=3')
+  assert '#SBATCH --requeue' in script
+  assert not (tmp_path / 'sbatch.called').exists()
+  assert not (tmp_path / 'w').exists()
+
+
+def test_slurm_refuses():
+  done = dry(SLURM, '--flagfile=/none.flags', '--workdir=w')
+  assert done.returncode == 2
+  assert '--flagfile=/none.flags: no such file' in done.stderr
+  done = dry(SLURM)
+  assert done.returncode == 2
+  assert '--workdir' in done.stderr
+
+
+def batch(tmp_path, code, **environ):
+  """Runs the batch script with a fake srun and scontrol; its code and calls."""
+  bin_, log = tmp_path / 'bin', tmp_path / 'log'
+  bin_.mkdir()
+  for name, end in (('srun', code), ('scontrol', 0)):
+    (bin_ / name).write_text(
+      f'#!/bin/sh\necho {name} "$@" >> {log}\nexit {end}'
+    )
+    (bin_ / name).chmod(0o755)
+  done = subprocess.run(
+    ['bash', ROOT / 'launch' / 'slurm.sbatch', '--workdir=w', '--steps=3'],
+    env={**os.environ, 'PATH': f'{bin_}:{os.environ["PATH"]}', **environ},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  return done, log.read_text()
+
+
+@pytest.mark.parametrize('code', [0, 1, 2, 3, 137])
+def test_batch_script_passes_exit_codes_on(tmp_path, code):
+  done, log = batch(tmp_path, code, SLURM_JOB_ID='17')
+  assert done.returncode == code, done.stderr
+  assert '-m gan_jax.train --workdir=w --steps=3' in log
+  assert 'scontrol' not in log
+
+
+def test_batch_script_requeues_what_was_saved(tmp_path):
+  done, log = batch(tmp_path, 75, SLURM_JOB_ID='17')
+  assert log.splitlines()[-1] == 'scontrol requeue 17', done.stderr
+
+
+@pytest.mark.skipif(not shutil.which('bash'), reason='no bash')
+def test_batch_script_is_valid_shell():
+  script = ROOT / 'launch' / 'slurm.sbatch'
+  subprocess.run(['bash', '-n', script], check=True, timeout=10)
