@@ -81,6 +81,7 @@ def start(tmp_path):
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
+      start_new_session=True,
     )
     started.append(process)
     return process
@@ -184,10 +185,11 @@ def test_exit_code_of_one_process_passes_through(start, code, want):
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_signal_reaches_every_process_once(start, number):
+  """Though a terminal sends Ctrl-C to its whole process group."""
   process = start(SAVER, '--processes=2')
   lines = [process.stdout.readline() for _ in range(2)]
   assert sorted(lines) == ['[0] ready\n', '[1] ready\n']
-  process.send_signal(number)
+  os.killpg(process.pid, number)
   code, out = finish(process)
   assert code == 75, out
   assert '[0] heard 1' in out
@@ -204,6 +206,20 @@ def test_signal_to_a_process_that_hangs_ends_it(start):
   code, out = finish(process, 20)
   assert code == 137, out
   assert out.count('does not end: killed') == 2
+
+
+@pytest.mark.slow
+def test_one_that_has_saved_waits_for_the_others(start):
+  slow = SAVER.replace(
+    'sleep(0.2)', 'sleep(11 * int(os.environ["SLURM_PROCID"]))'
+  )
+  process = start('import os\n' + slow, '--processes=2')
+  for _ in range(2):
+    process.stdout.readline()
+  process.terminate()
+  code, out = finish(process, 40)
+  assert code == 75, out
+  assert '[1] heard 1' in out
 
 
 @pytest.mark.slow

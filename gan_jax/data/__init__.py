@@ -1,0 +1,82 @@
+"""Data: densities with known truth, and sets of images.
+
+`load` finds a dataset by name; `make_feed` puts it in order for the step. To
+add a density, write it in `densities.py` and give it an entry in `DATASETS`; an
+image set that TFDS knows has its name already.
+"""
+
+from collections.abc import Callable
+
+from gan_jax.data import densities, imageset, tfds_sets
+from gan_jax.data.densities import Density
+from gan_jax.data.errors import DataError, DataFlagError
+from gan_jax.data.feed import Feed, make_feed
+from gan_jax.data.imageset import ImageSet
+
+Dataset = Density | ImageSet
+
+# None: a TFDS set. Any other TFDS set of images is found by its name as well.
+DATASETS: dict[str, Callable[[], Density] | None] = {
+  'gaussian_1d': densities.gaussian_1d,
+  'mixture_1d': densities.mixture_1d,
+  'ring': densities.ring,
+  'grid': densities.grid,
+  'spiral': densities.spiral,
+  'digits': None,
+  'mnist': None,
+  'fashion_mnist': None,
+  'cifar10': None,
+}
+
+
+def load(
+  name: str,
+  *,
+  data_dir: str = '',
+  image_size: int = 0,
+  channels: int = 0,
+  split: str = 'train',
+) -> Dataset:
+  """A dataset by name.
+
+  Args:
+    name: a key of `DATASETS`, another TFDS set of images, or folder:PATH.
+    data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    image_size: side that images are resized and cropped to; 0 for their own.
+    channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
+    split: of a TFDS set.
+
+  Raises:
+    DataError: if it cannot be had; the message says what to do.
+  """
+  make = DATASETS.get(name)
+  if make is not None:
+    for flag, value in (('image_size', image_size), ('channels', channels)):
+      if value:
+        raise DataFlagError(
+          f'--{flag}={value}: is for images, and {name} is a density; leave it'
+          ' out'
+        )
+    return make()
+  root = imageset.data_root(data_dir)
+  kind, _, path = name.partition(':')
+  if kind == 'folder':
+    if not path:
+      raise DataFlagError('--dataset=folder: write folder:PATH')
+    return imageset.load_folder(
+      path, image_size, channels, root / 'gan_jax_arrays'
+    )
+  return tfds_sets.load(name, root, image_size, channels, split)
+
+
+__all__ = [
+  'DATASETS',
+  'DataError',
+  'DataFlagError',
+  'Dataset',
+  'Density',
+  'Feed',
+  'ImageSet',
+  'load',
+  'make_feed',
+]

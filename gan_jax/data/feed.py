@@ -1,0 +1,270 @@
+"""The data in its order: a pure function of seed and position.
+
+Real sample number n of a run is record `perm(seed, epoch)[n mod size]` of epoch
+`n // size`: true epochs, each record once. A set that fits lives on the device
+and is gathered inside the step, a larger one streams through Grain; both follow
+the one order, on any number of processes, and no more than the step need be
+saved.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+from numpy.typing import NDArray
+
+from gan_jax.data.densities import Density
+from gan_jax.data.errors import DataError
+from gan_jax.data.imageset import ImageSet
+
+PyTree = Any
+# Most uint8 bytes that --residence=auto puts on the device.
+RESIDENT_BYTES = 2 * 2**30
+_THREADS, _AHEAD = 8, 64
+
+
+class Feed(Protocol):
+  """Real samples for the step, whatever they are and wherever they live.
+
+  Attributes:
+    size: records in the set; None for a density.
+    fingerprint: of the content.
+    resident: whether nothing but indices goes to the device.
+    constants: arrays that the compiled program is handed once.
+  """
+
+  size: int | None
+  fingerprint: str
+  resident: bool
+  constants: PyTree
+
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None)
+  ) -> PyTree:
+    """What the device needs for `count` steps from step `start`.
+
+    Host arrays (count, batches_per_step, rows, ...); `rows` picks those of
+    each batch that this process is to read. A pure function of its arguments.
+    """
+    ...
+
+  def decode(
+    self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
+  ) -> Float[Array, 'batch *shape']:
+    """One batch of a chunk as real samples; traced inside the step."""
+    ...
+
+  def position(self, step: int) -> dict[str, float]:
+    """Where in the data a step is; what a checkpoint records."""
+    ...
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int32]:
+  """Order of the records in an epoch."""
+  stream = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+  order = stream.permutation(size).astype(np.int32)
+  order.flags.writeable = False
+  return order
+
+
+def normalise(images: Any) -> Any:
+  """uint8 [0, 255] -> float32 [-1, 1]."""
+  return images.astype(jnp.float32) / 127.5 - 1
+
+
+def flipped(x: Any, key: Key[Array, '']) -> Any:
+  """Each image turned left to right, or not, with even odds."""
+  which = jax.random.bernoulli(key, shape=(x.shape[0],))
+  return jnp.where(which[:, None, None, None], x[:, :, ::-1], x)
+
+
+class DensityFeed:
+  """Samples drawn on the device; nothing comes from the host."""
+
+  size = None
+  resident = True
+  constants: PyTree = ()
+
+  def __init__(self, density: Density, images_per_step: int) -> None:
+    """`images_per_step` counts the samples shown to D in one step."""
+    self._density, self._images = density, images_per_step
+    self.fingerprint = density.fingerprint
+
+  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+    """Nothing."""
+    del start, count, rows
+    return ()
+
+  def decode(
+    self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
+  ) -> Float[Array, 'batch *shape']:
+    """Draws `batch_size` samples."""
+    del constants, item
+    return self._density.sample(key, batch_size)
+
+  def position(self, step: int) -> dict[str, float]:
+    """Samples shown so far."""
+    return {'images': step * self._images}
+
+
+class _Ordered:
+  """What resident and streamed sets share: the order."""
+
+  def __init__(
+    self, images: ImageSet, seed: int, batch_size: int, batches: int, flip: bool
+  ) -> None:
+    self.size = images.size
+    self.fingerprint = images.fingerprint
+    self._seed, self._batch, self._batches = seed, batch_size, batches
+    self._flip = flip
+
+  def _indices(
+    self, start: int, count: int, rows: slice
+  ) -> NDArray[np.int32]:
+    """Records of some steps, (count, batches, rows)."""
+    each = self._batch * self._batches
+    n = np.arange(start * each, (start + count) * each, dtype=np.int64)
+    epochs, places = np.divmod(n, self.size)
+    records = np.empty(len(n), np.int32)
+    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+      mine = epochs == epoch
+      order = permutation(self._seed, epoch, self.size)
+      records[mine] = order[places[mine]]
+    return records.reshape(count, self._batches, self._batch)[:, :, rows]
+
+  def _finish(self, images: Any, key: Key[Array, '']) -> Any:
+    x = normalise(images)
+    return flipped(x, key) if self._flip else x
+
+  def position(self, step: int) -> dict[str, float]:
+    """Images shown, and epochs begun and done."""
+    images = step * self._batch * self._batches
+    return {'images': images, 'epoch': images / self.size}
+
+
+class ResidentFeed(_Ordered):
+  """A whole set on the device as uint8; indices come from the host."""
+
+  resident = True
+
+  def __init__(
+    self, images: ImageSet, seed: int, batch_size: int, batches: int, flip: bool
+  ) -> None:
+    """Reads the set once."""
+    super().__init__(images, seed, batch_size, batches, flip)
+    self.constants: PyTree = images.array()
+
+  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+    """Indices of records."""
+    return self._indices(start, count, rows)
+
+  def decode(
+    self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
+  ) -> Float[Array, 'batch *shape']:
+    """Gathers, normalises, flips."""
+    del batch_size
+    return self._finish(constants[item], key)
+
+
+class StreamedFeed(_Ordered):
+  """Records read by threads ahead of the device, through Grain."""
+
+  resident = False
+  constants: PyTree = ()
+
+  def __init__(
+    self, images: ImageSet, seed: int, batch_size: int, batches: int, flip: bool
+  ) -> None:
+    """Reads nothing yet."""
+    super().__init__(images, seed, batch_size, batches, flip)
+    self._images = images
+    self._next: tuple[int, slice, Iterator[Any]] | None = None
+
+  def _read_from(self, start: int, rows: slice) -> Iterator[Any]:
+    """Images of one step after another, without end."""
+    import grain
+
+    width = len(range(*rows.indices(self._batch)))
+    each = width * self._batches
+
+    def record(n: int) -> NDArray[np.uint8]:
+      step, place = divmod(n, each)
+      batch, row = divmod(place, width)
+      return self._images.source[self._record(step, batch, row, rows)]
+
+    # Far more steps than a run has: Grain wants a length.
+    dataset = grain.MapDataset.range(start * each, 2**62 // each * each)
+    reading = dataset.map(record).batch(each)
+    options = grain.ReadOptions(
+      num_threads=_THREADS, prefetch_buffer_size=_AHEAD
+    )
+    return iter(reading.to_iter_dataset(options))
+
+  def _record(self, step: int, batch: int, row: int, rows: slice) -> int:
+    row = range(*rows.indices(self._batch))[row]
+    n = (step * self._batches + batch) * self._batch + row
+    epoch, place = divmod(n, self.size)
+    return int(permutation(self._seed, epoch, self.size)[place])
+
+  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+    """The images; consecutive calls go on reading where the last one ended."""
+    if self._next is None or self._next[:2] != (start, rows):
+      self._next = (start, rows, self._read_from(start, rows))
+    reading = self._next[2]
+    steps = list(itertools.islice(reading, count))
+    self._next = (start + count, rows, reading)
+    shape = (count, self._batches, -1, *steps[0].shape[1:])
+    return np.stack(steps).reshape(shape)
+
+  def decode(
+    self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
+  ) -> Float[Array, 'batch *shape']:
+    """Normalises, flips."""
+    del constants, batch_size
+    return self._finish(item, key)
+
+
+def make_feed(
+  dataset: Density | ImageSet,
+  *,
+  seed: int,
+  batch_size: int,
+  batches_per_step: int = 1,
+  flip: bool = False,
+  residence: str = 'auto',
+) -> Feed:
+  """The feed of a dataset.
+
+  Args:
+    dataset: what `load` returned.
+    seed: of the order.
+    batch_size: samples in a batch, over all processes.
+    batches_per_step: batches of real samples in one step (`d_steps`).
+    flip: whether images are turned left to right at random.
+    residence: device, stream, or auto: the device up to 2 GiB.
+
+  Raises:
+    DataError: if a batch is larger than the set, or a flag has no effect.
+  """
+  if isinstance(dataset, Density):
+    if flip or residence == 'stream':
+      flag = '--flip' if flip else '--residence=stream'
+      raise DataError(
+        f'{flag}: is for images, and {dataset.name} is a density; leave it out'
+      )
+    return DensityFeed(dataset, batch_size * batches_per_step)
+  if batch_size > dataset.size:
+    raise DataError(
+      f'--batch_size={batch_size}: the set has {dataset.size} images; use as'
+      ' many or fewer'
+    )
+  fits = dataset.nbytes <= RESIDENT_BYTES
+  on_device = residence == 'device' or (residence == 'auto' and fits)
+  kind = ResidentFeed if on_device else StreamedFeed
+  return kind(dataset, seed, batch_size, batches_per_step, flip)

@@ -1,0 +1,289 @@
+"""Sets of images: random access to uint8, whatever they are kept in."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+import tqdm
+from numpy.typing import NDArray
+
+from gan_jax.data.errors import DataError, DataFlagError
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
+# Beyond this, a set's fingerprint is of its files' names and sizes.
+_HASHED_BYTES = 4 * 2**30
+
+
+class Source(Protocol):
+  """Random access to images."""
+
+  def __len__(self) -> int:
+    """How many there are."""
+    ...
+
+  def __getitem__(self, index: Any) -> Any:
+    """One image, uint8 (height, width, channels)."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+  """Images of one shape.
+
+  Attributes:
+    name: as `--dataset` has it.
+    shape: (height, width, channels) of each.
+    source: random access to uint8 images.
+    fingerprint: hash of the files' content and of how they are fitted.
+    cache: folder for the arrays that `array` reads, None for none.
+  """
+
+  name: str
+  shape: tuple[int, int, int]
+  source: Source
+  fingerprint: str
+  cache: pathlib.Path | None = None
+
+  bounded = True
+
+  @property
+  def size(self) -> int:
+    """How many images there are."""
+    return len(self.source)
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of all images as uint8."""
+    return self.size * int(np.prod(self.shape))
+
+  def array(self) -> NDArray[np.uint8]:
+    """All images, (n, height, width, channels); kept for the next time."""
+    path = self.cache and self.cache / f'{self.fingerprint}.npz'
+    if path and path.is_file():
+      kept = _load(path)
+      if kept is not None and kept.shape == (self.size, *self.shape):
+        return kept
+    images = self._read()
+    if path:
+      with contextlib.suppress(OSError):  # a read-only data root is no fault
+        _store(path, images)
+    return images
+
+  def _read(self) -> NDArray[np.uint8]:
+    images = np.empty((self.size, *self.shape), np.uint8)
+
+    def read(i: int) -> None:
+      images[i] = self.source[i]
+
+    with ThreadPoolExecutor() as pool:
+      done = pool.map(read, range(self.size))
+      for _ in watched(done, self.size, f'reading {self.name}'):
+        pass
+    return images
+
+
+def watched(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
+  """Shows progress over items on a terminal, once it takes a second."""
+  return tqdm.tqdm(items, desc=text, total=total, delay=1, disable=None)
+
+
+def _digest(images: NDArray[np.uint8]) -> str:
+  return hashlib.blake2b(images.tobytes(), digest_size=16).hexdigest()
+
+
+def _store(path: pathlib.Path, images: NDArray[np.uint8]) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+  try:
+    with os.fdopen(handle, 'wb') as file:
+      np.savez(file, images=images, digest=_digest(images))
+    os.replace(name, path)
+  except BaseException:
+    os.unlink(name)
+    raise
+
+
+def _load(path: pathlib.Path) -> NDArray[np.uint8] | None:
+  """What `_store` stored, None if it is damaged."""
+  try:
+    with np.load(path) as kept:
+      images: NDArray[np.uint8] = kept['images']
+      whole = str(kept['digest']) == _digest(images)
+  except Exception:  # zipfile, zlib and NumPy raise many kinds
+    return None
+  return images if whole else None
+
+
+def fingerprint(files: Sequence[pathlib.Path], *how: object) -> str:
+  """Hash of files and of what is done with their images.
+
+  Of their content, or of names and sizes where they exceed 4 GiB.
+  """
+  total = hashlib.blake2b(repr(how).encode(), digest_size=16)
+  sizes = [path.stat().st_size for path in files]
+  for path, size in zip(files, sizes, strict=True):
+    total.update(f'{path.name} {size}\n'.encode())
+    if sum(sizes) <= _HASHED_BYTES:
+      total.update(path.read_bytes())
+  return total.hexdigest()
+
+
+def fit(image: PIL.Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
+  """An image as the run wants it.
+
+  The shorter side is resized to `size` by Lanczos with antialiasing, the
+  longer one is cropped to it around the centre.
+
+  Args:
+    image: of any size and mode.
+    size: side in pixels; 0 leaves the image's own.
+    channels: 1 (grey) or 3 (colour).
+  """
+  image = image.convert('L' if channels == 1 else 'RGB')
+  if size:
+    scale = size / min(image.size)
+    wide, high = (max(size, round(side * scale)) for side in image.size)
+    if (wide, high) != image.size:
+      image = image.resize((wide, high), PIL.Image.Resampling.LANCZOS)
+    left, top = (wide - size) // 2, (high - size) // 2
+    image = image.crop((left, top, left + size, top + size))
+  pixels = np.asarray(image)
+  return pixels.reshape(*pixels.shape[:2], channels)
+
+
+class Folder:
+  """Image files of a folder, decoded when asked for."""
+
+  def __init__(
+    self, files: Sequence[pathlib.Path], size: int, channels: int
+  ) -> None:
+    """`size` and `channels` as `fit` takes them."""
+    self._files, self._size, self._channels = files, size, channels
+
+  def __len__(self) -> int:
+    """How many files there are."""
+    return len(self._files)
+
+  def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+    """One image."""
+    path = self._files[index]
+    try:
+      with PIL.Image.open(path) as image:
+        return fit(image, self._size, self._channels)
+    except (OSError, SyntaxError, ValueError) as error:
+      raise _unreadable([path]) from error
+
+
+def _unreadable(paths: Sequence[pathlib.Path]) -> DataError:
+  named = ', '.join(map(str, paths[:5]))
+  more = f' and {len(paths) - 5} more' if len(paths) > 5 else ''
+  return DataError(f'cannot read {named}{more}: mend or remove the files')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+  """What an image file says of itself."""
+
+  grey: bool
+  size: tuple[int, int]
+
+
+def _look(path: pathlib.Path) -> _Look | None:
+  try:
+    with PIL.Image.open(path) as image:
+      image.draft(image.mode, (1, 1))
+      image.load()  # a cut-off file is found now, not amid training
+      grey = image.mode in ('1', 'L', 'LA', 'I', 'I;16')
+    with PIL.Image.open(path) as image:
+      return _Look(grey, image.size)
+  except (OSError, SyntaxError, ValueError):
+    return None
+
+
+def load_folder(
+  path: str, image_size: int, channels: int, cache: pathlib.Path
+) -> ImageSet:
+  """Every image file below a folder, in the order of their paths.
+
+  Raises:
+    DataError: for a folder without images, files that cannot be read, grey and
+      colour mixed, or sizes that differ; each with its remedy.
+  """
+  root = pathlib.Path(path).expanduser()
+  flag = f'--dataset=folder:{path}'
+  if not root.is_dir():
+    raise DataFlagError(f'{flag}: no such folder')
+  files = sorted(p for p in root.rglob('*') if p.suffix.lower() in SUFFIXES)
+  if not files:
+    raise DataError(
+      f'{flag}: no image files there ({", ".join(SUFFIXES)}, subfolders too)'
+    )
+  with ThreadPoolExecutor() as pool:
+    found = pool.map(_look, files)
+    looks = list(watched(found, len(files), 'looking at images'))
+  bad = [p for p, look in zip(files, looks, strict=True) if look is None]
+  if bad:
+    raise _unreadable(bad)
+  seen = [look for look in looks if look is not None]
+  channels = channels or _common_channels(flag, seen)
+  sizes = {look.size for look in seen}
+  height = width = image_size
+  if not image_size:
+    (width, height), *others = sizes
+    if others or width != height:
+      raise DataFlagError(
+        f'{flag}: images of {len(sizes)} sizes, such as {width}x{height}; set'
+        ' --image_size to resize and crop them to one square'
+      )
+  return ImageSet(
+    f'folder:{path}',
+    (height, width, channels),
+    Folder(files, image_size, channels),
+    fingerprint(files, 'folder', image_size, channels),
+    cache,
+  )
+
+
+def _common_channels(flag: str, looks: Sequence[_Look]) -> int:
+  grey = sum(look.grey for look in looks)
+  if 0 < grey < len(looks):
+    raise DataFlagError(
+      f'{flag}: {grey} grey and {len(looks) - grey} colour images; set'
+      ' --channels=1 or --channels=3 to convert them all'
+    )
+  return 1 if grey else 3
+
+
+class Fitted:
+  """Images of a TFDS data source, fitted."""
+
+  def __init__(self, source: Any, size: int, channels: int, own: bool) -> None:
+    """`own`: the set's own size and channels are wanted as they are."""
+    self._source, self._size, self._channels = source, size, channels
+    self._own = own
+
+  def __len__(self) -> int:
+    """How many records there are."""
+    return len(self._source)
+
+  def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+    """One image."""
+    pixels = np.asarray(self._source[int(index)]['image'])
+    if self._own:
+      return pixels
+    image = PIL.Image.fromarray(pixels.squeeze())
+    return fit(image, self._size, self._channels)
+
+
+def data_root(data_dir: str) -> pathlib.Path:
+  """The data root: the flag, $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+  named = data_dir or os.environ.get('TFDS_DATA_DIR', '')
+  return pathlib.Path(named or '~/tensorflow_datasets').expanduser()

@@ -1,0 +1,47 @@
+"""Prepares a dataset: `python -m gan_jax.prepare --dataset=mnist [--from=DIR]`.
+
+Downloads the originals, or takes them from a folder, verifies their checksums,
+and writes them in the format of TFDS. Needs no TensorFlow for digits, mnist,
+fashion_mnist and cifar10.
+"""
+
+from absl import flags
+
+from gan_jax import doors
+
+flags.DEFINE_string(
+  'dataset', '', 'digits, mnist, fashion_mnist, cifar10, or another TFDS set'
+)
+flags.DEFINE_string(
+  'data_dir', '', 'data root; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets'
+)
+flags.DEFINE_string(
+  'from', '', 'folder with the original files, instead of the network'
+)
+
+
+def main() -> int:
+  """Prepares the set that the flags name."""
+  name, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value
+  if not name:
+    doors.fail('--dataset=: name a set, for example mnist', doors.REFUSED)
+  from gan_jax import data
+  from gan_jax.data import imageset, tfds_sets
+
+  if data.DATASETS.get(name) or name.startswith('folder:'):
+    print(f'{name} needs no preparation; train with --dataset={name}')
+    return doors.DONE
+  root = imageset.data_root(flags.FLAGS.data_dir)
+  folder, counts = tfds_sets.prepare(name, root, originals)
+  told = ', '.join(f'{count:,} {split}' for split, count in counts.items())
+  where = f' --data_dir={root}' if flags.FLAGS.data_dir else ''
+  print(
+    f'{tfds_sets.describe(folder)}: {told} images in {folder}\n'
+    f'Train on it: python -m gan_jax.train --workdir=runs/{name}'
+    f' --dataset={name}{where}'
+  )
+  return doors.DONE
+
+
+if __name__ == '__main__':
+  doors.run(main)
