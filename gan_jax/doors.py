@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
 
@@ -40,6 +40,8 @@ def run(main: Callable[[], int]) -> NoReturn:
 
   def guarded(argv: Sequence[str]) -> int:
     del argv
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.ERROR)  # the libraries' talk
     try:
       return main()
     except ValueError as error:

@@ -75,7 +75,7 @@ class Snapshots:
     samples = self._samples(state)
     if not self._density:
       return {
-        f'{kind}_{step:09d}.png': images.png(images.grid(images.to_uint8(x)))
+        f'{kind}_{step:09d}.png': images.grid_png(x)
         for kind, x in samples.items()
       }
     arrays = {'z': np.asarray(self._z), 'x': samples['step']}

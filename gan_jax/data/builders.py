@@ -117,16 +117,19 @@ with registered.skip_registration():
     """MNIST, without TensorFlow."""
 
     name = 'mnist'
+    _checksums_path = mnist.MNIST._checksums_path
 
   class FashionMNIST(_Idx, mnist.FashionMNIST):  # type: ignore[misc]
     """Fashion-MNIST, without TensorFlow."""
 
     name = 'fashion_mnist'
+    _checksums_path = mnist.FashionMNIST._checksums_path
 
   class Cifar10(cifar.Cifar10):  # type: ignore[misc]
     """CIFAR-10, without TensorFlow."""
 
     name = 'cifar10'
+    _checksums_path = cifar.Cifar10._checksums_path
 
     def _split_generators(self, downloads: Any) -> dict[str, Any]:
       path = pathlib.Path(downloads.download(self._cifar_info.url))

@@ -20,6 +20,7 @@ from gan_jax.data.errors import DataError, DataFlagError
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 # Beyond this, a set's fingerprint is of its files' names and sizes.
 _HASHED_BYTES = 4 * 2**30
+_BLOCK = 256  # images that a thread reads in one go
 
 
 class Source(Protocol):
@@ -80,12 +81,14 @@ class ImageSet:
   def _read(self) -> NDArray[np.uint8]:
     images = np.empty((self.size, *self.shape), np.uint8)
 
-    def read(i: int) -> None:
-      images[i] = self.source[i]
+    def read(start: int) -> None:
+      for i in range(start, min(start + _BLOCK, self.size)):
+        images[i] = self.source[i]
 
+    starts = range(0, self.size, _BLOCK)
     with ThreadPoolExecutor() as pool:
-      done = pool.map(read, range(self.size))
-      for _ in watched(done, self.size, f'reading {self.name}'):
+      done = pool.map(read, starts)
+      for _ in watched(done, len(starts), f'reading {self.name}'):
         pass
     return images
 

@@ -195,9 +195,7 @@ def _checked(name: str, builder: Any, originals: str) -> pathlib.Path:
 
 def _urls(builder: Any) -> dict[str, Any]:
   """The originals of a set that are needed, by address."""
-  urls = dict(builder.url_infos)
-  # Fashion-MNIST and MNIST each have a list of their own.
-  return {k: v for k, v in urls.items() if v.filename}
+  return dict(builder.url_infos or {})
 
 
 def _explain(

@@ -1,0 +1,66 @@
+"""Arrays of images and pictures of them."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+# Small images are enlarged until a grid is about this wide.
+_WIDE = 640
+
+
+def to_uint8(x: Any) -> NDArray[np.uint8]:
+  """Samples in [-1, 1] as bytes in [0, 255], rounded and clipped.
+
+  The range is fixed: stretching each set to its own extremes would hide a
+  generator that does not use its range.
+  """
+  scaled = np.rint((np.asarray(x, np.float32) + 1) * 127.5)
+  return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def grid(
+  images: NDArray[np.uint8], columns: int = 0, gap: int = 1
+) -> NDArray[np.uint8]:
+  """Images (n, height, width, channels) side by side, row by row.
+
+  Args:
+    images: one or more.
+    columns: in a row; 0 makes the grid about square.
+    gap: white pixels between neighbours.
+
+  Returns:
+    One picture, (height, width, channels).
+  """
+  n, h, w, c = images.shape
+  columns = columns or math.ceil(math.sqrt(n))
+  rows = math.ceil(n / columns)
+  sheet = np.full(
+    (rows * (h + gap) - gap, columns * (w + gap) - gap, c), 255, np.uint8
+  )
+  for i, image in enumerate(images):
+    top, left = (i // columns) * (h + gap), (i % columns) * (w + gap)
+    sheet[top : top + h, left : left + w] = image
+  return sheet
+
+
+def enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+  """A small picture with each pixel repeated, so that it can be seen."""
+  times = max(1, _WIDE // picture.shape[1])
+  return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+  """A picture (height, width, 1 or 3) as a PNG file."""
+  buffer = io.BytesIO()
+  pixels = picture[..., 0] if picture.shape[2] == 1 else picture
+  PIL.Image.fromarray(pixels).save(buffer, 'PNG', optimize=True)
+  return buffer.getvalue()
+
+
+def grid_png(x: Any, columns: int = 0) -> bytes:
+  """Samples in [-1, 1] as a PNG of their grid, enlarged where small."""
+  return png(enlarged(grid(to_uint8(x), columns)))
