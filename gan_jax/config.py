@@ -94,7 +94,7 @@ class Config:
     registry=('gan_jax.step', 'SCHEDULES'),
   )
   d_steps: int = _field(1, "D's moves for each of G's", low=1)
-  steps: int = _field(3000, 'generator updates', low=1)
+  steps: int = _field(5000, 'generator updates', low=1)
   batch_size: int = _field(
     64, 'samples of each kind in one move, over all devices', low=1
   )
@@ -188,7 +188,7 @@ class Config:
     100, 'generator updates between two lines of the log', low=1, free=True
   )
   sample_every: int = _field(
-    500, 'generator updates between two sample grids', low=1, free=True
+    1000, 'generator updates between two sample grids', low=1, free=True
   )
   checkpoint_every: int = _field(
     1000, 'generator updates between two checkpoints', low=1, free=True

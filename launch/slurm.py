@@ -5,7 +5,8 @@
 One process a GPU, or `--tasks_per_node` on CPU; when there are several they are
 joined through jax.distributed, which knows Slurm. Everything after `--` goes to
 the command as it stands; `--sbatch=...` hands sbatch an option of your cluster.
-The job itself is launch/slurm.sbatch; its output goes to WORKDIR/slurm-ID.out.
+The job itself is launch/slurm.sbatch; its output goes to WORKDIR.slurm-ID.out,
+beside the workdir, which may hold nothing but the run.
 """
 
 import argparse
@@ -17,6 +18,12 @@ import sys
 from collections.abc import Sequence
 
 SCRIPT = pathlib.Path(__file__).with_name('slurm.sbatch')
+
+
+def output(workdir: str) -> pathlib.Path:
+  """Where Slurm, which makes no folders, writes what the job prints."""
+  path = pathlib.Path(workdir).absolute()
+  return path.with_name(f'{path.name}.slurm-%j.out')
 
 
 def command(options: argparse.Namespace) -> list[str]:
@@ -31,7 +38,7 @@ def command(options: argparse.Namespace) -> list[str]:
     # Per node, not per task: JAX itself gives each task the GPU of its number.
     words += [f'--gpus-per-node={options.gpus_per_node}']
   words += [f'--time={options.time}'] if options.time else []
-  words += [f'--output={options.workdir}/slurm-%j.out', *options.sbatch]
+  words += [f'--output={output(options.workdir)}', *options.sbatch]
   words += [str(SCRIPT)]
   words += [f'--flagfile={options.flagfile}'] if options.flagfile else []
   words += [f'--workdir={options.workdir}']
@@ -78,7 +85,7 @@ def main(words: Sequence[str]) -> int:
     print(SCRIPT.read_text(encoding='utf-8'), end='')
     return 0
   try:
-    os.makedirs(options.workdir, exist_ok=True)  # where Slurm writes its output
+    output(options.workdir).parent.mkdir(parents=True, exist_ok=True)
     return subprocess.run(job, check=False).returncode
   except FileNotFoundError:
     print(

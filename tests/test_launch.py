@@ -287,6 +287,8 @@ def test_slurm_dry_run_submits_nothing(tmp_path):
   assert '--partition=long' in command
   assert f"'--flagfile={flagfile}'" in command
   assert command.endswith(' --multihost=true --steps=3')
+  # A workdir that holds a stranger's file is refused by the run.
+  assert f'--output={tmp_path}/w.slurm-%j.out' in command
   assert '#SBATCH --requeue' in script
   assert not (tmp_path / 'sbatch.called').exists()
   assert not (tmp_path / 'w').exists()

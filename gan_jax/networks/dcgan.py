@@ -1,7 +1,7 @@
 """DCGAN for square images of any side from 8 to 128.
 
-The sides are halved, rounding up, until at most 7 (8 becomes 4); the channels
-double meanwhile. For 64 pixels and width 64 the discriminator is that of the
+The sides are halved, rounding up, until at most 7 and at least twice; the
+channels double meanwhile. For 64 pixels and width 64 the discriminator is that of the
 paper's figure 1: 64, 128, 256, 512 channels.
 
 Reference: Radford et al. 2016, arXiv:1511.06434, sections 3 and 4.
@@ -26,10 +26,10 @@ def sides(size: int) -> list[int]:
   """The sides of the feature maps, the image's own first.
 
   >>> sides(28), sides(32), sides(8)
-  ([28, 14, 7], [32, 16, 8, 4], [8, 4])
+  ([28, 14, 7], [32, 16, 8, 4], [8, 4, 2])
   """
   found = [size]
-  while found[-1] > 7:
+  while found[-1] > 7 or len(found) < 3:
     found.append(halved(found[-1]))
   return found
 
