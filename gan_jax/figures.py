@@ -247,9 +247,7 @@ def density_1d(density: Density, found: Arrays) -> str:
     main = axes[0, 0]
     _draw_1d(main, density, found, float(truth.max()))
     handles = [h for a in figure.axes for h in a.get_legend_handles_labels()[0]]
-    main.legend(
-      handles=handles, loc='upper center', ncols=3, fontsize=8
-    )
+    main.legend(handles=handles, loc='upper center', ncols=3, fontsize=8)
     if mapped:
       _draw_map(axes[1, 0], density, found)
     return _uri(figure, 'svg')

@@ -428,7 +428,7 @@ def _farewell(trainer: Trainer, outcome: str) -> int:
     )
     return doors.SAVED
   if trainer.config.report:
-    from gan_jax.report import write_report
+    from gan_jax.pages import write_report
 
     print(f'report: {write_report(folder)}')
   if outcome == 'diverged':

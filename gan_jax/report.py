@@ -1,239 +1,26 @@
-"""What a person looks at: one self-contained HTML file of a run.
+"""Writes report.html: `python -m gan_jax.report --workdir=DIR`.
 
-`python -m gan_jax.report --workdir=DIR` draws it from the files of the workdir
-alone, whether the run has ended or not; the trainer does so at its end.
+The trainer does so at its end; this does it at any time, for an unfinished run
+too.
 """
-
-import json
-import math
-import pathlib
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from absl import flags
 
-from gan_jax import config as config_lib
 from gan_jax import doors
-from gan_jax.config import Config, ConfigError
-from gan_jax.files import write_atomic
+from gan_jax.config import ConfigError
 
-_SHOWN = 6  # moments of a run that are drawn
-
-
-def spread(items: Sequence[Any], count: int = _SHOWN) -> list[Any]:
-  """At most `count` of some items: first, last, and evenly between."""
-  if len(items) <= count:
-    return list(items)
-  last = len(items) - 1
-  return [items[round(i * last / (count - 1))] for i in range(count)]
-
-
-def _snapshots(workdir: pathlib.Path, kind: str, suffix: str) -> dict[int, Any]:
-  """Snapshot files by step."""
-  found = {}
-  for path in sorted((workdir / 'samples').glob(f'{kind}_*.{suffix}')):
-    match = re.fullmatch(rf'{kind}_(\d+)\.{suffix}', path.name)
-    if match:
-      found[int(match[1])] = path
-  return found
-
-
-def _settings(config: Config) -> list[dict[str, Any]]:
-  """Every flag with its value, those that differ from the default first."""
-  rows = []
-  for name, field in config_lib.FIELDS.items():
-    value = getattr(config, name)
-    rows.append(
-      {
-        'name': name,
-        'value': str(value).lower() if isinstance(value, bool) else value,
-        'help': field.metadata['help'],
-        'set': value != field.default,
-      }
-    )
-  return sorted(rows, key=lambda row: not row['set'])
-
-
-def _duration(seconds: float) -> str:
-  minutes, rest = divmod(round(seconds), 60)
-  return f'{minutes} min {rest} s' if minutes else f'{rest} s'
-
-
-def summary(
-  config: Config, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-) -> list[str]:
-  """The run in a few plain sentences."""
-  last = rows[-1] if rows else {}
-  step = facts.get('step', last.get('step', 0))
-  outcome = {
-    'done': 'The run is complete.',
-    'saved': 'The run was stopped by a signal and saved; the same command'
-    ' continues it.',
-    'diverged': f'The run diverged at step {step:,}: a loss or gradient was'
-    ' not finite.',
-    'running': 'The run had not ended when this was written.',
-  }[facts.get('outcome', 'running')]
-  told = [
-    f'A {config.network} generator and discriminator played the'
-    f' {config.objective.replace("_", "-")} game on {config.dataset} for'
-    f' {step:,} of {config.steps:,} generator updates'
-    + (
-      f', {_duration(facts["train_sec"])} of training'
-      if facts.get('train_sec')
-      else ''
-    )
-    + f'. {outcome}'
-  ]
-  if last:
-    value, bound = last['game/value'], last['game/jsd_bound']
-    told.append(
-      f'D now says {last["d/prob_real"]:.3f} on real and'
-      f' {last["d/prob_fake"]:.3f} on generated samples (1/2 at the'
-      f' equilibrium). The value of the game is {value:.3f} (-log 4 ='
-      f' {-math.log(4):.3f} at the equilibrium), which proves a'
-      f' Jensen-Shannon divergence of at least {max(bound, 0):.3f} nats'
-      ' between what D was shown of the two.'
-    )
-  return told
-
-
-def _pictures(workdir: pathlib.Path) -> dict[str, Any]:
-  """Sample grids of an image run, over time and newest."""
-  from gan_jax.figures import data_uri
-
-  def uri(path: pathlib.Path) -> str:
-    return data_uri(path.read_bytes(), 'png')
-
-  kinds = []
-  for kind, title in (('ema', 'averaged G'), ('step', 'live G')):
-    found = _snapshots(workdir, kind, 'png')
-    if found:
-      newest = max(found)
-      kinds.append(
-        {
-          'title': title,
-          'newest': uri(found[newest]),
-          'step': newest,
-          'earlier': [
-            {'step': step, 'uri': uri(found[step])}
-            for step in spread(sorted(found)[:-1])
-          ],
-        }
-      )
-  return {'kinds': kinds}
-
-
-def _density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
-  """Figures of a density run, over time and newest."""
-  import numpy as np
-
-  from gan_jax import data, figures
-
-  found = _snapshots(workdir, 'step', 'npz')
-  if not found:
-    return {}
-  density = data.load(config.dataset)
-  assert isinstance(density, data.Density)  # only these leave .npz snapshots
-  moments = {}
-  for step in spread(sorted(found)):
-    with np.load(found[step]) as arrays:
-      moments[step] = dict(arrays)
-  newest = moments[max(moments)]
-  one = density.dim == 1
-  large = figures.density_1d if one else figures.density_2d
-  small = figures.densities_1d if one else figures.densities_2d
-  measures = [('live G', newest['x'])]
-  if 'x_ema' in newest:
-    measures.append(('averaged G', newest['x_ema']))
-  measures.append(('data', newest['real']))
-  return {
-    'dim': density.dim,
-    'step': max(moments),
-    'large': large(density, newest),
-    'small': small(density, moments),
-    'mapped': one and newest['z'].shape[1] == 1,
-    'moments': [
-      {
-        'who': who,
-        'mean': ', '.join(f'{m:.3f}' for m in x.mean(0)),
-        'std': ', '.join(f'{s:.3f}' for s in x.std(0)),
-      }
-      for who, x in measures
-    ],
-  }
-
-
-def _equilibrium(config: Config) -> dict[str, float]:
-  from gan_jax.objectives import OBJECTIVES
-
-  if config.label_smoothing:
-    return {}  # another optimum
-  d_loss, g_loss = OBJECTIVES[config.objective].equilibrium
-  return {'d/loss': d_loss, 'g/loss': g_loss}
-
-
-def render(workdir: str | pathlib.Path) -> str:
-  """The report as HTML.
-
-  Raises:
-    ConfigError: if there is no run in the workdir.
-  """
-  import jinja2
-
-  from gan_jax import figures, logs, runs
-
-  folder = pathlib.Path(workdir)
-  config = runs.read_config(folder)
-  try:
-    facts = json.loads((folder / 'run.json').read_text())
-  except (OSError, json.JSONDecodeError) as error:
-    raise ConfigError(
-      f'--workdir={workdir}: run.json cannot be read ({error}); it is written'
-      ' when training starts'
-    ) from error
-  rows = logs.read_rows(folder / 'stats.jsonl')
-  bounded = facts.get('dataset', {}).get('bounded', True)
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('gan_jax'),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  return environment.get_template('report.html.j2').render(
-    config=config,
-    facts=facts,
-    summary=summary(config, facts, rows),
-    unfinished=facts.get('outcome') in (None, 'running'),
-    pictures=_pictures(folder) if bounded else None,
-    density=None if bounded else _density(folder, config),
-    curves=figures.curves(rows, _equilibrium(config)) if rows else [],
-    smoothed=len(rows) > figures.MANY,
-    settings=_settings(config),
-    flagfile=f'{workdir}/config.flags',
-  )
-
-
-def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
-  """Writes `report.html` into a workdir and returns its path.
-
-  Raises:
-    ConfigError: if there is no run in the workdir.
-  """
-  path = pathlib.Path(workdir) / 'report.html'
-  write_atomic(path, render(workdir))
-  return path
+flags.DEFINE_string('workdir', '', 'folder of the run')
 
 
 def main() -> int:
   """Writes the report of the workdir that the flags name."""
   if not flags.FLAGS.workdir:
-    doors.fail('--workdir=: name the folder of a run', doors.REFUSED)
+    raise ConfigError('--workdir=: name the folder of a run')
+  from gan_jax.pages import write_report
+
   print(f'report: {write_report(flags.FLAGS.workdir)}')
   return doors.DONE
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('workdir', '', 'folder of the run')
   doors.run(main)

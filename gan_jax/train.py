@@ -4,6 +4,8 @@ The same command continues what it finds in the workdir. Exit codes: 0 done,
 1 error, 2 bad flags or refused workdir, 3 diverged, 75 saved after a signal.
 """
 
+from absl import flags
+
 from gan_jax import config, doors
 
 
@@ -17,4 +19,5 @@ def main() -> int:
 
 if __name__ == '__main__':
   config.define_flags()
+  flags.adopt_module_key_flags(config)
   doors.run(main)

@@ -183,7 +183,7 @@ def test_one_move_of_sgd_against_numpy():
   )
   d = linear({'w': jnp.float32(0.7)}, lambda p, x: p['w'] * x[:, 0])
   z = np.linspace(-1, 1, BATCH, dtype=np.float32)[:, None]
-  nets = networks.Networks(g, d, 1, lambda key, n: jnp.asarray(z))
+  nets = networks.Networks(g, d, 1, 'uniform', lambda key, n: jnp.asarray(z))
   for name in ('minimax', 'non_saturating'):
     game = game_lib.Game(nets, objectives.OBJECTIVES[name])
     plan = Plan(game, BATCH, optimizer_g='sgd', optimizer_d='sgd')

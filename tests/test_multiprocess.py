@@ -42,8 +42,13 @@ def place(tmp_path_factory):
 
 def alone(root, workdir, words):
   return [
-    sys.executable, '-m', 'gan_jax.train', f'--workdir={workdir}',
-    f'--compilation_cache={root / "xla"}', *COMMON, *words,
+    sys.executable,
+    '-m',
+    'gan_jax.train',
+    f'--workdir={workdir}',
+    f'--compilation_cache={root / "xla"}',
+    *COMMON,
+    *words,
   ]
 
 
@@ -51,8 +56,13 @@ def together(root, workdir, words):
   flagfile = root / 'job.flags'
   flagfile.write_text('\n'.join(COMMON) + '\n')
   return [
-    sys.executable, str(ROOT / 'launch' / 'local.py'), '--processes=2',
-    f'--flagfile={flagfile}', f'--workdir={workdir}', '--', *words,
+    sys.executable,
+    str(ROOT / 'launch' / 'local.py'),
+    '--processes=2',
+    f'--flagfile={flagfile}',
+    f'--workdir={workdir}',
+    '--',
+    *words,
     '--compilation_cache=off',
   ]
 

@@ -80,7 +80,9 @@ class _Idx:
 
   def _generate_examples(self, images: Any, labels: Any) -> Iterator[Example]:
     pairs = zip(
-      read_idx(pathlib.Path(images)), read_idx(pathlib.Path(labels)), strict=True
+      read_idx(pathlib.Path(images)),
+      read_idx(pathlib.Path(labels)),
+      strict=True,
     )
     for i, (image, label) in enumerate(pairs):
       yield i, {'image': _picture(image), 'label': int(label)}

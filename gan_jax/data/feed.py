@@ -43,9 +43,7 @@ class Feed(Protocol):
   resident: bool
   constants: PyTree
 
-  def chunk(
-    self, start: int, count: int, rows: slice = slice(None)
-  ) -> PyTree:
+  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
     """What the device needs for `count` steps from step `start`.
 
     Host arrays (count, batches_per_step, rows, ...); `rows` picks those of
@@ -124,9 +122,7 @@ class _Ordered:
     self._seed, self._batch, self._batches = seed, batch_size, batches
     self._flip = flip
 
-  def _indices(
-    self, start: int, count: int, rows: slice
-  ) -> NDArray[np.int32]:
+  def _indices(self, start: int, count: int, rows: slice) -> NDArray[np.int32]:
     """Records of some steps, (count, batches, rows)."""
     each = self._batch * self._batches
     n = np.arange(start * each, (start + count) * each, dtype=np.int64)

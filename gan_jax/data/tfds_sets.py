@@ -39,8 +39,10 @@ def _builder(name: str, root: pathlib.Path) -> Any:
   if stem not in names:
     known = [*BUILDERS, *names]
     close = difflib.get_close_matches(name, known, n=3)
-    hint = f'did you mean {" or ".join(close)}?' if close else (
-      'use --help for the names, or folder:PATH'
+    hint = (
+      f'did you mean {" or ".join(close)}?'
+      if close
+      else ('use --help for the names, or folder:PATH')
     )
     raise DataFlagError(f'--dataset={name}: unknown; {hint}')
   return tfds.builder(name, data_dir=root, file_format='array_record')

@@ -51,12 +51,14 @@ class Networks(NamedTuple):
     generator: (n, latent_dim) -> (n, *shape), float32.
     discriminator: (n, *shape) -> (n,) logits, float32.
     latent_dim: dimensions of the noise.
+    latent: its distribution, a key of `LATENTS`.
     sample_latent: `(key, n) -> (n, latent_dim)`, float32.
   """
 
   generator: Net
   discriminator: Net
   latent_dim: int
+  latent: str
   sample_latent: Callable[[Key[Array, ''], int], Float[Array, 'n latent_dim']]
 
 
@@ -230,10 +232,12 @@ def build(
       raise NetworkError(f'--{flag}={word}: use {" or ".join(close)}')
   design = ARCHITECTURES[name](Request(shape, bounded, width, depth, dtype))
   dim = latent_dim or design.latent_dim
-  draw = LATENTS[latent or design.latent]
+  latent = latent or design.latent
+  draw = LATENTS[latent]
   return Networks(
     pure(design.generator, (dim,)),
     pure(design.discriminator, shape),
     dim,
+    latent,
     lambda key, n: draw(key, (n, dim)),
   )

@@ -26,7 +26,12 @@ Padding = tuple[int, int]
 
 
 def _convolve(
-  x: Any, w: Any, stride: int, rows: Padding, columns: Padding, dilation: int = 1
+  x: Any,
+  w: Any,
+  stride: int,
+  rows: Padding,
+  columns: Padding,
+  dilation: int = 1,
 ) -> Any:
   return lax.conv_general_dilated(
     x,

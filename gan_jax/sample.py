@@ -1,0 +1,46 @@
+"""Draws samples from a run: `python -m gan_jax.sample --workdir=DIR --out=X`.
+
+`--out=grid.png` a grid (for a density a figure), `--out=samples.npz` the array
+`samples` (uint8 images, float32 points), `--out=FOLDER` single PNG files.
+"""
+
+import pathlib
+
+from absl import flags
+
+from gan_jax import doors
+from gan_jax.config import ConfigError
+
+flags.DEFINE_string('workdir', '', 'folder of the run')
+flags.DEFINE_integer('num', 64, 'samples to draw')
+flags.DEFINE_integer('seed', 0, 'of the noise')
+flags.DEFINE_string('out', 'samples.png', 'FILE.png, FILE.npz or a folder')
+flags.DEFINE_boolean(
+  'ema', None, 'from the averaged generator; by default if there is one'
+)
+flags.DEFINE_integer('step', None, 'which checkpoint; by default the newest')
+flags.DEFINE_boolean(
+  'interpolate', False, 'rows of 8 steps between two draws of noise'
+)
+
+
+def main() -> int:
+  """Draws samples as the flags say."""
+  f, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out)
+  if not f.workdir:
+    raise ConfigError('--workdir=: name the folder of a run')
+  from gan_jax import sampling
+  from gan_jax.runs import open_run
+
+  sampling.check(f.num, out)
+  run = open_run(f.workdir, f.step)
+  ema = run.state.ema is not None if f.ema is None else f.ema
+  x = sampling.draw(run, f.num, f.seed, ema, f.interpolate)
+  sampling.write(run, x, out, sampling.COLUMNS if f.interpolate else 0)
+  which = 'averaged' if ema else 'live'
+  print(f'{len(x)} samples of the {which} G at step {run.step}: {out}')
+  return doors.DONE
+
+
+if __name__ == '__main__':
+  doors.run(main)
