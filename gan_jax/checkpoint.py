@@ -112,8 +112,8 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(host),  # type: ignore[call-arg]
-          meta=ocp.args.JsonSave(sealed),  # type: ignore[call-arg]
+          state=ocp.args.StandardSave(host),
+          meta=ocp.args.JsonSave(sealed),
         ),
         force=True,
       )
@@ -159,8 +159,8 @@ class Checkpoints:
       saved = self._manager.restore(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(target),  # type: ignore[call-arg]
-          meta=ocp.args.JsonRestore(),  # type: ignore[call-arg]
+          state=ocp.args.StandardRestore(target),
+          meta=ocp.args.JsonRestore(),
         ),
       )
       host, sealed = saved['state'], saved['meta']

@@ -323,7 +323,8 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
   """The validated `Config` that the parsed flags say."""
-  return Config(**{name: flag_values[name].value for name in FIELDS}).validate()
+  values: dict[str, Any] = {name: flag_values[name].value for name in FIELDS}
+  return Config(**values).validate()
 
 
 def from_args(args: Sequence[str]) -> Config:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import matplotlib
 
 matplotlib.use('Agg')
@@ -23,7 +24,7 @@ Row = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
 
 REAL, FAKE, D, LINE = '#111111', '#1b8a3a', '#1f5fbf', '#888888'
-_STYLE = {
+_STYLE: Any = {
   'font.size': 9,
   'axes.spines.top': False,
   'axes.spines.right': False,
@@ -188,7 +189,7 @@ def smooth_density(
 def _draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
   """Data density, generator density and D over one axis."""
   at = found['grid'][:, 0]
-  truth = np.exp(np.asarray(density.log_prob(found['grid'])))
+  truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
   axes.plot(at, truth, color=REAL, linestyle=':', label='data p(x)')
   made = smooth_density(found['x'], at)
   if made is not None:
@@ -234,7 +235,7 @@ def _draw_map(axes: Any, density: Density, found: Arrays) -> None:
 
 def density_1d(density: Density, found: Arrays) -> str:
   """Figure 1 of Goodfellow et al. 2014, arXiv:1406.2661, of one moment."""
-  truth = np.exp(np.asarray(density.log_prob(found['grid'])))
+  truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
   mapped = found['z'].shape[1] == 1
   with plt.rc_context(_STYLE):
     figure, axes = plt.subplots(
@@ -256,7 +257,7 @@ def density_1d(density: Density, found: Arrays) -> str:
 def densities_1d(density: Density, moments: Mapping[int, Arrays]) -> str:
   """The same over time, small."""
   first = next(iter(moments.values()))
-  truth = np.exp(np.asarray(density.log_prob(first['grid'])))
+  truth = np.exp(np.asarray(density.log_prob(jnp.asarray(first['grid']))))
   with plt.rc_context(_STYLE):
     figure, panels = _panels(len(moments), 1.5)
     for axes, (step, found) in zip(panels, moments.items(), strict=False):
@@ -332,13 +333,13 @@ def samples_png(density: Density, x: NDArray[Any]) -> bytes:
     if density.dim == 1:
       low, high = density.extent
       at = np.linspace(low, high, 512, dtype=np.float32)[:, None]
-      truth = np.exp(np.asarray(density.log_prob(at)))
+      truth = np.exp(np.asarray(density.log_prob(jnp.asarray(at))))
       bins = np.linspace(low, high, 81)
-      axes.hist(x[:, 0], bins, density=True, color=FAKE, alpha=0.5)
+      axes.hist(x[:, 0], list(bins), density=True, color=FAKE, alpha=0.5)
       axes.plot(at[:, 0], truth, color=REAL, linestyle=':')
       axes.set_xlabel('x')
     else:
-      axes.scatter(*x.T, s=3, color=FAKE, alpha=0.5, linewidths=0)
+      axes.scatter(x[:, 0], x[:, 1], s=3, color=FAKE, alpha=0.5, linewidths=0)
       axes.set(xlim=density.extent, ylim=density.extent, aspect='equal')
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=160, bbox_inches='tight')

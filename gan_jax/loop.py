@@ -147,9 +147,9 @@ def signals() -> Iterator[Callable[[], str]]:
   def hear(number: int, frame: Any) -> None:
     del frame
     heard.append(signal.Signals(number).name)
-    signal.signal(number, before[number])
+    signal.signal(number, before[signal.Signals(number)])
 
-  before = {}
+  before: dict[signal.Signals, Any] = {}
   for number in (signal.SIGTERM, signal.SIGINT):
     try:
       before[number] = signal.signal(number, hear)
@@ -162,7 +162,7 @@ def signals() -> Iterator[Callable[[], str]]:
       signal.signal(number, handler)
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _norms(g: PyTree, d: PyTree) -> tuple[Any, Any]:
   return norm(g), norm(d)
 
@@ -250,7 +250,7 @@ class Trainer:
     shown = self.config.batch_size * self.config.d_steps
     factor = float(self.parts.plan.rate_factor(jnp.int32(self.step - 1)))
     g_norm, d_norm = _norms(self.state.g.params, self.state.d.params)
-    row = {'step': self.step, 'images': self.step * shown}
+    row: dict[str, float] = {'step': self.step, 'images': self.step * shown}
     row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}
     row |= {
       'd/param_norm': float(d_norm),
@@ -280,11 +280,17 @@ class Trainer:
     if step % c.checkpoint_every == 0 or step == c.steps:
       self.save()
 
-  def run(self) -> str:
-    """Trains to the end, a signal or a divergence; says which."""
+  @functools.cached_property
+  def dispatch(self) -> Dispatch:
+    """The compiled program."""
     dispatch = Dispatch(self.parts, self.state)
     self.run_file.update(compile_sec=round(dispatch.compile_sec, 3))
     self.progress.say(f'compiled in {duration(dispatch.compile_sec)}')
+    return dispatch
+
+  def run(self) -> str:
+    """Trains to the end, a signal or a divergence; says which."""
+    dispatch = self.dispatch
     if self.step == 0:
       self.sample()
     with signals() as heard:

@@ -2,8 +2,9 @@
 
 D's output is never squashed and logged: with `l` a logit,
 `log D = -softplus(-l)` and `log(1 - D) = -softplus(l)` are finite for every
-finite `l`, in bfloat16 too. A loss is a mean over the batch. To add a game, write its two losses and
-add one entry to `OBJECTIVES`; the flag and the tests pick it up.
+finite `l`, in bfloat16 too. A loss is a mean over the batch. To add a game,
+write its two losses and add one entry to `OBJECTIVES`; the flag and the tests
+pick it up.
 """
 
 from collections.abc import Callable

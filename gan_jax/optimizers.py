@@ -17,41 +17,41 @@ Decay = float | Float[Array, '']
 
 def adam(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """Adam. Reference: Kingma & Ba 2015, arXiv:1412.6980."""
-  return optax.scale_by_adam(b1=beta1, b2=beta2)  # type: ignore[arg-type]
+  return optax.scale_by_adam(b1=beta1, b2=beta2)
 
 
 def nadam(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """Adam with Nesterov momentum. Reference: Dozat 2016, ICLR workshop."""
-  return optax.scale_by_adam(b1=beta1, b2=beta2, nesterov=True)  # type: ignore[arg-type]
+  return optax.scale_by_adam(b1=beta1, b2=beta2, nesterov=True)
 
 
 def amsgrad(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """AMSGrad. Reference: Reddi et al. 2018, arXiv:1904.09237."""
-  return optax.scale_by_amsgrad(b1=beta1, b2=beta2)  # type: ignore[arg-type]
+  return optax.scale_by_amsgrad(b1=beta1, b2=beta2)
 
 
 def adabelief(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """AdaBelief. Reference: Zhuang et al. 2020, arXiv:2010.07468."""
-  return optax.scale_by_belief(b1=beta1, b2=beta2)  # type: ignore[arg-type]
+  return optax.scale_by_belief(b1=beta1, b2=beta2)
 
 
 def lion(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """Lion. Reference: Chen et al. 2023, arXiv:2302.06675."""
-  return optax.scale_by_lion(b1=beta1, b2=beta2)  # type: ignore[arg-type]
+  return optax.scale_by_lion(b1=beta1, b2=beta2)
 
 
 def rmsprop(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """RMSProp with decay `beta2` and, after it, momentum `beta1`."""
   return optax.chain(
-    optax.scale_by_rms(decay=beta2),  # type: ignore[arg-type]
-    optax.trace(decay=beta1),  # type: ignore[arg-type]
+    optax.scale_by_rms(decay=beta2),
+    optax.trace(decay=beta1),
   )
 
 
 def sgd(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """Gradient descent with momentum `beta1`; `beta2` is not used."""
   del beta2
-  return optax.trace(decay=beta1)  # type: ignore[arg-type]
+  return optax.trace(decay=beta1)
 
 
 OPTIMIZERS: dict[

@@ -22,7 +22,7 @@ flags.DEFINE_string(
 
 def main() -> int:
   """Prepares the set that the flags name."""
-  name, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value
+  name, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
   if not name:
     doors.fail('--dataset=: name a set, for example mnist', doors.REFUSED)
   from gan_jax import data

@@ -79,7 +79,7 @@ class Parts:
 def make_hyper(config: Config) -> Hyper:
   """The traced numbers of a configuration, as float32 scalars."""
   names = [field.name for field in dataclasses.fields(Hyper)]
-  return Hyper(**{name: np.float32(getattr(config, name)) for name in names})
+  return Hyper(**{name: jnp.float32(getattr(config, name)) for name in names})
 
 
 def make_networks(config: Config, dataset: Dataset) -> Networks:
@@ -204,7 +204,9 @@ class Run:
         '--ema=true: this run kept no average (--ema_halflife_kimg=0); use'
         ' --ema=false'
       )
-    source = self.state.ema if ema else self.state.g
+    source = (
+      self.state.g if self.state.ema is None or not ema else self.state.ema
+    )
     return np.asarray(self._apply(source.params, source.stats, z))
 
 

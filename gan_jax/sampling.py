@@ -8,6 +8,7 @@ import numpy as np
 
 from gan_jax import images
 from gan_jax.config import ConfigError
+from gan_jax.data import Density
 from gan_jax.data.imageset import watched
 from gan_jax.files import write_atomic
 from gan_jax.runs import Run
@@ -74,14 +75,14 @@ def draw(run: Run, num: int, seed: int, ema: bool, interpolate: bool) -> Any:
 
 def write(run: Run, x: Any, out: pathlib.Path, columns: int = 0) -> None:
   """Writes samples in the form that the name asks for."""
-  bounded = run.dataset.bounded
+  bounded = not isinstance(run.dataset, Density)
   if out.suffix == '.npz':
     buffer = io.BytesIO()
     np.savez_compressed(buffer, samples=images.to_uint8(x) if bounded else x)
     write_atomic(out, buffer.getvalue())
   elif out.suffix == '.png' and bounded:
     write_atomic(out, images.grid_png(x, columns))
-  elif out.suffix == '.png':
+  elif out.suffix == '.png' and isinstance(run.dataset, Density):
     from gan_jax.figures import samples_png
 
     write_atomic(out, samples_png(run.dataset, x))

@@ -76,9 +76,9 @@ class Plan:
     g = OPTIMIZERS[self.optimizer_g](hyper.beta1_g, hyper.beta2_g)
     d = OPTIMIZERS[self.optimizer_d](hyper.beta1_d, hyper.beta2_d)
     if self.clip_g:
-      g = optax.chain(optax.clip_by_global_norm(hyper.clip_g), g)  # type: ignore[arg-type]
+      g = optax.chain(optax.clip_by_global_norm(hyper.clip_g), g)
     if self.clip_d:
-      d = optax.chain(optax.clip_by_global_norm(hyper.clip_d), d)  # type: ignore[arg-type]
+      d = optax.chain(optax.clip_by_global_norm(hyper.clip_d), d)
     return g, d
 
   def rate_factor(self, step: Int[Array, '']) -> Scalar:

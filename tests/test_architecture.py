@@ -35,12 +35,13 @@ SECOND = {
   'figures',
   'logs',
   'loop',
-  'report',
+  'pages',
   'runs',
+  'sampling',
   'snapshots',
   'workdir',
 }
-DOORS = {'ablate', 'evaluate', 'prepare', 'sample', 'train'}
+DOORS = {'ablate', 'evaluate', 'prepare', 'report', 'sample', 'train'}
 FLOORS = (BASEMENT, GROUND, FIRST, SECOND, DOORS)
 
 

@@ -7,11 +7,13 @@ a GAN learnt can then be held against the truth rather than against a picture.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+from numpy.typing import NDArray
 
 Points = Float[Array, 'n dim']
 
@@ -35,7 +37,7 @@ class Density:
   sample: Callable[[Key[Array, ''], int], Points]
   log_prob: Callable[[Points], Float[Array, ' n']]
   extent: tuple[float, float]
-  modes: np.ndarray | None = None  # type: ignore[type-arg]
+  modes: NDArray[Any] | None = None
   mode_std: float | None = None
 
   bounded = False
@@ -53,8 +55,8 @@ class Density:
 
 
 def _mixture(
-  name: str, modes: np.ndarray, std: float, extent: tuple[float, float]
-) -> Density:  # type: ignore[type-arg]
+  name: str, modes: NDArray[Any], std: float, extent: tuple[float, float]
+) -> Density:
   """Equal normal modes of one deviation."""
   centres = jnp.asarray(modes, jnp.float32)
   count, dim = modes.shape

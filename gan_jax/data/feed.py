@@ -38,10 +38,17 @@ class Feed(Protocol):
     constants: arrays that the compiled program is handed once.
   """
 
-  size: int | None
-  fingerprint: str
-  resident: bool
-  constants: PyTree
+  @property
+  def size(self) -> int | None: ...  # noqa: D102
+
+  @property
+  def fingerprint(self) -> str: ...  # noqa: D102
+
+  @property
+  def resident(self) -> bool: ...  # noqa: D102
+
+  @property
+  def constants(self) -> PyTree: ...  # noqa: D102
 
   def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
     """What the device needs for `count` steps from step `start`.

@@ -1,8 +1,8 @@
 """DCGAN for square images of any side from 8 to 128.
 
 The sides are halved, rounding up, until at most 7 and at least twice; the
-channels double meanwhile. For 64 pixels and width 64 the discriminator is that of the
-paper's figure 1: 64, 128, 256, 512 channels.
+channels double meanwhile. For 64 pixels and width 64 both networks have the
+channels of the paper's figure 1: 64, 128, 256, 512.
 
 Reference: Radford et al. 2016, arXiv:1511.06434, sections 3 and 4.
 """
