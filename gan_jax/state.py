@@ -9,9 +9,12 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 PyTree = Any
+# A scalar array, or whatever a tree map puts in its place (a shape, a
+# sharding): checked where it is used, not where it is kept.
+Scalar = Any
 
 
 class Player(flax.struct.PyTreeNode):
@@ -33,7 +36,7 @@ class GANState(flax.struct.PyTreeNode):
   """All that training changes.
 
   Attributes:
-    step: generator updates done.
+    step: generator updates done, int32.
     key: the root key. It never changes: each use folds the step in, so that
       the noise of a step does not depend on how the step was reached.
     g: the generator.
@@ -41,8 +44,8 @@ class GANState(flax.struct.PyTreeNode):
     ema: the averaged generator, or None when no average is kept.
   """
 
-  step: Int[Array, '']
-  key: Key[Array, '']
+  step: Scalar
+  key: Scalar
   g: Player
   d: Player
   ema: Average | None
@@ -55,18 +58,18 @@ class Hyper(flax.struct.PyTreeNode):
   have one decay.
   """
 
-  lr_g: Float[Array, ''] | float
-  lr_d: Float[Array, ''] | float
-  beta1_g: Float[Array, ''] | float = 0.5
-  beta1_d: Float[Array, ''] | float = 0.5
-  beta2_g: Float[Array, ''] | float = 0.999
-  beta2_d: Float[Array, ''] | float = 0.999
-  clip_g: Float[Array, ''] | float = 0.0
-  clip_d: Float[Array, ''] | float = 0.0
-  label_smoothing: Float[Array, ''] | float = 0.0
-  instance_noise: Float[Array, ''] | float = 0.0
-  instance_noise_kimg: Float[Array, ''] | float = 0.0
-  ema_halflife_kimg: Float[Array, ''] | float = 0.0
+  lr_g: Scalar
+  lr_d: Scalar
+  beta1_g: Scalar = 0.5
+  beta1_d: Scalar = 0.5
+  beta2_g: Scalar = 0.999
+  beta2_d: Scalar = 0.999
+  clip_g: Scalar = 0.0
+  clip_d: Scalar = 0.0
+  label_smoothing: Scalar = 0.0
+  instance_noise: Scalar = 0.0
+  instance_noise_kimg: Scalar = 0.0
+  ema_halflife_kimg: Scalar = 0.0
 
 
 def count_parameters(params: PyTree) -> int:

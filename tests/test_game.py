@@ -43,7 +43,7 @@ def real_of(plan, d_steps=1, seed=5):
     jax.eval_shape(lambda: state_of(plan)),
   ).shape
   rng = np.random.default_rng(seed)
-  return rng.uniform(-1, 1, (d_steps, *shape)).astype(np.float32)
+  return jnp.asarray(rng.uniform(-1, 1, (d_steps, *shape)), jnp.float32)
 
 
 def largest(tree):
@@ -188,14 +188,14 @@ def test_one_move_of_sgd_against_numpy():
     game = game_lib.Game(nets, objectives.OBJECTIVES[name])
     plan = Plan(game, BATCH, optimizer_g='sgd', optimizer_d='sgd')
     hyper = Hyper(lr_g=0.1, lr_d=0.2, beta1_g=0.0, beta1_d=0.0)
-    real = np.linspace(0, 2, BATCH, dtype=np.float32)[:, None]
+    real = jnp.linspace(0, 2, BATCH)[:, None]
     state = init_state(jax.random.key(0), plan, hyper)
     after, _ = jax.jit(make_train_step(plan))(state, hyper, real[None])
 
     sigmoid = lambda t: 1 / (1 + np.exp(-t))
     a, b, w = 0.5, -0.3, 0.7
     fake = a * z[:, 0].astype(np.float64) + b
-    x = real[:, 0].astype(np.float64)
+    x = np.asarray(real[:, 0], np.float64)
     slope_w = (
       -((1 - sigmoid(w * x)) * x).mean() + (sigmoid(w * fake) * fake).mean()
     )

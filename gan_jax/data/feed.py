@@ -10,7 +10,7 @@ saved.
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ RESIDENT_BYTES = 2 * 2**30
 _THREADS, _AHEAD = 8, 64
 
 
+@runtime_checkable
+@runtime_checkable
 class Feed(Protocol):
   """Real samples for the step, whatever they are and wherever they live.
 

@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import PIL.Image
@@ -23,6 +23,8 @@ _HASHED_BYTES = 4 * 2**30
 _BLOCK = 256  # images that a thread reads in one go
 
 
+@runtime_checkable
+@runtime_checkable
 class Source(Protocol):
   """Random access to images."""
 

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Images = Float[Array, 'batch height width channels']
-Kernel = Float[Array, 'kernel_height kernel_width in_channels out_channels']
+# (batch, height, width, channels); x and y differ in all but the first.
+Images = Float[Array, 'batch _ _ _']
+# (height, width, in, out)
+Kernel = Float[Array, '_ _ _ _']
 
 _ORDER = ('NHWC', 'HWIO', 'NHWC')
 # (low, high) padding of both spatial axes.
