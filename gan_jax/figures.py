@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gan_jax.data import Density
 
 Row = Mapping[str, Any]
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[np.generic]]
 
 REAL, FAKE, D, LINE = '#111111', '#1b8a3a', '#1f5fbf', '#888888'
 _STYLE: Any = {
@@ -171,7 +171,7 @@ def curves(
 
 
 def smooth_density(
-  x: NDArray[Any], at: NDArray[Any]
+  x: NDArray[np.generic], at: NDArray[np.generic]
 ) -> NDArray[np.float64] | None:
   """Kernel density estimate of samples (n,) at points; None if they collapse.
 
@@ -195,7 +195,9 @@ def _draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
   if made is not None:
     axes.plot(at, made, color=FAKE, label='generated q(x)')
   else:
-    axes.axvline(float(np.mean(found['x'])), color=FAKE, label='generated q(x)')
+    axes.axvline(
+      float(found['x'].astype(float).mean()), color=FAKE, label='generated q(x)'
+    )
   axes.set_ylim(0, top * 1.5)
   axes.set_yticks([])
   axes.set_xlim(*density.extent)
@@ -326,7 +328,7 @@ def densities_2d(density: Density, moments: Mapping[int, Arrays]) -> str:
     return _uri(figure, 'png')
 
 
-def samples_png(density: Density, x: NDArray[Any]) -> bytes:
+def samples_png(density: Density, x: NDArray[np.generic]) -> bytes:
   """Generated samples of a density against the truth, as a PNG file."""
   with plt.rc_context(_STYLE):
     figure, axes = plt.subplots(figsize=(5, 5 if density.dim == 2 else 3))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import IO, Any
 
+import numpy as np
 import tensorboardX
 import tqdm
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class Log:
       if name != 'step':
         self._board.add_scalar(name, number, row['step'])
 
-  def image(self, name: str, picture: NDArray[Any], step: int) -> None:
+  def image(self, name: str, picture: NDArray[np.generic], step: int) -> None:
     """Shows a picture, uint8 (height, width, channels), in TensorBoard."""
     self._board.add_image(name, picture, step, dataformats='HWC')
 

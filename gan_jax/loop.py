@@ -102,7 +102,7 @@ class Dispatch:
     """Data of `count` steps, in arrays that have room for `capacity`."""
     chunk = self._parts.feed.chunk(start, count, self._rows)
 
-    def padded(x: NDArray[Any]) -> np.ndarray[Any, Any]:
+    def padded(x: NDArray[np.generic]) -> NDArray[np.generic]:
       room = np.zeros((self.capacity, *x.shape[1:]), x.dtype)
       room[:count] = x
       return room
@@ -133,7 +133,7 @@ class Dispatch:
     each = (time.perf_counter() - started) / max(int(done), 1)
     # At most doubled: the first dispatch of a process is not typical.
     self._wanted = min(_SECONDS / each, 2 * count + 1)
-    return state, {k: float(v) for k, v in sums.items()}, int(done), finite
+    return state, {k: float(v) for k, v in sums.items()}, int(done), bool(finite)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from gan_jax.game import Game
 from gan_jax.networks import Networks
 from gan_jax.state import GANState, Hyper
 
-Samples = NDArray[Any]
+Samples = NDArray[np.generic]
 
 
 @dataclasses.dataclass(frozen=True)

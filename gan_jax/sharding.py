@@ -98,7 +98,7 @@ def put_chunk(chunk: PyTree, mesh: Mesh) -> PyTree:
   spec = PartitionSpec(*[None] * CHUNK_ROWS, 'data')
   there = NamedSharding(mesh, spec)
 
-  def place(local: NDArray[Any]) -> jax.Array:
+  def place(local: NDArray[np.generic]) -> jax.Array:
     return jax.make_array_from_process_local_data(there, local)
 
   return jax.tree.map(place, chunk)

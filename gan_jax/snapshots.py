@@ -59,7 +59,7 @@ class Snapshots:
     self._generate = jax.jit(generate)
     self._judge = jax.jit(judge)
 
-  def _samples(self, state: GANState) -> dict[str, NDArray[Any]]:
+  def _samples(self, state: GANState) -> dict[str, NDArray[np.generic]]:
     z = np.asarray(self._z)
     found = {
       'step': np.asarray(self._generate(state.g.params, state.g.stats, z))

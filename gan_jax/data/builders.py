@@ -11,6 +11,7 @@ import gzip
 import pathlib
 import struct
 import tarfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,7 +36,7 @@ def read_idx(path: pathlib.Path) -> NDArray[np.uint8]:
   try:
     with gzip.open(path) as file:
       content = file.read()
-  except (EOFError, OSError) as error:
+  except (EOFError, OSError, zlib.error) as error:
     raise DataError(
       f'{path}: is cut short or no gzip file ({error}); copy it again'
     ) from error
@@ -88,6 +89,9 @@ class _Idx:
       yield i, {'image': _picture(image), 'label': int(label)}
 
 
+_DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error)
+
+
 def read_cifar(path: pathlib.Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
   """Batches of CIFAR-10's binary archive: file name and (n, 3073) records.
 
@@ -103,7 +107,7 @@ def read_cifar(path: pathlib.Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         assert file is not None  # a .bin is a file
         records = np.frombuffer(file.read(), np.uint8)
         yield pathlib.PurePath(member.name).name, records.reshape(-1, 3073)
-  except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+  except _DAMAGED as error:
     raise DataError(
       f'{path}: is damaged or no CIFAR-10 archive ({error}); copy it again'
     ) from error

@@ -7,7 +7,6 @@ a GAN learnt can then be held against the truth rather than against a picture.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +36,7 @@ class Density:
   sample: Callable[[Key[Array, ''], int], Points]
   log_prob: Callable[[Points], Float[Array, ' n']]
   extent: tuple[float, float]
-  modes: NDArray[Any] | None = None
+  modes: NDArray[np.generic] | None = None
   mode_std: float | None = None
 
   bounded = False
@@ -55,7 +54,7 @@ class Density:
 
 
 def _mixture(
-  name: str, modes: NDArray[Any], std: float, extent: tuple[float, float]
+  name: str, modes: NDArray[np.generic], std: float, extent: tuple[float, float]
 ) -> Density:
   """Equal normal modes of one deviation."""
   centres = jnp.asarray(modes, jnp.float32)

@@ -119,7 +119,8 @@ def _store(path: pathlib.Path, images: NDArray[np.uint8]) -> None:
 def _load(path: pathlib.Path) -> NDArray[np.uint8] | None:
   """What `_store` stored, None if it is damaged."""
   try:
-    with np.load(path) as kept:
+    # NumPy leaves a file open that it opened itself and could not read.
+    with open(path, 'rb') as file, np.load(file) as kept:
       images: NDArray[np.uint8] = kept['images']
       whole = str(kept['digest']) == _digest(images)
   except Exception:  # zipfile, zlib and NumPy raise many kinds
@@ -152,6 +153,8 @@ def fit(image: PIL.Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
     size: side in pixels; 0 leaves the image's own.
     channels: 1 (grey) or 3 (colour).
   """
+  if isinstance(image.info.get('transparency'), bytes):
+    image = image.convert('RGBA')  # a palette with alpha; else Pillow warns
   image = image.convert('L' if channels == 1 else 'RGB')
   if size:
     scale = size / min(image.size)

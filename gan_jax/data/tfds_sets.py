@@ -213,7 +213,10 @@ def _explain(
       f' original ({text.splitlines()[0]}); try again, or take the originals'
       ' from a folder with --from=DIR'
     )
-  missing_tf = isinstance(error, ImportError) or 'tensorflow' in text.lower()
+  # An OSError may name the folder tensorflow_datasets.
+  missing_tf = isinstance(error, ImportError) or (
+    'tensorflow' in text.lower() and not isinstance(error, OSError)
+  )
   if missing_tf and importlib.util.find_spec('tensorflow') is None:
     return DataError(
       f'--dataset={name}: TFDS prepares this set with TensorFlow, which is not'

@@ -1,0 +1,502 @@
+"""Preparation without TensorFlow: synthetic originals, damage, real sets."""
+
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+import zlib
+
+import jax
+import numpy as np
+import pytest
+import requests
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import checksums
+
+from gan_jax import data
+from gan_jax.data import builders, tfds_sets
+
+TRAIN, TEST = 7, 3
+IDX = (
+  'train-images-idx3-ubyte.gz',
+  'train-labels-idx1-ubyte.gz',
+  't10k-images-idx3-ubyte.gz',
+  't10k-labels-idx1-ubyte.gz',
+)
+TAR = 'cifar-10-binary.tar.gz'
+
+
+def draw(*shape, seed=0, top=256):
+  return np.random.default_rng(seed).integers(0, top, shape, np.uint8)
+
+
+def idx(values):
+  header = struct.pack('>HBB', 0, 8, values.ndim)
+  sizes = struct.pack(f'>{values.ndim}I', *values.shape)
+  return header + sizes + values.tobytes()
+
+
+def write_idx(path, values):
+  with gzip.open(path, 'wb') as file:
+    file.write(idx(values))
+
+
+def records(n, seed):
+  """n records of CIFAR-10: a label and 3072 values."""
+  return np.concatenate(
+    [draw(n, 1, seed=seed, top=10), draw(n, 3072, seed=seed + 1)], axis=1
+  )
+
+
+def write_tar(path, files):
+  with tarfile.open(path, 'w:gz') as archive:
+    for name, content in files.items():
+      member = tarfile.TarInfo(f'cifar-10-batches-bin/{name}')
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+
+
+def trust(monkeypatch, name, folder):
+  """Takes the files of a folder for the originals of a set."""
+  cls = builders.BUILDERS[name]
+  by_name = {info.filename: url for url, info in cls.url_infos.items()}
+  infos = {
+    by_name[path.name]: checksums.UrlInfo(
+      path.stat().st_size,
+      hashlib.sha256(path.read_bytes()).hexdigest(),
+      path.name,
+    )
+    for path in sorted(folder.iterdir())
+  }
+  monkeypatch.setattr(cls, 'url_infos', infos)
+
+
+@pytest.fixture
+def idx_folder(tmp_path, monkeypatch):
+  """Originals of a small MNIST."""
+  folder = tmp_path / 'originals'
+  folder.mkdir()
+  arrays = (
+    draw(TRAIN, 28, 28),
+    draw(TRAIN, seed=1, top=10),
+    draw(TEST, 28, 28, seed=2),
+    draw(TEST, seed=3, top=10),
+  )
+  for name, values in zip(IDX, arrays, strict=True):
+    write_idx(folder / name, values)
+  trust(monkeypatch, 'mnist', folder)
+  return folder
+
+
+@pytest.fixture
+def tar_folder(tmp_path, monkeypatch):
+  """Originals of a small CIFAR-10, its batches out of order."""
+  folder = tmp_path / 'originals'
+  folder.mkdir()
+  batches = {f'data_batch_{n}.bin': records(2, 10 * n) for n in (2, 1, 3)}
+  batches['test_batch.bin'] = records(TEST, 40)
+  files = {name: values.tobytes() for name, values in batches.items()}
+  write_tar(folder / TAR, {'batches.meta.txt': b'airplane\n', **files})
+  trust(monkeypatch, 'cifar10', folder)
+  return folder
+
+
+def read_back(name, root, split='train'):
+  """Images and labels, as any TFDS reads them."""
+  source = tfds.data_source(name, data_dir=root, split=split, download=False)
+  rows = [source[i] for i in range(len(source))]
+  return np.stack([r['image'] for r in rows]), [int(r['label']) for r in rows]
+
+
+def as_set(images, labels):
+  """What is there, in any order: TFDS shuffles."""
+  return sorted(
+    (int(k), x.tobytes()) for x, k in zip(images, labels, strict=True)
+  )
+
+
+# Files
+
+
+@pytest.mark.parametrize('shape', [(7,), (3, 28, 28), (0, 2)])
+def test_read_idx_reads_what_was_written(shape, tmp_path):
+  values = draw(*shape)
+  write_idx(tmp_path / 'a.gz', values)
+  found = builders.read_idx(tmp_path / 'a.gz')
+  assert found.dtype == np.uint8
+  np.testing.assert_array_equal(found, values)
+
+
+def _bad_idx():
+  good = idx(draw(50, 28, 28))
+  packed = gzip.compress(good)
+  damaged = bytearray(packed)
+  damaged[len(packed) // 2] ^= 255
+  invalid = packed[:10] + b'\xff' + packed[11:]  # no such kind of block
+  yield 'gzip cut short', packed[: len(packed) // 2]
+  yield 'gzip without its end', packed[:-4]
+  yield 'damaged gzip', bytes(damaged)
+  yield 'invalid deflate', invalid
+  yield 'damaged checksum', packed[:-8] + b'abcdefgh'
+  yield 'no gzip', good
+  yield 'nothing', b''
+  yield 'empty gzip', gzip.compress(b'')
+  yield 'pixels cut short', gzip.compress(good[:-1])
+  yield 'pixels to spare', gzip.compress(good + b'x')
+  yield 'header cut short', gzip.compress(good[:6])
+  yield 'wrong magic', gzip.compress(b'\x01' + good[1:])
+  yield 'not of bytes', gzip.compress(good[:2] + b'\x0d' + good[3:])
+
+
+@pytest.mark.parametrize(
+  'content', [pytest.param(c, id=name) for name, c in _bad_idx()]
+)
+def test_read_idx_names_a_bad_file(content, tmp_path):
+  (tmp_path / 'bad.gz').write_bytes(content)
+  with pytest.raises(data.DataError, match=r'bad\.gz: .*copy it again'):
+    builders.read_idx(tmp_path / 'bad.gz')
+
+
+def test_read_cifar_reads_the_batches(tmp_path):
+  one, two = records(2, 0), records(3, 5)
+  files = {'a.bin': one.tobytes(), 'x.txt': b'text', 'b.bin': two.tobytes()}
+  write_tar(tmp_path / TAR, files)
+  found = dict(builders.read_cifar(tmp_path / TAR))
+  assert list(found) == ['a.bin', 'b.bin']
+  np.testing.assert_array_equal(found['a.bin'], one)
+  np.testing.assert_array_equal(found['b.bin'], two)
+
+
+def _bad_tar(path):
+  write_tar(path, {'a.bin': records(40, 0).tobytes()})
+  good = path.read_bytes()
+  half = len(good) // 2
+  plain = zlib.decompressobj(31).decompress(good)
+  packer = zlib.compressobj(wbits=31)
+  begun = packer.compress(plain[: len(plain) // 2])
+  begun += packer.flush(zlib.Z_FULL_FLUSH)  # a byte's edge: a block begins
+  write_tar(path, {'a.bin': records(2, 0).tobytes()[:-1]})
+  yield from (b'', b'no archive', good[:half], begun + b'\xff' * 999)
+  yield path.read_bytes()
+
+
+@pytest.mark.parametrize('kind', range(5))
+def test_read_cifar_names_a_bad_file(kind, tmp_path):
+  bad = list(_bad_tar(tmp_path / TAR))[kind]
+  (tmp_path / TAR).write_bytes(bad)
+  with pytest.raises(data.DataError, match=rf'(?s){TAR}: .*copy it again'):
+    list(builders.read_cifar(tmp_path / TAR))
+
+
+# Whole preparations
+
+
+def test_mnist_is_prepared_from_idx_files(idx_folder, tmp_path):
+  root = tmp_path / 'root'
+  folder, counts = tfds_sets.prepare('mnist', root, str(idx_folder))
+  assert counts == {'train': TRAIN, 'test': TEST}
+  assert folder == root / 'mnist' / '3.0.1'
+  assert tfds_sets.describe(folder) == 'mnist 3.0.1'
+  for split, n, seed in (('train', TRAIN, 0), ('test', TEST, 2)):
+    wanted = draw(n, 28, 28, 1, seed=seed), draw(n, seed=seed + 1, top=10)
+    assert as_set(*read_back('mnist', root, split)) == as_set(*wanted)
+  images = data.load('mnist', data_dir=str(root))
+  assert images.shape == (28, 28, 1) and images.size == TRAIN
+  np.testing.assert_array_equal(images.array(), read_back('mnist', root)[0])
+  test = data.load('mnist', data_dir=str(root), split='test')
+  assert test.size == TEST and test.fingerprint != images.fingerprint
+
+
+def test_cifar10_is_prepared_from_its_archive(tar_folder, tmp_path):
+  root = tmp_path / 'root'
+  _, counts = tfds_sets.prepare('cifar10', root, str(tar_folder))
+  assert counts == {'train': 6, 'test': TEST}
+  train = np.concatenate([records(2, 10 * n) for n in (1, 2, 3)])
+  source = tfds.data_source('cifar10', data_dir=root, download=False)
+  for split, wanted in (('train', train), ('test', records(TEST, 40))):
+    rows = {row['id'].decode(): row for row in source[split]}
+    assert sorted(rows) == [f'{split}_{i:05d}' for i in range(len(wanted))]
+    for i, record in enumerate(wanted):
+      row = rows[f'{split}_{i:05d}']
+      assert row['label'] == record[0]
+      # Red, green and blue planes, row by row.
+      planes = record[1:].reshape(3, 32, 32)
+      for channel in range(3):
+        found = row['image'][..., channel]
+        np.testing.assert_array_equal(found, planes[channel])
+  names = tfds.builder('cifar10', data_dir=root).info.features['label'].names
+  assert names[0] == 'airplane' and names[9] == 'truck' and len(names) == 10
+
+
+def test_second_preparation_does_nothing(idx_folder, tmp_path):
+  first = tfds_sets.prepare('mnist', tmp_path / 'root', str(idx_folder))
+  shutil.rmtree(idx_folder)
+  again = tfds_sets.prepare('mnist', tmp_path / 'root', str(idx_folder))
+  assert first == again
+
+
+def _missing(path):
+  path.unlink()
+
+
+def _cut(path):
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flipped(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+  'damage, told',
+  [(_missing, 'has no'), (_cut, 'bytes'), (_flipped, 'SHA-256')],
+)
+@pytest.mark.parametrize('file', IDX)
+def test_damaged_originals_are_named(damage, told, file, idx_folder, tmp_path):
+  damage(idx_folder / file)
+  with pytest.raises(data.DataError, match=rf'{told}') as error:
+    tfds_sets.prepare('mnist', tmp_path / 'root', str(idx_folder))
+  assert file in str(error.value) and error.value.exit_code == 1
+  assert not (tmp_path / 'root' / 'mnist').exists()
+
+
+def test_damaged_archive_is_named(tar_folder, tmp_path):
+  _flipped(tar_folder / TAR)
+  with pytest.raises(data.DataError, match=f'{TAR}: has SHA-256'):
+    tfds_sets.prepare('cifar10', tmp_path / 'root', str(tar_folder))
+
+
+class Cut(RuntimeError):
+  """The fault of this test."""
+
+
+@pytest.mark.parametrize('fault', [Cut, KeyboardInterrupt])
+def test_interrupted_preparation_leaves_nothing(
+  fault, idx_folder, tmp_path, monkeypatch
+):
+  root = tmp_path / 'root'
+  whole = builders.MNIST._generate_examples
+
+  def some(self, images, labels):
+    for n, example in enumerate(whole(self, images, labels)):
+      if n == 2:
+        raise fault('cut')
+      yield example
+
+  with monkeypatch.context() as patch:
+    patch.setattr(builders.MNIST, '_generate_examples', some)
+    with pytest.raises(fault):
+      tfds_sets.prepare('mnist', root, str(idx_folder))
+  with pytest.raises(data.DataError, match='is not prepared'):
+    data.load('mnist', data_dir=str(root))
+  assert not [p for p in root.rglob('*') if 'mnist' in p.name and p.is_file()]
+  _, counts = tfds_sets.prepare('mnist', root, str(idx_folder))
+  assert counts == {'train': TRAIN, 'test': TEST}
+
+
+def test_what_a_killed_preparation_left_is_not_trusted(idx_folder, tmp_path):
+  # Records without dataset_info.json, as kill -9 at the end may leave them.
+  folder, _ = tfds_sets.prepare('mnist', tmp_path / 'root', str(idx_folder))
+  (folder / 'dataset_info.json').unlink()
+  (folder / 'stray').write_text('left over')
+  with pytest.raises(data.DataError, match='is not prepared'):
+    data.load('mnist', data_dir=str(tmp_path / 'root'))
+  _, counts = tfds_sets.prepare('mnist', tmp_path / 'root', str(idx_folder))
+  assert counts['train'] == TRAIN and not (folder / 'stray').exists()
+
+
+# Networks
+
+
+def _offline(told, root):
+  text = str(told.value)
+  for file in IDX:
+    assert f'https://storage.googleapis.com/cvdf-datasets/mnist/{file}' in text
+  command = '-m gan_jax.prepare --dataset=mnist --from=THAT_FOLDER'
+  assert f'{command} --data_dir={root}' in text
+  assert told.value.exit_code == 1
+
+
+@pytest.mark.parametrize('error', [requests.ConnectionError, ConnectionError])
+def test_no_network_tells_what_to_fetch(error, tmp_path, monkeypatch):
+  def refuse(*args, **kwargs):
+    raise error('no network')
+
+  monkeypatch.setattr(requests.Session, 'get', refuse)
+  with pytest.raises(data.DataError, match='no network') as told:
+    tfds_sets.prepare('mnist', tmp_path)
+  _offline(told, tmp_path)
+
+
+def test_no_network_is_told_within_ten_seconds(tmp_path, monkeypatch):
+  def refuse(*args, **kwargs):
+    raise socket.gaierror(-3, 'Temporary failure in name resolution')
+
+  monkeypatch.setattr(socket, 'getaddrinfo', refuse)
+  began = time.monotonic()
+  with pytest.raises(data.DataError) as told:
+    tfds_sets.prepare('mnist', tmp_path)
+  assert time.monotonic() - began < 10
+  _offline(told, tmp_path)
+  assert not (tmp_path / 'mnist' / '3.0.1').exists()
+
+
+def test_full_disk_is_no_lack_of_tensorflow(tmp_path, monkeypatch):
+  # TFDS's own folder has TensorFlow in its name.
+  root = tmp_path / 'tensorflow_datasets'
+
+  def full(*args):
+    raise OSError(28, 'No space left on device', str(root))
+
+  monkeypatch.setattr(tfds_sets, '_download_and_prepare', full)
+  with pytest.raises(data.DataError, match='--data_dir=.*No space left'):
+    tfds_sets.prepare('mnist', root)
+
+
+def test_other_sets_ask_for_tensorflow(tmp_path, monkeypatch):
+  def missing(*args):
+    raise ImportError('No module named tensorflow')
+
+  monkeypatch.setattr(tfds_sets, '_download_and_prepare', missing)
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  with pytest.raises(data.DataError, match=r'kmnist.*gan_jax\[tfds\]'):
+    tfds_sets.prepare('kmnist', tmp_path)
+
+
+# The command
+
+
+def command(*words, home=None):
+  env = {**os.environ, 'HOME': str(home or '/nonexistent')}
+  env.pop('TFDS_DATA_DIR', None)
+  done = subprocess.run(
+    [sys.executable, '-m', 'gan_jax.prepare', *words],
+    capture_output=True,
+    text=True,
+    env=env,
+    timeout=120,
+  )
+  assert 'Traceback' not in done.stderr
+  return done
+
+
+def test_command_prepares_digits(tmp_path):
+  done = command('--dataset=digits', f'--data_dir={tmp_path}')
+  assert done.returncode == 0, done.stderr
+  assert 'digits 1.0.0: 1,797 train images' in done.stdout
+  assert 'gan_jax.train --workdir=runs/digits --dataset=digits' in done.stdout
+  assert data.load('digits', data_dir=str(tmp_path)).size == 1797
+
+
+@pytest.mark.parametrize(
+  'words, code, told',
+  [
+    ([], 2, '--dataset=: name a set'),
+    (['--dataset=mnits'], 2, 'did you mean mnist'),
+    (['--dataset=mnist', '--from=nowhere'], 2, '--from=nowhere: no such'),
+    (['--dataset=mnist', '--from=.'], 1, 'has no t10k-images-idx3-ubyte.gz'),
+    (['--dataset=mnist', 'x'], 2, 'x: not a flag'),
+    (['--datasets=mnist'], 2, 'Did you mean: dataset'),
+  ],
+)
+def test_command_tells_errors(words, code, told, tmp_path):
+  done = command(*words, home=tmp_path)
+  assert done.returncode == code, done.stderr
+  assert done.stderr.startswith('error: ') and told in done.stderr
+
+
+def test_command_leaves_densities_alone():
+  done = command('--dataset=ring')
+  assert done.returncode == 0 and 'needs no preparation' in done.stdout
+
+
+# Real data: first labels, and mean of the training images.
+
+REAL = {
+  'mnist': ([5, 0, 4, 1, 9], 0.1307),
+  'fashion_mnist': ([9, 0, 0, 3, 0], 0.2860),
+}
+ones = pytest.mark.parametrize('name', REAL)
+
+
+@pytest.fixture(scope='session')
+def real_root(real_data, tmp_path_factory):
+  root = tmp_path_factory.mktemp('real')
+  for name in REAL:
+    _, counts = tfds_sets.prepare(name, root, str(real_data / name))
+    assert counts == {'train': 60000, 'test': 10000}
+  return root
+
+
+@pytest.mark.data
+@ones
+def test_real_images_are_the_originals(name, real_root, real_data):
+  wanted = builders.read_idx(real_data / name / IDX[0])
+  images = data.load(name, data_dir=str(real_root)).array()
+  assert images.shape == (60000, 28, 28, 1)
+  assert abs(images.mean() / 255 - REAL[name][1]) < 5e-5
+  rows = [x.reshape(60000, 784).copy().view('V784') for x in (images, wanted)]
+  ours, theirs = [sorted(x.ravel().tolist()) for x in rows]
+  assert ours == theirs
+
+
+@pytest.mark.data
+@ones
+def test_real_labels_go_with_their_images(name, real_root, real_data):
+  labels = builders.read_idx(real_data / name / IDX[1])
+  assert labels[:5].tolist() == REAL[name][0]
+  source = tfds.data_source(name, data_dir=real_root, download=False)
+  assert {k: len(v) for k, v in source.items()} == {
+    'train': 60000,
+    'test': 10000,
+  }
+  found = [source['train'][i] for i in range(0, 60000, 30)]
+  images = builders.read_idx(real_data / name / IDX[0])
+  known = {x.tobytes(): k for x, k in zip(images, labels, strict=True)}
+  assert all(known[row['image'].tobytes()] == row['label'] for row in found)
+
+
+@pytest.mark.data
+@ones
+@pytest.mark.parametrize('split, each', [('train', 6000), ('test', 1000)])
+def test_real_classes_are_as_many_as_known(name, split, each, real_root):
+  source = tfds.data_source(
+    name,
+    data_dir=real_root,
+    split=split,
+    download=False,
+    decoders={'image': tfds.decode.SkipDecoding()},
+  )
+  counts = np.bincount([int(source[i]['label']) for i in range(len(source))])
+  if name == 'fashion_mnist':
+    assert counts.tolist() == [each] * 10
+  else:
+    ones = {'train': 6742, 'test': 1135}  # the most frequent digit
+    assert counts.argmax() == 1 and counts[1] == ones[split]
+
+
+@pytest.mark.data
+def test_real_faces_are_loaded_from_a_folder(real_data, tmp_path):
+  with zipfile.ZipFile(real_data / 'faces' / 'faces64.zip') as archive:
+    archive.extractall(tmp_path / 'faces')
+  faces = data.load(
+    f'folder:{tmp_path / "faces"}', data_dir=str(tmp_path), image_size=32
+  )
+  assert faces.shape == (32, 32, 3) and faces.size == 13233
+  feed = data.make_feed(faces, seed=0, batch_size=64, residence='stream')
+  item = feed.chunk(0, 1)[0, 0]
+  assert item.shape == (64, 32, 32, 3) and item.dtype == np.uint8
+  key = jax.random.key(0)
+  x = jax.jit(feed.decode, static_argnums=3)(feed.constants, item, key, 64)
+  assert x.shape == item.shape and x.min() < -0.9 and x.max() > 0.9
+  assert 20 < item.std((1, 2, 3)).mean() < 100  # pictures, no flat colours
