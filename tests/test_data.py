@@ -225,6 +225,13 @@ def test_palette_and_alpha_images_are_colour(tmp_path):
   np.testing.assert_array_equal(found, 255 * np.eye(3))
 
 
+def test_images_of_16_bits_are_scaled_to_8(tmp_path):
+  values = np.uint16([[0, 257], [128 * 257, 65535]])
+  PIL.Image.fromarray(values).save(tmp_path / 'a.png')
+  found = folder(tmp_path).array()[0, ..., 0]
+  assert found.tolist() == [[0, 1], [128, 255]]
+
+
 def test_jpeg_is_read_alike_twice(tmp_path):
   for n in range(3):
     save(tmp_path / f'{n}.jpg', RANDOM[n : n + 20, :20], quality=90)
@@ -453,6 +460,20 @@ def test_any_partition_of_the_steps_is_the_same(residence):
   feed = make(residence=residence)
   parts = [records(feed, n, count) for n, count in ((0, 1), (1, 5), (6, 3))]
   np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_stream_goes_on_where_it_ended(monkeypatch):
+  feed = make(residence='stream')
+  begun = []
+
+  def begin(start, rows):
+    begun.append(start)
+    return feeds.StreamedFeed._read_from(feed, start, rows)
+
+  monkeypatch.setattr(feed, '_read_from', begin)
+  for start, count in [(0, 2), (2, 1), (3, 4), (9, 1), (10, 1)]:
+    feed.chunk(start, count)
+  assert begun == [0, 9]
 
 
 def test_seed_decides_the_order():

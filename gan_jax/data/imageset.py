@@ -155,6 +155,9 @@ def fit(image: PIL.Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
   """
   if isinstance(image.info.get('transparency'), bytes):
     image = image.convert('RGBA')  # a palette with alpha; else Pillow warns
+  if image.mode.startswith('I'):  # 16 bits, which Pillow would clip at 255
+    values = np.rint(np.asarray(image, np.float32) / 257).clip(0, 255)
+    image = PIL.Image.fromarray(values.astype(np.uint8))
   image = image.convert('L' if channels == 1 else 'RGB')
   if size:
     scale = size / min(image.size)
