@@ -74,6 +74,17 @@ def _meta_digest(meta: Meta) -> str:
   return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def not_saved(folder: pathlib.Path, error: Exception) -> CheckpointError:
+  """What to tell of a write that failed: a full disk, a lost mount, ..."""
+  first = (str(error).strip() or repr(error)).splitlines()[0][:300]
+  free = shutil.disk_usage(folder).free / 2**20
+  return CheckpointError(
+    f'could not write in {folder}: {first}\n({free:.0f} MiB are free there).'
+    ' Nothing that was saved before is lost: make room, then run the same'
+    ' command again.'
+  )
+
+
 class Checkpoints:
   """The checkpoints of one workdir."""
 
@@ -118,7 +129,7 @@ class Checkpoints:
         force=True,
       )
     except Exception as error:
-      raise self._not_saved(error) from error
+      raise not_saved(self.folder, error) from error
 
   def wait(self) -> None:
     """Waits until everything is saved.
@@ -129,20 +140,11 @@ class Checkpoints:
     try:
       self._manager.wait_until_finished()
     except Exception as error:
-      raise self._not_saved(error) from error
+      raise not_saved(self.folder, error) from error
 
   def close(self) -> None:
     """Ends the background threads."""
     self._manager.close()
-
-  def _not_saved(self, error: Exception) -> CheckpointError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else ''
-    free = shutil.disk_usage(self.folder).free / 2**20
-    return CheckpointError(
-      f'could not save a checkpoint in {self.folder}: {first}\n'
-      f'({free:.0f} MiB are free there). Nothing that was saved before is'
-      ' lost: make room, then run the same command again.'
-    )
 
   def restore(self, step: int, template: PyTree) -> tuple[PyTree, Meta]:
     """The state and meta of one step, verified.

@@ -1,5 +1,6 @@
 """What a run says while it runs: stats.jsonl, TensorBoard, the terminal."""
 
+import io
 import json
 import pathlib
 import sys
@@ -7,9 +8,9 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
+import PIL.Image
 import tensorboardX
 import tqdm
-from numpy.typing import NDArray
 
 from gan_jax.files import write_atomic
 
@@ -58,9 +59,11 @@ class Log:
       if name != 'step':
         self._board.add_scalar(name, number, row['step'])
 
-  def image(self, name: str, picture: NDArray[np.generic], step: int) -> None:
-    """Shows a picture, uint8 (height, width, channels), in TensorBoard."""
-    self._board.add_image(name, picture, step, dataformats='HWC')
+  def image(self, name: str, png: bytes, step: int) -> None:
+    """Shows a PNG file in TensorBoard."""
+    with PIL.Image.open(io.BytesIO(png)) as picture:
+      pixels = np.asarray(picture.convert('RGB'))
+    self._board.add_image(name, pixels, step, dataformats='HWC')
 
   def close(self) -> None:
     """Writes out what is buffered."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gan_jax import config as config_lib
 from gan_jax import doors, runs, sharding, snapshots, workdir
-from gan_jax.checkpoint import CheckpointError, Checkpoints
+from gan_jax.checkpoint import Checkpoints, not_saved
 from gan_jax.config import Config, ConfigError
 from gan_jax.logs import Log, Progress, duration
 from gan_jax.runs import Parts
@@ -133,7 +133,12 @@ class Dispatch:
     each = (time.perf_counter() - started) / max(int(done), 1)
     # At most doubled: the first dispatch of a process is not typical.
     self._wanted = min(_SECONDS / each, 2 * count + 1)
-    return state, {k: float(v) for k, v in sums.items()}, int(done), bool(finite)
+    return (
+      state,
+      {k: float(v) for k, v in sums.items()},
+      int(done),
+      bool(finite),
+    )
 
 
 @contextlib.contextmanager
@@ -238,8 +243,12 @@ class Trainer:
   def sample(self) -> None:
     """Writes the samples of this moment."""
     files = self.snapshots.take(self.state, self.step)
-    if self.primary:
-      snapshots.save(files, self.folder)
+    if self.log is None:
+      return
+    snapshots.save(files, self.folder)
+    for name, content in files.items():
+      if name.endswith('.png'):
+        self.log.image(f'samples/{name.split("_")[0]}', content, self.step)
 
   def write_row(self) -> None:
     """Writes the means since the last row of the log."""
@@ -390,6 +399,8 @@ def train(config: Config) -> int:
     trainer = Trainer(parts, folder)
     try:
       return _conduct(trainer)
+    except OSError as error:
+      raise not_saved(folder, error) from error
     finally:
       trainer.close()
 
@@ -445,6 +456,3 @@ def _farewell(trainer: Trainer, outcome: str) -> int:
     f' in {folder}'
   )
   return doors.DONE
-
-
-__all__ = ['CheckpointError', 'Dispatch', 'Trainer', 'make_advance', 'train']
