@@ -143,8 +143,15 @@ class Checkpoints:
       raise not_saved(self.folder, error) from error
 
   def close(self) -> None:
-    """Ends the background threads."""
-    self._manager.close()
+    """Ends the background threads.
+
+    Raises:
+      CheckpointError: as `save`.
+    """
+    try:
+      self._manager.close()
+    except Exception as error:
+      raise not_saved(self.folder, error) from error
 
   def restore(self, step: int, template: PyTree) -> tuple[PyTree, Meta]:
     """The state and meta of one step, verified.

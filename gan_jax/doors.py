@@ -41,7 +41,8 @@ def run(main: Callable[[], int]) -> NoReturn:
   def guarded(argv: Sequence[str]) -> int:
     del argv
     if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.ERROR)  # the libraries' talk
+      # What the libraries have to say, they raise as well.
+      logging.set_verbosity(logging.FATAL)
     try:
       return main()
     except ValueError as error:

@@ -3,7 +3,8 @@
 Trains the preset for each objective and seed and measures the live networks:
 the largest |D(x) - 1/2| over the data's mean +- 2 deviations (where 95% of
 the data live), the mean and deviation of 100,000 generated samples against
-the data's, and the Wasserstein-1 distance between the two. Every run counts. Writes `results.json`.
+the data's, and the Wasserstein-1 distance between the two. Every run counts.
+Writes `results.json`.
 
   python experiments/gaussian_1d/run.py --out=DIR [--seeds=8]
 """

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 from numpy.typing import NDArray
 
 from gan_jax.data.densities import Density
-from gan_jax.data.errors import DataError
+from gan_jax.data.errors import DataFlagError
 from gan_jax.data.imageset import ImageSet
 
 PyTree = Any
@@ -256,17 +256,17 @@ def make_feed(
     residence: device, stream, or auto: the device up to 2 GiB.
 
   Raises:
-    DataError: if a batch is larger than the set, or a flag has no effect.
+    DataFlagError: if a batch is larger than the set, or a flag has no effect.
   """
   if isinstance(dataset, Density):
     if flip or residence == 'stream':
       flag = '--flip' if flip else '--residence=stream'
-      raise DataError(
+      raise DataFlagError(
         f'{flag}: is for images, and {dataset.name} is a density; leave it out'
       )
     return DensityFeed(dataset, batch_size * batches_per_step)
   if batch_size > dataset.size:
-    raise DataError(
+    raise DataFlagError(
       f'--batch_size={batch_size}: the set has {dataset.size} images; use as'
       ' many or fewer'
     )
