@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import matplotlib
 
@@ -16,6 +17,8 @@ matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from gan_jax.data import Density
@@ -81,6 +84,35 @@ def _curve(axes: Any, rows: Sequence[Row], name: str, **style: Any) -> None:
   axes.plot(steps, values, marker=marker, markersize=3, **style)
 
 
+def _said(height: float) -> str:
+  """A loss at the equilibrium as the papers write it."""
+  for name, known in (('log 4', math.log(4)), ('log 2', math.log(2))):
+    if math.isclose(abs(height), known, rel_tol=1e-6):
+      return name if height > 0 else f'-{name}'
+  return f'{height:.3g}'
+
+
+def _mark(axes: Any, marks: Sequence[tuple[float, str]]) -> None:
+  """Dashed levels, named beside the axes where no curve crosses the name."""
+  highest = max((height for height, _ in marks), default=0.0)
+  for height, label in marks:
+    axes.axhline(height, color=LINE, linestyle='--', linewidth=0.8)
+    # Two names keep apart however close their levels are.
+    sides = (
+      ('bottom' if height == highest else 'top') if marks[1:] else 'center'
+    )
+    axes.annotate(
+      label,
+      (1.0, height),
+      xycoords=('axes fraction', 'data'),
+      xytext=(3, 0),
+      textcoords='offset points',
+      va=sides,
+      fontsize=8,
+      color='#555555',
+    )
+
+
 def curves(
   rows: Sequence[Row], equilibrium: Mapping[str, float]
 ) -> list[tuple[str, str, str]]:
@@ -104,7 +136,7 @@ def curves(
       'What each player descends; dashed, their values at the equilibrium.',
       [('d/loss', 'D', D), ('g/loss', 'G', FAKE)],
       [
-        (equilibrium[name], f'{player} at equilibrium')
+        (equilibrium[name], f'{player}: {_said(equilibrium[name])}')
         for name, player in (('d/loss', 'D'), ('g/loss', 'G'))
         if name in equilibrium
       ],
@@ -147,22 +179,12 @@ def curves(
       figure, axes = plt.subplots(figsize=(4.2, 2.5))
       for name, label, colour in lines:
         _curve(axes, rows, name, label=label, color=colour)
-      for height, label in marks:
-        axes.axhline(height, color=LINE, linestyle='--', linewidth=0.8)
-        axes.annotate(
-          label,
-          (1.0, height),
-          xycoords=('axes fraction', 'data'),
-          xytext=(-2, 2),
-          textcoords='offset points',
-          ha='right',
-          fontsize=7,
-          color=LINE,
-        )
+      _mark(axes, marks)
       if title == "D's probability":
         axes.set_ylim(-0.02, 1.02)
       if title == 'Speed':
         axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(EngFormatter(sep=''))
       axes.set_xlabel('generator updates')
       if len(lines) > 1:
         axes.legend(loc='best', fontsize=8)
@@ -170,19 +192,27 @@ def curves(
   return found
 
 
+# Deviation of the kernels, of the width of the picture. Scott's rule, which
+# follows the spread of all modes together, would flatten each of them.
+BANDWIDTH = 0.01
+
+
 def smooth_density(
   x: NDArray[np.generic], at: NDArray[np.generic]
 ) -> NDArray[np.float64] | None:
   """Kernel density estimate of samples (n,) at points; None if they collapse.
 
-  Normal kernels of Scott's bandwidth, SciPy's default.
+  Normal kernels, of deviation `BANDWIDTH` times the range of the points.
   """
   from scipy.stats import gaussian_kde
 
   values = np.asarray(x, np.float64).ravel()
   if not np.isfinite(values).all() or np.ptp(values) < 1e-6:
     return None
-  estimate: NDArray[np.float64] = gaussian_kde(values)(at)
+  width = BANDWIDTH * float(np.ptp(np.asarray(at, np.float64)))
+  estimate: NDArray[np.float64] = gaussian_kde(
+    values, bw_method=width / values.std(ddof=1)
+  )(at)
   return estimate
 
 
@@ -193,6 +223,8 @@ def _draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
   axes.plot(at, truth, color=REAL, linestyle=':', label='data p(x)')
   made = smooth_density(found['x'], at)
   if made is not None:
+    # A higher peak is let in, up to where the data would look flat.
+    top = max(top, min(float(made.max()) / 1.4, 2 * top))
     axes.plot(at, made, color=FAKE, label='generated q(x)')
   else:
     axes.axvline(
@@ -211,26 +243,36 @@ def _draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
 
 
 def _draw_map(axes: Any, density: Density, found: Arrays) -> None:
-  """Where G sends evenly spaced noise: lines from z (below) to x (above)."""
+  """Where G sends evenly spaced noise: arrows from z (below) to x (above)."""
   z, x = found['z'][:, 0], found['x'][:, 0]
   order = np.argsort(z)
-  picked = order[np.linspace(0, len(order) - 1, 31).astype(int)]
+  picked = order[np.linspace(0, len(order) - 1, 21).astype(int)]
+  picked = picked[np.isfinite(x[picked])]
   low, high = density.extent
   span = max(float(np.ptp(z)), 1e-6)
-  feet = low + (high - low) * (0.15 + 0.7 * (z[picked] - z.min()) / span)
+  feet = low + (high - low) * (z[picked] - z.min()) / span
   heads = np.clip(x[picked], low, high)
   for foot, head in zip(feet, heads, strict=True):
     axes.annotate(
       '',
       (head, 1),
       (foot, 0),
-      arrowprops={'arrowstyle': '->', 'lw': 0.6, 'color': '#555'},
+      arrowprops={
+        'arrowstyle': '-|>',
+        'mutation_scale': 5,
+        'lw': 0.6,
+        'color': '#444444',
+        'shrinkA': 0,
+        'shrinkB': 0,
+      },
     )
-  axes.hlines([0, 1], low, high, color='#333', linewidth=0.8)
+  axes.hlines([0, 1], low, high, color='#333333', linewidth=0.8)
   axes.set_xlim(low, high)
   axes.set_ylim(-0.05, 1.05)
-  axes.set_yticks([0, 1], ['z', 'x'])
-  axes.set_xticks([])
+  axes.set_yticks([0, 1], ['z', 'x'], style='italic')
+  # One axis for both: z is stretched over the width, its ends are written.
+  axes.set_xticks([low, high], [f'{z.min():.2g}', f'{z.max():.2g}'])
+  axes.tick_params(length=0)
   for side in axes.spines.values():
     side.set_visible(False)
 
@@ -243,89 +285,115 @@ def density_1d(density: Density, found: Arrays) -> str:
     figure, axes = plt.subplots(
       2 if mapped else 1,
       1,
-      figsize=(6.4, 4.2 if mapped else 3.0),
-      height_ratios=[3, 1] if mapped else [1],
+      figsize=(5.0, 4.2 if mapped else 2.8),
+      height_ratios=[2, 1] if mapped else [1],
       squeeze=False,
     )
     main = axes[0, 0]
     _draw_1d(main, density, found, float(truth.max()))
     handles = [h for a in figure.axes for h in a.get_legend_handles_labels()[0]]
-    main.legend(handles=handles, loc='upper center', ncols=3, fontsize=8)
+    main.legend(
+      handles=handles,
+      loc='lower center',
+      bbox_to_anchor=(0.5, 1.0),
+      ncols=3,
+      fontsize=8,
+    )
     if mapped:
       _draw_map(axes[1, 0], density, found)
     return _uri(figure, 'svg')
 
 
-def densities_1d(density: Density, moments: Mapping[int, Arrays]) -> str:
-  """The same over time, small."""
-  first = next(iter(moments.values()))
-  truth = np.exp(np.asarray(density.log_prob(jnp.asarray(first['grid']))))
-  with plt.rc_context(_STYLE):
-    figure, panels = _panels(len(moments), 1.5)
-    for axes, (step, found) in zip(panels, moments.items(), strict=False):
+def densities_1d(
+  density: Density, moments: Mapping[int, Arrays]
+) -> list[tuple[int, str]]:
+  """The same over time, small: a picture a step, for the page to arrange."""
+  pictures = []
+  for step, found in moments.items():
+    truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
+    with plt.rc_context(_STYLE):
+      figure, axes = plt.subplots(figsize=(2.4, 1.5))
       _draw_1d(axes, density, found, float(truth.max()))
-      axes.set_title(f'step {step:,}', fontsize=8)
-    return _uri(figure, 'svg')
+      pictures.append((step, _uri(figure, 'svg')))
+  return pictures
 
 
-def _panels(count: int, height: float) -> tuple[Any, list[Any]]:
-  columns = min(count, 3)
-  rows = math.ceil(count / columns)
-  figure, grid = plt.subplots(
-    rows, columns, figsize=(2.6 * columns, height * rows), squeeze=False
+# Red and blue pale enough for samples to be seen on them.
+_PALE = ListedColormap(1 - 0.55 * (1 - plt.get_cmap('RdBu_r')(np.arange(256))))
+
+
+def _truth_2d(axes: Any, density: Density) -> None:
+  """The density: its modes, or the line that 95% of the data are inside of."""
+  if density.modes is not None:
+    axes.scatter(
+      *density.modes.T, s=34, facecolors='none', edgecolors=REAL, linewidths=0.7
+    )
+    return
+  axis = np.linspace(*density.extent, 128, dtype=np.float32)
+  across, up = np.meshgrid(axis, axis)
+  lines = np.stack([across, up], axis=-1)
+  # A line at a time: a fine mixture times all points would not fit.
+  log_prob = np.asarray(jax.lax.map(density.log_prob, jnp.asarray(lines)))
+  falling = np.sort(log_prob.ravel())[::-1]
+  mass = np.cumsum(np.exp(falling))
+  level = [falling[np.searchsorted(mass, 0.95 * mass[-1])]]
+  axes.contour(
+    axis, axis, log_prob, level, colors=REAL, linewidths=0.6, linestyles='solid'
   )
-  figure.subplots_adjust(wspace=0.35, hspace=0.6)
-  panels = list(grid.ravel())
-  for axes in panels[count:]:
-    axes.set_visible(False)
-  return figure, panels[:count]
 
 
-def _draw_2d(axes: Any, density: Density, found: Arrays) -> None:
-  """D's level sets, the density's own levels, and the samples."""
+def _draw_2d(axes: Any, density: Density, found: Arrays) -> Any:
+  """Samples over the density and D's level sets; returns the shades of D."""
   side = math.isqrt(len(found['grid']))
   across = found['grid'][:side, 0]
   prob = found['prob'].reshape(side, side)
-  shade = axes.contourf(
-    across,
-    across,
-    prob,
-    levels=np.linspace(0, 1, 11),
-    cmap='RdBu_r',
-    alpha=0.55,
-  )
-  shade.set_edgecolor('face')
-  if 0 <= prob.min() < 0.5 < prob.max():
-    axes.contour(across, across, prob, levels=[0.5], colors=D, linewidths=0.7)
-  real, made = found['real'][:1500], found['x'][:1500]
-  axes.scatter(*real.T, s=2, color=REAL, alpha=0.25, linewidths=0)
-  axes.scatter(*made.T, s=2, color=FAKE, alpha=0.5, linewidths=0)
-  if density.modes is not None:
-    axes.scatter(
-      *density.modes.T, s=24, facecolors='none', edgecolors=REAL, linewidths=0.6
+  shade = None
+  if np.isfinite(prob).all():  # a run that diverged has no level sets
+    shade = axes.contourf(
+      across,
+      across,
+      prob,
+      levels=np.linspace(0, 1, 11),
+      cmap=_PALE,
+      antialiased=False,
     )
+    if prob.min() < 0.5 < prob.max():
+      axes.contour(across, across, prob, levels=[0.5], colors=D, linewidths=0.9)
+  real, made = found['real'][:1500], found['x'][:1500]
+  axes.scatter(*real.T, s=2, color=REAL, alpha=0.2, linewidths=0)
+  axes.scatter(*made.T, s=3, color=FAKE, alpha=0.7, linewidths=0)
+  _truth_2d(axes, density)
   axes.set(xlim=density.extent, ylim=density.extent, aspect='equal')
-  axes.set_xticks([])
-  axes.set_yticks([])
+  for edge in axes.spines.values():
+    edge.set(visible=True, color='#bbbbbb')
+  return shade
 
 
 def density_2d(density: Density, found: Arrays) -> str:
   """Samples over the density and D's level sets, at one moment."""
   with plt.rc_context(_STYLE):
-    figure, axes = plt.subplots(figsize=(5, 5))
-    _draw_2d(axes, density, found)
+    figure, axes = plt.subplots(figsize=(5, 4.4))
+    shade = _draw_2d(axes, density, found)
+    if shade is not None:
+      bar = figure.colorbar(shade, ax=axes, shrink=0.8, ticks=[0, 0.5, 1])
+      bar.ax.set_title('D(x)', fontsize=9)
+      bar.outline.set_visible(False)
     return _uri(figure, 'png')
 
 
-def densities_2d(density: Density, moments: Mapping[int, Arrays]) -> str:
-  """The same over time, small."""
-  with plt.rc_context(_STYLE):
-    figure, panels = _panels(len(moments), 2.7)
-    figure.subplots_adjust(wspace=0.08, hspace=0.2)
-    for axes, (step, found) in zip(panels, moments.items(), strict=False):
+def densities_2d(
+  density: Density, moments: Mapping[int, Arrays]
+) -> list[tuple[int, str]]:
+  """The same over time, small: a picture a step, for the page to arrange."""
+  pictures = []
+  for step, found in moments.items():
+    with plt.rc_context(_STYLE):
+      figure, axes = plt.subplots(figsize=(2.4, 2.4))
       _draw_2d(axes, density, found)
-      axes.set_title(f'step {step:,}', fontsize=8)
-    return _uri(figure, 'png')
+      axes.set_xticks([])
+      axes.set_yticks([])
+      pictures.append((step, _uri(figure, 'png')))
+  return pictures
 
 
 def samples_png(density: Density, x: NDArray[np.generic]) -> bytes:
@@ -342,6 +410,7 @@ def samples_png(density: Density, x: NDArray[np.generic]) -> bytes:
       axes.set_xlabel('x')
     else:
       axes.scatter(x[:, 0], x[:, 1], s=3, color=FAKE, alpha=0.5, linewidths=0)
+      _truth_2d(axes, density)
       axes.set(xlim=density.extent, ylim=density.extent, aspect='equal')
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=160, bbox_inches='tight')

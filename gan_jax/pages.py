@@ -60,8 +60,11 @@ def summary(
   config: Config, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> list[str]:
   """The run in a few plain sentences."""
-  last = rows[-1] if rows else {}
-  step = facts.get('step', last.get('step', 0))
+  finite = [r for r in rows if math.isfinite(r['game/value'])]
+  last = finite[-1] if finite else {}
+  # run.json is of the last stop; a run that was continued has logged more.
+  step = max(facts.get('step', 0), rows[-1]['step'] if rows else 0)
+  seconds = max(facts.get('train_sec', 0), last.get('time/train_sec', 0))
   outcome = {
     'done': 'The run is complete.',
     'saved': 'The run was stopped by a signal and saved; the same command'
@@ -71,20 +74,17 @@ def summary(
     'running': 'The run had not ended when this was written.',
   }[facts.get('outcome', 'running')]
   told = [
-    f'A {config.network} generator and discriminator played the'
+    f'A generator and a discriminator ({config.network}) played the'
     f' {config.objective.replace("_", "-")} game on {config.dataset} for'
     f' {step:,} of {config.steps:,} generator updates'
-    + (
-      f', {_duration(facts["train_sec"])} of training'
-      if facts.get('train_sec')
-      else ''
-    )
+    + (f', {_duration(seconds)} of training' if seconds else '')
     + f'. {outcome}'
   ]
   if last:
+    when = f'at step {last["step"]:,}' if last['step'] != step else 'now'
     value, bound = last['game/value'], last['game/jsd_bound']
     told.append(
-      f'D now says {last["d/prob_real"]:.3f} on real and'
+      f'D {when} says {last["d/prob_real"]:.3f} on real and'
       f' {last["d/prob_fake"]:.3f} on generated samples (1/2 at the'
       f' equilibrium). The value of the game is {value:.3f} (-log 4 ='
       f' {-math.log(4):.3f} at the equilibrium), which proves a'
@@ -142,7 +142,6 @@ def _density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
   measures = [('live G', newest['x'])]
   if 'x_ema' in newest:
     measures.append(('averaged G', newest['x_ema']))
-  measures.append(('data', newest['real']))
   return {
     'dim': density.dim,
     'step': max(moments),
@@ -152,12 +151,33 @@ def _density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
     'moments': [
       {
         'who': who,
-        'mean': ', '.join(f'{m:.3f}' for m in x.mean(0)),
-        'std': ', '.join(f'{s:.3f}' for s in x.std(0)),
+        'mean': ', '.join(f'{m:.3f}' for m in mean),
+        'std': ', '.join(f'{s:.3f}' for s in std),
       }
-      for who, x in measures
+      for who, (mean, std) in [
+        *((who, (x.mean(0), x.std(0))) for who, x in measures),
+        ('data', _moments(density, newest['real'])),
+      ]
     ],
   }
+
+
+def _moments(density: Any, real: Any) -> tuple[Any, Any]:
+  """Mean and deviation of the data: integrated in 1-D, of samples in 2-D."""
+  import jax.numpy as jnp
+  import numpy as np
+
+  if density.dim > 1:
+    return real.mean(0), real.std(0)
+  low, high = density.extent
+  middle, half = (low + high) / 2, high - low  # twice as wide as the picture
+  at = np.linspace(middle - half, middle + half, 8192, dtype=np.float32)
+  mass = np.exp(
+    np.asarray(density.log_prob(jnp.asarray(at[:, None])), np.float64)
+  )
+  mass /= mass.sum()
+  mean = (mass * at).sum()
+  return [mean], [math.sqrt((mass * (at - mean) ** 2).sum())]
 
 
 def _equilibrium(config: Config) -> dict[str, float]:

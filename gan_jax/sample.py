@@ -38,7 +38,8 @@ def main() -> int:
   x = sampling.draw(run, f.num, f.seed, ema, f.interpolate)
   sampling.write(run, x, out, sampling.COLUMNS if f.interpolate else 0)
   which = 'averaged' if ema else 'live'
-  print(f'{len(x)} samples of the {which} G at step {run.step}: {out}')
+  how = f', {sampling.way(run)} interpolation' if f.interpolate else ''
+  print(f'{len(x)} samples of the {which} G at step {run.step}{how}: {out}')
   return doors.DONE
 
 

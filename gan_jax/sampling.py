@@ -45,10 +45,18 @@ def interpolated(ends: Any, spherical: bool) -> Any:
   if not spherical:
     return ((1 - t) * a + t * b).reshape(-1, ends.shape[1])
   norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-  cosine = np.clip((a * b).sum(-1) / norms, -1 + 1e-6, 1 - 1e-6)
-  angle = np.arccos(cosine)[..., None]
-  mix = np.sin((1 - t) * angle) * a + np.sin(t * angle) * b
-  return (mix / np.sin(angle)).reshape(-1, ends.shape[1])
+  angle = np.arccos(np.clip((a * b).sum(-1) / norms, -1, 1))[..., None]
+  # No arc is the shortest between opposite draws (any two of opposite sign in
+  # one dimension), and between parallel ones it is the straight line.
+  flat = np.sin(angle) < 1e-3
+  sine = np.where(flat, 1, np.sin(angle))
+  arc = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / sine
+  return np.where(flat, (1 - t) * a + t * b, arc).reshape(-1, ends.shape[1])
+
+
+def way(run: Run) -> str:
+  """How a run's noise is interpolated: spherical if normal, else linear."""
+  return 'spherical' if run.networks.latent == 'normal' else 'linear'
 
 
 def draw(run: Run, num: int, seed: int, ema: bool, interpolate: bool) -> Any:
@@ -58,8 +66,8 @@ def draw(run: Run, num: int, seed: int, ema: bool, interpolate: bool) -> Any:
   up.
   """
   if interpolate:
-    spherical = run.networks.latent == 'normal'
-    z = interpolated(run.latent(seed, 2 * -(-num // COLUMNS)), spherical)
+    ends = run.latent(seed, 2 * -(-num // COLUMNS))
+    z = interpolated(ends, way(run) == 'spherical')
   else:
     z = np.asarray(run.latent(seed, num))
   parts = []

@@ -1,0 +1,228 @@
+"""Samples of a run: the same for a seed, in the form that was asked for."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from gan_jax import images, runs, sampling
+from gan_jax.config import Config, ConfigError
+
+TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
+
+
+def opened(**values):
+  """A run of random parameters: what is drawn does not depend on training."""
+  parts = runs.build(Config(**{**TOY, **values}).validate())
+  return runs.Run(parts, parts.init(), 0)
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('pictures')
+  for i in range(8):
+    PIL.Image.new('L', (8, 8), 30 * i).save(folder / f'{i}.png')
+  return folder
+
+
+@pytest.fixture(scope='module')
+def image_run(pictures):
+  return opened(dataset=f'folder:{pictures}')
+
+
+@pytest.fixture(scope='module')
+def ring_run():
+  return opened(dataset='ring', latent='normal', latent_dim=3)
+
+
+def test_a_seed_fixes_the_samples(ring_run):
+  a = sampling.draw(ring_run, 5, 7, False, False)
+  assert a.shape == (5, 2) and a.dtype == np.float32
+  np.testing.assert_array_equal(a, sampling.draw(ring_run, 5, 7, False, False))
+  assert (a != sampling.draw(ring_run, 5, 8, False, False)).any(axis=1).all()
+  assert len(np.unique(a, axis=0)) == 5
+
+
+@pytest.mark.parametrize('batch', [1, 3, 5, 7])
+def test_batches_do_not_matter(ring_run, monkeypatch, batch):
+  whole = sampling.draw(ring_run, 7, 0, False, False)
+  monkeypatch.setattr(sampling, '_BATCH', batch)
+  found = sampling.draw(ring_run, 7, 0, False, False)
+  np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_is_another_generator(ring_run):
+  import dataclasses
+
+  import jax
+
+  state = ring_run.state
+  ema = dataclasses.replace(
+    state.ema, params=jax.tree.map(lambda p: 2 * p + 1, state.g.params)
+  )
+  run = runs.Run(ring_run.parts, dataclasses.replace(state, ema=ema), 0)
+  live = sampling.draw(run, 4, 0, False, False)
+  np.testing.assert_array_equal(
+    live, sampling.draw(ring_run, 4, 0, False, False)
+  )
+  assert (live != sampling.draw(run, 4, 0, True, False)).all()
+
+
+def test_an_average_that_was_not_kept_is_refused():
+  run = opened(dataset='ring', ema_halflife_kimg=0.0)
+  with pytest.raises(ConfigError, match='--ema=true.*--ema=false'):
+    sampling.draw(run, 4, 0, True, False)
+
+
+def test_spherical_interpolation_keeps_the_norm_and_the_pace():
+  ends = np.array([[3.0, 0.0], [0.0, 3.0]], np.float32)
+  found = sampling.interpolated(ends, True)
+  assert found.shape == (sampling.COLUMNS, 2)
+  np.testing.assert_allclose(found[[0, -1]], ends, atol=1e-5)
+  np.testing.assert_allclose(np.linalg.norm(found, axis=1), 3, rtol=1e-5)
+  angles = np.degrees(np.arctan2(found[:, 1], found[:, 0]))
+  np.testing.assert_allclose(angles, np.linspace(0, 90, 8), atol=1e-3)
+
+
+def test_linear_interpolation_is_straight():
+  ends = np.array([[3.0, 0.0], [0.0, 3.0], [1.0, 1.0], [1.0, 1.0]], np.float32)
+  found = sampling.interpolated(ends, False)
+  np.testing.assert_allclose(found[:8].sum(axis=1), 3, rtol=1e-5)
+  np.testing.assert_allclose(found[:8, 1], np.linspace(0, 3, 8), rtol=1e-5)
+  np.testing.assert_allclose(found[8:], 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize('num, rows', [(1, 1), (8, 1), (9, 2), (16, 2)])
+def test_interpolations_come_in_whole_rows(ring_run, num, rows):
+  found = sampling.draw(ring_run, num, 0, False, True)
+  assert len(found) == rows * sampling.COLUMNS
+  ends = ring_run.generate(np.asarray(ring_run.latent(0, 2 * rows)), ema=False)
+  np.testing.assert_allclose(found[::8], ends[::2], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(found[7::8], ends[1::2], rtol=1e-4, atol=1e-5)
+
+
+def test_images_as_an_array_a_grid_and_files(image_run, tmp_path):
+  x = sampling.draw(image_run, 5, 0, False, False)
+  assert x.shape == (5, 8, 8, 1) and np.abs(x).max() <= 1
+  u = images.to_uint8(x)
+  sampling.write(image_run, x, tmp_path / 'a.npz')
+  with np.load(tmp_path / 'a.npz') as arrays:
+    assert arrays.files == ['samples']
+    assert arrays['samples'].dtype == np.uint8
+    np.testing.assert_array_equal(arrays['samples'], u)
+  sampling.write(image_run, x, tmp_path / 'a.png')
+  assert (tmp_path / 'a.png').read_bytes() == images.grid_png(x)
+  sampling.write(image_run, x, tmp_path / 'new' / 'folder')
+  found = sorted((tmp_path / 'new' / 'folder').iterdir())
+  assert [p.name for p in found] == [f'{i:05d}.png' for i in range(5)]
+  for path, image in zip(found, u, strict=True):
+    with PIL.Image.open(path) as picture:
+      np.testing.assert_array_equal(np.asarray(picture), image[..., 0])
+
+
+@pytest.mark.parametrize('name', ['ring', 'gaussian_1d'])
+def test_a_density_as_an_array_and_a_figure(name, tmp_path):
+  run = opened(dataset=name)
+  x = sampling.draw(run, 50, 0, False, False)
+  sampling.write(run, x, tmp_path / 'a.npz')
+  with np.load(tmp_path / 'a.npz') as arrays:
+    assert arrays['samples'].dtype == np.float32
+    np.testing.assert_array_equal(arrays['samples'], x)
+  sampling.write(run, x, tmp_path / 'a.png')
+  with PIL.Image.open(tmp_path / 'a.png') as picture:
+    colours = np.asarray(picture.convert('RGB')).reshape(-1, 3)
+  greenish = (colours[:, 1] > colours[:, 0].astype(int) + 30).mean()
+  assert greenish > 1e-4  # G's samples are there
+  with pytest.raises(ConfigError, match=r'--out=.*\.npz'):
+    sampling.write(run, x, tmp_path / 'folder')
+
+
+@pytest.mark.parametrize(
+  'num, out, said',
+  [
+    (0, 'a.png', '--num=0'),
+    (-3, 'a.png', '--num=-3'),
+    (4, 'a.jpg', r'--out=.*a\.jpg'),
+    (4, 'none/a.png', 'no folder'),
+    (4, 'full', 'is not empty'),
+  ],
+)
+def test_what_cannot_be_done_is_refused(num, out, said, tmp_path):
+  (tmp_path / 'full').mkdir()
+  (tmp_path / 'full' / 'thesis.txt').write_text('mine')
+  with pytest.raises(ConfigError, match=said):
+    sampling.check(num, tmp_path / out)
+  assert (tmp_path / 'full' / 'thesis.txt').read_text() == 'mine'
+  sampling.check(1, tmp_path / 'a.png')
+  sampling.check(1, tmp_path / 'new')
+
+
+def gan(command, *words):
+  return subprocess.run(
+    [sys.executable, '-m', f'gan_jax.{command}', *words],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+
+
+@pytest.mark.slow
+def test_command(pictures, tmp_path):
+  workdir = tmp_path / 'run'
+  words = [f'--{name}={value}' for name, value in TOY.items()]
+  done = gan(
+    'train',
+    *words,
+    f'--dataset=folder:{pictures}',
+    f'--data_dir={tmp_path / "data"}',
+    f'--workdir={workdir}',
+    '--compilation_cache=off',
+    '--noreport',
+  )
+  assert done.returncode == 0, done.stderr
+  found = []
+  for name in ('a.npz', 'b.npz'):
+    out = tmp_path / name
+    done = gan(
+      'sample', f'--workdir={workdir}', '--num=3', '--seed=5', f'--out={out}'
+    )
+    assert done.returncode == 0, done.stderr
+    assert '3 samples of the averaged G at step 2' in done.stdout
+    with np.load(out) as arrays:
+      found.append(arrays['samples'])
+  np.testing.assert_array_equal(*found)
+  out = tmp_path / 'c.png'
+  done = gan('sample', f'--workdir={workdir}', '--step=1', f'--out={out}')
+  assert done.returncode in (1, 2)
+  assert '--step=1' in done.stderr and 'Traceback' not in done.stderr
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  'words, said',
+  [
+    ([], '--workdir=: name'),
+    (['--workdir=nowhere'], '--workdir=nowhere: no run there'),
+  ],
+)
+def test_command_refuses(words, said, tmp_path):
+  done = gan('sample', *words, f'--out={tmp_path / "a.png"}')
+  assert done.returncode == 2
+  assert said in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_spherical_interpolation_between_opposites_stays_between_them():
+  """As any two draws of opposite sign are in one dimension."""
+  ends = np.array([[1.0], [-0.5], [1.0], [0.5]], np.float32)
+  found = sampling.interpolated(ends, True)[:, 0]
+  np.testing.assert_allclose(found[:8], np.linspace(1, -0.5, 8), atol=1e-5)
+  np.testing.assert_allclose(found[8:], np.linspace(1, 0.5, 8), atol=1e-5)
+
+
+def test_the_way_of_interpolation_is_the_noise_s(ring_run):
+  assert sampling.way(ring_run) == 'spherical'
+  assert sampling.way(opened(dataset='ring', latent='uniform')) == 'linear'
