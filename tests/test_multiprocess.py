@@ -121,7 +121,21 @@ def test_both_save_at_the_same_step_and_one_goes_on(place):
   assert process.returncode == 75, said
   saved = runs.open_run(workdir).step
   # One process goes on where two stopped.
-  more = [*words, f'--steps={saved + 100}', '--log_every=100']
-  done = run(alone(root, workdir, more), environment)
-  assert done.returncode == 0, done.stderr
-  assert f'continuing at step {saved}' in done.stderr
+  process = subprocess.Popen(
+    ['timeout', '-k', '5', '150', *alone(root, workdir, words)],
+    env=environment,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+  )
+  assert process.stderr is not None
+  lines = []
+  for line in process.stderr:
+    lines.append(line)
+    if line.startswith('step '):
+      break
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=60)
+  assert process.returncode == 75, lines
+  assert f'continuing at step {saved}\n' in lines
+  assert runs.open_run(workdir).step > saved
