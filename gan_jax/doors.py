@@ -6,7 +6,7 @@ saved after a signal, run me again.
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -31,6 +31,13 @@ def fail(message: str, code: int = ERROR) -> NoReturn:
   sys.exit(code)
 
 
+def _unraisable(fault: Any) -> None:
+  # Orbax's threads outlive its event loop when a file fails; the failure
+  # itself is raised and told.
+  if str(fault.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(fault)
+
+
 def run(main: Callable[[], int]) -> NoReturn:
   """Runs a command whose flags are defined.
 
@@ -40,6 +47,7 @@ def run(main: Callable[[], int]) -> NoReturn:
 
   def guarded(argv: Sequence[str]) -> int:
     del argv
+    sys.unraisablehook = _unraisable
     if not flags.FLAGS['verbosity'].present:
       # What the libraries have to say, they raise as well.
       logging.set_verbosity(logging.FATAL)
