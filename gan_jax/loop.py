@@ -130,6 +130,12 @@ class Dispatch:
       state, self._parts.hyper, self._constants, chunk, np.int32(count)
     )
     sums, done, finite = jax.device_get(rest)
+    if finite and done != count:  # seen with jax 0.6.0 and a warm cache
+      raise RuntimeError(
+        f'the compiled program made {done} of {count} steps: it was kept by'
+        f' another JAX; empty {self._parts.config.compilation_cache}, or use'
+        ' --compilation_cache=off'
+      )
     each = (time.perf_counter() - started) / max(int(done), 1)
     # At most doubled: the first dispatch of a process is not typical.
     self._wanted = min(_SECONDS / each, 2 * count + 1)
