@@ -1,6 +1,8 @@
 """Image sets and feeds: the same records, in one order, wherever they live."""
 
+import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -613,3 +615,158 @@ def test_error_in_a_reading_thread_arrives(tmp_path):
   (tmp_path / '2.png').write_bytes(b'')
   with pytest.raises(data.DataError, match=r'2\.png'):
     feed.chunk(0, 1)
+
+
+# Identity, and what can be wrong with what is there
+
+
+def test_fingerprint_is_of_the_pixels_not_of_their_encoding(
+  digits, monkeypatch
+):
+  # TFDS writes the same records in other bytes from process to process.
+  monkeypatch.setattr(tfds_sets, 'fingerprint', lambda *how: 'other bytes')
+  assert data.load('digits').fingerprint == digits.fingerprint
+  brighter = data.ImageSet('b', digits.shape, digits.array() + np.uint8(1), '')
+  assert imageset.content(brighter) != digits.fingerprint
+
+
+def test_cached_array_is_named_by_the_files_it_was_read_from(copied):
+  # By facts of the set alone, an array would outlive a set prepared anew.
+  root, place = copied
+  images = data.load('digits', data_dir=str(root))
+  (kept,) = (root / 'gan_jax_arrays').iterdir()
+  whole = imageset.fingerprint(list(place.glob('*-train.*')), 'digits', 8, 1)
+  assert kept.name == f'{whole}.npz' and whole != images.fingerprint
+
+
+def test_set_too_large_to_hash_is_known_by_its_facts(digits, monkeypatch):
+  monkeypatch.setattr(tfds_sets, '_HASHED_BYTES', digits.nbytes - 1)
+  monkeypatch.setattr(data.ImageSet, 'array', None)  # is not read
+  marks = {data.load('digits').fingerprint for _ in range(2)}
+  assert len(marks) == 1 and digits.fingerprint not in marks
+  assert data.load('digits', channels=3).fingerprint not in marks
+
+
+def test_folder_too_large_to_hash_is_not_cached(tmp_path, monkeypatch):
+  monkeypatch.setattr(imageset, '_HASHED_BYTES', 0)
+  for value in (0, 9):  # a BMP of the same name and size
+    save(tmp_path / 'a.bmp', np.full((4, 4), value))
+    assert folder(tmp_path).array().max() == value
+
+
+def test_camera_images_are_turned_upright(tmp_path):
+  image = PIL.Image.fromarray(RANDOM[:8, :8])
+  exif = image.getexif()
+  exif[0x112] = 6  # to be turned clockwise by 90 degrees
+  image.save(tmp_path / 'a.png', exif=exif)
+  upright = np.rot90(RANDOM[:8, :8], -1)
+  np.testing.assert_array_equal(folder(tmp_path).array()[0], upright)
+
+
+@pytest.mark.parametrize('name', ['._a.png', '.thumbs/a.png', '__MACOSX/a.png'])
+def test_hidden_files_and_folders_are_left_out(name, tmp_path):
+  save(tmp_path / '.hidden' / 'set' / 'a.png', RANDOM[:4, :4])
+  shown = tmp_path / '.hidden' / 'set'  # what leads to the set may be hidden
+  (shown / name).parent.mkdir(exist_ok=True)
+  (shown / name).write_bytes(b'no image')
+  (shown / 'folder.png').mkdir()
+  assert folder(shown).size == 1
+
+
+def test_absurdly_large_image_is_named(tmp_path, monkeypatch):
+  save(tmp_path / 'a.png', RANDOM)
+  monkeypatch.setattr(PIL.Image, 'MAX_IMAGE_PIXELS', 60 * 60 // 2 - 1)
+  with pytest.raises(data.DataError, match=r'a\.png: mend'):
+    folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'option, value', [('channels', 2), ('channels', -1), ('image_size', -8)]
+)
+def test_impossible_options_are_refused(option, value, tmp_path):
+  save(tmp_path / 'a.png', RANDOM)
+  with pytest.raises(data.DataFlagError, match=f'--{option}={value}'):
+    folder(tmp_path, **{option: value})
+
+
+@pytest.mark.parametrize(
+  'option, value', [('residence', 'devcie'), ('batch_size', 0)]
+)
+def test_impossible_feeds_are_refused(option, value):
+  for dataset in (numbered(), data.load('ring')):
+    with pytest.raises(data.DataFlagError, match=f'--{option}={value}: use'):
+      data.make_feed(dataset, **{'seed': 0, 'batch_size': 2, **{option: value}})
+
+
+@pytest.fixture
+def copied(root, tmp_path):
+  """A copy of the prepared digits: data root, and folder of the set."""
+  shutil.copytree(root / 'digits', tmp_path / 'digits')
+  return tmp_path, tmp_path / 'digits' / '1.0.0'
+
+
+def _rewrite_info(place, **facts):
+  path = place / 'dataset_info.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def test_set_of_a_format_without_random_access_tells_another_folder(copied):
+  root, place = copied
+  _rewrite_info(place, fileFormat='tfrecord')
+  for use in (
+    lambda: data.load('digits', data_dir=str(root)),
+    lambda: tfds_sets.prepare('digits', root),
+  ):
+    with pytest.raises(data.DataError, match='as tfrecord.*(?s:.)*--data_dir'):
+      use()
+
+
+def _shard(place):
+  (path,) = place.glob('*array_record*')
+  return path
+
+
+def _cut_shard(place):
+  content = _shard(place).read_bytes()
+  _shard(place).write_bytes(content[: len(content) // 2])
+
+
+def _flip_records(place):
+  content = bytearray(_shard(place).read_bytes())
+  for i in range(1000, len(content), 1000):
+    content[i] ^= 255
+  _shard(place).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda place: (place / 'dataset_info.json').write_text('{"name": '),
+    lambda place: _shard(place).unlink(),
+    _cut_shard,
+    _flip_records,
+  ],
+  ids=['description', 'missing', 'cut', 'flipped'],
+)
+def test_damaged_set_is_named(damage, copied):
+  root, place = copied
+  damage(place)
+  with pytest.raises(data.DataError, match='digits.*is damaged.*again') as told:
+    data.load('digits', data_dir=str(root)).array()
+  assert told.value.exit_code == 1
+
+
+def test_set_of_the_users_own_is_read_from_the_data_root(copied):
+  root, place = copied
+  own = root / 'mydigits' / '1.0.0'
+  own.parent.mkdir()
+  place.rename(own)
+  _rewrite_info(own, name='mydigits')
+  for path in own.glob('digits-*'):
+    path.rename(own / f'my{path.name}')
+  assert data.load('mydigits', data_dir=str(root)).size == 1797
+
+
+def test_unknown_configuration_is_told(tmp_path):
+  with pytest.raises(data.DataFlagError, match='--dataset=celeb_a_hq/65: '):
+    data.load('celeb_a_hq/65', data_dir=str(tmp_path))

@@ -232,6 +232,8 @@ def test_fingerprints_are_distinct():
   assert len(set(found)) == len(found)
   narrow = densities._mixture('ring', np.zeros((1, 2)), 0.02, (-1, 1))
   assert narrow.fingerprint != densities.ring().fingerprint
+  moved = densities._mixture('gaussian_1d', np.array([[0.0]]), 1.25, (-1, 9))
+  assert moved.fingerprint != densities.gaussian_1d().fingerprint
 
 
 @pytest.mark.parametrize('flag', ['image_size', 'channels'])

@@ -315,6 +315,88 @@ def test_what_a_killed_preparation_left_is_not_trusted(idx_folder, tmp_path):
   assert counts['train'] == TRAIN and not (folder / 'stray').exists()
 
 
+@pytest.mark.parametrize('fault', [OSError, KeyboardInterrupt])
+def test_process_that_comes_second_takes_what_the_first_prepared(
+  fault, idx_folder, tmp_path, monkeypatch
+):
+  really = tfds_sets._download_and_prepare
+
+  def second(builder, folder):
+    really(builder, folder)
+    raise fault('Cannot rename: Destination already exists')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(tfds_sets, '_download_and_prepare', second)
+    if fault is KeyboardInterrupt:  # is obeyed, and does no harm
+      with pytest.raises(KeyboardInterrupt):
+        tfds_sets.prepare('mnist', tmp_path, str(idx_folder))
+    else:
+      _, counts = tfds_sets.prepare('mnist', tmp_path, str(idx_folder))
+      assert counts == {'train': TRAIN, 'test': TEST}
+  assert data.load('mnist', data_dir=str(tmp_path)).size == TRAIN
+
+
+@pytest.mark.multiprocess
+def test_processes_may_start_on_digits_together(tmp_path):
+  code = (
+    'import sys; from gan_jax import data;'
+    'print(data.load("digits", data_dir=sys.argv[1]).fingerprint)'
+  )
+  words = [sys.executable, '-c', code, str(tmp_path)]
+  pipe = subprocess.PIPE
+  started = [
+    subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True)
+    for _ in range(4)
+  ]
+  ended = [process.communicate(timeout=120) for process in started]
+  assert [process.returncode for process in started] == [0] * 4, ended
+  assert len({told.splitlines()[-1] for told, _ in ended}) == 1
+
+
+# CIFAR-10, unpacked
+
+
+@pytest.fixture
+def bin_folder(tmp_path, monkeypatch):
+  """A small CIFAR-10 as its archive unpacks."""
+  folder = tmp_path / 'originals' / 'cifar-10-batches-bin'
+  folder.mkdir(parents=True)
+  sums = {}
+  for n, name in enumerate(builders.CIFAR_MD5):
+    content = records(2, 10 * n).tobytes()
+    (folder / name).write_bytes(content)
+    sums[name] = hashlib.md5(content).hexdigest()
+  monkeypatch.setattr(builders, 'CIFAR_MD5', sums)
+  return folder
+
+
+@pytest.mark.parametrize('inside', [True, False])
+@pytest.mark.parametrize('tested', [True, False])
+def test_cifar10_is_prepared_from_its_batches(
+  inside, tested, bin_folder, tmp_path
+):
+  if not tested:
+    (bin_folder / 'test_batch.bin').unlink()
+  given = bin_folder if inside else bin_folder.parent
+  _, counts = tfds_sets.prepare('cifar10', tmp_path / 'root', str(given))
+  assert counts == {'train': 10, **({'test': 2} if tested else {})}
+  wanted = np.concatenate([records(2, 10 * n) for n in range(5)])
+  pixels = wanted[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+  found = as_set(*read_back('cifar10', tmp_path / 'root'))
+  assert found == as_set(pixels, wanted[:, 0])
+
+
+@pytest.mark.parametrize(
+  'damage, told',
+  [(_missing, 'is missing beside'), (_cut, 'MD5'), (_flipped, 'MD5')],
+)
+def test_damaged_batches_are_named(damage, told, bin_folder, tmp_path):
+  damage(bin_folder / 'data_batch_3.bin')
+  with pytest.raises(data.DataError, match=rf'data_batch_3\.bin: .*{told}'):
+    tfds_sets.prepare('cifar10', tmp_path / 'root', str(bin_folder))
+  assert not (tmp_path / 'root' / 'cifar10').exists()
+
+
 # Networks
 
 
@@ -483,6 +565,54 @@ def test_real_classes_are_as_many_as_known(name, split, each, real_root):
   else:
     ones = {'train': 6742, 'test': 1135}  # the most frequent digit
     assert counts.argmax() == 1 and counts[1] == ones[split]
+
+
+@pytest.fixture(scope='session')
+def real_batches(real_data, tmp_path_factory):
+  """CIFAR-10's training batches, from their lossless encoding."""
+  folder = tmp_path_factory.mktemp('cifar10')
+  source = real_data / 'cifar10'
+  parts = []
+  for half in 'ab':
+    packed, plain = f'cifar10_train_{half}.medxz', folder / f'{half}.npz'
+    words = [source / 'medxz.py', source / packed, plain]
+    subprocess.run([sys.executable, *map(str, words)], check=True)
+    with np.load(plain) as part:
+      parts.append((part['images'], part['labels']))
+  images, labels = map(np.concatenate, zip(*parts, strict=True))
+  planes = images.transpose(0, 3, 1, 2).reshape(-1, 3072)
+  whole = np.concatenate([np.uint8(labels)[:, None], planes], axis=1)
+  for n, batch in enumerate(np.split(whole, 5), start=1):
+    batch.tofile(folder / f'data_batch_{n}.bin')
+  return folder
+
+
+@pytest.mark.data
+def test_real_cifar10_is_prepared_from_its_batches(real_batches, tmp_path):
+  _, counts = tfds_sets.prepare('cifar10', tmp_path, str(real_batches))
+  assert counts == {'train': 50000}
+  assert tfds.builder('cifar10', data_dir=tmp_path).info.full_name.endswith(
+    '3.0.2'
+  )
+  images = data.load('cifar10', data_dir=str(tmp_path)).array()
+  scaled = images.reshape(-1, 3) / np.float32(255)
+  mean, std = [0.49140, 0.48216, 0.44653], [0.24703, 0.24349, 0.26159]
+  np.testing.assert_allclose(scaled.mean(0, np.float64), mean, atol=6e-6)
+  np.testing.assert_allclose(scaled.std(0, np.float64), std, atol=6e-6)
+  source = tfds.data_source(
+    'cifar10',
+    data_dir=tmp_path,
+    split='train',
+    download=False,
+    decoders={'image': tfds.decode.SkipDecoding()},
+  )
+  rows = [source[i] for i in range(0, 50000, 10)]
+  first = np.bincount([row['label'] for row in rows], minlength=10)
+  assert first.min() > 400  # of 500: TFDS shuffles
+  known = {row['id'].decode(): row['label'] for row in rows}
+  labels = np.fromfile(real_batches / 'data_batch_1.bin', np.uint8)[::3073]
+  early = {k: v for k, v in known.items() if int(k[-5:]) < 10000}
+  assert early and all(labels[int(k[-5:])] == v for k, v in early.items())
 
 
 @pytest.mark.data

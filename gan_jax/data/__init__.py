@@ -49,6 +49,10 @@ def load(
   Raises:
     DataError: if it cannot be had; the message says what to do.
   """
+  if channels not in (0, 1, 3):
+    raise DataFlagError(f'--channels={channels}: use 1 (grey) or 3 (colour)')
+  if image_size < 0:
+    raise DataFlagError(f'--image_size={image_size}: use pixels, or 0')
   make = DATASETS.get(name)
   if make is not None:
     for flag, value in (('image_size', image_size), ('channels', channels)):

@@ -12,7 +12,7 @@ import pathlib
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,10 +95,15 @@ _DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error)
 def read_cifar(path: pathlib.Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
   """Batches of CIFAR-10's binary archive: file name and (n, 3073) records.
 
+  A .bin file is one such batch.
+
   Raises:
     DataError: if the archive is damaged.
   """
   try:
+    if path.suffix == '.bin':
+      yield path.name, np.fromfile(path, np.uint8).reshape(-1, 3073)
+      return
     with tarfile.open(path) as archive:
       for member in archive:
         if not member.name.endswith('.bin'):
@@ -113,6 +118,15 @@ def read_cifar(path: pathlib.Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     ) from error
 
 
+# Of the binary batches, as they are unpacked: what several libraries check.
+CIFAR_MD5 = {
+  'data_batch_1.bin': '5dd7e06a14cb22eb9f671a540d1b7c25',
+  'data_batch_2.bin': '5ea93a67294ea407fff1d09f752e9692',
+  'data_batch_3.bin': '942cd6a4bcdd0dd3c604fbe906cb4421',
+  'data_batch_4.bin': 'ae636b3ba5c66a11e91e8cb52e771fcb',
+  'data_batch_5.bin': '53f37980c15c3d472c316c40844f3f0d',
+  'test_batch.bin': '803d5f7f4d78ea53de84dbe85f74fb6d',
+}
 _CIFAR_NAMES = (
   'airplane automobile bird cat deer dog frog horse ship truck'.split()
 )
@@ -136,19 +150,24 @@ with registered.skip_registration():
 
     name = 'cifar10'
     _checksums_path = cifar.Cifar10._checksums_path
+    # Batches that are unpacked already. Without test_batch.bin, no test split.
+    unpacked: Sequence[pathlib.Path] = ()
 
     def _split_generators(self, downloads: Any) -> dict[str, Any]:
-      path = pathlib.Path(downloads.download(self._cifar_info.url))
       self.info.features['label'].names = _CIFAR_NAMES
-      return {
-        'train': self._generate_examples('train_', path),
-        'test': self._generate_examples('test_', path),
-      }
+      paths = list(self.unpacked)
+      tested = any(path.name == 'test_batch.bin' for path in paths)
+      if not paths:
+        paths = [pathlib.Path(downloads.download(self._cifar_info.url))]
+        tested = True
+      splits = ('train', 'test') if tested else ('train',)
+      return {k: self._generate_examples(f'{k}_', paths) for k in splits}
 
-    def _generate_examples(self, prefix: str, path: Any) -> Iterator[Example]:
+    def _generate_examples(self, prefix: str, paths: Any) -> Iterator[Example]:
       wanted = 'data_batch' if prefix == 'train_' else 'test_batch'
       i = 0
-      for name, records in sorted(read_cifar(path), key=lambda pair: pair[0]):
+      batches = (batch for path in paths for batch in read_cifar(path))
+      for name, records in sorted(batches, key=lambda pair: pair[0]):
         if not name.startswith(wanted):
           continue
         images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

@@ -25,10 +25,10 @@ from gan_jax.data.imageset import ImageSet
 PyTree = Any
 # Most uint8 bytes that --residence=auto puts on the device.
 RESIDENT_BYTES = 2 * 2**30
+RESIDENCES = ('auto', 'device', 'stream')
 _THREADS, _AHEAD = 8, 64
 
 
-@runtime_checkable
 @runtime_checkable
 class Feed(Protocol):
   """Real samples for the step, whatever they are and wherever they live.
@@ -258,6 +258,10 @@ def make_feed(
   Raises:
     DataFlagError: if a batch is larger than the set, or a flag has no effect.
   """
+  if residence not in RESIDENCES:
+    raise DataFlagError(f'--residence={residence}: use {", ".join(RESIDENCES)}')
+  if batch_size < 1:
+    raise DataFlagError(f'--batch_size={batch_size}: use 1 or more')
   if isinstance(dataset, Density):
     if flip or residence == 'stream':
       flag = '--flip' if flip else '--residence=stream'

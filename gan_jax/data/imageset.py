@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import tqdm
 from numpy.typing import NDArray
 
@@ -21,9 +22,15 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 # Beyond this, a set's fingerprint is of its files' names and sizes.
 _HASHED_BYTES = 4 * 2**30
 _BLOCK = 256  # images that a thread reads in one go
+# What Pillow raises for a file that it can not read, or finds absurdly large.
+_UNREADABLE = (
+  OSError,
+  SyntaxError,
+  ValueError,
+  PIL.Image.DecompressionBombError,
+)
 
 
-@runtime_checkable
 @runtime_checkable
 class Source(Protocol):
   """Random access to images."""
@@ -45,8 +52,9 @@ class ImageSet:
     name: as `--dataset` has it.
     shape: (height, width, channels) of each.
     source: random access to uint8 images.
-    fingerprint: hash of the files' content and of how they are fitted.
+    fingerprint: hash of the content: what a run's identity says of the data.
     cache: folder for the arrays that `array` reads, None for none.
+    key: names the array there: hash of the files that hold the images.
   """
 
   name: str
@@ -54,6 +62,7 @@ class ImageSet:
   source: Source
   fingerprint: str
   cache: pathlib.Path | None = None
+  key: str = ''
 
   bounded = True
 
@@ -69,7 +78,7 @@ class ImageSet:
 
   def array(self) -> NDArray[np.uint8]:
     """All images, (n, height, width, channels); kept for the next time."""
-    path = self.cache and self.cache / f'{self.fingerprint}.npz'
+    path = self.cache and self.cache / f'{self.key or self.fingerprint}.npz'
     if path and path.is_file():
       kept = _load(path)
       if kept is not None and kept.shape == (self.size, *self.shape):
@@ -101,7 +110,7 @@ def watched(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
 
 
 def _digest(images: NDArray[np.uint8]) -> str:
-  return hashlib.blake2b(images.tobytes(), digest_size=16).hexdigest()
+  return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
 
 
 def _store(path: pathlib.Path, images: NDArray[np.uint8]) -> None:
@@ -133,13 +142,27 @@ def fingerprint(files: Sequence[pathlib.Path], *how: object) -> str:
 
   Of their content, or of names and sizes where they exceed 4 GiB.
   """
-  total = hashlib.blake2b(repr(how).encode(), digest_size=16)
-  sizes = [path.stat().st_size for path in files]
-  for path, size in zip(files, sizes, strict=True):
-    total.update(f'{path.name} {size}\n'.encode())
-    if sum(sizes) <= _HASHED_BYTES:
+  total = hashlib.sha256(repr(how).encode())
+  whole = hashed(files)
+  for path in files:
+    total.update(f'{path.name} {path.stat().st_size}\n'.encode())
+    if whole:
       total.update(path.read_bytes())
   return total.hexdigest()
+
+
+def hashed(files: Sequence[pathlib.Path]) -> bool:
+  """Whether `fingerprint` is of the content of these files."""
+  return sum(path.stat().st_size for path in files) <= _HASHED_BYTES
+
+
+def content(images: ImageSet) -> str:
+  """SHA-256 of the pixels of a set, in their order.
+
+  TFDS writes the same records in other bytes from one process to the next, so
+  a hash of its files tells sets apart that are the same.
+  """
+  return _digest(images.array())
 
 
 def fit(image: PIL.Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
@@ -153,6 +176,7 @@ def fit(image: PIL.Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
     size: side in pixels; 0 leaves the image's own.
     channels: 1 (grey) or 3 (colour).
   """
+  image = PIL.ImageOps.exif_transpose(image)  # cameras leave them lying
   if isinstance(image.info.get('transparency'), bytes):
     image = image.convert('RGBA')  # a palette with alpha; else Pillow warns
   if image.mode.startswith('I'):  # 16 bits, which Pillow would clip at 255
@@ -189,7 +213,7 @@ class Folder:
     try:
       with PIL.Image.open(path) as image:
         return fit(image, self._size, self._channels)
-    except (OSError, SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
       raise _unreadable([path]) from error
 
 
@@ -215,7 +239,7 @@ def _look(path: pathlib.Path) -> _Look | None:
       grey = image.mode in ('1', 'L', 'LA', 'I', 'I;16')
     with PIL.Image.open(path) as image:
       return _Look(grey, image.size)
-  except (OSError, SyntaxError, ValueError):
+  except _UNREADABLE:
     return None
 
 
@@ -232,7 +256,8 @@ def load_folder(
   flag = f'--dataset=folder:{path}'
   if not root.is_dir():
     raise DataFlagError(f'{flag}: no such folder')
-  files = sorted(p for p in root.rglob('*') if p.suffix.lower() in SUFFIXES)
+  files = sorted(p for p in root.rglob('*') if _is_picture(p.relative_to(root)))
+  files = [p for p in files if p.is_file()]
   if not files:
     raise DataError(
       f'{flag}: no image files there ({", ".join(SUFFIXES)}, subfolders too)'
@@ -259,8 +284,15 @@ def load_folder(
     (height, width, channels),
     Folder(files, image_size, channels),
     fingerprint(files, 'folder', image_size, channels),
-    cache,
+    cache if hashed(files) else None,
   )
+
+
+def _is_picture(path: pathlib.Path) -> bool:
+  # Hidden files are not the user's: thumbnails, and what macOS puts in an
+  # archive beside each picture under its name.
+  hidden = any(part.startswith(('.', '__MACOSX')) for part in path.parts)
+  return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _common_channels(flag: str, looks: Sequence[_Look]) -> int:
@@ -276,8 +308,11 @@ def _common_channels(flag: str, looks: Sequence[_Look]) -> int:
 class Fitted:
   """Images of a TFDS data source, fitted."""
 
-  def __init__(self, source: Any, size: int, channels: int, own: bool) -> None:
+  def __init__(
+    self, source: Any, size: int, channels: int, own: bool, place: pathlib.Path
+  ) -> None:
     """`own`: the set's own size and channels are wanted as they are."""
+    self._place = place
     self._source, self._size, self._channels = source, size, channels
     self._own = own
 
@@ -287,11 +322,22 @@ class Fitted:
 
   def __getitem__(self, index: Any) -> NDArray[np.uint8]:
     """One image."""
-    pixels = np.asarray(self._source[int(index)]['image'])
+    try:
+      pixels = np.asarray(self._source[int(index)]['image'])
+    except (RuntimeError, OSError, ValueError) as error:
+      raise damaged(self._place, error) from error
     if self._own:
       return pixels
     image = PIL.Image.fromarray(pixels.squeeze())
     return fit(image, self._size, self._channels)
+
+
+def damaged(place: pathlib.Path, error: BaseException) -> DataError:
+  """What to tell of a prepared set that cannot be read."""
+  why = (str(error) or repr(error)).splitlines()[0][:200]
+  return DataError(
+    f'{place}: is damaged ({why}); remove this folder and prepare the set again'
+  )
 
 
 def data_root(data_dir: str) -> pathlib.Path:

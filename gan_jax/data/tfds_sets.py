@@ -3,18 +3,32 @@
 TFDS is imported when a function needs it, not before.
 """
 
+import contextlib
+import dataclasses
 import difflib
+import hashlib
 import importlib.util
 import json
 import pathlib
 import shutil
 import urllib.error
+import uuid
 from typing import Any
 
 import numpy as np
 
 from gan_jax.data.errors import DataError, DataFlagError
-from gan_jax.data.imageset import Fitted, ImageSet, fingerprint
+from gan_jax.data.imageset import (
+  Fitted,
+  ImageSet,
+  content,
+  damaged,
+  fingerprint,
+  hashed,
+)
+
+# Most bytes of pixels that are hashed for the fingerprint of a set.
+_HASHED_BYTES = 2 * 2**30
 
 
 def _tfds() -> Any:
@@ -28,15 +42,40 @@ def _builder(name: str, root: pathlib.Path) -> Any:
 
   Raises:
     DataFlagError: if there is no set of that name.
+    DataError: if it was prepared in a format without random access.
   """
+  try:
+    builder = _any_format(name, root)
+  except DataError:
+    raise
+  except ValueError as error:  # of a configuration or version; or of JSON
+    why = str(error).splitlines()[0][:300]
+    raise DataFlagError(f'--dataset={name}: {why}') from error
+  except Exception as error:
+    # protobuf's own error of a damaged description has no kind in common.
+    if type(error).__name__ != 'ParseError':
+      raise
+    raise damaged(root / name, error) from error
+  written = builder.info.file_format
+  if _prepared(builder) and written and written.value != 'array_record':
+    raise DataError(
+      f'--dataset={name}: {builder.data_dir} was prepared as {written.value},'
+      ' which cannot be read in any order; prepare it in another folder with\n'
+      f'  python -m gan_jax.prepare --dataset={name} --data_dir=OTHER_FOLDER\n'
+      'and train with that --data_dir'
+    )
+  return builder
+
+
+def _any_format(name: str, root: pathlib.Path) -> Any:
   from gan_jax.data.builders import BUILDERS
 
   if name in BUILDERS:
-    return BUILDERS[name](data_dir=root, file_format='array_record')
+    return BUILDERS[name](data_dir=root)
   tfds = _tfds()
   names = tfds.list_builders(with_community_datasets=False)
   stem = name.split('/')[0].split(':')[0]
-  if stem not in names:
+  if stem not in names and not (stem and (root / stem).is_dir()):
     known = [*BUILDERS, *names]
     close = difflib.get_close_matches(name, known, n=3)
     hint = (
@@ -45,7 +84,7 @@ def _builder(name: str, root: pathlib.Path) -> Any:
       else ('use --help for the names, or folder:PATH')
     )
     raise DataFlagError(f'--dataset={name}: unknown; {hint}')
-  return tfds.builder(name, data_dir=root, file_format='array_record')
+  return tfds.builder(name, data_dir=root)
 
 
 def _prepared(builder: Any) -> bool:
@@ -54,9 +93,19 @@ def _prepared(builder: Any) -> bool:
 
 
 def _forget_failure(builder: Any) -> None:
-  """Removes what an unfinished preparation left: TFDS would trust it."""
-  if not _prepared(builder):
-    shutil.rmtree(builder.data_dir, ignore_errors=True)
+  """Removes what an unfinished preparation left: TFDS would trust it.
+
+  Other processes may be preparing the set as well. A finished one appears by
+  one rename, so a folder that was there before it was seen to be unfinished is
+  so; and it is moved out of the way before its files are removed one by one.
+  """
+  folder = pathlib.Path(builder.data_dir)
+  if not folder.exists() or _prepared(builder):
+    return
+  away = folder.with_name(f'incomplete.{uuid.uuid4().hex}_{folder.name}')
+  with contextlib.suppress(FileNotFoundError):
+    folder.rename(away)
+  shutil.rmtree(away, ignore_errors=True)
 
 
 def load(
@@ -92,13 +141,25 @@ def load(
     )
   own = shape == (size, size, wanted)
   files = sorted(pathlib.Path(builder.data_dir).glob(f'*-{split}.*'))
-  source = Fitted(builder.as_data_source(split=split), size, wanted, own)
-  if np.asarray(source[0]).dtype != np.uint8:
+  found = builder.as_data_source(split=split)
+  source = Fitted(found, size, wanted, own, pathlib.Path(builder.data_dir))
+  if source[0].dtype != np.uint8:
     raise DataFlagError(f'--dataset={name}: its images are not of 8 bits')
-  mark = fingerprint(files, name, size, wanted)
-  return ImageSet(
-    name, (size, size, wanted), source, mark, root / 'gan_jax_arrays'
-  )
+  cache = root / 'gan_jax_arrays' if hashed(files) else None
+  facts = _facts(builder, split, size, wanted)
+  key = fingerprint(files, name, size, wanted)
+  shape = (size, size, wanted)
+  images = ImageSet(name, shape, source, facts, cache, key)
+  if images.nbytes > _HASHED_BYTES:
+    return images
+  return dataclasses.replace(images, fingerprint=content(images))
+
+
+def _facts(builder: Any, split: str, size: int, channels: int) -> str:
+  """What stands for the content of a set that is too large to be hashed."""
+  there = builder.info.splits[split]
+  facts = (builder.info.full_name, split, there.num_examples, there.num_bytes)
+  return hashlib.sha256(repr((*facts, size, channels)).encode()).hexdigest()
 
 
 def _and_root(root: pathlib.Path) -> str:
@@ -139,12 +200,19 @@ def prepare(
     try:
       _download_and_prepare(builder, folder)
     except BaseException as error:
+      # Another process may have been first, as when several start on digits.
+      if isinstance(error, Exception) and _prepared(builder):
+        return _counted(_builder(name, root))
       _forget_failure(builder)
       told = _explain(name, builder, root, error)
       if told is None:
         raise
       raise told from error
     builder = _builder(name, root)
+  return _counted(builder)
+
+
+def _counted(builder: Any) -> tuple[pathlib.Path, dict[str, int]]:
   counts = {k: v.num_examples for k, v in builder.info.splits.items()}
   return pathlib.Path(builder.data_dir), counts
 
@@ -168,11 +236,12 @@ def _download_and_prepare(builder: Any, folder: pathlib.Path | None) -> None:
 
 def _checked(name: str, builder: Any, originals: str) -> pathlib.Path:
   """A folder whose files are the originals, by name, size and SHA-256."""
-  import hashlib
-
   folder = pathlib.Path(originals).expanduser()
   if not folder.is_dir():
     raise DataFlagError(f'--from={originals}: no such folder')
+  if name == 'cifar10' and (unpacked := _unpacked(folder)):
+    builder.unpacked = unpacked
+    return folder
   for url, info in _urls(builder).items():
     path = folder / info.filename
     if not path.is_file():
@@ -193,6 +262,33 @@ def _checked(name: str, builder: Any, originals: str) -> pathlib.Path:
         ' damaged or another file, copy it again'
       )
   return folder
+
+
+def _unpacked(folder: pathlib.Path) -> list[pathlib.Path]:
+  """CIFAR-10's binary batches, where their archive is not but they are."""
+  from gan_jax.data.builders import CIFAR_MD5
+
+  if (folder / 'cifar-10-binary.tar.gz').is_file():
+    return []
+  if (folder / 'cifar-10-batches-bin').is_dir():
+    folder = folder / 'cifar-10-batches-bin'
+  paths = [folder / name for name in CIFAR_MD5]
+  train = [path for path in paths if path.name != 'test_batch.bin']
+  if not any(path.is_file() for path in train):
+    return []
+  for path in train:
+    if not path.is_file():
+      raise DataError(f'{path}: is missing beside the other batches of cifar10')
+  there = [path for path in paths if path.is_file()]
+  for path in there:
+    with open(path, 'rb') as file:
+      found = hashlib.file_digest(file, 'md5').hexdigest()
+    if found != CIFAR_MD5[path.name]:
+      raise DataError(
+        f'{path}: has MD5 {found} and the original {CIFAR_MD5[path.name]}; it'
+        ' is damaged or another file, copy it again'
+      )
+  return there
 
 
 def _urls(builder: Any) -> dict[str, Any]:
