@@ -28,6 +28,10 @@ class CheckpointError(ValueError):
   exit_code = 1
 
 
+class CheckpointUnreachable(CheckpointError):
+  """It cannot be read now, which does not mean that it is damaged."""
+
+
 def _is_key(x: Any) -> bool:
   return isinstance(x, jax.Array) and jax.dtypes.issubdtype(
     x.dtype, jax.dtypes.prng_key
@@ -85,6 +89,36 @@ def not_saved(folder: pathlib.Path, error: Exception) -> CheckpointError:
   )
 
 
+def _newest(steps: list[int], passed: list[int]) -> int:
+  """The newest step before those passed over; -1 if there is none."""
+  return max((s for s in steps if not passed or s < passed[-1]), default=-1)
+
+
+def _severity(error: CheckpointError | None) -> int:
+  if error is None:
+    return 0
+  return 2 if isinstance(error, CheckpointUnreachable) else 1
+
+
+def _of_first(number: int) -> int:
+  """What the first process says."""
+  if jax.process_count() == 1:
+    return number
+  from jax.experimental import multihost_utils
+
+  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def _worst(number: int) -> int:
+  """The greatest of what all processes say."""
+  if jax.process_count() == 1:
+    return number
+  from jax.experimental import multihost_utils
+
+  said = multihost_utils.process_allgather(np.int32(number))
+  return int(np.max(said))
+
+
 class Checkpoints:
   """The checkpoints of one workdir."""
 
@@ -100,6 +134,7 @@ class Checkpoints:
         max_to_keep=keep,
         create=not read_only,
         read_only=read_only,
+        cleanup_tmp_directories=not read_only,
         enable_async_checkpointing=not read_only,
         step_format_fixed_length=9,
       ),
@@ -161,6 +196,7 @@ class Checkpoints:
       template: a state of the same structure, shapes and types.
 
     Raises:
+      CheckpointUnreachable: if the file system refuses to read it.
       CheckpointError: if it is damaged or of another structure.
     """
     target = to_host(template)
@@ -178,9 +214,14 @@ class Checkpoints:
     except Exception as error:
       # Orbax raises bare exceptions of many kinds for damaged files.
       first = (str(error).strip() or repr(error)).splitlines()[0][:300]
-      raise CheckpointError(
-        f'checkpoint {step} in {self.folder} cannot be read: {first}'
-      ) from error
+      text = f'checkpoint {step} in {self.folder} cannot be read: {first}'
+      missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+      if isinstance(error, OSError) and not missing:
+        raise CheckpointUnreachable(
+          f'{text}\nNothing was changed: make it readable, then run the same'
+          ' command again.'
+        ) from error
+      raise CheckpointError(text) from error
     if not whole or body['state_digest'] != digest(host):
       raise CheckpointError(
         f'checkpoint {step} in {self.folder} is damaged: its content does not'
@@ -199,21 +240,33 @@ class Checkpoints:
     """The newest checkpoint that is whole; None if there is none at all.
 
     Damaged ones are named through `warn` and, unless this is `read_only`,
-    moved to `workdir/damaged`.
+    moved to `workdir/damaged`. Several processes restore the same one: the
+    first says which, and all of them must find it whole.
 
     Raises:
+      CheckpointUnreachable: if the file system refuses to read one.
       CheckpointError: if there are checkpoints and all of them are damaged.
     """
     steps = self.steps()
-    for step in reversed(steps):
+    passed: list[int] = []
+    while (step := _of_first(_newest(steps, passed))) >= 0:
+      found, error = None, None
       try:
         found = self.restore(step, template)
-      except CheckpointError as error:
-        warn(f'{error}; passing over it')
-        continue
-      self._set_aside([s for s in steps if s > step])
-      return found
-    if steps:
+      except CheckpointError as caught:
+        error = caught
+      worst = _worst(_severity(error))
+      if worst == 0:
+        self._set_aside(passed)
+        return found
+      told = error or CheckpointError(
+        f'checkpoint {step} in {self.folder} cannot be read by another process'
+      )
+      if worst == _severity(CheckpointUnreachable()):
+        raise told
+      warn(f'{told}; passing over it')
+      passed.append(step)
+    if passed:
       raise CheckpointError(
         f'all checkpoints in {self.folder} ({", ".join(map(str, steps))}) are'
         ' damaged; nothing was changed. Restore the folder from a copy, or'
@@ -229,9 +282,11 @@ class Checkpoints:
       aside = self.folder.parent / 'damaged'
       aside.mkdir(exist_ok=True)
       for step in steps:
-        target = aside / f'{step:09d}'
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(self.folder / f'{step:09d}', target)
+        name, n = f'{step:09d}', 1
+        while (aside / name).exists():  # it was damaged before
+          n += 1
+          name = f'{step:09d}.{n}'
+        shutil.move(self.folder / f'{step:09d}', aside / name)
     if jax.process_count() > 1:
       from jax.experimental import multihost_utils
 

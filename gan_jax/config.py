@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 import os
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,6 +63,7 @@ def _field(
   return dataclasses.field(default=default, metadata=metadata)
 
 
+_FLOAT32_MIN = 2.0**-126  # what is smaller may be 0 on the device
 _OPTIMIZERS = ('gan_jax.optimizers', 'OPTIMIZERS')
 
 
@@ -249,6 +251,14 @@ def nearest(word: str, words: Sequence[str]) -> str:
   return f'use one of {", ".join(words)}'
 
 
+def _float32(value: float) -> float:
+  """A number as the device will have it."""
+  try:
+    return float(struct.unpack('f', struct.pack('f', value))[0])
+  except OverflowError:
+    return math.inf
+
+
 def _problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
   """What is wrong with one value, if anything."""
   flag, limits = f'--{field.name}={value}', field.metadata
@@ -263,13 +273,15 @@ def _problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
     return []
   if not math.isfinite(value):
     return [f'{flag}: use a finite number']
+  if value and not _FLOAT32_MIN <= abs(_float32(value)) < math.inf:
+    return [f'{flag}: use 0 or a size from 1e-37 to 3e38 (float32)']
   if limits['low'] is not None and value < limits['low']:
     return [f'{flag}: use {limits["low"]} or more']
   if limits['above'] is not None and value <= limits['above']:
     return [f'{flag}: use more than {limits["above"]}']
   if limits['high'] is not None and value > limits['high']:
     return [f'{flag}: use {limits["high"]} or less']
-  if limits['below'] is not None and value >= limits['below']:
+  if limits['below'] is not None and _float32(value) >= limits['below']:
     return [f'{flag}: use less than {limits["below"]}']
   return []
 

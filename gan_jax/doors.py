@@ -13,6 +13,12 @@ from absl import app, flags, logging
 DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
 
 
+class Failure(ValueError):
+  """Nothing more can be done; the message says why and what might help."""
+
+  exit_code = ERROR
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
   try:
     words = flags.FLAGS(argv)

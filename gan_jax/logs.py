@@ -1,16 +1,21 @@
 """What a run says while it runs: stats.jsonl, TensorBoard, the terminal."""
 
+import contextlib
 import io
 import json
+import os
 import pathlib
 import sys
+import time
 from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
 import PIL.Image
-import tensorboardX
 import tqdm
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from gan_jax.files import write_atomic
 
@@ -38,6 +43,37 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
   return rows
 
 
+class _Board:
+  """A TensorBoard event file, written by the thread that has the news.
+
+  tensorboardX's own SummaryWriter writes from another, whose end on a full
+  disk nobody hears of: its queue fills and the run waits for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path, purge: int) -> None:
+    """Starts a file; what earlier ones say from step `purge` on is hidden."""
+    folder.mkdir(exist_ok=True)
+    self._writer = EventsWriter(str(folder / 'events'), f'.{os.getpid()}')
+    start = SessionLog(status=SessionLog.START)
+    self._writer.write_event(
+      Event(wall_time=time.time(), step=purge, session_log=start)
+    )
+
+  def add(self, found: Any, step: float) -> None:
+    """Adds a summary."""
+    self._writer.write_event(
+      Event(wall_time=time.time(), step=int(step), summary=found)
+    )
+
+  def flush(self) -> None:
+    """Hands everything to the operating system."""
+    self._writer.flush()
+
+  def close(self) -> None:
+    """Writes out what is buffered."""
+    self._writer.close()
+
+
 class Log:
   """Rows of numbers, one a line, and the same to TensorBoard."""
 
@@ -47,9 +83,7 @@ class Log:
     rows = [r for r in read_rows(path) if r['step'] <= step]
     write_atomic(path, ''.join(json.dumps(r) + '\n' for r in rows))
     self._file: IO[str] = open(path, 'a', encoding='utf-8')
-    self._board = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=step + 1, flush_secs=10
-    )
+    self._board = _Board(workdir / 'tensorboard', step + 1)
 
   def write(self, row: Row) -> None:
     """Adds a row; it is on its way to the disk when this returns."""
@@ -57,18 +91,27 @@ class Log:
     self._file.flush()
     for name, number in row.items():
       if name != 'step':
-        self._board.add_scalar(name, number, row['step'])
+        self._board.add(summary.scalar(name, number), row['step'])
 
   def image(self, name: str, png: bytes, step: int) -> None:
     """Shows a PNG file in TensorBoard."""
     with PIL.Image.open(io.BytesIO(png)) as picture:
       pixels = np.asarray(picture.convert('RGB'))
-    self._board.add_image(name, pixels, step, dataformats='HWC')
+    found = summary.image(name, pixels, dataformats='HWC')
+    self._board.add(found, step)
+    self._board.flush()
 
   def close(self) -> None:
-    """Writes out what is buffered."""
-    self._file.close()
-    self._board.close()
+    """Writes out what is buffered.
+
+    Raises:
+      OSError: if there is no room; both files are closed all the same.
+    """
+    if self._file.closed:
+      return
+    with contextlib.ExitStack() as stack:
+      stack.callback(self._board.close)
+      self._file.close()
 
 
 class Progress:

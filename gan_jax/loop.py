@@ -11,10 +11,9 @@ import dataclasses
 import functools
 import os
 import pathlib
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import config as config_lib
-from gan_jax import doors, runs, sharding, snapshots, workdir
-from gan_jax.checkpoint import Checkpoints, not_saved
+from gan_jax import doors, runs, sharding, signals, snapshots, workdir
+from gan_jax.checkpoint import CheckpointError, Checkpoints, not_saved
 from gan_jax.config import Config, ConfigError
 from gan_jax.logs import Log, Progress, duration
 from gan_jax.runs import Parts
-from gan_jax.state import GANState, count_parameters, norm
+from gan_jax.state import GANState, all_finite, count_parameters, norm
 from gan_jax.step import make_train_step
 
 PyTree = Any
@@ -44,7 +43,7 @@ def make_advance(parts: Parts) -> Callable[..., Any]:
 
   `(state, hyper, constants, chunk, count) -> (state, sums, done, finite)`:
   metrics are summed over the `done` steps; it stops early, with `finite`
-  false, after the first step whose losses or gradients are not.
+  false, after the first step whose losses, gradients or new state are not.
   """
   batch_size = parts.config.batch_size
 
@@ -63,7 +62,7 @@ def make_advance(parts: Parts) -> Callable[..., Any]:
       i, state, sums, _ = carry
       state, metrics = step(state, hyper, item(i))
       sums = jax.tree.map(jnp.add, sums, metrics)
-      finite = jnp.isfinite(sum(metrics.values()))
+      finite = all_finite((metrics, state))
       return i + 1, state, sums, finite
 
     def more(carry: Any) -> Any:
@@ -131,7 +130,7 @@ class Dispatch:
     )
     sums, done, finite = jax.device_get(rest)
     if finite and done != count:  # seen with jax 0.6.0 and a warm cache
-      raise RuntimeError(
+      raise doors.Failure(
         f'the compiled program made {done} of {count} steps: it was kept by'
         f' another JAX; empty {self._parts.config.compilation_cache}, or use'
         ' --compilation_cache=off'
@@ -145,32 +144,6 @@ class Dispatch:
       int(done),
       bool(finite),
     )
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[Callable[[], str]]:
-  """Hears SIGTERM and Ctrl-C: the name of the one heard, or nothing.
-
-  The second of a kind has its usual effect.
-  """
-  heard: list[str] = []
-
-  def hear(number: int, frame: Any) -> None:
-    del frame
-    heard.append(signal.Signals(number).name)
-    signal.signal(number, before[signal.Signals(number)])
-
-  before: dict[signal.Signals, Any] = {}
-  for number in (signal.SIGTERM, signal.SIGINT):
-    try:
-      before[number] = signal.signal(number, hear)
-    except ValueError:  # not in the main thread: its owner hears them
-      break
-  try:
-    yield lambda: heard[0] if heard else ''
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
 
 
 @jax.jit
@@ -259,12 +232,14 @@ class Trainer:
   def write_row(self) -> None:
     """Writes the means since the last row of the log."""
     totals, self.totals = self.totals, Totals()
-    if self.log is None or not totals.steps:
+    if not totals.steps:
+      return
+    g_norm, d_norm = _norms(self.state.g.params, self.state.d.params)
+    if self.log is None:
       return
     each = totals.seconds / totals.steps
     shown = self.config.batch_size * self.config.d_steps
     factor = float(self.parts.plan.rate_factor(jnp.int32(self.step - 1)))
-    g_norm, d_norm = _norms(self.state.g.params, self.state.d.params)
     row: dict[str, float] = {'step': self.step, 'images': self.step * shown}
     row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}
     row |= {
@@ -303,40 +278,46 @@ class Trainer:
     self.progress.say(f'compiled in {duration(dispatch.compile_sec)}')
     return dispatch
 
-  def run(self) -> str:
+  def run(self, ear: signals.Ear) -> str:
     """Trains to the end, a signal or a divergence; says which."""
     dispatch = self.dispatch
     if self.step == 0:
       self.sample()
-    with signals() as heard:
-      while self.step < self.config.steps:
-        most = self._boundary() - self.step
-        stop, count = dispatch.agree(bool(heard()), most)
-        if stop:
-          self.save()
-          self.checkpoints.wait()
-          return 'saved'
-        started = time.perf_counter()
-        self.state, sums, done, finite = dispatch(self.state, self.step, count)
-        seconds = time.perf_counter() - started
-        self.step += done
-        self.train_sec += seconds
-        self.totals.add(sums, done, seconds)
-        self.progress.moved(self.step)
-        if not finite:
-          self.bad = {k: v for k, v in sums.items() if not np.isfinite(v)}
-          return 'diverged'
-        self._boundary_reached()
-      self.save()
-      self.checkpoints.wait()
-      return 'done'
+    ear.at_once = False
+    while self.step < self.config.steps:
+      most = self._boundary() - self.step
+      stop, count = dispatch.agree(bool(ear.heard), most)
+      if stop:
+        self.save()
+        self.checkpoints.wait()
+        return 'saved'
+      started = time.perf_counter()
+      self.state, sums, done, finite = dispatch(self.state, self.step, count)
+      seconds = time.perf_counter() - started
+      self.step += done
+      self.train_sec += seconds
+      self.totals.add(sums, done, seconds)
+      self.progress.moved(self.step)
+      if not finite:
+        self.bad = sorted(k for k, v in sums.items() if not np.isfinite(v))
+        return 'diverged'
+      self._boundary_reached()
+    self.save()
+    self.checkpoints.wait()
+    return 'done'
 
   def close(self) -> None:
-    """Closes the log, the bar and the checkpoints."""
+    """Closes the bar, the checkpoints and the log.
+
+    Raises:
+      CheckpointError, OSError: if something could not be written.
+    """
     self.progress.close()
-    if self.log is not None:
-      self.log.close()
-    self.checkpoints.close()
+    try:
+      self.checkpoints.close()
+    finally:
+      if self.log is not None:
+        self.log.close()
 
 
 def _advice(trainer: Trainer) -> str:
@@ -347,10 +328,11 @@ def _advice(trainer: Trainer) -> str:
     if steps
     else 'no checkpoint was saved before it'
   )
+  bad = ', '.join(trainer.bad) or 'parameters or optimizer state'
   return (
-    f'diverged at step {trainer.step}: {", ".join(sorted(trainer.bad))} not'
-    f' finite; {last} ({trainer.checkpoints.folder}).\nLower --lr_g and --lr_d,'
-    ' clip the gradients (--clip_g, --clip_d), or use --precision=float32, in'
+    f'diverged at step {trainer.step}: {bad} not finite;'
+    f' {last} ({trainer.checkpoints.folder}).\nLower --lr_g and --lr_d, clip'
+    ' the gradients (--clip_g, --clip_d), or use --precision=float32, in'
     ' another --workdir; this command will do the same again.'
   )
 
@@ -368,6 +350,12 @@ def setup(config: Config) -> None:
       raise ConfigError(
         f'--multihost=true: no job to join was found ({error}); start through'
         ' launch/, or use --multihost=false'
+      ) from error
+    except RuntimeError as error:
+      raise doors.Failure(
+        '--multihost=true: the other processes of the job could not be joined'
+        f' ({str(error).splitlines()[0]}); see that all of them were started'
+        ' and reach the first one'
       ) from error
 
 
@@ -399,19 +387,37 @@ def train(config: Config) -> int:
   """
   config.validate()
   workdir.check(config)
+  with signals.listening() as ear:
+    try:
+      return _train(config, ear)
+    except signals.Stopped as stopped:
+      print(
+        f'stopped by {stopped} while there was nothing to save; run the same'
+        ' command again',
+        file=sys.stderr,
+      )
+      return doors.SAVED
+
+
+def _train(config: Config, ear: signals.Ear) -> int:
   setup(config)
   parts = runs.build(config)
   with workdir.opened(config) as folder:
-    trainer = Trainer(parts, folder)
+    trainer = None
     try:
-      return _conduct(trainer)
+      trainer = Trainer(parts, folder)
+      workdir.claim(config)
+      return _conduct(trainer, ear)
     except OSError as error:
       raise not_saved(folder, error) from error
     finally:
-      trainer.close()
+      if trainer is not None:
+        # Closed before, unless something else is already being told.
+        with contextlib.suppress(CheckpointError, OSError):
+          trainer.close()
 
 
-def _conduct(trainer: Trainer) -> int:
+def _conduct(trainer: Trainer, ear: signals.Ear) -> int:
   """Runs a trainer and writes down how it ended."""
   config, run_file = trainer.config, trainer.run_file
   done = trainer.step >= config.steps
@@ -424,7 +430,7 @@ def _conduct(trainer: Trainer) -> int:
     )
   if trainer.step:
     trainer.progress.say(f'continuing at step {trainer.step}')
-  outcome = 'done' if done else trainer.run()
+  outcome = 'done' if done else trainer.run(ear)
   facts: dict[str, Any] = {'outcome': outcome, 'step': trainer.step}
   if not done:
     facts |= {

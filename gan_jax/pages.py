@@ -235,8 +235,17 @@ def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
   """Writes `report.html` into a workdir and returns its path.
 
   Raises:
-    ConfigError: if there is no run in the workdir.
+    ConfigError: if there is no run in the workdir, or no report can be
+      written there.
   """
   path = pathlib.Path(workdir) / 'report.html'
-  write_atomic(path, render(workdir))
+  page = render(workdir)
+  try:
+    write_atomic(path, page)
+  except OSError as error:
+    raise ConfigError(
+      f'--workdir={workdir}: cannot write {path.name} there'
+      f' ({error.strerror or error}); copy the folder to a place that you may'
+      ' write to and that has room'
+    ) from error
   return path

@@ -6,8 +6,10 @@ looks at a finished or unfinished run starts from.
 
 import dataclasses
 import functools
+import json
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from gan_jax import data, networks, objectives, sharding, step
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.config import Config, ConfigError, load_flagfile
-from gan_jax.data import Dataset, Feed
+from gan_jax.data import Dataset, Density, Feed
 from gan_jax.game import Game
 from gan_jax.networks import Networks
 from gan_jax.state import GANState, Hyper
@@ -63,17 +65,36 @@ class Parts:
 
   def template(self) -> GANState:
     """A state of zeros, to restore a checkpoint into."""
-    shapes = jax.eval_shape(
-      lambda key: step.init_state(key, self.plan, self.hyper),
-      jax.random.key(self.config.seed),
-    )
+    return make_template(self.plan, self.hyper)
 
-    def zeros(x: jax.ShapeDtypeStruct) -> Any:
-      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.key(0)
-      return np.zeros(x.shape, x.dtype)
 
-    return jax.tree.map(zeros, shapes)
+def make_template(plan: step.Plan, hyper: Hyper) -> GANState:
+  """A state of zeros, to restore a checkpoint into."""
+  shapes = jax.eval_shape(
+    lambda key: step.init_state(key, plan, hyper), jax.random.key(0)
+  )
+
+  def zeros(x: jax.ShapeDtypeStruct) -> Any:
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      return jax.random.key(0)
+    return np.zeros(x.shape, x.dtype)
+
+  return jax.tree.map(zeros, shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Absent:
+  """An image set of which no more is there than what its networks are for.
+
+  Attributes:
+    name: as `--dataset` has it.
+    shape: (height, width, channels) of each image.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+
+  bounded = True
 
 
 def make_hyper(config: Config) -> Hyper:
@@ -82,7 +103,7 @@ def make_hyper(config: Config) -> Hyper:
   return Hyper(**{name: jnp.float32(getattr(config, name)) for name in names})
 
 
-def make_networks(config: Config, dataset: Dataset) -> Networks:
+def make_networks(config: Config, dataset: Dataset | Absent) -> Networks:
   """G and D for a dataset's samples."""
   return networks.build(
     config.network,
@@ -123,13 +144,23 @@ def build(config: Config) -> Parts:
     residence=config.residence,
   )
   sharding.check_batch(mesh, config.batch_size)
-  game = Game(
-    make_networks(config, dataset),
-    objectives.OBJECTIVES[config.objective],
-    sharding.batch_sharder(mesh) if mesh.size > 1 else lambda x: x,
-  )
-  plan = step.Plan(
-    game=game,
+  shard = sharding.batch_sharder(mesh) if mesh.size > 1 else None
+  plan = make_plan(config, dataset, shard)
+  return Parts(config, dataset, mesh, feed, plan, make_hyper(config))
+
+
+def make_plan(
+  config: Config,
+  dataset: Dataset | Absent,
+  shard: Callable[[Any], Any] | None = None,
+) -> step.Plan:
+  """The static half of a configuration's train step."""
+  return step.Plan(
+    game=Game(
+      make_networks(config, dataset),
+      objectives.OBJECTIVES[config.objective],
+      shard or (lambda x: x),
+    ),
     batch_size=config.batch_size,
     steps=config.steps,
     schedule=config.schedule,
@@ -144,7 +175,6 @@ def build(config: Config) -> Parts:
     instance_noise=config.instance_noise > 0,
     average=config.ema_halflife_kimg > 0,
   )
-  return Parts(config, dataset, mesh, feed, plan, make_hyper(config))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,29 +182,19 @@ class Run:
   """A run as it was saved.
 
   Attributes:
-    parts: what its configuration stands for.
+    config: its configuration.
+    dataset: the density of the run, or what it says of its image set, which
+      may be on another machine (`load_dataset` loads it).
+    networks: G and D.
     state: the saved state, on the host.
     step: the step it was saved at.
   """
 
-  parts: Parts
+  config: Config
+  dataset: Dataset | Absent
+  networks: Networks
   state: GANState
   step: int
-
-  @property
-  def config(self) -> Config:
-    """The configuration of the run."""
-    return self.parts.config
-
-  @property
-  def dataset(self) -> Dataset:
-    """The density or image set of the run."""
-    return self.parts.dataset
-
-  @property
-  def networks(self) -> Networks:
-    """G and D."""
-    return self.parts.networks
 
   def latent(self, seed: int, n: int) -> Float[Array, 'n latent_dim']:
     """G's noise from a seed."""
@@ -225,6 +245,21 @@ def read_config(workdir: str | pathlib.Path) -> Config:
   return dataclasses.replace(load_flagfile(path), workdir=str(workdir))
 
 
+def _described(config: Config) -> Density | Absent:
+  """The density of a run, or what its run.json says of its image set."""
+  path = pathlib.Path(config.workdir) / 'run.json'
+  try:
+    facts = json.loads(path.read_text())['dataset']
+    if facts['bounded']:
+      return Absent(config.dataset, tuple(facts['shape']))
+  except (OSError, ValueError, KeyError):
+    pass  # there was a time when it did not say so
+  dataset = load_dataset(config)
+  if isinstance(dataset, Density):
+    return dataset
+  return Absent(dataset.name, dataset.shape)
+
+
 def open_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
   """A run's configuration, networks and saved state.
 
@@ -237,7 +272,6 @@ def open_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
     CheckpointError: if the checkpoint asked for (or every one) is damaged.
   """
   config = read_config(workdir)
-  parts = build(dataclasses.replace(config, devices=1, multihost=False))
   if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
     raise ConfigError(f'--workdir={workdir}: no checkpoint was saved there yet')
   checkpoints = Checkpoints(workdir, read_only=True)
@@ -250,7 +284,9 @@ def open_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
         + (f' --step={step}' if steps else '')
         + f'; there are: {there}'
       )
-    template = parts.template()
+    dataset = _described(config)
+    plan = make_plan(config, dataset)
+    template = make_template(plan, make_hyper(config))
     if step is not None:
       state, meta = checkpoints.restore(step, template)
     else:
@@ -261,4 +297,4 @@ def open_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:
       state, meta = found
   finally:
     checkpoints.close()
-  return Run(parts, state, int(meta['step']))
+  return Run(config, dataset, plan.game.networks, state, int(meta['step']))

@@ -36,7 +36,13 @@ def main() -> int:
   run = open_run(f.workdir, f.step)
   ema = run.state.ema is not None if f.ema is None else f.ema
   x = sampling.draw(run, f.num, f.seed, ema, f.interpolate)
-  sampling.write(run, x, out, sampling.COLUMNS if f.interpolate else 0)
+  try:
+    sampling.write(run, x, out, sampling.COLUMNS if f.interpolate else 0)
+  except OSError as error:
+    raise ConfigError(
+      f'--out={out}: cannot write there ({error.strerror or error}); name a'
+      ' place that you may write to and that has room'
+    ) from error
   which = 'averaged' if ema else 'live'
   how = f', {sampling.way(run)} interpolation' if f.interpolate else ''
   print(f'{len(x)} samples of the {which} G at step {run.step}{how}: {out}')

@@ -9,7 +9,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 PyTree = Any
 # A scalar array, or whatever a tree map puts in its place (a shape, a
@@ -70,6 +70,16 @@ class Hyper(flax.struct.PyTreeNode):
   instance_noise: Scalar = 0.0
   instance_noise_kimg: Scalar = 0.0
   ema_halflife_kimg: Scalar = 0.0
+
+
+def all_finite(tree: PyTree) -> Bool[Array, '']:
+  """Whether every float of a tree is finite."""
+  floats = [
+    jnp.isfinite(x).all()
+    for x in jax.tree.leaves(tree)
+    if jnp.issubdtype(x.dtype, jnp.inexact)
+  ]
+  return jnp.stack(floats).all()
 
 
 def count_parameters(params: PyTree) -> int:

@@ -44,7 +44,8 @@ class Plan:
     d_steps: D's moves for each of G's.
     optimizer_g: a key of `OPTIMIZERS`, for G.
     optimizer_d: a key of `OPTIMIZERS`, for D.
-    clip: whether gradients are clipped to `Hyper.clip_*` (global norm).
+    clip_g: whether G's gradient is clipped to the norm `Hyper.clip_g`.
+    clip_d: whether D's gradient is clipped to the norm `Hyper.clip_d`.
     lr_schedule: a key of `optimizers.DECAYS`.
     lr_warmup: generator updates of linear warm-up.
     lr_final: the learning rates' factor at the end.

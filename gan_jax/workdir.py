@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import jax
 
@@ -55,16 +55,24 @@ def check(config: Config) -> None:
         + '\nUse another --workdir, or the flags of that run'
         f' (--flagfile={flagfile}).'
       )
-  elif path.is_dir() and any(p.name != '.lock' for p in path.iterdir()):
+  elif path.is_dir() and not all(_is_beginning(p) for p in path.iterdir()):
     raise ConfigError(
       f'--workdir={config.workdir}: is not empty and holds no run; use'
       ' another folder'
     )
 
 
+def _is_beginning(path: pathlib.Path) -> bool:
+  """Whether a run that was killed at its very start leaves this behind."""
+  return path.name == '.lock' or path.name.startswith('.config.flags.')
+
+
 @contextlib.contextmanager
 def opened(config: Config) -> Iterator[pathlib.Path]:
   """Makes the folder and holds it against a second process.
+
+  A new folder says at once whose it is; what an old one says of itself is left
+  until `claim`.
 
   Raises:
     ConfigError: if it cannot be written, or another process trains there.
@@ -73,28 +81,37 @@ def opened(config: Config) -> Iterator[pathlib.Path]:
   if jax.process_index() != 0:
     yield path
     return
-  try:
-    (path / 'samples').mkdir(parents=True, exist_ok=True)
-    lock = open(path / '.lock', 'w')
-  except OSError as error:
-    raise ConfigError(
-      f'--workdir={config.workdir}: cannot write there'
-      f' ({error.strerror or error}); use a folder that you may write to'
-    ) from error
-  with lock:
+  with contextlib.ExitStack() as stack:
     try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      path.mkdir(parents=True, exist_ok=True)
+      lock = stack.enter_context(open(path / '.lock', 'w'))
+      _lock(config, lock)
+      if not (path / 'config.flags').is_file():
+        claim(config)
+      (path / 'samples').mkdir(exist_ok=True)
     except OSError as error:
       raise ConfigError(
-        f'--workdir={config.workdir}: another process is training there; wait'
-        ' for it, stop it, or use another folder'
+        f'--workdir={config.workdir}: cannot write there'
+        f' ({error.strerror or error}); use a folder that you may write to'
       ) from error
-    write_atomic(path / 'config.flags', _flagfile(config))
     yield path
 
 
-def _flagfile(config: Config) -> str:
-  return '\n'.join(config_lib.to_args(config)) + '\n'
+def _lock(config: Config, lock: IO[str]) -> None:
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise ConfigError(
+      f'--workdir={config.workdir}: another process is training there; wait'
+      ' for it, stop it, or use another folder'
+    ) from error
+
+
+def claim(config: Config) -> None:
+  """Writes into the folder that this configuration is its run's."""
+  if jax.process_index() == 0:
+    text = '\n'.join(config_lib.to_args(config)) + '\n'
+    write_atomic(pathlib.Path(config.workdir) / 'config.flags', text)
 
 
 def _versions() -> dict[str, str]:

@@ -10,9 +10,10 @@ variables, but the number of processes and this process's place among them only
 from a cluster that it knows. The processes are therefore told in Slurm's words,
 which every supported JAX reads alike.
 
-SIGTERM and SIGINT are passed on once to every process. Exit code: 0 when all
-ended with 0; 75 when one said "saved, run me again"; else that of the first to
-fail (128 + n for signal n), after which the others are ended too.
+SIGTERM and SIGINT are passed on to every process, each time they come. Exit
+code: 0 when all ended with 0; 75 when one said "saved, run me again"; else that
+of the first to fail (128 + n for signal n), after which the others are ended
+too.
 """
 
 import argparse

@@ -38,6 +38,7 @@ SECOND = {
   'pages',
   'runs',
   'sampling',
+  'signals',
   'snapshots',
   'workdir',
 }

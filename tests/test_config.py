@@ -37,6 +37,8 @@ def values(field):
     1e6 if high is None else high,
     exclude_min=limits['above'] is not None,
     exclude_max=limits['below'] is not None,
+    allow_subnormal=False,
+    width=32,
   )
 
 

@@ -142,6 +142,30 @@ def test_statistics_move_only_in_their_own_players_move():
   assert not equal(g_stats, state.g.stats)
 
 
+@pytest.mark.parametrize('schedule', ['alternating', 'simultaneous'])
+def test_the_other_players_move_leaves_statistics_alone(schedule):
+  """A step's running statistics are those of the own move, and of no other."""
+  plan = images_plan(schedule=schedule)
+  state, batch = state_of(plan), real_of(plan)
+  moved, _ = jax.jit(make_train_step(plan))(state, HYPER, batch)
+  key = jax.random.fold_in(state.key, state.step)
+  key_d, key_g = jax.random.split(key)
+  if schedule == 'alternating':
+    (key_turn,) = jax.random.split(key_d, 1)
+    _, key_d = jax.random.split(key_turn)
+  else:  # one key, so that both moves see the same samples
+    key_d = jax.random.clone(key_g)
+  _, (d_stats, _) = game_lib.discriminator_loss(
+    state.d.params, state, plan.game, batch[0], key_d, HYPER
+  )
+  _, (g_stats, _) = game_lib.generator_loss(
+    state.g.params, state, plan.game, BATCH, key_g
+  )
+  for found, own in ((moved.d.stats, d_stats), (moved.g.stats, g_stats)):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_every_parameter_of_both_players_moves():
   plan = images_plan(objective='non_saturating')
   before = state_of(plan)

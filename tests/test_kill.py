@@ -69,13 +69,18 @@ def newest(workdir: pathlib.Path) -> int:
   return max((int(p.name) for p in found), default=-1)
 
 
-def writing(workdir: pathlib.Path) -> bool:
-  return any((workdir / 'checkpoints').glob('*tmp*'))
+def unfinished(workdir: pathlib.Path) -> set[str]:
+  """Checkpoints that are being written, or that a kill left unfinished."""
+  return {p.name for p in (workdir / 'checkpoints').glob('*tmp*')}
 
 
 def kill_once(words, environment, workdir, rng, in_writing):
   """Starts, waits for a checkpoint of its own and a moment more, kills."""
-  before = newest(workdir)
+  before, stale = newest(workdir), unfinished(workdir)
+
+  def writing():
+    return bool(unfinished(workdir) - stale)
+
   process = subprocess.Popen(
     words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
   )
@@ -85,7 +90,7 @@ def kill_once(words, environment, workdir, rng, in_writing):
       assert time.monotonic() < deadline, 'no checkpoint in two minutes'
       time.sleep(0.002)
     if in_writing:
-      while not writing(workdir) and process.poll() is None:
+      while not writing() and process.poll() is None:
         time.sleep(0.0002)
     else:
       time.sleep(rng.uniform(0, 0.15))
@@ -93,7 +98,7 @@ def kill_once(words, environment, workdir, rng, in_writing):
   finally:
     process.kill()
     process.communicate()
-  return process.returncode == -signal.SIGKILL, writing(workdir)
+  return process.returncode == -signal.SIGKILL, writing()
 
 
 @pytest.mark.parametrize('kind', sorted(KINDS))
@@ -118,6 +123,35 @@ def test_killed_five_times(kind, place):
   done = subprocess.run(words, env=environment, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert 'continuing at step' in done.stderr
+  assert bits(parted) == bits(whole)
+
+
+def test_killed_at_any_time_from_the_start_on(place):
+  """While it imports, makes its folder, compiles, trains: never refused."""
+  root, environment = place
+  whole, parted = root / 'density-calm', root / 'density-harried'
+  words = command('density', parted, root)
+  started = time.monotonic()
+  subprocess.run(
+    command('density', whole, root),
+    env=environment,
+    check=True,
+    capture_output=True,
+  )
+  takes = time.monotonic() - started
+  rng = random.Random(0)
+  killed = 0
+  for i in range(12):
+    process = subprocess.Popen(
+      words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    time.sleep(takes * (i + rng.random()) / 12)
+    process.kill()
+    said, _ = process.communicate()
+    assert process.returncode in (-signal.SIGKILL, 0), said
+    killed += process.returncode != 0
+  assert killed >= 6
+  subprocess.run(words, env=environment, check=True, capture_output=True)
   assert bits(parted) == bits(whole)
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import signal
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -375,25 +374,120 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path):
   assert loop.train(config) == doors.DONE
 
 
-def test_signals_are_heard_once_and_handed_back():
-  before = signal.getsignal(signal.SIGTERM)
-  with loop.signals() as heard:
-    assert heard() == ''
+def kill_in(monkeypatch, owner, name):
+  """A SIGTERM to this process in the midst of a function."""
+  original = getattr(owner, name)
+
+  def killed(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGTERM)
-    assert heard() == 'SIGTERM'
-    # The second one has its usual effect.
-    assert signal.getsignal(signal.SIGTERM) == before
-  assert signal.getsignal(signal.SIGTERM) == before
+    return original(*args, **kwargs)
+
+  monkeypatch.setattr(owner, name, killed)
 
 
-def test_a_run_in_a_thread_leaves_the_signals_alone():
-  seen = []
+@pytest.mark.parametrize(
+  'owner, name',
+  [
+    (runs, 'load_dataset'),
+    (loop.Trainer, '_restore'),
+    (loop, 'make_advance'),  # at the compilation
+  ],
+)
+def test_a_signal_before_the_first_step(
+  owner, name, tmp_path, monkeypatch, capsys
+):
+  config = at(TOY, tmp_path / 'run')
+  with monkeypatch.context() as patch:
+    kill_in(patch, owner, name)
+    assert loop.train(config) == doors.SAVED
+  assert 'stopped by SIGTERM' in capsys.readouterr().err
+  assert not rows(tmp_path / 'run')
+  assert loop.train(config) == doors.DONE
+  assert runs.open_run(tmp_path / 'run').step == TOY.steps
 
-  def work():
-    with loop.signals() as heard:
-      seen.append(heard())
 
-  thread = threading.Thread(target=work)
-  thread.start()
-  thread.join()
-  assert seen == ['']
+@pytest.mark.parametrize('left', [[], ['.lock'], ['.lock', '.config.flags.x1']])
+def test_a_run_killed_at_its_very_start_begins_again(left, tmp_path):
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  for name in left:
+    (folder / name).write_text('')
+  assert loop.train(at(TOY, folder, steps=2)) == doors.DONE
+
+
+def test_a_folder_says_whose_it_is_before_anything_else(tmp_path, monkeypatch):
+  def killed(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(loop.Trainer, '__init__', killed)
+  with pytest.raises(KeyboardInterrupt):
+    loop.train(at(TOY, tmp_path))
+  assert runs.read_config(tmp_path) == at(TOY, tmp_path)
+
+
+def test_a_refused_run_does_not_claim_the_folder(tmp_path, monkeypatch):
+  """What a run says of itself stays when its data turn out to be another."""
+  loop.train(at(TOY, tmp_path))
+  said = (tmp_path / 'config.flags').read_text()
+  monkeypatch.setattr(loop.Trainer, '_restore', _refuse)
+  with pytest.raises(ConfigError):
+    loop.train(at(TOY, tmp_path, steps=90, log_every=3))
+  assert (tmp_path / 'config.flags').read_text() == said
+
+
+def _refuse(trainer):
+  raise ConfigError('another')
+
+
+@pytest.mark.parametrize('name', ['stats.jsonl', 'tensorboard'])
+def test_a_log_that_cannot_be_written_ends_the_run(name, tmp_path, monkeypatch):
+  """Told as an error, at once, and what was saved stays saved."""
+  config = at(TOY, tmp_path, steps=60, log_every=1)
+  original = logs.Log.write
+
+  def full(log, row):
+    if row['step'] == 30 and name == 'stats.jsonl':
+      log._file = open('/dev/full', 'w')
+    elif row['step'] == 30:
+      record_writer = log._board._writer._py_recordio_writer
+      record_writer._writer = open('/dev/full', 'wb', buffering=0)
+    original(log, row)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(logs.Log, 'write', full)
+    with pytest.raises(checkpoint.CheckpointError, match='No space left'):
+      loop.train(config)
+  assert runs.open_run(tmp_path).step in (28, 56)
+  assert loop.train(config) == doors.DONE
+  assert [r['step'] for r in rows(tmp_path)] == list(range(1, 61))
+
+
+def test_an_update_that_overflows_is_a_divergence(tmp_path, capsys):
+  """Finite losses and gradients, parameters that are not any more."""
+  config = at(
+    TOY, tmp_path, lr_g=3e38, optimizer_g='adam', checkpoint_every=1, steps=9
+  )
+  assert loop.train(config) == doors.DIVERGED
+  said = capsys.readouterr().err
+  facts = json.loads((tmp_path / 'run.json').read_text())
+  assert f'diverged at step {facts["step"]}' in said
+  steps = checkpoint.Checkpoints(tmp_path, read_only=True).steps()
+  for step in steps:
+    state = runs.open_run(tmp_path, step).state
+    for leaf in jax.tree.leaves(checkpoint.to_host(state)):
+      assert np.isfinite(leaf).all()
+
+
+def test_a_program_that_makes_no_steps_is_told(tmp_path, monkeypatch):
+  def advance(parts):
+    del parts
+    return lambda state, hyper, constants, chunk, count: (
+      state,
+      {},
+      jnp.int32(0),
+      jnp.bool_(True),
+    )
+
+  monkeypatch.setattr(loop, 'make_advance', advance)
+  with pytest.raises(doors.Failure, match='made 0 of 1 steps'):
+    loop.train(at(TOY, tmp_path))

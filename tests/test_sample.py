@@ -17,7 +17,7 @@ TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
 def opened(**values):
   """A run of random parameters: what is drawn does not depend on training."""
   parts = runs.build(Config(**{**TOY, **values}).validate())
-  return runs.Run(parts, parts.init(), 0)
+  return runs.Run(parts.config, parts.dataset, parts.networks, parts.init(), 0)
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +63,7 @@ def test_the_average_is_another_generator(ring_run):
   ema = dataclasses.replace(
     state.ema, params=jax.tree.map(lambda p: 2 * p + 1, state.g.params)
   )
-  run = runs.Run(ring_run.parts, dataclasses.replace(state, ema=ema), 0)
+  run = dataclasses.replace(ring_run, state=dataclasses.replace(state, ema=ema))
   live = sampling.draw(run, 4, 0, False, False)
   np.testing.assert_array_equal(
     live, sampling.draw(ring_run, 4, 0, False, False)

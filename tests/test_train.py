@@ -138,17 +138,22 @@ def test_a_truncated_original_is_refused(place):
   assert 'gan_jax.prepare' in gan(place, *TOY, *words, code=1)
 
 
-def test_no_room_while_saving(place):
-  """Files may not grow past 2 KiB: what was saved before is whole."""
-  workdir = place / 'full'
-  words = [*TOY, f'--workdir={workdir}']
+@pytest.mark.parametrize('kib', [2, 16])
+def test_no_room_while_saving(kib, place):
+  """Files may not grow past so many KiB: what was saved before is whole.
+
+  2 KiB stop the small files that are written at once, 16 the arrays, which
+  threads write while the run goes on.
+  """
+  workdir = place / f'full-{kib}'
+  words = [*TOY, '--width=64', f'--workdir={workdir}']
   gan(place, *words, code=0)
   before = runs.open_run(workdir)
   digest = checkpoint.digest(checkpoint.to_host(before.state))
-  longer = [*words, '--steps=40', '--checkpoint_every=30']
+  longer = [*words, '--steps=40', '--checkpoint_every=25', '--log_every=1']
 
   # In 512-byte blocks; what exceeds it fails to be written, as on a full disk.
-  limited = ['sh', '-c', 'ulimit -f 4; exec "$@"', 'sh']
+  limited = ['sh', '-c', f'ulimit -f {2 * kib}; exec "$@"', 'sh']
   said = gan(place, *longer, code=1, before=limited)
   assert 'Traceback' not in said
   assert 'MiB are free' in said or 'cannot write' in said

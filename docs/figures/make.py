@@ -17,7 +17,7 @@ def digits(workdir: str) -> bytes:
   """Generated digits beside real ones."""
   run = runs.open_run(workdir)
   made = images.to_uint8(run.generate(run.latent(0, 64)))
-  dataset = run.dataset
+  dataset = runs.load_dataset(run.config)
   assert isinstance(dataset, data.ImageSet)
   sheets = [
     images.enlarged(images.grid(x)) for x in (made, dataset.array()[:64])

@@ -26,7 +26,8 @@ PyTree = Any
 # Most uint8 bytes that --residence=auto puts on the device.
 RESIDENT_BYTES = 2 * 2**30
 RESIDENCES = ('auto', 'device', 'stream')
-_THREADS, _AHEAD = 8, 64
+# Threads that read, and what they read ahead of the device at the most.
+_THREADS, _AHEAD_STEPS, _AHEAD_BYTES = 8, 64, 256 * 2**20
 
 
 @runtime_checkable
@@ -207,8 +208,10 @@ class StreamedFeed(_Ordered):
     # Far more steps than a run has: Grain wants a length.
     dataset = grain.MapDataset.range(start * each, 2**62 // each * each)
     reading = dataset.map(record).batch(each)
+    size = each * self._images.nbytes // self._images.size
+    ahead = max(2, min(_AHEAD_STEPS, _AHEAD_BYTES // size))
     options = grain.ReadOptions(
-      num_threads=_THREADS, prefetch_buffer_size=_AHEAD
+      num_threads=min(_THREADS, ahead), prefetch_buffer_size=ahead
     )
     return iter(reading.to_iter_dataset(options))
 

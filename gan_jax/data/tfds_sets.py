@@ -48,6 +48,8 @@ def _builder(name: str, root: pathlib.Path) -> Any:
     builder = _any_format(name, root)
   except DataError:
     raise
+  except FileNotFoundError as error:  # what older TFDS calls a bad one
+    raise damaged(root / name, error) from error
   except ValueError as error:  # of a configuration or version; or of JSON
     why = str(error).splitlines()[0][:300]
     raise DataFlagError(f'--dataset={name}: {why}') from error
@@ -309,6 +311,8 @@ def _explain(
       f' original ({text.splitlines()[0]}); try again, or take the originals'
       ' from a folder with --from=DIR'
     )
+  if _is_network(error):
+    return _no_network(name, builder, root, error)
   # An OSError may name the folder tensorflow_datasets.
   missing_tf = isinstance(error, ImportError) or (
     'tensorflow' in text.lower() and not isinstance(error, OSError)
@@ -318,8 +322,6 @@ def _explain(
       f'--dataset={name}: TFDS prepares this set with TensorFlow, which is not'
       " installed; run pip install 'gan_jax[tfds]' (reading it needs none)"
     )
-  if _is_network(error):
-    return _no_network(name, builder, root, error)
   if isinstance(error, OSError):
     return DataError(f'--data_dir={root}: {error}')
   return None
