@@ -32,7 +32,12 @@ REQUIRES = [
   'tensorflow-datasets>=4.9.8',
   'tqdm>=4.66.0',
 ]
-TEST = ['beartype>=0.20.0', 'hypothesis>=6.100.0', 'pytest>=8.2.0']
+TEST = [
+  'beartype>=0.20.0',
+  'hypothesis>=6.100.0',
+  'pytest>=8.2.0',
+  'pytest-xdist>=3.6.1',
+]
 
 setuptools.setup(
   name='gan_jax',

@@ -43,7 +43,8 @@ def make_advance(parts: Parts) -> Callable[..., Any]:
 
   `(state, hyper, constants, chunk, count) -> (state, sums, done, finite)`:
   metrics are summed over the `done` steps; it stops early, with `finite`
-  false, after the first step whose losses, gradients or new state are not.
+  false, after the first step whose losses or gradients are not. `finite` tells
+  of the whole state at the end, too.
   """
   batch_size = parts.config.batch_size
 
@@ -62,7 +63,7 @@ def make_advance(parts: Parts) -> Callable[..., Any]:
       i, state, sums, _ = carry
       state, metrics = step(state, hyper, item(i))
       sums = jax.tree.map(jnp.add, sums, metrics)
-      finite = all_finite((metrics, state))
+      finite = all_finite(metrics)
       return i + 1, state, sums, finite
 
     def more(carry: Any) -> Any:
@@ -73,7 +74,7 @@ def make_advance(parts: Parts) -> Callable[..., Any]:
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     start = (jnp.int32(0), state, zeros, jnp.bool_(True))
     done, state, sums, finite = jax.lax.while_loop(more, body, start)
-    return state, sums, done, finite
+    return state, sums, done, finite & all_finite(state)
 
   return advance
 

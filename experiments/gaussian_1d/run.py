@@ -77,12 +77,13 @@ def train(objective: str, seed: int, out: pathlib.Path) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-  """Mean, deviation over seeds and greatest of each measure."""
+  """Mean, deviation over seeds, least and greatest of each measure."""
   names = [n for n in rows[0] if n.split('_')[0] in MEASURES]
   return {
     name: {
       'mean': statistics.mean(r[name] for r in rows),
       'std': statistics.stdev(r[name] for r in rows),
+      'min': min(r[name] for r in rows),
       'max': max(r[name] for r in rows),
     }
     for name in names

@@ -20,22 +20,22 @@ from typing import Any
 
 import jax
 
-from gan_jax import loop, runs, workdir
+from gan_jax import loop, runs, signals, workdir
 from gan_jax.config import Config
 from gan_jax.step import make_train_step
 
 HERE = pathlib.Path(__file__).parent
-REPEATS = 4
+REPEATS = 10
 TOY = Config(
   dataset='ring',
   network='mlp',
   batch_size=256,
-  steps=10_000,
+  steps=5000,
   log_every=500,
-  sample_every=5000,
-  checkpoint_every=5000,
+  sample_every=2500,
+  checkpoint_every=2500,
 )
-DIGITS = Config(dataset='digits', network='dcgan', steps=2000)
+DIGITS = Config(dataset='digits', network='dcgan', steps=1000)
 CASES = {
   'mlp on ring': TOY,
   'dcgan on digits, 8x8': DIGITS,
@@ -104,7 +104,7 @@ def run_trainer(config: Config) -> Times:
       _ = trainer.dispatch  # compiled outside the clock, as is
       trainer.sample()  # what draws the samples
       before = clock()
-      trainer.run()
+      trainer.run(signals.Ear())
       after = clock()
       trainer.close()
   return each(before, after, config.steps)
