@@ -405,7 +405,7 @@ def test_an_older_report_survives_a_failure(tmp_path, monkeypatch, no_curves):
     raise OSError('no space left')
 
   monkeypatch.setattr(os, 'replace', crash)
-  with pytest.raises(OSError, match='no space left'):
+  with pytest.raises(ConfigError, match='no space left'):
     pages.write_report(tmp_path)
   assert (tmp_path / 'report.html').read_bytes() == before
   assert not [p for p in tmp_path.iterdir() if 'report.html.' in p.name]
