@@ -388,20 +388,22 @@ def train(config: Config) -> int:
   """
   config.validate()
   workdir.check(config)
-  with signals.listening() as ear:
-    try:
+  try:
+    with signals.listening():
+      setup(config)
+    # Anew: jax.distributed has put a handler of its own in the place of ours.
+    with signals.listening() as ear:
       return _train(config, ear)
-    except signals.Stopped as stopped:
-      print(
-        f'stopped by {stopped} while there was nothing to save; run the same'
-        ' command again',
-        file=sys.stderr,
-      )
-      return doors.SAVED
+  except signals.Stopped as stopped:
+    print(
+      f'stopped by {stopped} while there was nothing to save; run the same'
+      ' command again',
+      file=sys.stderr,
+    )
+    return doors.SAVED
 
 
 def _train(config: Config, ear: signals.Ear) -> int:
-  setup(config)
   parts = runs.build(config)
   with workdir.opened(config) as folder:
     trainer = None
