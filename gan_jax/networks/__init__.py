@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from gan_jax.networks import conditional as _conditional
 from gan_jax.networks import dcgan as _dcgan
 from gan_jax.networks import goodfellow2014 as _goodfellow2014
 from gan_jax.networks import mlp as _mlp
+from gan_jax.networks.layers import NORMS, has_scale
 
 Params = Mapping[str, Any]
 Stats = Mapping[str, Any]
@@ -35,9 +37,10 @@ class Net(NamedTuple):
 
   Attributes:
     init: `key -> (params, stats)`; stats is empty without running statistics.
-    apply: `(params, stats, x, *, train, key=None) -> (output, stats)`. With
-      `train` the batch's statistics are used and the running ones move, and
-      dropout draws from `key`; without, neither.
+    apply: `(params, stats, x, *, train, key=None, label=None) -> (output,
+      stats)`. With `train` the batch's statistics are used and the running
+      ones move, and dropout draws from `key`; without, neither. `label` are
+      the classes (n,) int32 of networks that have some.
   """
 
   init: Callable[[Key[Array, '']], tuple[Params, Stats]]
@@ -49,10 +52,13 @@ class Networks(NamedTuple):
 
   Attributes:
     generator: (n, latent_dim) -> (n, *shape), float32.
-    discriminator: (n, *shape) -> (n,) logits, float32.
+    discriminator: (n, *shape) -> (n,) logits, float32; with packing, of
+      samples packed along their last axis.
     latent_dim: dimensions of the noise.
     latent: its distribution, a key of `LATENTS`.
     sample_latent: `(key, n) -> (n, latent_dim)`, float32.
+    packing: samples that D judges together.
+    classes: classes that both are conditioned on, 0 for none.
   """
 
   generator: Net
@@ -60,35 +66,71 @@ class Networks(NamedTuple):
   latent_dim: int
   latent: str
   sample_latent: Callable[[Key[Array, ''], int], Float[Array, 'n latent_dim']]
+  packing: int = 1
+  classes: int = 0
 
 
 class Design(NamedTuple):
-  """What a builder returns: linen modules, and the noise they are meant for."""
+  """What a builder returns: linen modules, and the noise they are meant for.
+
+  Attributes:
+    generator: called as `(z, train, label)`.
+    discriminator: called as `(x, train, label)`.
+    latent_dim: dimensions of the noise.
+    latent: its distribution, a key of `LATENTS`.
+    conditional: whether G itself heeds the labels, when classes are asked for.
+  """
 
   generator: nn.Module
   discriminator: nn.Module
   latent_dim: int
   latent: str
+  conditional: bool = False
 
 
 class Request(NamedTuple):
-  """What a builder is asked for; 0 is the architecture's own choice."""
+  """What a builder is asked for; 0 or '' is the architecture's own choice.
+
+  Attributes:
+    shape: of one sample that G makes.
+    bounded: whether samples lie in [-1, 1].
+    width: base width.
+    depth: hidden layers.
+    dtype: of the computation.
+    norm_g: a key of `NORMS`.
+    norm_d: a key of `NORMS`.
+    classes: of the labels that D projects on and G normalises by; 0 for none.
+  """
 
   shape: tuple[int, ...]
   bounded: bool
-  width: int
-  depth: int
-  dtype: Any
+  width: int = 0
+  depth: int = 0
+  dtype: Any = jnp.float32
+  norm_g: str = ''
+  norm_d: str = ''
+  classes: int = 0
 
 
 def mlp(ask: Request) -> Design:
   """Fully connected, for any samples; two hidden layers of 128."""
   width, depth = ask.width or 128, ask.depth or 2
   return Design(
-    _mlp.Generator(ask.shape, ask.bounded, width, depth, ask.dtype),
-    _mlp.Discriminator(width, depth, ask.dtype),
+    _mlp.Generator(
+      ask.shape,
+      ask.bounded,
+      width,
+      depth,
+      ask.norm_g or 'none',
+      ask.classes,
+      ask.dtype,
+    ),
+    _mlp.Discriminator(
+      width, depth, ask.norm_d or 'none', ask.classes, ask.dtype
+    ),
     latent_dim=8 if len(ask.shape) == 1 else 64,
     latent='normal',
+    conditional=has_scale(ask.norm_g or 'none'),
   )
 
 
@@ -99,10 +141,16 @@ def goodfellow2014(ask: Request) -> Design:
       '--network=goodfellow2014: makes bounded samples (images); use'
       ' --network=mlp for densities'
     )
-  _fixed('goodfellow2014', width=ask.width, depth=ask.depth)
+  _fixed(
+    'goodfellow2014',
+    width=ask.width,
+    depth=ask.depth,
+    norm_g=ask.norm_g,
+    norm_d=ask.norm_d,
+  )
   return Design(
     _goodfellow2014.Generator(ask.shape, dtype=ask.dtype),
-    _goodfellow2014.Discriminator(dtype=ask.dtype),
+    _goodfellow2014.Discriminator(classes=ask.classes, dtype=ask.dtype),
     latent_dim=100,
     latent='uniform_sqrt3',
   )
@@ -110,32 +158,38 @@ def goodfellow2014(ask: Request) -> Design:
 
 def dcgan(ask: Request) -> Design:
   """DCGAN, for square images of a side from 8 to 128; width 64."""
-  if len(ask.shape) != 3:
-    raise NetworkError(
-      f'--network=dcgan: makes images, not samples of shape {ask.shape}; use'
-      ' --network=mlp for densities'
-    )
-  height, width, _ = ask.shape
-  if height != width or not 8 <= height <= 128:
-    raise NetworkError(
-      f'--network=dcgan: makes square images of a side from 8 to 128, not'
-      f' {height}x{width}; set --image_size, or use --network=mlp'
-    )
+  _square('dcgan', ask.shape, 8, 128)
   _fixed('dcgan', depth=ask.depth)
   base = ask.width or 64
+  norm_g, norm_d = ask.norm_g or 'batch', ask.norm_d or 'batch'
   return Design(
-    _dcgan.Generator(ask.shape, base, ask.dtype),
-    _dcgan.Discriminator(ask.shape, base, ask.dtype),
+    _dcgan.Generator(ask.shape, base, norm_g, ask.classes, ask.dtype),
+    _dcgan.Discriminator(ask.shape, base, norm_d, ask.classes, ask.dtype),
     latent_dim=100,
     latent='uniform',
+    conditional=has_scale(norm_g),
   )
 
 
-def _fixed(network: str, **numbers: int) -> None:
-  for name, number in numbers.items():
-    if number:
+def _square(network: str, shape: tuple[int, ...], low: int, high: int) -> None:
+  if len(shape) != 3:
+    raise NetworkError(
+      f'--network={network}: makes images, not samples of shape {shape}; use'
+      ' --network=mlp for densities'
+    )
+  height, width, _ = shape
+  if height != width or not low <= height <= high:
+    raise NetworkError(
+      f'--network={network}: makes square images of a side from {low} to'
+      f' {high}, not {height}x{width}; set --image_size, or use --network=mlp'
+    )
+
+
+def _fixed(network: str, **values: int | str) -> None:
+  for name, value in values.items():
+    if value:
       raise NetworkError(
-        f'--{name}={number}: the {name} of --network={network} is fixed; leave'
+        f'--{name}={value}: the {name} of --network={network} is fixed; leave'
         ' the flag out'
       )
 
@@ -167,34 +221,59 @@ LATENTS: dict[str, Callable[[Any, tuple[int, ...]], Any]] = {
 }
 
 
-def pure(module: nn.Module, shape: tuple[int, ...]) -> Net:
-  """A linen module, called as `module(x, train)`, as pure functions.
+def pure(module: nn.Module, shape: tuple[int, ...], classes: int = 0) -> Net:
+  """A linen module, called as `module(x, train, label)`, as pure functions.
 
   Args:
     module: with collections `params` and, at most, `batch_stats`.
     shape: of one input, without the batch.
+    classes: of the labels that it is given; 0 for none.
   """
 
   def init(key: Any) -> tuple[Params, Stats]:
     x = jnp.zeros((2, *shape))
-    variables = module.init({'params': key}, x, train=False)
+    label = jnp.zeros(2, jnp.int32) if classes else None
+    variables = module.init({'params': key}, x, False, label)
     return variables['params'], variables.get('batch_stats', {})
 
   def apply(
-    params: Params, stats: Stats, x: Any, *, train: bool, key: Any = None
+    params: Params,
+    stats: Stats,
+    x: Any,
+    *,
+    train: bool,
+    key: Any = None,
+    label: Any = None,
   ) -> tuple[Any, Stats]:
     variables = {'params': params}
     if stats:
       variables['batch_stats'] = stats
     rngs = None if key is None or not train else {'dropout': key}
     if not train or not stats:
-      return module.apply(variables, x, train=train, rngs=rngs), stats
+      return module.apply(variables, x, train, label, rngs=rngs), stats
     y, moved = module.apply(
-      variables, x, train=train, rngs=rngs, mutable=['batch_stats']
+      variables, x, train, label, rngs=rngs, mutable=['batch_stats']
     )
     return y, moved['batch_stats']
 
   return Net(init, apply)
+
+
+# How G and D are told the class. Each takes a request, and whether each of the
+# two heeds labels by itself then follows from the design.
+CONDITIONINGS: dict[str, str] = {
+  'none': 'not at all',
+  'projection': 'D projects on an embedding, G normalises by the class',
+  'embedding': 'an embedding joins the inputs of both',
+}
+
+
+def packed_shape(shape: tuple[int, ...], packing: int) -> tuple[int, ...]:
+  """Shape of `packing` samples joined along their last axis.
+
+  Reference: Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 3.
+  """
+  return (*shape[:-1], shape[-1] * packing)
 
 
 def build(
@@ -206,6 +285,11 @@ def build(
   depth: int = 0,
   latent_dim: int = 0,
   latent: str = '',
+  norm_g: str = '',
+  norm_d: str = '',
+  packing: int = 1,
+  conditioning: str = 'none',
+  classes: int = 0,
   dtype: Any = jnp.float32,
 ) -> Networks:
   """G and D of an architecture for samples of a shape.
@@ -218,6 +302,11 @@ def build(
     depth: hidden layers where variable, 0 for the architecture's own.
     latent_dim: dimensions of the noise, 0 for the architecture's own.
     latent: a key of `LATENTS`, empty for the architecture's own.
+    norm_g: a key of `NORMS`, empty for the architecture's own.
+    norm_d: likewise.
+    packing: samples that D judges together.
+    conditioning: a key of `CONDITIONINGS`.
+    classes: of the labels; read unless conditioning is none.
     dtype: of the computation; parameters, logits and samples are float32.
 
   Raises:
@@ -226,18 +315,39 @@ def build(
   for flag, word, words in (
     ('network', name, ARCHITECTURES),
     ('latent', latent, {'', *LATENTS}),
+    ('norm_g', norm_g, {'', *NORMS}),
+    ('norm_d', norm_d, {'', *NORMS}),
+    ('conditioning', conditioning, CONDITIONINGS),
   ):
     if word not in words:
       close = difflib.get_close_matches(word, words, n=2) or sorted(words)
       raise NetworkError(f'--{flag}={word}: use {" or ".join(close)}')
-  design = ARCHITECTURES[name](Request(shape, bounded, width, depth, dtype))
+  classes = 0 if conditioning == 'none' else classes
+  if classes and packing > 1:
+    raise NetworkError(
+      f'--packing={packing}: the samples of a pack would have labels of their'
+      ' own; use --packing=1 or --conditioning=none'
+    )
+  projected = classes if conditioning == 'projection' else 0
+  design = ARCHITECTURES[name](
+    Request(
+      shape, bounded, width, depth, dtype, norm_g, norm_d, classes=projected
+    )
+  )
   dim = latent_dim or design.latent_dim
   latent = latent or design.latent
   draw = LATENTS[latent]
+  generator, discriminator = design.generator, design.discriminator
+  if classes and not (projected and design.conditional):
+    generator = _conditional.Generator(generator, classes)
+  if classes and not projected:
+    discriminator = _conditional.Discriminator(discriminator, classes)
   return Networks(
-    pure(design.generator, (dim,)),
-    pure(design.discriminator, shape),
+    pure(generator, (dim,), classes),
+    pure(discriminator, packed_shape(shape, packing), classes),
     dim,
     latent,
     lambda key, n: draw(key, (n, dim)),
+    packing,
+    classes,
   )

@@ -13,12 +13,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from gan_jax.networks.layers import (
-  BatchNorm,
+  NORMS,
   Conv,
   ConvTranspose,
+  Dense,
   halved,
+  has_scale,
+  head,
   leaky_relu,
-  normal,
 )
 
 
@@ -39,28 +41,30 @@ class Generator(nn.Module):
 
   shape: tuple[int, ...]
   width: int
+  norm: str = 'batch'
+  classes: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Any, train: bool) -> Any:
+  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
     """(n, latent_dim) -> (n, size, size, channels) in [-1, 1]."""
     *larger, smallest = sides(self.shape[0])
-    depth = len(larger)
-    channels = self.width * 2 ** (depth - 1)
-    # A convolution's bias is lost in the batch normalisation after it.
-    h = nn.Dense(
-      smallest**2 * channels,
-      use_bias=False,
-      kernel_init=normal(0.02),
+    channels = self.width * 2 ** (len(larger) - 1)
+    # A bias is lost in the normalisation after it.
+    kind: Any = dict(
+      use_bias=not has_scale(self.norm),
+      spectral=self.norm == 'spectral',
       dtype=self.dtype,
-    )(z)
+    )
+    h = Dense(smallest**2 * channels, **kind)(z, train)
     h = h.reshape(-1, smallest, smallest, channels)
-    h = nn.relu(BatchNorm()(h, train))
+    h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
     for size in reversed(larger[1:]):
       channels //= 2
-      h = ConvTranspose(channels, size, use_bias=False, dtype=self.dtype)(h)
-      h = nn.relu(BatchNorm()(h, train))
-    x = ConvTranspose(self.shape[2], self.shape[0], dtype=self.dtype)(h)
+      h = ConvTranspose(channels, size, **kind)(h, train)
+      h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
+    kind['use_bias'] = True
+    x = ConvTranspose(self.shape[2], self.shape[0], **kind)(h, train)
     return jnp.tanh(x.astype(jnp.float32))
 
 
@@ -69,16 +73,20 @@ class Discriminator(nn.Module):
 
   shape: tuple[int, ...]
   width: int
+  norm: str = 'batch'
+  classes: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any, train: bool) -> Any:
+  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
     """(n, size, size, channels) -> (n,) logits."""
     depth = len(sides(self.shape[0])) - 1
-    h = leaky_relu(Conv(self.width, dtype=self.dtype)(x))
+    kind: Any = dict(spectral=self.norm == 'spectral', dtype=self.dtype)
+    h = leaky_relu(Conv(self.width, **kind)(x, train))
+    kind['use_bias'] = not has_scale(self.norm)
     for i in range(1, depth):
-      h = Conv(self.width * 2**i, use_bias=False, dtype=self.dtype)(h)
-      h = leaky_relu(BatchNorm()(h, train))
+      h = Conv(self.width * 2**i, **kind)(h, train)
+      h = leaky_relu(NORMS[self.norm](0)(h, train, None))
     h = h.reshape(h.shape[0], -1)
-    logit = nn.Dense(1, kernel_init=normal(0.02), dtype=self.dtype)(h)
-    return logit[:, 0].astype(jnp.float32)
+    kind['use_bias'] = True
+    return head(h, label, self.classes, train=train, **kind)

@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.networks.layers import uniform
+from gan_jax.networks.layers import Dense, head, uniform
 
 PIECES = 5
 
@@ -28,16 +28,16 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Any, train: bool) -> Any:
+  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
     """(n, latent_dim) -> (n, *shape) in [-1, 1]."""
-    del train
+    del train, label
     h = z
     for _ in range(2):
       h = nn.relu(
-        nn.Dense(self.width, kernel_init=uniform(0.05), dtype=self.dtype)(h)
+        Dense(self.width, kernel_init=uniform(0.05), dtype=self.dtype)(h)
       )
     pixels = math.prod(self.shape)
-    x = nn.Dense(pixels, kernel_init=uniform(0.05), dtype=self.dtype)(h)
+    x = Dense(pixels, kernel_init=uniform(0.05), dtype=self.dtype)(h)
     unit = nn.sigmoid(x.astype(jnp.float32))
     return (2 * unit - 1).reshape(-1, *self.shape)
 
@@ -46,20 +46,21 @@ class Discriminator(nn.Module):
   """A sample -> maxout 240x5 -> maxout 240x5 -> a logit, with dropout."""
 
   width: int = 240
+  classes: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any, train: bool) -> Any:
+  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
     """(n, *shape) in [-1, 1] -> (n,) logits."""
     h = (x.reshape(x.shape[0], -1) + 1) / 2
     for kept in (0.8, 0.5):
       h = nn.Dropout(1 - kept, deterministic=not train)(h)
-      h = nn.Dense(
+      h = Dense(
         self.width * PIECES, kernel_init=uniform(0.005), dtype=self.dtype
       )(h)
       # Goodfellow et al. 2013, arXiv:1302.4389: the greatest of each unit's
       # pieces.
       h = h.reshape(-1, self.width, PIECES).max(axis=-1)
     h = nn.Dropout(0.5, deterministic=not train)(h)
-    logit = nn.Dense(1, kernel_init=uniform(0.005), dtype=self.dtype)(h)
-    return logit[:, 0].astype(jnp.float32)
+    init = uniform(0.005)
+    return head(h, label, self.classes, kernel_init=init, dtype=self.dtype)

@@ -1,5 +1,6 @@
 """What the architectures are built of: layers, initialisers, normalisation."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +22,8 @@ def normal(std: float, mean: float = 0.0) -> Init:
   """
 
   def init(key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
-    size = 1
-    for n in shape:
-      size *= n
-    return (mean + std * jax.random.normal(key, (size,), dtype)).reshape(shape)
+    draw = jax.random.normal(key, (math.prod(shape),), dtype)
+    return (mean + std * draw).reshape(shape)
 
   return init
 
@@ -33,9 +32,7 @@ def uniform(bound: float) -> Init:
   """U(-bound, bound), drawn in one dimension and reshaped."""
 
   def init(key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
-    size = 1
-    for n in shape:
-      size *= n
+    size = math.prod(shape)
     draw = jax.random.uniform(key, (size,), dtype, -bound, bound)
     return draw.reshape(shape)
 
@@ -52,24 +49,86 @@ def halved(size: int) -> int:
   return -(-size // 2)
 
 
-class Conv(nn.Module):
-  """4x4 convolution of stride 2 that halves the sides, rounding up."""
+def _spectral(layer: nn.Module, w: Any, train: bool) -> Any:
+  """A kernel divided by its largest singular value, as found so far.
+
+  One step of power iteration each time the layer is trained, on the kernel as
+  a matrix (inputs and taps, outputs). The vector that it keeps moves with the
+  running statistics, in D's own move alone.
+
+  Reference: Miyato et al. 2018, arXiv:1802.05957, algorithm 1.
+  """
+  flat = w.reshape(-1, w.shape[-1])
+  fixed = jax.lax.stop_gradient(flat)
+
+  def start() -> Any:
+    u = normal(1.0)(layer.make_rng('params'), (w.shape[-1],))
+    for _ in range(_SPECTRAL_START):
+      u = _unit(fixed.T @ _unit(fixed @ u))
+    return u
+
+  u = layer.variable('batch_stats', 'u', start)
+  v = _unit(fixed @ u.value)
+  now = u.value
+  if train:
+    now = _unit(fixed.T @ v)
+    if not layer.is_initializing():
+      u.value = now
+  return w / (v @ (flat @ now))
+
+
+_SPECTRAL_START = 10  # steps of power iteration at initialisation
+
+
+def _unit(x: Any) -> Any:
+  return x / (jnp.linalg.norm(x) + 1e-12)
+
+
+class Dense(nn.Module):
+  """An affine map of the last axis; its kernel of spectral norm 1 if asked."""
 
   features: int
   use_bias: bool = True
   kernel_init: Init = normal(0.02)
+  spectral: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'n h w c']
-  ) -> Float[Array, 'n h2 w2 features']:
-    """Halves the images."""
-    shape = (4, 4, x.shape[-1], self.features)
+    self, x: Float[Array, '*n c'], train: bool = False
+  ) -> Float[Array, '*n features']:
+    """Maps `x`."""
+    shape = (x.shape[-1], self.features)
     w = self.param('kernel', self.kernel_init, shape, jnp.float32)
-    out = halved(x.shape[1])
-    padding = (1, 2 * (out - 1) + 4 - 1 - x.shape[1])
-    y = conv(x.astype(self.dtype), w.astype(self.dtype), 2, padding)
+    if self.spectral:
+      w = _spectral(self, w, train)
+    return _biased(self, x.astype(self.dtype) @ w.astype(self.dtype))
+
+
+class Conv(nn.Module):
+  """Convolution to `1 / stride` of the side, rounded up; 4x4 and 2 at first."""
+
+  features: int
+  size: int = 4
+  stride: int = 2
+  use_bias: bool = True
+  kernel_init: Init = normal(0.02)
+  spectral: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n h w c'], train: bool = False
+  ) -> Float[Array, 'n h2 w2 features']:
+    """Convolves the images."""
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    w = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    if self.spectral:
+      w = _spectral(self, w, train)
+    low = (self.size - 1) // 2
+    reach = self.stride * (-(-x.shape[1] // self.stride) - 1) + self.size
+    padding = (low, reach - low - x.shape[1])
+    y = conv(x.astype(self.dtype), w.astype(self.dtype), self.stride, padding)
     return _biased(self, y)
 
 
@@ -80,15 +139,18 @@ class ConvTranspose(nn.Module):
   size: int
   use_bias: bool = True
   kernel_init: Init = normal(0.02)
+  spectral: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
-    self, y: Float[Array, 'n h w c']
+    self, y: Float[Array, 'n h w c'], train: bool = False
   ) -> Float[Array, 'n h2 w2 features']:
     """Doubles the images, less a pixel where the size is odd."""
     shape = (4, 4, self.features, y.shape[-1])
     w = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    if self.spectral:  # outputs last, as in every other kernel
+      w = _spectral(self, w.swapaxes(2, 3), train).swapaxes(2, 3)
     padding = (1, 2 * (y.shape[1] - 1) + 4 - 1 - self.size)
     size = (self.size, self.size)
     x = conv_transpose(
@@ -105,6 +167,24 @@ def _biased(layer: Any, x: Any) -> Any:
   return x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
+def _affine(
+  layer: Any, x: Any, classes: int, scale_init: Init, label: Any
+) -> tuple[Any, Any]:
+  """Scale and bias of the channels, of each example's class if there are any.
+
+  Conditional normalisation: Dumoulin et al. 2017, arXiv:1610.07629.
+  """
+  c = x.shape[-1]
+  shape = (classes, c) if classes else (c,)
+  scale = layer.param('scale', scale_init, shape, jnp.float32)
+  bias = layer.param('bias', nn.initializers.zeros, shape, jnp.float32)
+  if not classes:
+    ones = (1,) * (x.ndim - 1)
+    return scale.reshape(*ones, c), bias.reshape(*ones, c)
+  each = (x.shape[0], *(1,) * (x.ndim - 2), c)
+  return scale[label].reshape(each), bias[label].reshape(each)
+
+
 class BatchNorm(nn.Module):
   """Batch normalisation over all axes but the last, applied as `x a + c`.
 
@@ -115,32 +195,116 @@ class BatchNorm(nn.Module):
   Reference: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
   """
 
+  classes: int = 0
   momentum: float = 0.9
   epsilon: float = 1e-5
   scale_init: Init = normal(0.02, mean=1.0)
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'n ... c'], train: bool
+    self, x: Float[Array, 'n ... c'], train: bool, label: Any = None
   ) -> Float[Array, 'n ... c']:
     """Normalises by the batch when training, else by the running statistics."""
     shape = (x.shape[-1],)
     mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     var = self.variable('batch_stats', 'var', jnp.ones, shape)
-    scale = self.param('scale', self.scale_init, shape, jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+    scale, bias = _affine(self, x, self.classes, self.scale_init, label)
+    ones = (1,) * (x.ndim - 1) + (-1,)
     if train:
       axes = tuple(range(x.ndim - 1))
       wide = x.astype(jnp.float32)
       m = wide.mean(axes)
-      centred = wide - m.reshape((1,) * (x.ndim - 1) + (-1,))
-      v = jnp.square(centred).mean(axes)
+      v = jnp.square(wide - m.reshape(ones)).mean(axes)
       if not self.is_initializing():
         mean.value += (1 - self.momentum) * (m - mean.value)
         var.value += (1 - self.momentum) * (v - var.value)
     else:
       m, v = mean.value, var.value
-    a = scale * jax.lax.rsqrt(v + self.epsilon)
-    c = bias - m * a
-    a, c = (t.reshape((1,) * (x.ndim - 1) + (-1,)) for t in (a, c))
+    a = scale * jax.lax.rsqrt(v + self.epsilon).reshape(ones)
+    c = bias - m.reshape(ones) * a
     return x * a.astype(x.dtype) + c.astype(x.dtype)
+
+
+class GroupNorm(nn.Module):
+  """Normalises each example over its places and a group of its channels.
+
+  One group is layer normalisation (Ba et al. 2016, arXiv:1607.06450), a group
+  a channel instance normalisation (Ulyanov et al. 2016, arXiv:1607.08022),
+  which leaves features without a place as they are.
+
+  Attributes:
+    groups: how many; fewer where they do not divide the channels; 0 for one
+      each channel.
+
+  Reference: Wu & He 2018, arXiv:1803.08494.
+  """
+
+  groups: int = 32
+  classes: int = 0
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n ... c'], train: bool, label: Any = None
+  ) -> Float[Array, 'n ... c']:
+    """Normalises, the same whether training or not."""
+    del train
+    n, c = x.shape[0], x.shape[-1]
+    scale, bias = _affine(self, x, self.classes, nn.initializers.ones, label)
+    groups = math.gcd(self.groups, c) if self.groups else c
+    wide = x.astype(jnp.float32)
+    if groups < c or x.ndim > 2:
+      parts = wide.reshape(n, -1, groups, c // groups)
+      centred = parts - parts.mean((1, 3), keepdims=True)
+      v = jnp.square(centred).mean((1, 3), keepdims=True)
+      wide = (centred * jax.lax.rsqrt(v + self.epsilon)).reshape(x.shape)
+    return (wide * scale + bias).astype(x.dtype)
+
+
+def _plain(x: Any, train: bool, label: Any = None) -> Any:
+  del train, label
+  return x
+
+
+# Each takes the number of classes whose scales and biases are their own (0 for
+# none) and gives `(x, train, label) -> x`. `spectral` is a norm of the kernels.
+NORMS: dict[str, Callable[[int], Any]] = {
+  'batch': lambda classes: BatchNorm(classes=classes),
+  'layer': lambda classes: GroupNorm(1, classes),
+  'instance': lambda classes: GroupNorm(0, classes),
+  'group': lambda classes: GroupNorm(32, classes),
+  'spectral': lambda classes: _plain,
+  'none': lambda classes: _plain,
+}
+
+
+def has_scale(norm: str) -> bool:
+  """Whether a norm has scales, which a class may set; and so a bias."""
+  return norm not in ('spectral', 'none')
+
+
+def head(
+  h: Any,
+  label: Any,
+  classes: int,
+  *,
+  train: bool = False,
+  spectral: bool = False,
+  kernel_init: Init | None = None,
+  use_bias: bool = True,
+  dtype: Any = jnp.float32,
+) -> Any:
+  """Features (n, c) -> logits (n,); to be called within a compact module.
+
+  With classes the projection discriminator: `w h + <e(label), h>`.
+
+  Reference: Miyato & Koyama 2018, arXiv:1802.05637, equation 3.
+  """
+  kernel_init = kernel_init or normal(0.02)
+  dense = Dense(1, use_bias, kernel_init, spectral, dtype)
+  logit = dense(h, train)[:, 0].astype(jnp.float32)
+  if classes:
+    embed = Dense(h.shape[-1], False, kernel_init, spectral, dtype)
+    e = embed(jax.nn.one_hot(label, classes), train)
+    logit += jnp.sum((e * h).astype(jnp.float32), axis=-1)
+  return logit

@@ -6,15 +6,20 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.networks.layers import normal
+from gan_jax.networks.layers import NORMS, Dense, head, normal
 
 
-def _stack(x: Any, width: int, depth: int, dtype: Any) -> Any:
+def _stack(module: Any, x: Any, train: bool, label: Any) -> Any:
   # Smooth, as are the densities: D's slope is all that G sees of them, and
   # that of a piecewise linear D jumps.
-  for _ in range(depth):
+  spectral = module.norm == 'spectral'
+  for _ in range(module.depth):
     scale = normal(math.sqrt(2 / x.shape[-1]))
-    x = nn.silu(nn.Dense(width, kernel_init=scale, dtype=dtype)(x))
+    dense = Dense(
+      module.width, kernel_init=scale, spectral=spectral, dtype=module.dtype
+    )
+    norm = NORMS[module.norm](module.classes if module.conditional else 0)
+    x = nn.silu(norm(dense(x, train), train, label))
   return x
 
 
@@ -25,16 +30,23 @@ class Generator(nn.Module):
   bounded: bool
   width: int
   depth: int
+  norm: str = 'none'
+  classes: int = 0
   dtype: Any = jnp.float32
 
+  conditional = True
+
   @nn.compact
-  def __call__(self, z: Any, train: bool) -> Any:
+  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
     """(n, latent_dim) -> (n, *shape)."""
-    del train
-    h = _stack(z, self.width, self.depth, self.dtype)
-    init = normal(math.sqrt(1 / self.width))
-    x = nn.Dense(math.prod(self.shape), kernel_init=init, dtype=self.dtype)(h)
-    x = x.astype(jnp.float32).reshape(-1, *self.shape)
+    h = _stack(self, z, train, label)
+    out = Dense(
+      math.prod(self.shape),
+      kernel_init=normal(math.sqrt(1 / self.width)),
+      spectral=self.norm == 'spectral',
+      dtype=self.dtype,
+    )
+    x = out(h, train).astype(jnp.float32).reshape(-1, *self.shape)
     return jnp.tanh(x) if self.bounded else x
 
 
@@ -43,14 +55,23 @@ class Discriminator(nn.Module):
 
   width: int
   depth: int
+  norm: str = 'none'
+  classes: int = 0
   dtype: Any = jnp.float32
 
+  conditional = False  # its classes meet it at the head
+
   @nn.compact
-  def __call__(self, x: Any, train: bool) -> Any:
+  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
     """(n, *shape) -> (n,) logits."""
-    del train
     h = x.reshape(x.shape[0], -1)
-    h = _stack(h, self.width, self.depth, self.dtype)
-    init = normal(math.sqrt(1 / self.width))
-    logit = nn.Dense(1, kernel_init=init, dtype=self.dtype)(h)
-    return logit[:, 0].astype(jnp.float32)
+    h = _stack(self, h, train, label)
+    return head(
+      h,
+      label,
+      self.classes,
+      train=train,
+      spectral=self.norm == 'spectral',
+      kernel_init=normal(math.sqrt(1 / self.width)),
+      dtype=self.dtype,
+    )
