@@ -7,22 +7,14 @@ module imports nothing heavy, so that `--help` answers at once.
 """
 
 import dataclasses
-import difflib
-import math
 import os
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from gan_jax import registry
-
-
-class ConfigError(ValueError):
-  """A flag's value is of no use; the message says which and what to do."""
-
-  exit_code = 2
+from gan_jax import registry, rules
+from gan_jax.rules import ConfigError as ConfigError
 
 
 def _field(
@@ -63,7 +55,6 @@ def _field(
   return dataclasses.field(default=default, metadata=metadata)
 
 
-_FLOAT32_MIN = 2.0**-126  # what is smaller may be 0 on the device
 _OPTIMIZERS = ('gan_jax.optimizers', 'OPTIMIZERS')
 
 
@@ -93,10 +84,21 @@ class Config:
   schedule: str = _field(
     'alternating',
     "order of the players' moves",
-    registry=('gan_jax.step', 'SCHEDULES'),
+    registry=('gan_jax.schedules', 'SCHEDULES'),
   )
-  d_steps: int = _field(1, "D's moves for each of G's", low=1)
-  steps: int = _field(5000, 'generator updates', low=1)
+  d_steps: int = _field(1, "D's moves in a step", low=1)
+  g_steps: int = _field(1, "G's moves in a step", low=1)
+  unroll_steps: int = _field(
+    5, "D's moves that G looks ahead under --schedule=unrolled", low=1
+  )
+  consensus: float = _field(
+    0.1, "weight of the field's length under --schedule=consensus", low=0
+  )
+  reuse_noise: bool = _field(False, 'one draw of noise for all moves of a step')
+  reuse_real: bool = _field(False, 'one real batch for all moves of a step')
+  steps: int = _field(
+    5000, 'steps: rounds of moves, one of G by default', low=1
+  )
   batch_size: int = _field(
     64, 'samples of each kind in one move, over all devices', low=1
   )
@@ -105,6 +107,32 @@ class Config:
   )
   label_smoothing: float = _field(
     0.0, 'one-sided: real samples are labelled 1 minus this', low=0, below=1
+  )
+  label_real: float = _field(1.0, 'b of the least-squares game')
+  label_fake: float = _field(0.0, 'a of the least-squares game')
+  label_target: float = _field(1.0, "c of the least-squares game, G's target")
+  regularizer: str = _field(
+    '',
+    'any number of name[@place][:weight], with commas: r1:10,r2:10 or'
+    " wgan_gp@real or clip:0.01. A weight left out is its paper's",
+  )
+  regularizer_every: int = _field(
+    1,
+    "steps from one application of D's penalties to the next, each that much"
+    ' heavier (lazy regularization)',
+    low=1,
+  )
+  diffaugment: str = _field(
+    '',
+    'augmentations of all that D sees, with commas: color,translation,cutout',
+  )
+  packing: int = _field(
+    1, 'samples that D judges together (PacGAN), of --batch_size', low=1
+  )
+  conditioning: str = _field(
+    'none',
+    "how both networks are told an image's class",
+    registry=('gan_jax.networks', 'CONDITIONINGS'),
   )
   instance_noise: float = _field(
     0.0, "deviation of the normal noise added to D's inputs", low=0
@@ -126,6 +154,17 @@ class Config:
     '',
     "distribution of G's noise; empty: the architecture's own",
     registry=('gan_jax.networks', 'LATENTS'),
+  )
+  norm_g: str = _field(
+    '',
+    "G's normalisation; empty: the architecture's own",
+    registry=('gan_jax.networks.layers', 'NORMS'),
+  )
+  norm_d: str = _field(
+    '',
+    "D's normalisation (spectral: of its kernels); empty: the architecture's"
+    ' own',
+    registry=('gan_jax.networks.layers', 'NORMS'),
   )
   precision: str = _field(
     'float32',
@@ -224,9 +263,12 @@ class Config:
     problems = [
       problem
       for field in dataclasses.fields(self)
-      for problem in _problems(field, getattr(self, field.name))
+      for problem in rules.problems(
+        field, getattr(self, field.name), choices(field.name)
+      )
     ]
-    problems += _contradictions(self)
+    defaults = {name: field.default for name, field in FIELDS.items()}
+    problems += rules.contradictions(self, defaults)
     if problems:
       raise ConfigError('\n'.join(problems))
     return self
@@ -241,79 +283,6 @@ def choices(name: str) -> tuple[str, ...]:
   if metadata['registry']:
     return registry.names(*metadata['registry'])
   return metadata['choices'] or ()
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-  """A remedy for a misspelt word: the closest ones, or all of them."""
-  close = difflib.get_close_matches(word, words, n=2)
-  if close:
-    return f'did you mean {" or ".join(close)}?'
-  return f'use one of {", ".join(words)}'
-
-
-def _float32(value: float) -> float:
-  """A number as the device will have it."""
-  try:
-    return float(struct.unpack('f', struct.pack('f', value))[0])
-  except OverflowError:
-    return math.inf
-
-
-def _problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
-  """What is wrong with one value, if anything."""
-  flag, limits = f'--{field.name}={value}', field.metadata
-  if isinstance(value, str):
-    words = choices(field.name)
-    if words and value not in words and value != field.default:
-      return [f'{flag}: {nearest(value, words)}']
-    if value != value.strip() or not value.isprintable():
-      return [f'{flag!r}: remove white space at the ends and line breaks']
-    return []
-  if isinstance(value, bool):
-    return []
-  if not math.isfinite(value):
-    return [f'{flag}: use a finite number']
-  if value and not _FLOAT32_MIN <= abs(_float32(value)) < math.inf:
-    return [f'{flag}: use 0 or a size from 1e-37 to 3e38 (float32)']
-  if limits['low'] is not None and value < limits['low']:
-    return [f'{flag}: use {limits["low"]} or more']
-  if limits['above'] is not None and value <= limits['above']:
-    return [f'{flag}: use more than {limits["above"]}']
-  if limits['high'] is not None and value > limits['high']:
-    return [f'{flag}: use {limits["high"]} or less']
-  if limits['below'] is not None and _float32(value) >= limits['below']:
-    return [f'{flag}: use less than {limits["below"]}']
-  return []
-
-
-def _contradictions(c: Config) -> list[str]:
-  """Values that are fine alone and of no use, or no effect, together."""
-  found = []
-  if c.schedule == 'simultaneous' and c.d_steps != 1:
-    found.append(
-      f'--d_steps={c.d_steps}: under --schedule=simultaneous both players'
-      ' move at once; use --d_steps=1 or --schedule=alternating'
-    )
-  if c.lr_schedule == 'constant' and c.lr_final != 1:
-    found.append(
-      f'--lr_final={c.lr_final}: has no effect under --lr_schedule=constant;'
-      ' choose a schedule or leave it out'
-    )
-  if c.lr_schedule == 'exponential' and c.lr_final == 0:
-    found.append(
-      '--lr_final=0.0: an exponential fall never reaches 0; use a small'
-      ' positive factor'
-    )
-  if c.lr_warmup >= c.steps:
-    found.append(f'--lr_warmup={c.lr_warmup}: use fewer than --steps={c.steps}')
-  if c.instance_noise_kimg and not c.instance_noise:
-    found.append(
-      f'--instance_noise_kimg={c.instance_noise_kimg}: has no effect without'
-      ' --instance_noise; set its deviation'
-    )
-  if c.channels == 2:
-    found.append('--channels=2: use 1 (grey) or 3 (colour)')
-  return found
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:

@@ -15,15 +15,26 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
-from gan_jax import objectives
+from gan_jax import augment, objectives
 from gan_jax.networks import Networks, Params, Stats
-from gan_jax.state import GANState, Hyper
+from gan_jax.regularizers import ZCR_STD, GView, Term, View
+from gan_jax.state import GANState, Hyper, norm
 
+PyTree = Any
 Samples = Float[Array, 'batch *shape']
 Metrics = dict[str, Float[Array, '']]
 Scalar = Float[Array, '']
+# What stands between a loss and the player whose move it is not.
+Frozen = Callable[[Any], Any]
+
+
+class Batch(NamedTuple):
+  """Samples and, in a class-conditional game, their classes."""
+
+  x: Samples
+  label: Int[Array, ' batch'] | None = None
 
 
 def _anywhere(x: Any) -> Any:
@@ -37,11 +48,19 @@ class Game(NamedTuple):
     networks: G, D and the distribution of G's noise.
     objective: the two losses.
     shard: places a batch on the devices (`sharding.py`).
+    regularizers: what is added to the losses; weights are in `Hyper`.
+    augment: keys of `augment.AUGMENTATIONS`, laid on all that D sees.
   """
 
   networks: Networks
   objective: objectives.Objective
   shard: Callable[[Any], Any] = _anywhere
+  regularizers: tuple[Term, ...] = ()
+  augment: tuple[str, ...] = ()
+
+  def has(self, name: str) -> bool:
+    """Whether it has a regularizer of this name."""
+    return any(term.name == name for term in self.regularizers)
 
 
 class _Keys(NamedTuple):
@@ -51,6 +70,10 @@ class _Keys(NamedTuple):
   noise_fake: Key[Array, '']
   d_real: Key[Array, '']
   d_fake: Key[Array, '']
+  label: Key[Array, '']
+  augment_real: Key[Array, '']
+  augment_fake: Key[Array, '']
+  penalty: Key[Array, '']
 
 
 def _keys(key: Key[Array, '']) -> _Keys:
@@ -68,100 +91,274 @@ def _noised(x: Samples, std: Scalar | None, key: Key[Array, '']) -> Samples:
   return x + std * noise
 
 
+def packed(x: Samples, packing: int) -> Samples:
+  """(n, ..., c) -> (n / packing, ..., c packing): samples that D judges as one.
+
+  Reference: Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 3.
+  """
+  if packing == 1:
+    return x
+  n, *place, c = x.shape
+  packs = x.reshape(n // packing, packing, *place, c)
+  return jnp.moveaxis(packs, 1, -2).reshape(-1, *place, packing * c)
+
+
+def _shown(
+  game: Game, x: Samples, noise_std: Scalar | None, key: Any, key_noise: Any
+) -> Samples:
+  """Samples as D sees them: augmented, packed, with instance noise."""
+  if game.augment:
+    x = augment.augment(x, key, game.augment)
+  return _noised(packed(x, game.networks.packing), noise_std, key_noise)
+
+
+class _Made(NamedTuple):
+  """Generated samples, what they were made of, and G's moved statistics."""
+
+  z: Any
+  x: Samples
+  label: Any
+  stats: Stats
+
+
 def _generate(
-  game: Game, params: Params, stats: Stats, batch_size: int, keys: _Keys
-) -> tuple[Samples, Stats]:
-  z = game.shard(game.networks.sample_latent(keys.latent, batch_size))
-  return game.networks.generator.apply(
-    params, stats, z, train=True, key=keys.generator
+  game: Game, params: Params, stats: Stats, count: int, keys: _Keys
+) -> _Made:
+  networks = game.networks
+  z = game.shard(networks.sample_latent(keys.latent, count))
+  label = None
+  if networks.classes:
+    label = jax.random.randint(keys.label, (count,), 0, networks.classes)
+    label = game.shard(label)
+  x, stats = networks.generator.apply(
+    params, stats, z, train=True, key=keys.generator, label=label
   )
+  return _Made(z, x, label, stats)
+
+
+def _neighbours(
+  game: Game, params: Params, stats: Stats, made: _Made, keys: _Keys
+) -> Callable[[Any], Samples]:
+  """`key -> G(z + d)` for the noise that some samples were made of."""
+
+  def near(key: Any) -> Samples:
+    z = _noised(made.z, ZCR_STD, key)  # type: ignore[arg-type]
+    return game.networks.generator.apply(
+      params,
+      stats,
+      z,
+      train=True,
+      key=jax.random.clone(keys.generator),
+      label=made.label,
+    )[0]
+
+  return near
+
+
+def _as_batch(real: Any) -> Batch:
+  return Batch(*real) if isinstance(real, tuple) else Batch(real)
+
+
+def _labels(hyper: Hyper) -> objectives.Labels:
+  return objectives.Labels(
+    real=hyper.label_real - jnp.asarray(hyper.label_smoothing),
+    fake=hyper.label_fake,
+    target=hyper.label_target,
+  )
+
+
+def _beliefs(game: Game, real: Any, fake: Any) -> Metrics:
+  """What D's outputs say: probabilities, and the value they amount to.
+
+  Of the log density ratio that the game's D is after; where it is after none
+  (Wasserstein, hinge, relativistic games), of the output taken for one.
+  """
+  ratio = game.objective.log_ratio or _anywhere
+  v = objectives.value(ratio(real), ratio(fake))
+  return {
+    'd/prob_real': jnp.mean(jax.nn.sigmoid(ratio(real))),
+    'd/prob_fake': jnp.mean(jax.nn.sigmoid(ratio(fake))),
+    'd/logit_real': jnp.mean(real),
+    'd/logit_fake': jnp.mean(fake),
+    'game/value': v,
+    'game/jsd_bound': objectives.jsd_bound(v),
+  }
 
 
 def discriminator_loss(
   d_params: Params,
   state: GANState,
   game: Game,
-  real: Samples,
+  real: Any,
   key: Key[Array, ''],
   hyper: Hyper,
   noise_std: Scalar | None = None,
+  *,
+  penalty_factor: Callable[[Callable[[], PyTree]], PyTree] | None = None,
+  frozen: Frozen = jax.lax.stop_gradient,
 ) -> tuple[Scalar, tuple[Stats, Metrics]]:
   """D's move: real samples labelled 1, generated ones labelled 0.
 
   Args:
     d_params: what the loss is differentiated with respect to.
     state: everything else; `state.d.params` is not read.
-    game: networks and objective.
-    real: a batch of real samples; as many are generated.
-    key: for noise, dropout and instance noise.
-    hyper: `label_smoothing` is read.
+    game: networks, objective and regularizers.
+    real: a batch of real samples, or a `Batch`; as many are generated.
+    key: for noise, dropout, instance noise, augmentation and penalties.
+    hyper: labels and penalty weights are read.
     noise_std: deviation of the instance noise, None for none.
+    penalty_factor: wraps the computation of the penalties (lazy ones).
+    frozen: stands between this loss and G; another one than `stop_gradient`
+      is for those who differentiate D's loss by G's parameters.
 
   Returns:
     The loss, and D's moved running statistics with metrics.
   """
-  keys = _keys(key)
-  fake, _ = _generate(game, state.g.params, state.g.stats, real.shape[0], keys)
-  fake = jax.lax.stop_gradient(fake)
-  apply = game.networks.discriminator.apply
-  real_logits, stats = apply(
-    d_params,
-    state.d.stats,
-    _noised(real, noise_std, keys.noise_real),
-    train=True,
-    key=keys.d_real,
+  keys, real = _keys(key), _as_batch(real)
+  networks = game.networks
+  made = _generate(game, state.g.params, state.g.stats, real.x.shape[0], keys)
+  fake = frozen(made.x)
+  x = _shown(game, real.x, noise_std, keys.augment_real, keys.noise_real)
+  y = _shown(game, fake, noise_std, keys.augment_fake, keys.noise_fake)
+
+  def judge(
+    x: Any, label: Any, key: Any, stats: Stats = state.d.stats
+  ) -> tuple[Any, Stats]:
+    return networks.discriminator.apply(
+      d_params, stats, x, train=True, key=key, label=label
+    )
+
+  real_logits, stats = judge(x, real.label, keys.d_real)
+  fake_logits, stats = judge(y, made.label, keys.d_fake, stats)
+  loss = game.objective.d_loss(real_logits, fake_logits, _labels(hyper))
+  metrics = {'d/loss': loss} | _beliefs(game, real_logits, fake_logits)
+  near = _neighbours(game, state.g.params, state.g.stats, made, keys)
+  view = View(
+    critic=lambda x, label: judge(x, label, jax.random.clone(keys.d_real))[0],
+    real=x,
+    fake=y,
+    real_label=real.label,
+    fake_label=made.label,
+    real_logits=real_logits,
+    fake_logits=fake_logits,
+    params=d_params,
+    key=keys.penalty,
+    transform=augment.consistency_view,
+    neighbours=lambda key: packed(frozen(near(key)), networks.packing),
+    anchors=(state.anchors.real, state.anchors.fake) if state.anchors else None,  # type: ignore[arg-type]
   )
-  fake_logits, stats = apply(
-    d_params,
-    stats,
-    _noised(fake, noise_std, keys.noise_fake),
-    train=True,
-    key=keys.d_fake,
-  )
-  loss = game.objective.d_loss(
-    real_logits, fake_logits, 1.0 - jnp.asarray(hyper.label_smoothing)
-  )
-  v = objectives.value(real_logits, fake_logits)
-  metrics = {
-    'd/loss': loss,
-    'd/prob_real': jnp.mean(jax.nn.sigmoid(real_logits)),
-    'd/prob_fake': jnp.mean(jax.nn.sigmoid(fake_logits)),
-    'game/value': v,
-    'game/jsd_bound': objectives.jsd_bound(v),
-  }
-  return loss, (stats, metrics)
+  added, found = _penalties_d(game, hyper, view, penalty_factor)
+  return loss + added, (stats, metrics | found)
+
+
+def _penalties_d(
+  game: Game, hyper: Hyper, view: View, factor: Any
+) -> tuple[Scalar, Metrics]:
+  """The sum of D's weighted penalties, and each as it is."""
+  terms = [t for t in game.regularizers if t.entry.on_d is not None]
+  if not terms:
+    return jnp.float32(0.0), {}
+
+  def compute() -> Metrics:
+    found = {}
+    for i, term in enumerate(terms):
+      key = jax.random.fold_in(jax.random.clone(view.key), i)
+      found[f'd/penalty/{term.key}'] = term.on_d(view._replace(key=key))
+    return found
+
+  found = factor(compute) if factor else compute()
+  weights = [hyper.penalties[term.key] for term in terms]
+  total = sum(w * p for w, p in zip(weights, found.values(), strict=True))
+  return total, found  # type: ignore[return-value]
 
 
 def generator_loss(
   g_params: Params,
   state: GANState,
   game: Game,
-  batch_size: int,
+  real: Any,
   key: Key[Array, ''],
+  hyper: Hyper,
   noise_std: Scalar | None = None,
+  *,
+  frozen: Frozen = jax.lax.stop_gradient,
 ) -> tuple[Scalar, tuple[Stats, Metrics]]:
   """G's move: its samples, labelled 1, judged by a D that does not move.
 
   Args:
     g_params: what the loss is differentiated with respect to.
     state: everything else; `state.g.params` is not read.
-    game: networks and objective.
-    batch_size: samples to generate.
-    key: for noise, dropout and instance noise.
+    game: networks, objective and regularizers.
+    real: a batch of real samples, or a `Batch`; as many are generated. Only a
+      relativistic game looks at them.
+    key: for noise, dropout, instance noise, augmentation and penalties.
+    hyper: labels and penalty weights are read.
     noise_std: deviation of the instance noise, None for none.
+    frozen: stands between this loss and D's parameters; another one than
+      `stop_gradient` is for those who differentiate G's loss by them.
 
   Returns:
     The loss, and G's moved running statistics with metrics.
   """
-  keys = _keys(key)
-  fake, stats = _generate(game, g_params, state.g.stats, batch_size, keys)
-  frozen = jax.lax.stop_gradient(state.d.params)
-  logits, _ = game.networks.discriminator.apply(
-    frozen,
-    state.d.stats,
-    _noised(fake, noise_std, keys.noise_fake),
-    train=True,
-    key=keys.d_fake,
+  keys, real = _keys(key), _as_batch(real)
+  made = _generate(game, g_params, state.g.stats, real.x.shape[0], keys)
+  d_params = frozen(state.d.params)
+
+  def judge(x: Any, label: Any, key: Any) -> Any:
+    return game.networks.discriminator.apply(
+      d_params, state.d.stats, x, train=True, key=key, label=label
+    )[0]
+
+  y = _shown(game, made.x, noise_std, keys.augment_fake, keys.noise_fake)
+  fake_logits = judge(y, made.label, keys.d_fake)
+  real_logits = None
+  if game.objective.relativistic:
+    x = _shown(game, real.x, noise_std, keys.augment_real, keys.noise_real)
+    real_logits = judge(x, real.label, keys.d_real)
+  loss = game.objective.g_loss(real_logits, fake_logits, _labels(hyper))
+  metrics, total = {'g/loss': loss}, loss
+  near = _neighbours(game, g_params, state.g.stats, made, keys)
+  for i, term in enumerate(game.regularizers):
+    if term.entry.on_g is not None:
+      key_term = jax.random.fold_in(jax.random.clone(keys.penalty), i)
+      penalty = term.entry.on_g(GView(made.x, g_params, key_term, near))
+      metrics[f'g/penalty/{term.key}'] = penalty
+      total += hyper.penalties[term.key] * penalty
+  return total, (made.stats, metrics)
+
+
+def vector_field(
+  g_params: Params,
+  d_params: Params,
+  state: GANState,
+  game: Game,
+  real: Any,
+  key: Key[Array, ''],
+  hyper: Hyper,
+  noise_std: Scalar | None = None,
+) -> tuple[Params, Params]:
+  """Each player's gradient of its own loss, as a function of both players.
+
+  Nothing is frozen: the result may be differentiated by either (consensus
+  optimization, the game's Jacobian).
+
+  Returns:
+    G's and D's gradient.
+  """
+  now = state.replace(
+    g=state.g.replace(params=g_params), d=state.d.replace(params=d_params)
   )
-  loss = game.objective.g_loss(logits)
-  return loss, (stats, {'g/loss': loss})
+  rest: Any = (now, game, real)
+  to_g = jax.grad(generator_loss, has_aux=True)(
+    g_params, *rest, key, hyper, noise_std, frozen=_anywhere
+  )[0]
+  again = jax.random.clone(key)
+  to_d = jax.grad(discriminator_loss, has_aux=True)(
+    d_params, *rest, again, hyper, noise_std, frozen=_anywhere
+  )[0]
+  return to_g, to_d
+
+
+def half_square(g_grads: PyTree, d_grads: PyTree) -> Scalar:
+  """`|v|^2 / 2` of a vector field."""
+  return (jnp.square(norm(g_grads)) + jnp.square(norm(d_grads))) / 2

@@ -369,6 +369,7 @@ def _describe(parts: Parts, state: GANState) -> dict[str, Any]:
       'size': parts.feed.size,
       'shape': list(dataset.shape),
       'bounded': dataset.bounded,
+      'classes': list(dataset.classes),
       'fingerprint': parts.feed.fingerprint,
       'resident': parts.feed.resident,
     },

@@ -12,17 +12,22 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+_EPS_ROOT = 1e-30
 Decay = float | Float[Array, '']
 
 
 def adam(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """Adam. Reference: Kingma & Ba 2015, arXiv:1412.6980."""
-  return optax.scale_by_adam(b1=beta1, b2=beta2)
+  # Next to nothing under the root, for those who differentiate an update where
+  # the gradient is 0 (unrolled D).
+  return optax.scale_by_adam(b1=beta1, b2=beta2, eps_root=_EPS_ROOT)
 
 
 def nadam(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """Adam with Nesterov momentum. Reference: Dozat 2016, ICLR workshop."""
-  return optax.scale_by_adam(b1=beta1, b2=beta2, nesterov=True)
+  return optax.scale_by_adam(
+    b1=beta1, b2=beta2, eps_root=_EPS_ROOT, nesterov=True
+  )
 
 
 def amsgrad(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:

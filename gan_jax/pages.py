@@ -183,9 +183,12 @@ def _moments(density: Any, real: Any) -> tuple[Any, Any]:
 def _equilibrium(config: Config) -> dict[str, float]:
   from gan_jax.objectives import OBJECTIVES
 
-  if config.label_smoothing:
+  labels = ('label_smoothing', 'label_real', 'label_fake', 'label_target')
+  if any(
+    getattr(config, name) != config_lib.FIELDS[name].default for name in labels
+  ):
     return {}  # another optimum
-  d_loss, g_loss = OBJECTIVES[config.objective].equilibrium
+  _, d_loss, g_loss = OBJECTIVES[config.objective].equilibrium
   return {'d/loss': d_loss, 'g/loss': g_loss}
 
 

@@ -8,6 +8,19 @@ misspelt value answer at once; the keys are therefore read off the source.
 import ast
 import functools
 import importlib.util
+import pathlib
+
+
+def _source(module: str) -> str:
+  """The text of a module; to find one, Python would import its package."""
+  package, *names = module.split('.')
+  spec = importlib.util.find_spec(package)
+  for folder in spec.submodule_search_locations or () if spec else ():
+    path = pathlib.Path(folder, *names)
+    for file in (path.with_suffix('.py'), path / '__init__.py'):
+      if file.is_file():
+        return file.read_text(encoding='utf-8')
+  raise LookupError(f'no module {module}')
 
 
 @functools.cache
@@ -17,11 +30,7 @@ def names(module: str, registry: str) -> tuple[str, ...]:
   Raises:
     LookupError: if the module has no such dict literal with string keys.
   """
-  spec = importlib.util.find_spec(module)
-  if spec is None or spec.origin is None:
-    raise LookupError(f'no module {module}')
-  with open(spec.origin, encoding='utf-8') as file:
-    tree = ast.parse(file.read())
+  tree = ast.parse(_source(module))
   for node in tree.body:
     targets: list[ast.expr] = []
     if isinstance(node, ast.Assign):

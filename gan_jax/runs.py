@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from gan_jax import data, networks, objectives, sharding, step
 from gan_jax.checkpoint import Checkpoints
-from gan_jax.config import Config, ConfigError, load_flagfile
+from gan_jax.config import FIELDS, Config, ConfigError, load_flagfile
 from gan_jax.data import Dataset, Density, Feed
 from gan_jax.game import Game
 from gan_jax.networks import Networks
+from gan_jax.regularizers import Term
+from gan_jax.rules import augmentations, penalties
 from gan_jax.state import GANState, Hyper
 
 Samples = NDArray[np.generic]
@@ -89,18 +91,92 @@ class Absent:
   Attributes:
     name: as `--dataset` has it.
     shape: (height, width, channels) of each image.
+    classes: names of its classes, if it has some.
   """
 
   name: str
   shape: tuple[int, ...]
+  classes: tuple[str, ...] = ()
 
   bounded = True
 
 
 def make_hyper(config: Config) -> Hyper:
   """The traced numbers of a configuration, as float32 scalars."""
-  names = [field.name for field in dataclasses.fields(Hyper)]
-  return Hyper(**{name: jnp.float32(getattr(config, name)) for name in names})
+  names = {field.name for field in dataclasses.fields(Hyper)} - {'penalties'}
+  weights = {}
+  for (_, _, weight), term in zip(
+    penalties(config.regularizer), make_terms(config), strict=True
+  ):
+    weights[term.key] = term.entry.weight if weight is None else weight
+  return Hyper(
+    **{name: jnp.float32(getattr(config, name)) for name in names},
+    penalties={key: jnp.float32(weight) for key, weight in weights.items()},
+  )
+
+
+def make_terms(config: Config) -> tuple[Term, ...]:
+  """The regularizers of a configuration.
+
+  Raises:
+    ConfigError: for a place that one of them knows nothing of.
+  """
+  terms = tuple(Term(p.name, p.place) for p in penalties(config.regularizer))
+  for term in terms:
+    places = [p for p in term.entry.places if p]
+    if term.place and term.place not in places:
+      raise ConfigError(
+        f'--regularizer={config.regularizer}: {term.key}:'
+        + (
+          f' its places are {", ".join(places)}'
+          if places
+          else f' has no place; write {term.name}'
+        )
+      )
+  return terms
+
+
+def _check_game(config: Config, dataset: Dataset | Absent) -> None:
+  """Refuses flags that this objective or these data have no use for."""
+  objective = objectives.OBJECTIVES[config.objective]
+  readers = {
+    'label_smoothing': 'real',
+    'label_real': 'real',
+    'label_fake': 'fake',
+    'label_target': 'target',
+  }
+  for name, label in readers.items():
+    value = getattr(config, name)
+    read = label in objective.labels
+    if name == 'label_real':  # cross-entropy has --label_smoothing for it
+      read = 'target' in objective.labels
+    if value != FIELDS[name].default and not read:
+      able = [
+        key
+        for key, o in objectives.OBJECTIVES.items()
+        if ('target' if name == 'label_real' else label) in o.labels
+      ]
+      raise ConfigError(
+        f'--{name}={value}: has no effect under --objective={config.objective};'
+        f' leave it out or use {", ".join(able)}'
+      )
+  images = len(dataset.shape) == 3
+  for term in make_terms(config):
+    if term.entry.images and not images:
+      raise ConfigError(
+        f'--regularizer={config.regularizer}: {term.name} flips and shifts'
+        f' images, and {dataset.name} has none; leave it out'
+      )
+  if config.diffaugment and not images:
+    raise ConfigError(
+      f'--diffaugment={config.diffaugment}: is for images, and {dataset.name}'
+      ' has none; leave it out'
+    )
+  if config.conditioning != 'none' and not dataset.classes:
+    raise ConfigError(
+      f'--conditioning={config.conditioning}: {dataset.name} has no classes;'
+      ' use --conditioning=none'
+    )
 
 
 def make_networks(config: Config, dataset: Dataset | Absent) -> Networks:
@@ -113,6 +189,11 @@ def make_networks(config: Config, dataset: Dataset | Absent) -> Networks:
     depth=config.depth,
     latent_dim=config.latent_dim,
     latent=config.latent,
+    norm_g=config.norm_g,
+    norm_d=config.norm_d,
+    packing=config.packing,
+    conditioning=config.conditioning,
+    classes=len(dataset.classes),
     dtype=jnp.dtype(config.precision),
   )
 
@@ -135,17 +216,18 @@ def build(config: Config) -> Parts:
   """
   dataset = load_dataset(config)
   mesh = sharding.make_mesh(config.devices)
+  sharding.check_batch(mesh, config.batch_size)
+  shard = sharding.batch_sharder(mesh) if mesh.size > 1 else None
+  plan = make_plan(config, dataset, shard)
   feed = data.make_feed(
     dataset,
     seed=config.seed,
     batch_size=config.batch_size,
-    batches_per_step=config.d_steps,
+    batches_per_step=plan.real_batches,
     flip=config.flip,
     residence=config.residence,
+    labelled=config.conditioning != 'none',
   )
-  sharding.check_batch(mesh, config.batch_size)
-  shard = sharding.batch_sharder(mesh) if mesh.size > 1 else None
-  plan = make_plan(config, dataset, shard)
   return Parts(config, dataset, mesh, feed, plan, make_hyper(config))
 
 
@@ -154,17 +236,29 @@ def make_plan(
   dataset: Dataset | Absent,
   shard: Callable[[Any], Any] | None = None,
 ) -> step.Plan:
-  """The static half of a configuration's train step."""
+  """The static half of a configuration's train step.
+
+  Raises:
+    ConfigError, NetworkError: for what is of no use together.
+  """
+  _check_game(config, dataset)
   return step.Plan(
     game=Game(
       make_networks(config, dataset),
       objectives.OBJECTIVES[config.objective],
       shard or (lambda x: x),
+      make_terms(config),
+      augmentations(config.diffaugment),
     ),
     batch_size=config.batch_size,
     steps=config.steps,
     schedule=config.schedule,
     d_steps=config.d_steps,
+    g_steps=config.g_steps,
+    reuse_noise=config.reuse_noise,
+    reuse_real=config.reuse_real,
+    unroll_steps=config.unroll_steps,
+    penalty_every=config.regularizer_every,
     optimizer_g=config.optimizer_g,
     optimizer_d=config.optimizer_d,
     clip_g=config.clip_g > 0,
@@ -204,16 +298,17 @@ class Run:
   def _apply(self) -> Any:
     generator = self.networks.generator
 
-    def apply(params: Any, stats: Any, z: Any) -> Any:
-      return generator.apply(params, stats, z, train=False)[0]
+    def apply(params: Any, stats: Any, z: Any, label: Any) -> Any:
+      return generator.apply(params, stats, z, train=False, label=label)[0]
 
     return jax.jit(apply)
 
-  def generate(self, z: Any, *, ema: bool = True) -> Samples:
+  def generate(self, z: Any, label: Any = None, *, ema: bool = True) -> Samples:
     """Samples `(n, *shape)` from noise `(n, latent_dim)`.
 
     Args:
       z: noise.
+      label: classes (n,) of a class-conditional run, None for all in turn.
       ema: from the averaged generator, rather than the live one.
 
     Raises:
@@ -227,7 +322,14 @@ class Run:
     source = (
       self.state.g if self.state.ema is None or not ema else self.state.ema
     )
-    return np.asarray(self._apply(source.params, source.stats, z))
+    if label is None:
+      label = in_turn(len(z), self.networks.classes)
+    return np.asarray(self._apply(source.params, source.stats, z, label))
+
+
+def in_turn(count: int, classes: int) -> NDArray[np.int32] | None:
+  """Classes 0, 1, ... for some samples; None for networks that know none."""
+  return np.arange(count, dtype=np.int32) % classes if classes else None
 
 
 def read_config(workdir: str | pathlib.Path) -> Config:
@@ -251,13 +353,14 @@ def _described(config: Config) -> Density | Absent:
   try:
     facts = json.loads(path.read_text())['dataset']
     if facts['bounded']:
-      return Absent(config.dataset, tuple(facts['shape']))
+      classes = tuple(facts.get('classes', ()))
+      return Absent(config.dataset, tuple(facts['shape']), classes)
   except (OSError, ValueError, KeyError):
     pass  # there was a time when it did not say so
   dataset = load_dataset(config)
   if isinstance(dataset, Density):
     return dataset
-  return Absent(dataset.name, dataset.shape)
+  return Absent(dataset.name, dataset.shape, dataset.classes)
 
 
 def open_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:

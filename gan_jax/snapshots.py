@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax import images
+from gan_jax import images, runs
 from gan_jax.data import Density
 from gan_jax.files import write_atomic
 from gan_jax.runs import Parts
@@ -44,17 +44,29 @@ class Snapshots:
     dataset = parts.dataset
     self._density = dataset if isinstance(dataset, Density) else None
     count = _SAMPLES if self._density else parts.config.num_samples
+    self._columns = networks.classes  # a class a column
+    if networks.classes:
+      count = -(-count // networks.classes) * networks.classes
+    self._label = runs.in_turn(count, networks.classes)
     self._z = networks.sample_latent(key_z, count)
     if self._density:
       self._real = np.asarray(self._density.sample(key_real, count))
       self._grid = density_grid(self._density)
 
-    def generate(params: Any, stats: Any, z: Any) -> Any:
-      return networks.generator.apply(params, stats, z, train=False)[0]
+    def generate(params: Any, stats: Any, z: Any, label: Any) -> Any:
+      return networks.generator.apply(
+        params, stats, z, train=False, label=label
+      )[0]
+
+    ratio = parts.plan.game.objective.log_ratio or (lambda x: x)
 
     def judge(params: Any, stats: Any, x: Any) -> Any:
-      logits, _ = networks.discriminator.apply(params, stats, x, train=False)
-      return jax.nn.sigmoid(logits)
+      # A pack of copies: what D would say of nothing but this place.
+      packs = jnp.tile(x, networks.packing)
+      logits, _ = networks.discriminator.apply(
+        params, stats, packs, train=False
+      )
+      return jax.nn.sigmoid(ratio(logits))
 
     self._generate = jax.jit(generate)
     self._judge = jax.jit(judge)
@@ -62,11 +74,13 @@ class Snapshots:
   def _samples(self, state: GANState) -> dict[str, NDArray[np.generic]]:
     z = np.asarray(self._z)
     found = {
-      'step': np.asarray(self._generate(state.g.params, state.g.stats, z))
+      'step': np.asarray(
+        self._generate(state.g.params, state.g.stats, z, self._label)
+      )
     }
     if state.ema is not None:
       found['ema'] = np.asarray(
-        self._generate(state.ema.params, state.ema.stats, z)
+        self._generate(state.ema.params, state.ema.stats, z, self._label)
       )
     return found
 
@@ -75,7 +89,7 @@ class Snapshots:
     samples = self._samples(state)
     if not self._density:
       return {
-        f'{kind}_{step:09d}.png': images.grid_png(x)
+        f'{kind}_{step:09d}.png': images.grid_png(x, self._columns)
         for kind, x in samples.items()
       }
     arrays = {'z': np.asarray(self._z), 'x': samples['step']}

@@ -32,6 +32,13 @@ class Average(flax.struct.PyTreeNode):
   stats: PyTree
 
 
+class Anchors(flax.struct.PyTreeNode):
+  """Running means of D's output on real and on generated samples (LeCam)."""
+
+  real: Scalar
+  fake: Scalar
+
+
 class GANState(flax.struct.PyTreeNode):
   """All that training changes.
 
@@ -42,6 +49,7 @@ class GANState(flax.struct.PyTreeNode):
     g: the generator.
     d: the discriminator.
     ema: the averaged generator, or None when no average is kept.
+    anchors: of the LeCam penalty, or None without it.
   """
 
   step: Scalar
@@ -49,13 +57,15 @@ class GANState(flax.struct.PyTreeNode):
   g: Player
   d: Player
   ema: Average | None
+  anchors: Anchors | None = None
 
 
 class Hyper(flax.struct.PyTreeNode):
   """Numbers the compiled step takes as arguments.
 
   Changing one compiles nothing. `beta1` is the momentum of optimizers that
-  have one decay.
+  have one decay; `penalties` are the weights of the game's regularizers, by
+  `Term.key`.
   """
 
   lr_g: Scalar
@@ -67,9 +77,14 @@ class Hyper(flax.struct.PyTreeNode):
   clip_g: Scalar = 0.0
   clip_d: Scalar = 0.0
   label_smoothing: Scalar = 0.0
+  label_real: Scalar = 1.0
+  label_fake: Scalar = 0.0
+  label_target: Scalar = 1.0
   instance_noise: Scalar = 0.0
   instance_noise_kimg: Scalar = 0.0
   ema_halflife_kimg: Scalar = 0.0
+  consensus: Scalar = 0.0
+  penalties: Any = flax.struct.field(default_factory=dict)
 
 
 def all_finite(tree: PyTree) -> Bool[Array, '']:

@@ -20,6 +20,7 @@ PACKAGE = ROOT / 'gan_jax'
 # Helpers without a sibling import, usable from everywhere.
 BASEMENT = {'files', 'registry'}
 GROUND = {
+  'augment',
   'data',
   'images',
   'metrics',
@@ -28,7 +29,16 @@ GROUND = {
   'optimizers',
   'regularizers',
 }
-FIRST = {'checkpoint', 'game', 'population', 'sharding', 'state', 'step'}
+FIRST = {
+  'checkpoint',
+  'game',
+  'plan',
+  'population',
+  'schedules',
+  'sharding',
+  'state',
+  'step',
+}
 SECOND = {
   'config',
   'doors',
@@ -36,6 +46,7 @@ SECOND = {
   'logs',
   'loop',
   'pages',
+  'rules',
   'runs',
   'sampling',
   'signals',

@@ -20,6 +20,10 @@ FIELDS = config_lib.FIELDS
 def values(field):
   """Valid values of one field."""
   limits, kind = field.metadata, type(field.default)
+  if field.name == 'regularizer':
+    return st.sampled_from(['', 'r1', 'r1:0.5,r2', 'wgan_gp@real:10,clip:1e-2'])
+  if field.name == 'diffaugment':
+    return st.just('')
   words = config_lib.choices(field.name)
   if words:
     return st.sampled_from(words)
@@ -33,7 +37,7 @@ def values(field):
   if kind is int:
     return st.integers(low, 10**6 if high is None else high)
   return st.floats(
-    low,
+    -1e6 if low is None else low,
     1e6 if high is None else high,
     exclude_min=limits['above'] is not None,
     exclude_max=limits['below'] is not None,
@@ -44,8 +48,14 @@ def values(field):
 
 def consistent(kwargs):
   """A configuration of drawn values, less what would contradict the rest."""
-  if kwargs['schedule'] == 'simultaneous':
-    kwargs['d_steps'] = 1
+  if kwargs['schedule'] in registry.names('gan_jax.plan', 'TOGETHER'):
+    kwargs['d_steps'] = kwargs['g_steps'] = 1
+  for name, schedule in (('unroll_steps', 'unrolled'), ('consensus',) * 2):
+    if kwargs['schedule'] != schedule:
+      kwargs[name] = FIELDS[name].default
+  if not kwargs['regularizer']:
+    kwargs['regularizer_every'] = 1
+  kwargs['batch_size'] *= kwargs['packing']
   if kwargs['lr_schedule'] in ('constant', 'exponential'):
     kwargs['lr_final'] = 1.0
   kwargs['lr_warmup'] %= kwargs['steps']
@@ -100,6 +110,16 @@ def test_later_flags_override_the_flagfile(tmp_path):
     (['--schedule=simultaneous', '--d_steps=2'], ['--d_steps=2', 'alternat']),
     (['--instance_noise_kimg=3'], ['--instance_noise_kimg', 'no effect']),
     (['--lr_warmup=9000'], ['--lr_warmup=9000', '--steps']),
+    (['--regularizer=r3'], ['--regularizer=r3', 'r1 or r2']),
+    (['--regularizer=r1:0'], ["the weight '0' of r1", 'positive']),
+    (['--regularizer=r1:x'], ["the weight 'x' of r1", 'positive']),
+    (['--regularizer=r1,r1:2'], ['r1 is there twice']),
+    (['--regularizer_every=4'], ['--regularizer_every=4', 'no effect']),
+    (['--consensus=2'], ['--consensus=2.0', '--schedule=consensus']),
+    (['--unroll_steps=2'], ['--unroll_steps=2', '--schedule=unrolled']),
+    (['--schedule=extragradient', '--g_steps=2'], ['--g_steps=2']),
+    (['--packing=3'], ['--packing=3', '--batch_size=64']),
+    (['--norm_d=btch'], ['--norm_d=btch', 'batch']),
     (['--flagfile=/no/such/file'], ['/no/such/file']),
     (['minimax'], ['minimax', '--name=value']),
   ],
@@ -145,7 +165,17 @@ def test_steps_may_grow_only_when_nothing_depends_on_them():
 
 
 def test_registry_names_are_those_of_the_registries():
-  from gan_jax import data, networks, objectives, optimizers, step
+  from gan_jax import (
+    augment,
+    data,
+    networks,
+    objectives,
+    optimizers,
+    plan,
+    regularizers,
+    schedules,
+  )
+  from gan_jax.networks import layers
 
   for module, name in [
     (objectives, 'OBJECTIVES'),
@@ -153,7 +183,12 @@ def test_registry_names_are_those_of_the_registries():
     (networks, 'LATENTS'),
     (optimizers, 'OPTIMIZERS'),
     (optimizers, 'DECAYS'),
-    (step, 'SCHEDULES'),
+    (schedules, 'SCHEDULES'),
+    (plan, 'TOGETHER'),
+    (regularizers, 'REGULARIZERS'),
+    (augment, 'AUGMENTATIONS'),
+    (layers, 'NORMS'),
+    (networks, 'CONDITIONINGS'),
     (data, 'DATASETS'),
   ]:
     found = registry.names(module.__name__, name)

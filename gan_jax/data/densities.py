@@ -44,6 +44,7 @@ class Density:
 
   bounded = False
   size = None
+  classes = ()
 
   @property
   def shape(self) -> tuple[int, ...]:

@@ -247,6 +247,7 @@ def make_feed(
   batches_per_step: int = 1,
   flip: bool = False,
   residence: str = 'auto',
+  labelled: bool = False,
 ) -> Feed:
   """The feed of a dataset.
 

@@ -65,6 +65,7 @@ class ImageSet:
   key: str = ''
 
   bounded = True
+  classes: Any = ()
 
   @property
   def size(self) -> int:

@@ -1,0 +1,176 @@
+"""What makes a flag's value of no use, alone or with others.
+
+Nothing here is heavy to import: a misspelt value is answered at once.
+"""
+
+import dataclasses
+import difflib
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gan_jax import registry
+
+
+class ConfigError(ValueError):
+  """A flag's value is of no use; the message says which and what to do."""
+
+  exit_code = 2
+
+
+_FLOAT32_MIN = 2.0**-126  # what is smaller may be 0 on the device
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+  """A remedy for a misspelt word: the closest ones, or all of them."""
+  close = difflib.get_close_matches(word, words, n=2)
+  if close:
+    return f'did you mean {" or ".join(close)}?'
+  return f'use one of {", ".join(words)}'
+
+
+def _float32(value: float) -> float:
+  """A number as the device will have it."""
+  try:
+    return float(struct.unpack('f', struct.pack('f', value))[0])
+  except OverflowError:
+    return math.inf
+
+
+def problems(
+  field: dataclasses.Field[Any], value: Any, words: Sequence[str]
+) -> list[str]:
+  """What is wrong with one value, of which only `words` may be taken."""
+  flag, limits = f'--{field.name}={value}', field.metadata
+  if isinstance(value, str):
+    if words and value not in words and value != field.default:
+      return [f'{flag}: {nearest(value, words)}']
+    if value != value.strip() or not value.isprintable():
+      return [f'{flag!r}: remove white space at the ends and line breaks']
+    return []
+  if isinstance(value, bool):
+    return []
+  if not math.isfinite(value):
+    return [f'{flag}: use a finite number']
+  if value and not _FLOAT32_MIN <= abs(_float32(value)) < math.inf:
+    return [f'{flag}: use 0 or a size from 1e-37 to 3e38 (float32)']
+  if limits['low'] is not None and value < limits['low']:
+    return [f'{flag}: use {limits["low"]} or more']
+  if limits['above'] is not None and value <= limits['above']:
+    return [f'{flag}: use more than {limits["above"]}']
+  if limits['high'] is not None and value > limits['high']:
+    return [f'{flag}: use {limits["high"]} or less']
+  if limits['below'] is not None and _float32(value) >= limits['below']:
+    return [f'{flag}: use less than {limits["below"]}']
+  return []
+
+
+def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
+  """Values that are fine alone and of no use, or no effect, together."""
+  found = []
+  for name in ('d_steps', 'g_steps'):
+    count = getattr(c, name)
+    if c.schedule in registry.names('gan_jax.plan', 'TOGETHER') and count != 1:
+      found.append(
+        f'--{name}={count}: under --schedule={c.schedule} both players move at'
+        f' once; use --{name}=1 or --schedule=alternating'
+      )
+  for name, schedule in (('unroll_steps', 'unrolled'), ('consensus',) * 2):
+    value = getattr(c, name)
+    if c.schedule != schedule and value != defaults[name]:
+      found.append(
+        f'--{name}={value}: has no effect under --schedule={c.schedule}; use'
+        f' --schedule={schedule} or leave it out'
+      )
+  for parse, text in (
+    (penalties, c.regularizer),
+    (augmentations, c.diffaugment),
+  ):
+    try:
+      parse(text)
+    except ConfigError as error:
+      found.append(str(error))
+  if c.regularizer_every > 1 and not c.regularizer:
+    found.append(
+      f'--regularizer_every={c.regularizer_every}: has no effect without'
+      ' --regularizer; leave it out'
+    )
+  if c.batch_size % c.packing:
+    found.append(
+      f'--packing={c.packing}: does not divide --batch_size={c.batch_size}; the'
+      ' batch counts samples, not packs'
+    )
+  if c.lr_schedule == 'constant' and c.lr_final != 1:
+    found.append(
+      f'--lr_final={c.lr_final}: has no effect under --lr_schedule=constant;'
+      ' choose a schedule or leave it out'
+    )
+  if c.lr_schedule == 'exponential' and c.lr_final == 0:
+    found.append(
+      '--lr_final=0.0: an exponential fall never reaches 0; use a small'
+      ' positive factor'
+    )
+  if c.lr_warmup >= c.steps:
+    found.append(f'--lr_warmup={c.lr_warmup}: use fewer than --steps={c.steps}')
+  if c.instance_noise_kimg and not c.instance_noise:
+    found.append(
+      f'--instance_noise_kimg={c.instance_noise_kimg}: has no effect without'
+      ' --instance_noise; set its deviation'
+    )
+  if c.channels == 2:
+    found.append('--channels=2: use 1 (grey) or 3 (colour)')
+  return found
+
+
+class Penalty(NamedTuple):
+  """One word of `--regularizer`; the weight is None where it was left out."""
+
+  name: str
+  place: str
+  weight: float | None
+
+
+def penalties(text: str) -> list[Penalty]:
+  """What `--regularizer` says.
+
+  Raises:
+    ConfigError: for a word that is no regularizer, twice there, or ill formed.
+
+  >>> penalties('r1:0.5,wgan_gp@real')[0]
+  Penalty(name='r1', place='', weight=0.5)
+  """
+  known = registry.names('gan_jax.regularizers', 'REGULARIZERS')
+  found: list[Penalty] = []
+  for word in text.split(',') if text else []:
+    rest, colon, number = word.partition(':')
+    name, _, place = rest.partition('@')
+    if name not in known:
+      raise ConfigError(f'--regularizer={text}: {name}: {nearest(name, known)}')
+    if (name, place) in [(p.name, p.place) for p in found]:
+      raise ConfigError(f'--regularizer={text}: {rest} is there twice')
+    try:
+      weight = float(number) if colon else None
+    except ValueError:
+      weight = math.nan
+    if weight is not None and not 0 < _float32(weight) < math.inf:
+      raise ConfigError(
+        f'--regularizer={text}: the weight {number!r} of {rest}: use a positive'
+        ' number'
+      )
+    found.append(Penalty(name, place, weight))
+  return found
+
+
+def augmentations(text: str) -> tuple[str, ...]:
+  """What `--diffaugment` says.
+
+  Raises:
+    ConfigError: for a word that is no augmentation.
+  """
+  known = registry.names('gan_jax.augment', 'AUGMENTATIONS')
+  words = tuple(text.split(',')) if text else ()
+  for word in words:
+    if word not in known:
+      raise ConfigError(f'--diffaugment={text}: {nearest(word, known)}')
+  return words
