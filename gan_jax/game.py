@@ -142,7 +142,7 @@ def _neighbours(
   """`key -> G(z + d)` for the noise that some samples were made of."""
 
   def near(key: Any) -> Samples:
-    z = _noised(made.z, ZCR_STD, key)  # type: ignore[arg-type]
+    z = _noised(made.z, ZCR_STD, key)
     return game.networks.generator.apply(
       params,
       stats,
@@ -245,7 +245,7 @@ def discriminator_loss(
     key=keys.penalty,
     transform=augment.consistency_view,
     neighbours=lambda key: packed(frozen(near(key)), networks.packing),
-    anchors=(state.anchors.real, state.anchors.fake) if state.anchors else None,  # type: ignore[arg-type]
+    anchors=(state.anchors.real, state.anchors.fake) if state.anchors else None,
   )
   added, found = _penalties_d(game, hyper, view, penalty_factor)
   return loss + added, (stats, metrics | found)

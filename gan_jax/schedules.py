@@ -189,9 +189,11 @@ def _turns(
   """Some moves of one player; the metrics are those of the last."""
   if len(turns) == 1:
     return move(state, turns[0])
-  stacked = jax.tree.map(lambda *x: jnp.stack(x), *turns)
+  reals = jax.tree.map(lambda *x: jnp.stack(x), *[real for real, _ in turns])
+  # Cloned, for the key-reuse checker takes stacking for a use.
+  keys = jax.random.clone(jnp.stack([key for _, key in turns]))
   # Without the root key, which no move needs and every one would carry.
-  bare, metrics = jax.lax.scan(move, state.replace(key=None), stacked)
+  bare, metrics = jax.lax.scan(move, state.replace(key=None), (reals, keys))
   return bare.replace(key=state.key), _at(metrics, -1)
 
 

@@ -1,4 +1,4 @@
-"""Every objective against float64 NumPy, and the theory of the 2014 paper."""
+"""Every objective against float64 NumPy, and the theory of its paper."""
 
 import jax
 import jax.numpy as jnp
@@ -6,119 +6,342 @@ import numpy as np
 import pytest
 
 from gan_jax import objectives
-from gan_jax.objectives import OBJECTIVES
+from gan_jax.objectives import OBJECTIVES, PLAIN, Labels
 
-EVERY = sorted(OBJECTIVES)
+EVERY = pytest.mark.parametrize('name', sorted(OBJECTIVES))
+F_GANS = [name for name in OBJECTIVES if name.startswith('fgan_')]
 
 
 def softplus64(x):
   return np.logaddexp(0.0, np.asarray(x, np.float64))
 
 
-def bce(real, fake, label=1.0):
+def relu64(x):
+  return np.maximum(np.asarray(x, np.float64), 0)
+
+
+def bce(real, fake, labels=PLAIN):
   """-E[log D(x)] - E[log(1 - D(G(z)))] with smoothed real labels."""
-  real_term = label * softplus64(-real) + (1 - label) * softplus64(real)
+  one = labels.real
+  real_term = one * softplus64(-real) + (1 - one) * softplus64(real)
   return real_term.mean() + softplus64(fake).mean()
 
 
-# (d_loss(real, fake, label), g_loss(fake)) of each objective, in float64.
-REFERENCE = {
-  'minimax': (bce, lambda fake: -softplus64(fake).mean()),
-  'non_saturating': (bce, lambda fake: softplus64(-fake).mean()),
+def average(up, down):
+  """The pair of losses of a relativistic average game."""
+
+  def d_loss(real, fake, labels):
+    return up(real - fake.mean()).mean() + down(fake - real.mean()).mean()
+
+  return d_loss, lambda real, fake, labels: d_loss(fake, real, labels)
+
+
+# f(u), f'(u) and f*(t) of each divergence, and T(v), by the book.
+DIVERGENCES = {
+  'fgan_kl': (
+    lambda u: u * np.log(u),
+    lambda u: 1 + np.log(u),
+    lambda t: np.exp(t - 1),
+    lambda v: v,
+  ),
+  'fgan_reverse_kl': (
+    lambda u: -np.log(u),
+    lambda u: -1 / u,
+    lambda t: -1 - np.log(-t),
+    lambda v: -np.exp(-v),
+  ),
+  'fgan_pearson': (
+    lambda u: (u - 1) ** 2,
+    lambda u: 2 * (u - 1),
+    lambda t: t**2 / 4 + t,
+    lambda v: v,
+  ),
+  'fgan_neyman': (
+    lambda u: (1 - u) ** 2 / u,
+    lambda u: 1 - 1 / u**2,
+    lambda t: 2 - 2 * np.sqrt(1 - t),
+    lambda v: 1 - np.exp(-v),
+  ),
+  'fgan_hellinger': (
+    lambda u: (np.sqrt(u) - 1) ** 2,
+    lambda u: 1 - 1 / np.sqrt(u),
+    lambda t: t / (1 - t),
+    lambda v: 1 - np.exp(-v),
+  ),
+  'fgan_jensen_shannon': (
+    lambda u: u * np.log(u) - (u + 1) * np.log((u + 1) / 2),
+    lambda u: np.log(2 * u / (1 + u)),
+    lambda t: -np.log(2 - np.exp(t)),
+    lambda v: np.log(2) - softplus64(-v),
+  ),
 }
+
+
+def f_gan(name):
+  _, _, conjugate, activation = DIVERGENCES[name]
+
+  def g_loss(real, fake, labels):
+    return -conjugate(activation(fake)).mean()
+
+  def d_loss(real, fake, labels):
+    return -activation(real).mean() - g_loss(real, fake, labels)
+
+  return d_loss, g_loss
+
+
+HINGE = (
+  lambda real, fake, _: relu64(1 - real).mean() + relu64(1 + fake).mean(),
+  lambda real, fake, _: -fake.mean(),
+)
+
+# (d_loss, g_loss) of each objective, each (real, fake, labels), in float64.
+REFERENCE = {
+  'minimax': (bce, lambda real, fake, _: -softplus64(fake).mean()),
+  'non_saturating': (bce, lambda real, fake, _: softplus64(-fake).mean()),
+  'least_squares': (
+    lambda real, fake, at: (
+      ((real - at.real) ** 2).mean() / 2 + ((fake - at.fake) ** 2).mean() / 2
+    ),
+    lambda real, fake, at: ((fake - at.target) ** 2).mean() / 2,
+  ),
+  'wasserstein': (
+    lambda real, fake, _: fake.mean() - real.mean(),
+    lambda real, fake, _: -fake.mean(),
+  ),
+  'hinge': HINGE,
+  'geometric': HINGE,
+  'relativistic': (
+    lambda real, fake, _: softplus64(-(real - fake)).mean(),
+    lambda real, fake, _: softplus64(-(fake - real)).mean(),
+  ),
+  'relativistic_average': average(lambda t: softplus64(-t), softplus64),
+  'relativistic_average_ls': average(
+    lambda t: (t - 1) ** 2, lambda t: (t + 1) ** 2
+  ),
+  'relativistic_average_hinge': average(
+    lambda t: relu64(1 - t), lambda t: relu64(1 + t)
+  ),
+} | {name: f_gan(name) for name in F_GANS}
+
+
+def loss_of(name, player):
+  objective = OBJECTIVES[name]
+  return objective.d_loss if player == 'd' else objective.g_loss
+
+
+PLAYERS = pytest.mark.parametrize('player', ['d', 'g'])
 
 
 @pytest.fixture
 def logits():
   rng = np.random.default_rng(0)
-  return tuple(jnp.asarray(rng.normal(0, 4, (2, 64)), jnp.float32))
+  return tuple(jnp.asarray(rng.normal(0, 3, (2, 64)), jnp.float32))
 
 
 def test_every_objective_has_a_reference():
   assert set(REFERENCE) == set(OBJECTIVES)
 
 
-@pytest.mark.parametrize('name', EVERY)
-@pytest.mark.parametrize('label', [1.0, 0.9])
-def test_matches_float64(name, label, logits):
-  real, fake = logits
-  d_loss, g_loss, _ = OBJECTIVES[name]
-  d_ref, g_ref = REFERENCE[name]
-  np.testing.assert_allclose(
-    d_loss(real, fake, label), d_ref(real, fake, label), rtol=2e-6
-  )
-  np.testing.assert_allclose(g_loss(fake), g_ref(fake), rtol=2e-6)
+@EVERY
+@pytest.mark.parametrize(
+  'labels', [PLAIN, Labels(0.9, 0.0, 1.0), Labels(1.0, -1.0, 0.0)]
+)
+def test_matches_float64(name, labels, logits):
+  wide = [np.float64(x) for x in logits]
+  for player, reference in zip('dg', REFERENCE[name], strict=True):
+    np.testing.assert_allclose(
+      loss_of(name, player)(*logits, labels),
+      reference(*wide, labels),
+      rtol=5e-6,
+      atol=1e-6,
+    )
 
 
-@pytest.mark.parametrize('name', EVERY)
-def test_jit_is_eager_and_vmap_is_a_loop(name, logits):
-  real, fake = logits
-  d_loss, g_loss, _ = OBJECTIVES[name]
-  np.testing.assert_allclose(
-    jax.jit(d_loss)(real, fake, 1.0), d_loss(real, fake, 1.0), rtol=1e-6
-  )
-  np.testing.assert_allclose(jax.jit(g_loss)(fake), g_loss(fake), rtol=1e-6)
-  rows = fake.reshape(4, 16)
-  np.testing.assert_allclose(
-    jax.vmap(g_loss)(rows), [g_loss(row) for row in rows], rtol=1e-6
-  )
-
-
-@pytest.mark.parametrize('name', EVERY)
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-def test_finite_at_any_logit(name, dtype):
-  extreme = jnp.array([1e4, -1e4, 0.0, 30.0], dtype)
-  d_loss, g_loss, _ = OBJECTIVES[name]
-  losses = [d_loss(extreme, -extreme, 1.0), g_loss(extreme)]
-  slopes = [jax.grad(d_loss)(extreme, -extreme, 1.0), jax.grad(g_loss)(extreme)]
-  for x in losses + slopes:
-    assert jnp.isfinite(x).all()
-
-
-@pytest.mark.parametrize('name', EVERY)
-def test_order_of_the_batch_does_not_matter(name, logits):
-  real, fake = logits
-  d_loss, g_loss, _ = OBJECTIVES[name]
-  np.testing.assert_allclose(
-    d_loss(real[::-1], fake[::-1], 1.0), d_loss(real, fake, 1.0), rtol=1e-6
-  )
-  np.testing.assert_allclose(g_loss(fake[::-1]), g_loss(fake), rtol=1e-6)
-
-
-@pytest.mark.parametrize('name', EVERY)
-def test_a_mean_over_the_batch(name, logits):
-  real, fake = logits
-  d_loss, g_loss, _ = OBJECTIVES[name]
-  twice = jnp.tile(real, 2), jnp.tile(fake, 2)
-  np.testing.assert_allclose(
-    d_loss(*twice, 1.0), d_loss(real, fake, 1.0), rtol=1e-6
-  )
-  np.testing.assert_allclose(g_loss(twice[1]), g_loss(fake), rtol=1e-6)
-
-
-@pytest.mark.parametrize('name', EVERY)
-def test_stated_value_at_the_equilibrium(name):
-  half = jnp.zeros(8)
+@EVERY
+def test_labels_that_are_read_are_those_it_says(name, logits):
   objective = OBJECTIVES[name]
-  found = (objective.d_loss(half, half, 1.0), objective.g_loss(half))
-  np.testing.assert_allclose(found, objective.equilibrium, rtol=1e-6)
+  for i, field in enumerate(Labels._fields):
+    other = PLAIN._replace(**{field: 0.3})
+    moved = any(
+      float(loss(*logits, other)) != float(loss(*logits, PLAIN))
+      for loss in (objective.d_loss, objective.g_loss)
+    )
+    assert moved == (field in objective.labels), (i, field)
 
 
-def test_slopes_of_the_two_generator_losses(logits):
-  _, fake = logits
-  d = 1 / (1 + np.exp(-np.asarray(fake, np.float64)))
-  n = len(fake)
-  minimax = jax.grad(objectives.minimax_g)(fake)
-  non_saturating = jax.grad(objectives.non_saturating_g)(fake)
-  np.testing.assert_allclose(minimax, -d / n, rtol=1e-5, atol=1e-9)
-  np.testing.assert_allclose(non_saturating, -(1 - d) / n, rtol=1e-5)
+@EVERY
+@PLAYERS
+def test_jit_is_eager_and_vmap_is_a_loop(name, player, logits):
+  loss = loss_of(name, player)
+  np.testing.assert_allclose(
+    jax.jit(loss)(*logits, PLAIN), loss(*logits, PLAIN), rtol=2e-6
+  )
+  real, fake = (x.reshape(4, 16) for x in logits)
+  np.testing.assert_allclose(
+    jax.vmap(lambda r, f: loss(r, f, PLAIN))(real, fake),
+    [loss(r, f, PLAIN) for r, f in zip(real, fake, strict=True)],
+    rtol=2e-6,
+  )
+
+
+@EVERY
+@PLAYERS
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_finite_at_any_logit(name, player, dtype):
+  extreme = jnp.array([1e4, -1e4, 0.0, 30.0], dtype)
+  loss = loss_of(name, player)
+  for real, fake in [(extreme, -extreme), (-extreme, extreme)]:
+    assert jnp.isfinite(loss(real, fake, PLAIN))
+    for slope in jax.grad(loss, (0, 1))(real, fake, PLAIN):
+      assert jnp.isfinite(slope).all()
+
+
+@EVERY
+@PLAYERS
+def test_order_of_the_batch_does_not_matter(name, player, logits):
+  # Of pairs, in a game that is played over pairs; of each kind, otherwise.
+  loss, (real, fake) = loss_of(name, player), logits
+  at_first = loss(real, fake, PLAIN)
+  np.testing.assert_allclose(
+    loss(real[::-1], fake[::-1], PLAIN), at_first, rtol=2e-6
+  )
+  if name != 'relativistic':
+    np.testing.assert_allclose(
+      loss(real[::-1], fake, PLAIN), at_first, rtol=2e-6
+    )
+
+
+@EVERY
+@PLAYERS
+def test_a_mean_over_the_batch(name, player, logits):
+  loss = loss_of(name, player)
+  twice = [jnp.tile(x, 2) for x in logits]
+  np.testing.assert_allclose(
+    loss(*twice, PLAIN), loss(*logits, PLAIN), rtol=2e-6
+  )
+
+
+@EVERY
+def test_stated_value_at_the_equilibrium(name):
+  objective = OBJECTIVES[name]
+  logit, d_loss, g_loss = objective.equilibrium
+  same = jnp.full(8, logit)
+  np.testing.assert_allclose(
+    objective.d_loss(same, same, PLAIN), d_loss, atol=1e-6
+  )
+  np.testing.assert_allclose(
+    objective.g_loss(same, same, PLAIN), g_loss, atol=1e-6
+  )
+  if objective.log_ratio:
+    np.testing.assert_allclose(objective.log_ratio(same), 0, atol=1e-6)
+    # Where nothing can be told apart, D's best is to say so.
+    slopes = jax.grad(objective.d_loss, (0, 1))(same, same, PLAIN)
+    np.testing.assert_allclose(slopes[0] + slopes[1], 0, atol=1e-6)
+
+
+@EVERY
+def test_g_is_blind_to_real_logits_unless_relativistic(name, logits):
+  objective, (real, fake) = OBJECTIVES[name], logits
+  if not objective.relativistic:
+    objective.g_loss(None, fake, PLAIN)
+  else:
+    slope = jax.grad(objective.g_loss)(real, fake, PLAIN)
+    assert float(jnp.abs(slope).max()) > 0
+
+
+def slopes(loss, which, real, fake):
+  """Slope of each example's term, as the docstrings state it."""
+  return len(real) * jax.grad(loss, which)(real, fake, PLAIN)
+
+
+def sigmoid64(x):
+  return 1 / (1 + np.exp(-np.float64(x)))
+
+
+# name: slopes of D's loss on real and on generated, of G's on generated.
+SLOPES = {
+  'minimax': (
+    lambda r, f: -(1 - sigmoid64(r)),
+    lambda r, f: sigmoid64(f),
+    lambda r, f: -sigmoid64(f),
+  ),
+  'non_saturating': (
+    lambda r, f: -(1 - sigmoid64(r)),
+    lambda r, f: sigmoid64(f),
+    lambda r, f: -(1 - sigmoid64(f)),
+  ),
+  'least_squares': (
+    lambda r, f: r - 1.0,
+    lambda r, f: f,
+    lambda r, f: f - 1.0,
+  ),
+  'wasserstein': (
+    lambda r, f: -np.ones_like(r),
+    lambda r, f: np.ones_like(f),
+    lambda r, f: -np.ones_like(f),
+  ),
+  'hinge': (
+    lambda r, f: -1.0 * (r < 1),
+    lambda r, f: 1.0 * (f > -1),
+    lambda r, f: -np.ones_like(f),
+  ),
+  'relativistic': (
+    lambda r, f: -sigmoid64(f - r),
+    lambda r, f: sigmoid64(f - r),
+    lambda r, f: -sigmoid64(r - f),
+  ),
+  'fgan_kl': (
+    lambda r, f: -np.ones_like(r),
+    lambda r, f: np.exp(f - 1),
+    lambda r, f: -np.exp(f - 1),
+  ),
+  'fgan_reverse_kl': (
+    lambda r, f: -np.exp(-r),
+    lambda r, f: np.ones_like(f),
+    lambda r, f: -np.ones_like(f),
+  ),
+  'fgan_pearson': (
+    lambda r, f: -np.ones_like(r),
+    lambda r, f: f / 2 + 1,
+    lambda r, f: -(f / 2 + 1),
+  ),
+  'fgan_neyman': (
+    lambda r, f: -np.exp(-r),
+    lambda r, f: np.exp(-f / 2),
+    lambda r, f: -np.exp(-f / 2),
+  ),
+  'fgan_hellinger': (
+    lambda r, f: -np.exp(-r),
+    lambda r, f: np.exp(f),
+    lambda r, f: -np.exp(f),
+  ),
+  'fgan_jensen_shannon': (
+    lambda r, f: -(1 - sigmoid64(r)),
+    lambda r, f: sigmoid64(f),
+    lambda r, f: -sigmoid64(f),
+  ),
+}
+
+
+@pytest.mark.parametrize('name', sorted(SLOPES))
+def test_slopes_are_the_documented_ones(name, logits):
+  objective = OBJECTIVES[name]
+  wide = [np.float64(x) for x in logits]
+  found = (
+    slopes(objective.d_loss, 0, *logits),
+    slopes(objective.d_loss, 1, *logits),
+    slopes(objective.g_loss, 1, *logits),
+  )
+  for ours, expected in zip(found, SLOPES[name], strict=True):
+    np.testing.assert_allclose(ours, expected(*wide), rtol=2e-5, atol=1e-6)
 
 
 def test_minimax_saturates_and_non_saturating_does_not():
   # D is sure of itself: what reaches G through each loss.
   sure = jnp.full(1, -10.0)
-  assert abs(jax.grad(objectives.minimax_g)(sure)[0]) < 1e-4
-  assert abs(jax.grad(objectives.non_saturating_g)(sure)[0]) > 0.9
+  slope = jax.grad(objectives.minimax_g, 1)(None, sure)
+  assert abs(slope[0]) < 1e-4
+  assert abs(jax.grad(objectives.non_saturating_g, 1)(None, sure)[0]) > 0.9
 
 
 def kl(p, q):
@@ -126,9 +349,8 @@ def kl(p, q):
   return np.sum(p[at] * np.log(p[at] / q[at]))
 
 
-@pytest.mark.parametrize('seed', range(3))
-def test_value_at_the_best_d_is_that_of_theorem_1(seed):
-  """V(D*, G) = -log 4 + 2 JSD(p, q), and D* = p / (p + q) is the best."""
+def discrete(seed):
+  """Two distributions over six atoms, as batches that hold them exactly."""
   rng = np.random.default_rng(seed)
   counts_p, counts_q = rng.integers(1, 9, (2, 6))
   # Equal totals, so that a batch holds each atom as often as it is likely.
@@ -136,12 +358,20 @@ def test_value_at_the_best_d_is_that_of_theorem_1(seed):
   p_atoms = np.repeat(support, counts_p * counts_q.sum())
   q_atoms = np.repeat(support, counts_q * counts_p.sum())
   p, q = counts_p / counts_p.sum(), counts_q / counts_q.sum()
+  return p, q, p_atoms, q_atoms
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_value_at_the_best_d_is_that_of_theorem_1(seed):
+  """V(D*, G) = -log 4 + 2 JSD(p, q), and D* = p / (p + q) is the best."""
+  p, q, p_atoms, q_atoms = discrete(seed)
   best = np.log(p / q).astype(np.float32)  # the logit of p / (p + q)
   m = (p + q) / 2
   jsd = (kl(p, m) + kl(q, m)) / 2
   v = objectives.value(jnp.asarray(best[p_atoms]), jnp.asarray(best[q_atoms]))
   np.testing.assert_allclose(v, -np.log(4) + 2 * jsd, atol=1e-5)
   np.testing.assert_allclose(objectives.jsd_bound(v), jsd, atol=1e-5)
+  rng = np.random.default_rng(seed)
   for _ in range(5):
     other = (best + rng.normal(0, 0.3, 6)).astype(np.float32)
     worse = objectives.value(
@@ -151,11 +381,69 @@ def test_value_at_the_best_d_is_that_of_theorem_1(seed):
     assert objectives.jsd_bound(worse) < jsd
 
 
+@pytest.mark.parametrize('name', F_GANS)
+@pytest.mark.parametrize('seed', range(3))
+def test_value_at_the_best_d_is_the_divergence(name, seed):
+  """Minus D's loss is D_f(p, q) where T(v) = f'(p/q), and less elsewhere."""
+  p, q, p_atoms, q_atoms = discrete(seed)
+  f, slope, _, activation = DIVERGENCES[name]
+  objective = OBJECTIVES[name]
+  # v of T(v) = f'(p / q), by bisection: T rises.
+  low, high = np.full(6, -30.0), np.full(6, 30.0)
+  for _ in range(200):
+    middle = (low + high) / 2
+    above = activation(middle) > slope(p / q)
+    low, high = np.where(above, low, middle), np.where(above, middle, high)
+  best = low
+
+  def value(v):
+    v = jnp.asarray(v, jnp.float32)
+    return -float(objective.d_loss(v[p_atoms], v[q_atoms], PLAIN))
+
+  expected = float(np.sum(q * f(p / q)))
+  np.testing.assert_allclose(value(best), expected, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    objective.log_ratio(jnp.asarray(best, jnp.float32)),
+    np.log(p / q),
+    rtol=1e-4,
+    atol=1e-4,
+  )
+  rng = np.random.default_rng(seed)
+  for _ in range(5):
+    assert value(best + rng.normal(0, 0.3, 6)) < expected
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_least_squares_best_d_and_its_ratio(seed):
+  """D* = p / (p + q) at the defaults; the log ratio is read off it."""
+  p, q, p_atoms, q_atoms = discrete(seed)
+  best = jnp.asarray(p / (p + q), jnp.float32)
+  objective = OBJECTIVES['least_squares']
+
+  def loss(v):
+    return objective.d_loss(v[p_atoms], v[q_atoms], PLAIN)
+
+  np.testing.assert_allclose(jax.grad(loss)(best), 0, atol=1e-6)
+  np.testing.assert_allclose(
+    objective.log_ratio(best), np.log(p / q), rtol=1e-4, atol=1e-5
+  )
+
+
+def test_relativistic_pairs_are_pairs():
+  """Real example i meets generated example i, and no other."""
+  real, fake = jnp.array([5.0, 0.0]), jnp.array([0.0, 5.0])
+  loss = OBJECTIVES['relativistic'].d_loss
+  expected = (softplus64(-5.0) + softplus64(5.0)) / 2
+  np.testing.assert_allclose(loss(real, fake, PLAIN), expected, rtol=1e-6)
+  turned = loss(real, fake[::-1], PLAIN)  # 5 meets 5, 0 meets 0
+  np.testing.assert_allclose(turned, softplus64(0.0), rtol=1e-6)
+
+
 def test_smoothing_is_one_sided():
   real, fake = jnp.array([2.0]), jnp.array([-3.0])
   plain = objectives.classify(real, fake)
-  smooth = objectives.classify(real, fake, 0.9)
-  expected = bce(np.array([2.0]), np.array([-3.0]), 0.9)
+  smooth = objectives.classify(real, fake, Labels(real=0.9))
+  expected = bce(np.array([2.0]), np.array([-3.0]), Labels(real=0.9))
   np.testing.assert_allclose(smooth, expected, rtol=1e-6)
   # The fake term is untouched: the difference is that of the real term.
   np.testing.assert_allclose(smooth - plain, 0.1 * 2.0, rtol=1e-5)
