@@ -80,7 +80,7 @@ def _keys(key: Key[Array, '']) -> _Keys:
   return _Keys(*jax.random.split(key, len(_Keys._fields)))
 
 
-def _noised(x: Samples, std: Scalar | None, key: Key[Array, '']) -> Samples:
+def _noised(x: Samples, std: Any, key: Key[Array, '']) -> Samples:
   """Instance noise: `x + std * N(0, 1)`; x itself when std is None.
 
   Reference: Sonderby et al. 2017, arXiv:1610.04490, section 4.
@@ -245,7 +245,7 @@ def discriminator_loss(
     key=keys.penalty,
     transform=augment.consistency_view,
     neighbours=lambda key: packed(frozen(near(key)), networks.packing),
-    anchors=(state.anchors.real, state.anchors.fake) if state.anchors else None,
+    anchors=state.anchors and (state.anchors.real, state.anchors.fake),
   )
   added, found = _penalties_d(game, hyper, view, penalty_factor)
   return loss + added, (stats, metrics | found)

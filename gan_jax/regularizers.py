@@ -39,7 +39,7 @@ class View(NamedTuple):
     key: to draw from.
     transform: `(samples, key) -> samples` that mean the same to a person.
     neighbours: `key -> samples` of noise a little beside that of `fake`.
-    anchors: running means of the real and the generated logits.
+    anchors: running means of the real and the generated logits, for LeCam.
   """
 
   critic: Callable[[Samples, Any], Logits]
@@ -53,7 +53,7 @@ class View(NamedTuple):
   key: Key[Array, '']
   transform: Callable[[Samples, Any], Samples]
   neighbours: Callable[[Any], Samples]
-  anchors: tuple[Scalar, Scalar]
+  anchors: Any
 
 
 class GView(NamedTuple):
