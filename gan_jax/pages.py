@@ -163,11 +163,11 @@ def _density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
 
 
 def _moments(density: Any, real: Any) -> tuple[Any, Any]:
-  """Mean and deviation of the data: integrated in 1-D, of samples in 2-D."""
+  """Mean and deviation of the data: integrated in 1-D, else of samples."""
   import jax.numpy as jnp
   import numpy as np
 
-  if density.dim > 1:
+  if density.dim > 1 or density.mode_std == 0:
     return real.mean(0), real.std(0)
   low, high = density.extent
   middle, half = (low + high) / 2, high - low  # twice as wide as the picture

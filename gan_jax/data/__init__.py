@@ -22,6 +22,7 @@ DATASETS: dict[str, Callable[[], Density] | None] = {
   'ring': densities.ring,
   'grid': densities.grid,
   'spiral': densities.spiral,
+  'delta': densities.delta,
   'digits': None,
   'mnist': None,
   'fashion_mnist': None,

@@ -29,7 +29,8 @@ class Density:
     log_prob: `(n, dim) -> (n,)`, in nats.
     extent: (low, high) of both axes of a picture of it.
     modes: (k, dim) centres of its modes, or None where it has no separate ones.
-    mode_std: deviation of each mode along each axis, or None.
+    mode_std: deviation of each mode along each axis, or None; 0 where all
+      samples of a mode are the same, and `log_prob` serves for drawing only.
     fingerprint: what the run's identity says of the data.
   """
 
@@ -124,3 +125,19 @@ def spiral() -> Density:
   curve = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
   mixture = _mixture('spiral', curve, std, (-2.6, 2.6))
   return dataclasses.replace(mixture, modes=None)
+
+
+def delta() -> Density:
+  """All samples at 0, exactly: the data of Dirac-GAN.
+
+  Its log-density, which no function is, is for drawing only that of N(0, .02).
+
+  Reference: Mescheder et al. 2018, arXiv:1801.04406, definition 2.1.
+  """
+  drawn = _mixture('delta', np.zeros((1, 1)), 0.02, (-2.0, 2.0))
+
+  def sample(key: Key[Array, ''], n: int) -> Points:
+    del key
+    return jnp.zeros((n, 1))
+
+  return dataclasses.replace(drawn, sample=sample, mode_std=0.0)

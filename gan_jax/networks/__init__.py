@@ -18,8 +18,13 @@ from jaxtyping import Array, Float, Key
 
 from gan_jax.networks import conditional as _conditional
 from gan_jax.networks import dcgan as _dcgan
+from gan_jax.networks import dirac as _dirac
 from gan_jax.networks import goodfellow2014 as _goodfellow2014
+from gan_jax.networks import infogan as _infogan
 from gan_jax.networks import mlp as _mlp
+from gan_jax.networks import pacgan as _pacgan
+from gan_jax.networks import sndcgan as _sndcgan
+from gan_jax.networks import unrolled as _unrolled
 from gan_jax.networks.layers import NORMS, has_scale
 
 Params = Mapping[str, Any]
@@ -79,6 +84,7 @@ class Design(NamedTuple):
     latent_dim: dimensions of the noise.
     latent: its distribution, a key of `LATENTS`.
     conditional: whether G itself heeds the labels, when classes are asked for.
+    labels: whether the two can be conditioned on labels at all.
   """
 
   generator: nn.Module
@@ -86,6 +92,7 @@ class Design(NamedTuple):
   latent_dim: int
   latent: str
   conditional: bool = False
+  labels: bool = True
 
 
 class Request(NamedTuple):
@@ -171,17 +178,114 @@ def dcgan(ask: Request) -> Design:
   )
 
 
-def _square(network: str, shape: tuple[int, ...], low: int, high: int) -> None:
+def infogan(ask: Request) -> Design:
+  """InfoGAN as in Lucic et al., for square images of a side in fours; 64."""
+  _square('infogan', ask.shape, 8, 128, multiple=4)
+  _fixed('infogan', depth=ask.depth)
+  base = ask.width or 64
+  norm_g, norm_d = ask.norm_g or 'batch', ask.norm_d or 'batch'
+  return Design(
+    _infogan.Generator(ask.shape, base, norm_g, ask.classes, ask.dtype),
+    _infogan.Discriminator(base, norm_d, ask.classes, ask.dtype),
+    latent_dim=64,
+    latent='uniform',
+    conditional=has_scale(norm_g),
+  )
+
+
+def sndcgan(ask: Request) -> Design:
+  """SN-DCGAN, for square images of a side from 16 to 128; width 64."""
+  _square('sndcgan', ask.shape, 16, 128)
+  _fixed('sndcgan', depth=ask.depth)
+  base = ask.width or 64
+  norm_g, norm_d = ask.norm_g or 'batch', ask.norm_d or 'spectral'
+  return Design(
+    _sndcgan.Generator(ask.shape, base, norm_g, ask.classes, ask.dtype),
+    _sndcgan.Discriminator(base, norm_d, ask.classes, ask.dtype),
+    latent_dim=128,
+    latent='normal',
+    conditional=has_scale(norm_g),
+  )
+
+
+def pacgan(ask: Request) -> Design:
+  """PacGAN's networks for points: width 200 in D, twice that in G."""
+  _points('pacgan', ask.shape)
+  _fixed('pacgan', depth=ask.depth, norm_d=ask.norm_d)
+  width, norm_g = ask.width or 200, ask.norm_g or 'batch'
+  if norm_g not in ('batch', 'none'):
+    raise NetworkError(
+      f'--norm_g={norm_g}: --network=pacgan takes batch or none'
+    )
+  return Design(
+    _pacgan.Generator(ask.shape, 2 * width, norm_g, ask.classes, ask.dtype),
+    _pacgan.Discriminator(width, ask.classes, ask.dtype),
+    latent_dim=2,
+    latent='normal',
+    conditional=has_scale(norm_g),
+  )
+
+
+def unrolled(ask: Request) -> Design:
+  """The networks of unrolled GANs for points; width 128."""
+  _points('unrolled', ask.shape)
+  _fixed('unrolled', depth=ask.depth, norm_g=ask.norm_g, norm_d=ask.norm_d)
+  width = ask.width or 128
+  return Design(
+    _unrolled.Generator(ask.shape, width, ask.dtype),
+    _unrolled.Discriminator(width, ask.classes, ask.dtype),
+    latent_dim=256,
+    latent='normal',
+  )
+
+
+def dirac(ask: Request) -> Design:
+  """Dirac-GAN: one parameter each, for densities of one dimension."""
+  _points('dirac', ask.shape)
+  if ask.shape != (1,):
+    raise NetworkError(
+      f'--network=dirac: makes samples of one dimension, not {ask.shape[0]};'
+      ' use --dataset=delta, or --network=mlp'
+    )
+  _fixed(
+    'dirac',
+    width=ask.width,
+    depth=ask.depth,
+    norm_g=ask.norm_g,
+    norm_d=ask.norm_d,
+  )
+  return Design(
+    _dirac.Generator(ask.dtype),
+    _dirac.Discriminator(ask.dtype),
+    latent_dim=1,
+    latent='normal',
+    labels=False,
+  )
+
+
+def _points(network: str, shape: tuple[int, ...]) -> None:
+  if len(shape) != 1:
+    raise NetworkError(
+      f'--network={network}: makes points, not images; use --network=dcgan, or'
+      ' a density as --dataset'
+    )
+
+
+def _square(
+  network: str, shape: tuple[int, ...], low: int, high: int, multiple: int = 1
+) -> None:
   if len(shape) != 3:
     raise NetworkError(
       f'--network={network}: makes images, not samples of shape {shape}; use'
       ' --network=mlp for densities'
     )
   height, width, _ = shape
-  if height != width or not low <= height <= high:
+  if height != width or not low <= height <= high or height % multiple:
+    kind = f', a multiple of {multiple}' if multiple > 1 else ''
     raise NetworkError(
       f'--network={network}: makes square images of a side from {low} to'
-      f' {high}, not {height}x{width}; set --image_size, or use --network=mlp'
+      f' {high}{kind}, not {height}x{width}; set --image_size, or use'
+      ' --network=mlp'
     )
 
 
@@ -198,6 +302,11 @@ ARCHITECTURES: dict[str, Callable[[Request], Design]] = {
   'mlp': mlp,
   'goodfellow2014': goodfellow2014,
   'dcgan': dcgan,
+  'infogan': infogan,
+  'sndcgan': sndcgan,
+  'pacgan': pacgan,
+  'unrolled': unrolled,
+  'dirac': dirac,
 }
 
 
@@ -334,6 +443,11 @@ def build(
       shape, bounded, width, depth, dtype, norm_g, norm_d, classes=projected
     )
   )
+  if classes and not design.labels:
+    raise NetworkError(
+      f'--conditioning={conditioning}: --network={name} heeds no labels; use'
+      ' --conditioning=none, or another network'
+    )
   dim = latent_dim or design.latent_dim
   latent = latent or design.latent
   draw = LATENTS[latent]
