@@ -269,7 +269,7 @@ def _penalties_d(
   found = factor(compute) if factor else compute()
   weights = [hyper.penalties[term.key] for term in terms]
   total = sum(w * p for w, p in zip(weights, found.values(), strict=True))
-  return total, found  # type: ignore[return-value]
+  return total, found
 
 
 def generator_loss(
