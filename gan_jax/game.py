@@ -91,7 +91,7 @@ def _noised(x: Samples, std: Any, key: Key[Array, '']) -> Samples:
   return x + std * noise
 
 
-def packed(x: Samples, packing: int) -> Samples:
+def packed(x: Samples, packing: int) -> Float[Array, 'packs *wider']:
   """(n, ..., c) -> (n / packing, ..., c packing): samples that D judges as one.
 
   Reference: Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 3.
@@ -105,7 +105,7 @@ def packed(x: Samples, packing: int) -> Samples:
 
 def _shown(
   game: Game, x: Samples, noise_std: Scalar | None, key: Any, key_noise: Any
-) -> Samples:
+) -> Float[Array, 'packs *wider']:
   """Samples as D sees them: augmented, packed, with instance noise."""
   if game.augment:
     x = augment.augment(x, key, game.augment)

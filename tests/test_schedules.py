@@ -1,0 +1,469 @@
+"""The schedules, and what a game adds to its losses, in whole steps."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import game as game_lib
+from gan_jax import networks, objectives
+from gan_jax.plan import TOGETHER
+from gan_jax.regularizers import REGULARIZERS, Term
+from gan_jax.schedules import SCHEDULES
+from gan_jax.state import Hyper
+from gan_jax.step import Plan, init_state, make_train_step
+
+BATCH = 8
+RATES = dict(lr_g=1e-2, lr_d=2e-2, beta1_g=0.0, beta1_d=0.0)
+
+
+def plan_of(
+  objective='non_saturating',
+  regularizers=(),
+  packing=1,
+  **settings,
+):
+  built = networks.build(
+    'mlp', (2,), bounded=False, width=4, depth=1, packing=packing
+  )
+  game = game_lib.Game(
+    built,
+    objectives.OBJECTIVES[objective],
+    regularizers=tuple(Term(name) for name in regularizers),
+  )
+  settings = dict(optimizer_g='sgd', optimizer_d='sgd') | settings
+  return Plan(game=game, batch_size=BATCH, **settings)
+
+
+def hyper_of(plan, **numbers):
+  weights = {t.key: jnp.float32(0.1) for t in plan.game.regularizers}
+  return Hyper(**(RATES | dict(penalties=weights) | numbers))
+
+
+def start(plan, seed=0, **numbers):
+  hyper = hyper_of(plan, **numbers)
+  state = init_state(jax.random.key(seed), plan, hyper)
+  rng = np.random.default_rng(seed)
+  real = rng.normal(size=(plan.real_batches, BATCH, 2))
+  return state, hyper, jnp.asarray(real, jnp.float32)
+
+
+def stepped(plan, **numbers):
+  state, hyper, batch = start(plan, **numbers)
+  return state, *jax.jit(make_train_step(plan))(state, hyper, batch)
+
+
+def flat(tree):
+  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def close(a, b, **how):
+  np.testing.assert_allclose(flat(a), flat(b), **(dict(atol=1e-6) | how))
+
+
+@pytest.mark.parametrize('schedule', sorted(SCHEDULES))
+def test_both_players_move_and_one_program_serves_every_step(schedule):
+  plan = plan_of(schedule=schedule, average=True)
+  state, hyper, batch = start(plan, ema_halflife_kimg=1.0)
+  step = jax.jit(make_train_step(plan))
+  one, metrics = step(state, hyper, batch)
+  two, _ = step(one, hyper, batch)
+  assert step._cache_size() == 1
+  assert int(two.step) == 2
+  for player in ('g', 'd'):
+    before, after = getattr(state, player), getattr(one, player)
+    assert np.abs(flat(after.params) - flat(before.params)).max() > 0
+  for name in ('d/loss', 'g/loss', 'd/grad_norm', 'g/grad_norm'):
+    assert np.isfinite(metrics[name])
+
+
+@pytest.mark.parametrize('schedule', ['alternating', 'extragradient'])
+def test_eager_is_jit(schedule):
+  plan = plan_of(schedule=schedule)
+  state, hyper, batch = start(plan)
+  with jax.disable_jit():
+    eager, _ = make_train_step(plan)(state, hyper, batch)
+  jitted, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
+  close(eager.g.params, jitted.g.params)
+  close(eager.d.params, jitted.d.params)
+
+
+@pytest.mark.parametrize('objective', ['minimax', 'relativistic'])
+@pytest.mark.parametrize('schedule', sorted(SCHEDULES))
+def test_real_batches_are_as_many_as_moves_need(schedule, objective):
+  plan = plan_of(objective, schedule=schedule)
+  if schedule in TOGETHER:
+    expected = TOGETHER[schedule]
+  else:
+    expected = 2 if objective == 'relativistic' else 1
+  assert plan.real_batches == expected
+  assert dataclasses.replace(plan, reuse_real=True).real_batches == 1
+  if schedule not in TOGETHER:
+    more = dataclasses.replace(plan, d_steps=3, g_steps=2)
+    assert more.real_batches == (5 if objective == 'relativistic' else 3)
+
+
+@pytest.mark.parametrize('schedule', sorted(TOGETHER))
+@pytest.mark.parametrize('name', ['d_steps', 'g_steps'])
+def test_several_moves_at_once_are_refused(schedule, name):
+  with pytest.raises(ValueError, match=f'{name}=2.*alternating'):
+    make_train_step(plan_of(schedule=schedule, **{name: 2}))
+
+
+def gradients(plan, state, hyper, real, key_d, key_g):
+  """Both losses' gradients at one point, each with a key."""
+  d = jax.grad(game_lib.discriminator_loss, has_aux=True)
+  g = jax.grad(game_lib.generator_loss, has_aux=True)
+  rest = (state, plan.game, real)
+  to_d = d(state.d.params, *rest, key_d, hyper)[0]
+  return to_d, g(state.g.params, *rest, key_g, hyper)[0]
+
+
+def down(params, grads, rate):
+  return jax.tree.map(lambda p, g: p - rate * g, params, grads)
+
+
+def step_key(state):
+  return jax.random.fold_in(jax.random.clone(state.key), 0)
+
+
+def test_g_first_moves_g_against_the_old_d():
+  plan = plan_of(schedule='alternating_g_first')
+  state, after, _ = stepped(plan)
+  _, hyper, batch = start(plan)
+  key_d, key_g = jax.random.split(step_key(state))
+  (key_turn,) = jax.random.split(key_d, 1)
+  _, key_d = jax.random.split(key_turn)
+  _, to_g = gradients(plan, state, hyper, batch[0], jax.random.key(9), key_g)
+  moved_g = down(state.g.params, to_g, 1e-2)
+  close(after.g.params, moved_g)
+  now = state.replace(g=state.g.replace(params=moved_g))
+  to_d, _ = gradients(plan, now, hyper, batch[0], key_d, jax.random.key(8))
+  close(after.d.params, down(state.d.params, to_d, 2e-2))
+
+
+def test_g_steps_are_moves_of_g_with_fresh_noise():
+  one = stepped(plan_of(g_steps=1))
+  two = stepped(plan_of(g_steps=2))
+  reused = stepped(plan_of(g_steps=2, reuse_noise=True))
+  close(one[1].d.params, two[1].d.params)
+  assert np.abs(flat(one[1].g.params) - flat(two[1].g.params)).max() > 0
+  assert np.abs(flat(reused[1].g.params) - flat(two[1].g.params)).max() > 0
+
+
+def test_reused_noise_is_one_draw_for_all_moves(monkeypatch):
+  """What G makes of the step's noise is the same in D's move and in G's."""
+  for reuse, same in ((False, False), (True, True)):
+    seen = []
+    plan = plan_of(reuse_noise=reuse)
+    draw = plan.game.networks.sample_latent
+
+    def watched(key, n, draw=draw, seen=seen):
+      z = draw(key, n)
+      seen.append(np.asarray(z))
+      return z
+
+    nets = plan.game.networks._replace(sample_latent=watched)
+    plan = dataclasses.replace(plan, game=plan.game._replace(networks=nets))
+    state, hyper, batch = start(plan)
+    with jax.disable_jit():
+      make_train_step(plan)(state, hyper, batch)
+    assert len(seen) == 2
+    assert (seen[0] == seen[1]).all() == same
+
+
+def test_reused_real_batch_serves_every_move():
+  plan = plan_of(d_steps=2, reuse_real=True)
+  state, hyper, batch = start(plan)
+  assert batch.shape[0] == 1
+  after, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
+  fresh = plan_of(d_steps=2)
+  twice = jnp.tile(batch, (2, 1, 1))
+  other, _ = jax.jit(make_train_step(fresh))(state, hyper, twice)
+  close(after.d.params, other.d.params)
+
+
+def test_relativistic_g_sees_real_samples_of_its_own():
+  plan = plan_of('relativistic')
+  state, hyper, batch = start(plan)
+  step = jax.jit(make_train_step(plan))
+  after, _ = step(state, hyper, batch)
+  other, _ = step(state, hyper, batch.at[1].add(1.0))
+  close(after.d.params, other.d.params)
+  assert np.abs(flat(after.g.params) - flat(other.g.params)).max() > 0
+
+
+def test_extragradient_moves_from_here_by_the_gradient_of_there():
+  plan = plan_of(schedule='extragradient')
+  state, after, _ = stepped(plan)
+  _, hyper, batch = start(plan)
+  key_a, key_b = jax.random.split(step_key(state))
+  keys = [jax.random.split(k)[1] for k in (key_a, key_b)]
+  at = state
+  for i, key in enumerate(keys):
+    to_d, to_g = gradients(
+      plan, at, hyper, batch[i], key, jax.random.clone(key)
+    )
+    at = state.replace(
+      g=state.g.replace(params=down(state.g.params, to_g, 1e-2)),
+      d=state.d.replace(params=down(state.d.params, to_d, 2e-2)),
+    )
+  close(after.g.params, at.g.params)
+  close(after.d.params, at.d.params)
+
+
+def test_optimistic_is_twice_this_gradient_less_the_last():
+  plan = plan_of(schedule='optimistic')
+  state, hyper, batch = start(plan)
+  step = jax.jit(make_train_step(plan))
+  states = [state]
+  for _ in range(2):
+    states.append(step(states[-1], hyper, batch)[0])
+  grads = []
+  for i, now in enumerate(states[:2]):
+    key = jax.random.fold_in(jax.random.clone(now.key), i)
+    _, key = jax.random.split(key)
+    grads.append(
+      gradients(plan, now, hyper, batch[0], key, jax.random.clone(key))[0]
+    )
+  close(states[1].d.params, down(states[0].d.params, grads[0], 2e-2))
+  twice = jax.tree.map(lambda a, b: 2 * b - a, *grads)
+  close(states[2].d.params, down(states[1].d.params, twice, 2e-2))
+
+
+def test_optimistic_adam_is_its_update_twice_less_the_last():
+  plan = plan_of(schedule='optimistic', optimizer_d='adam')
+  state, hyper, _ = start(plan)
+  _, optimistic = plan.optimizers(hyper)
+  _, adam = dataclasses.replace(plan, schedule='simultaneous').optimizers(hyper)
+  rng = np.random.default_rng(0)
+  a, b = optimistic.init(state.d.params), adam.init(state.d.params)
+  last = None
+  for _ in range(3):
+    grads = jax.tree.map(
+      lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), state.d.params
+    )
+    found, a = optimistic.update(grads, a)
+    u, b = adam.update(grads, b)
+    expected = (
+      u if last is None else jax.tree.map(lambda u, v: 2 * u - v, u, last)
+    )
+    close(found, expected)
+    last = u
+
+
+def test_consensus_adds_the_slope_of_the_fields_length():
+  plan = plan_of(schedule='consensus')
+  state, after, metrics = stepped(plan, consensus=0.7)
+  _, hyper, batch = start(plan)
+  _, key = jax.random.split(step_key(state))
+
+  def length(g_params, d_params):
+    v = game_lib.vector_field(
+      g_params,
+      d_params,
+      state,
+      plan.game,
+      batch[0],
+      jax.random.clone(key),
+      hyper,
+    )
+    return sum(jnp.vdot(x, x) for x in jax.tree.leaves(v)) / 2
+
+  to_d, to_g = gradients(
+    plan, state, hyper, batch[0], key, jax.random.clone(key)
+  )
+  pull_g, pull_d = jax.grad(length, (0, 1))(state.g.params, state.d.params)
+  add = lambda g, p: g + 0.7 * p
+  close(
+    after.g.params, down(state.g.params, jax.tree.map(add, to_g, pull_g), 1e-2)
+  )
+  close(
+    after.d.params, down(state.d.params, jax.tree.map(add, to_d, pull_d), 2e-2)
+  )
+  np.testing.assert_allclose(
+    metrics['game/half_square'],
+    length(state.g.params, state.d.params),
+    rtol=1e-5,
+  )
+
+
+def test_the_vector_field_reaches_across_players():
+  """Consensus and the Jacobian need the slope of D's gradient by G."""
+  plan = plan_of()
+  state, hyper, batch = start(plan)
+
+  def to_d(g_params):
+    return game_lib.vector_field(
+      g_params,
+      state.d.params,
+      state,
+      plan.game,
+      batch[0],
+      jax.random.key(0),
+      hyper,
+    )[1]
+
+  def length(g_params):
+    return sum(jnp.vdot(x, x) for x in jax.tree.leaves(to_d(g_params)))
+
+  assert np.abs(flat(jax.grad(length)(state.g.params))).max() > 0
+
+
+def unrolled_gradient(plan, state, hyper, real, key):
+  """G's gradient through D's moves ahead, the moves written out."""
+  key_ahead, key_loss = jax.random.split(key)
+  keys = jax.random.split(key_ahead, plan.unroll_steps)
+  free = dict(frozen=lambda x: x)
+
+  def loss(g_params):
+    now = state.replace(g=state.g.replace(params=g_params))
+    for k in keys:
+      grads = jax.grad(game_lib.discriminator_loss, has_aux=True)(
+        now.d.params, now, plan.game, real, k, hyper, **free
+      )[0]
+      now = now.replace(d=now.d.replace(params=down(now.d.params, grads, 2e-2)))
+    return game_lib.generator_loss(
+      g_params, now, plan.game, real, key_loss, hyper, **free
+    )[0]
+
+  return jax.grad(loss)(state.g.params)
+
+
+def test_unrolled_looks_through_ds_moves():
+  plan = plan_of(schedule='unrolled', unroll_steps=3)
+  state, after, _ = stepped(plan)
+  _, hyper, batch = start(plan)
+  ordinary = stepped(plan_of())[1]
+  close(after.d.params, ordinary.d.params)  # the looks ahead are forgotten
+  _, key_g = jax.random.split(step_key(state))
+  now = state.replace(d=after.d)
+  expected = unrolled_gradient(plan, now, hyper, batch[0], key_g)
+  close(after.g.params, down(state.g.params, expected, 1e-2))
+  assert np.abs(flat(after.g.params) - flat(ordinary.g.params)).max() > 0
+
+
+def test_unrolled_through_adam_is_finite():
+  plan = plan_of(schedule='unrolled', optimizer_d='adam', optimizer_g='adam')
+  state, hyper, batch = start(plan)
+  # A D that says the same of everything: most of its gradient is exactly 0.
+  flat_d = jax.tree.map(jnp.zeros_like, state.d.params)
+  state = state.replace(d=state.d.replace(params=flat_d))
+  after, metrics = jax.jit(make_train_step(plan))(state, hyper, batch)
+  assert np.isfinite(flat(after.g.params)).all()
+  assert np.isfinite(metrics['g/grad_norm'])
+
+
+def test_penalties_join_the_loss_that_is_descended_and_are_logged():
+  plan, plain = plan_of(regularizers=('r1', 'r2')), plan_of()
+  state, hyper, batch = start(plan)
+  key = jax.random.key(3)
+  loss = lambda p, h: game_lib.discriminator_loss(
+    state.d.params, state, p.game, batch[0], jax.random.clone(key), h
+  )
+  total, (_, metrics) = loss(plan, hyper)
+  bare, _ = loss(plain, hyper_of(plain))
+  added = metrics['d/penalty/r1'] + metrics['d/penalty/r2']
+  assert float(added) > 0
+  np.testing.assert_allclose(total, bare + 0.1 * added, rtol=1e-5)
+  np.testing.assert_allclose(metrics['d/loss'], bare, rtol=1e-6)
+
+
+def test_lazy_penalties_come_every_so_often_and_so_much_heavier():
+  plan = plan_of(regularizers=('r1',))
+  lazy = dataclasses.replace(plan, penalty_every=4)
+  state, hyper, batch = start(plan)
+  step, lazy_step = (jax.jit(make_train_step(p)) for p in (plan, lazy))
+  _, always = step(state, hyper, batch)
+  _, due = lazy_step(state, hyper, batch)
+  np.testing.assert_allclose(
+    due['d/penalty/r1'], 4 * always['d/penalty/r1'], rtol=1e-5
+  )
+  heavy = dataclasses.replace(hyper, penalties={'r1': jnp.float32(0.4)})
+  close(
+    lazy_step(state, hyper, batch)[0].d.params,
+    step(state, heavy, batch)[0].d.params,
+  )
+  later = state.replace(step=jnp.int32(1))
+  moved, not_due = lazy_step(later, hyper, batch)
+  assert float(not_due['d/penalty/r1']) == 0.0
+  none = jax.jit(make_train_step(plan_of()))
+  close(moved.d.params, none(later, hyper_of(plan_of()), batch)[0].d.params)
+
+
+def test_clipping_holds_after_every_step():
+  plan = plan_of('wasserstein', regularizers=('clip',), d_steps=2)
+  state, hyper, batch = start(plan)
+  hyper = dataclasses.replace(hyper, penalties={'clip': jnp.float32(0.01)})
+  after, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
+  assert np.abs(flat(after.d.params)).max() <= np.float32(0.01)
+  assert np.abs(flat(after.g.params)).max() > 0.01
+
+
+def test_lecam_anchors_follow_ds_output():
+  plan = plan_of(regularizers=('lecam',))
+  state, after, metrics = stepped(plan)
+  assert float(state.anchors.real) == 0.0
+  for kind in ('real', 'fake'):
+    np.testing.assert_allclose(
+      getattr(after.anchors, kind), 0.01 * metrics[f'd/logit_{kind}'], rtol=1e-5
+    )
+  assert stepped(plan_of())[1].anchors is None
+
+
+def test_packs_are_samples_side_by_side():
+  x = jnp.arange(24.0).reshape(4, 2, 3, 1)
+  packs = game_lib.packed(x, 2)
+  assert packs.shape == (2, 2, 3, 2)
+  np.testing.assert_array_equal(packs[0, ..., 0], x[0, ..., 0])
+  np.testing.assert_array_equal(packs[0, ..., 1], x[1, ..., 0])
+  np.testing.assert_array_equal(packs[1, ..., 1], x[3, ..., 0])
+  points = jnp.arange(8.0).reshape(4, 2)
+  np.testing.assert_array_equal(
+    game_lib.packed(points, 2), [[0, 1, 2, 3], [4, 5, 6, 7]]
+  )
+  assert game_lib.packed(points, 1) is points
+
+
+def test_packing_trains_and_refuses_what_it_does_not_divide():
+  _, _, metrics = stepped(plan_of(packing=4))
+  assert np.isfinite(metrics['d/loss'])
+  with pytest.raises(ValueError, match='packing=3'):
+    make_train_step(plan_of(packing=3))
+
+
+def takes(name):
+  """Regularizers that need no image."""
+  return not REGULARIZERS[name].images
+
+
+@pytest.mark.parametrize('objective', sorted(objectives.OBJECTIVES))
+def test_every_objective_with_every_regularizer_at_once(objective):
+  """One step of all penalties together, none of which is lost."""
+  names = tuple(sorted(filter(takes, REGULARIZERS)))
+  plan = plan_of(objective, names)
+  state, after, metrics = stepped(plan)
+  assert np.isfinite(flat(after.d.params)).all()
+  assert np.isfinite(flat(after.g.params)).all()
+  for term in plan.game.regularizers:
+    player = 'd' if term.entry.on_d else 'g'
+    logged = f'{player}/penalty/{term.key}' in metrics
+    assert logged == (term.entry.project is None), term.key
+
+
+@pytest.mark.parametrize('name', sorted(filter(takes, REGULARIZERS)))
+def test_every_regularizer_reaches_the_player_it_is_for(name):
+  entry = REGULARIZERS[name]
+  # Wide of any optimum: two moves of a linear game whose slopes do not vanish.
+  plan, bare = plan_of(regularizers=(name,)), plan_of()
+  state, hyper, batch = start(plan, lr_g=0.1, lr_d=0.1)
+  moved, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
+  _, plain_hyper, _ = start(bare, lr_g=0.1, lr_d=0.1)
+  plain, _ = jax.jit(make_train_step(bare))(
+    state.replace(anchors=None), plain_hyper, batch
+  )
+  player = 'g' if entry.on_g else 'd'
+  mine, other = getattr(moved, player), getattr(plain, player)
+  assert np.abs(flat(mine.params) - flat(other.params)).max() > 1e-7
