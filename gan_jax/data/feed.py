@@ -8,6 +8,7 @@ saved.
 """
 
 import functools
+import hashlib
 import itertools
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -39,6 +40,8 @@ class Feed(Protocol):
     fingerprint: of the content.
     resident: whether nothing but indices goes to the device.
     constants: arrays that the compiled program is handed once.
+
+  A labelled one gives the classes of its images with them.
   """
 
   @property
@@ -63,8 +66,11 @@ class Feed(Protocol):
 
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
-  ) -> Float[Array, 'batch *shape']:
-    """One batch of a chunk as real samples; traced inside the step."""
+  ) -> Any:
+    """One batch of a chunk as real samples; traced inside the step.
+
+    (batch, *shape) float32; labelled, a pair of it and classes (batch,) int32.
+    """
     ...
 
   def position(self, step: int) -> dict[str, float]:
@@ -126,12 +132,22 @@ class _Ordered:
   """What resident and streamed sets share: the order."""
 
   def __init__(
-    self, images: ImageSet, seed: int, batch_size: int, batches: int, flip: bool
+    self,
+    images: ImageSet,
+    seed: int,
+    batch_size: int,
+    batches: int,
+    flip: bool,
+    labelled: bool,
   ) -> None:
     self.size = images.size
     self.fingerprint = images.fingerprint
     self._seed, self._batch, self._batches = seed, batch_size, batches
     self._flip = flip
+    self._labels = images.labels() if labelled else None
+    if self._labels is not None:
+      told = self.fingerprint.encode() + self._labels.tobytes()
+      self.fingerprint = hashlib.sha256(told).hexdigest()
 
   def _indices(self, start: int, count: int, rows: slice) -> NDArray[np.int32]:
     """Records of some steps, (count, batches, rows)."""
@@ -160,12 +176,12 @@ class ResidentFeed(_Ordered):
 
   resident = True
 
-  def __init__(
-    self, images: ImageSet, seed: int, batch_size: int, batches: int, flip: bool
-  ) -> None:
+  def __init__(self, images: ImageSet, *how: Any) -> None:
     """Reads the set once."""
-    super().__init__(images, seed, batch_size, batches, flip)
+    super().__init__(images, *how)
     self.constants: PyTree = images.array()
+    if self._labels is not None:
+      self.constants = (self.constants, self._labels)
 
   def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
     """Indices of records."""
@@ -173,10 +189,13 @@ class ResidentFeed(_Ordered):
 
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
-  ) -> Float[Array, 'batch *shape']:
+  ) -> Any:
     """Gathers, normalises, flips."""
     del batch_size
-    return self._finish(constants[item], key)
+    if self._labels is None:
+      return self._finish(constants[item], key)
+    images, labels = constants
+    return self._finish(images[item], key), labels[item]
 
 
 class StreamedFeed(_Ordered):
@@ -185,11 +204,9 @@ class StreamedFeed(_Ordered):
   resident = False
   constants: PyTree = ()
 
-  def __init__(
-    self, images: ImageSet, seed: int, batch_size: int, batches: int, flip: bool
-  ) -> None:
-    """Reads nothing yet."""
-    super().__init__(images, seed, batch_size, batches, flip)
+  def __init__(self, images: ImageSet, *how: Any) -> None:
+    """Reads no image yet."""
+    super().__init__(images, *how)
     self._images = images
     self._next: tuple[int, slice, Iterator[Any]] | None = None
 
@@ -229,14 +246,20 @@ class StreamedFeed(_Ordered):
     steps = list(itertools.islice(reading, count))
     self._next = (start + count, rows, reading)
     shape = (count, self._batches, -1, *steps[0].shape[1:])
-    return np.stack(steps).reshape(shape)
+    images = np.stack(steps).reshape(shape)
+    if self._labels is None:
+      return images
+    return images, self._labels[self._indices(start, count, rows)]
 
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
-  ) -> Float[Array, 'batch *shape']:
+  ) -> Any:
     """Normalises, flips."""
     del constants, batch_size
-    return self._finish(item, key)
+    if self._labels is None:
+      return self._finish(item, key)
+    images, labels = item
+    return self._finish(images, key), labels
 
 
 def make_feed(
@@ -258,6 +281,7 @@ def make_feed(
     batches_per_step: batches of real samples in one step (`d_steps`).
     flip: whether images are turned left to right at random.
     residence: device, stream, or auto: the device up to 2 GiB.
+    labelled: whether classes come with the images.
 
   Raises:
     DataFlagError: if a batch is larger than the set, or a flag has no effect.
@@ -273,6 +297,10 @@ def make_feed(
         f'{flag}: is for images, and {dataset.name} is a density; leave it out'
       )
     return DensityFeed(dataset, batch_size * batches_per_step)
+  if labelled and dataset.read_labels is None:
+    raise DataFlagError(
+      f'--conditioning: {dataset.name} has no classes; use --conditioning=none'
+    )
   if batch_size > dataset.size:
     raise DataFlagError(
       f'--batch_size={batch_size}: the set has {dataset.size} images; use as'
@@ -281,4 +309,4 @@ def make_feed(
   fits = dataset.nbytes <= RESIDENT_BYTES
   on_device = residence == 'device' or (residence == 'auto' and fits)
   kind = ResidentFeed if on_device else StreamedFeed
-  return kind(dataset, seed, batch_size, batches_per_step, flip)
+  return kind(dataset, seed, batch_size, batches_per_step, flip, labelled)

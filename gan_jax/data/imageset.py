@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,6 +55,8 @@ class ImageSet:
     fingerprint: hash of the content: what a run's identity says of the data.
     cache: folder for the arrays that `array` reads, None for none.
     key: names the array there: hash of the files that hold the images.
+    classes: names of the classes; empty where there are none.
+    read_labels: reads the class of every image, (n,) int32.
   """
 
   name: str
@@ -63,9 +65,10 @@ class ImageSet:
   fingerprint: str
   cache: pathlib.Path | None = None
   key: str = ''
+  classes: tuple[str, ...] = ()
+  read_labels: Callable[[], NDArray[np.int32]] | None = None
 
   bounded = True
-  classes: Any = ()
 
   @property
   def size(self) -> int:
@@ -79,16 +82,34 @@ class ImageSet:
 
   def array(self) -> NDArray[np.uint8]:
     """All images, (n, height, width, channels); kept for the next time."""
-    path = self.cache and self.cache / f'{self.key or self.fingerprint}.npz'
+    return self._kept('', (self.size, *self.shape), np.uint8, self._read)
+
+  def labels(self) -> NDArray[np.int32]:
+    """The class of every image, (n,); kept for the next time."""
+    assert self.read_labels is not None  # there are classes
+    if isinstance(self.source, Folder):  # no more than names, which may change
+      return self.read_labels()
+    return self._kept('.labels', (self.size,), np.int32, self.read_labels)
+
+  def _kept(
+    self,
+    what: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    read: Callable[[], NDArray[Any]],
+  ) -> NDArray[Any]:
+    """An array of the cache, or read now and kept there."""
+    name = f'{self.key or self.fingerprint}{what}.npz'
+    path = self.cache and self.cache / name
     if path and path.is_file():
       kept = _load(path)
-      if kept is not None and kept.shape == (self.size, *self.shape):
+      if kept is not None and (kept.shape, kept.dtype) == (shape, dtype):
         return kept
-    images = self._read()
+    found = read()
     if path:
       with contextlib.suppress(OSError):  # a read-only data root is no fault
-        _store(path, images)
-    return images
+        _store(path, found)
+    return found
 
   def _read(self) -> NDArray[np.uint8]:
     images = np.empty((self.size, *self.shape), np.uint8)
@@ -110,11 +131,11 @@ def watched(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
   return tqdm.tqdm(items, desc=text, total=total, delay=1, disable=None)
 
 
-def _digest(images: NDArray[np.uint8]) -> str:
+def _digest(images: NDArray[Any]) -> str:
   return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
 
 
-def _store(path: pathlib.Path, images: NDArray[np.uint8]) -> None:
+def _store(path: pathlib.Path, images: NDArray[Any]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
   try:
@@ -126,12 +147,12 @@ def _store(path: pathlib.Path, images: NDArray[np.uint8]) -> None:
     raise
 
 
-def _load(path: pathlib.Path) -> NDArray[np.uint8] | None:
+def _load(path: pathlib.Path) -> NDArray[Any] | None:
   """What `_store` stored, None if it is damaged."""
   try:
     # NumPy leaves a file open that it opened itself and could not read.
     with open(path, 'rb') as file, np.load(file) as kept:
-      images: NDArray[np.uint8] = kept['images']
+      images: NDArray[Any] = kept['images']
       whole = str(kept['digest']) == _digest(images)
   except Exception:  # zipfile, zlib and NumPy raise many kinds
     return None
@@ -280,12 +301,22 @@ def load_folder(
         f'{flag}: images of {len(sizes)} sizes, such as {width}x{height}; set'
         ' --image_size to resize and crop them to one square'
       )
-  return ImageSet(
+  images = ImageSet(
     f'folder:{path}',
     (height, width, channels),
     Folder(files, image_size, channels),
     fingerprint(files, 'folder', image_size, channels),
     cache if hashed(files) else None,
+  )
+  inner = [path.relative_to(root).parts[:-1] for path in files]
+  if not all(inner):
+    return images
+  # One class for each folder in it. The labels are no file's content: read
+  # from the names, and not kept.
+  names = sorted({parts[0] for parts in inner})
+  labels = np.array([names.index(parts[0]) for parts in inner], np.int32)
+  return dataclasses.replace(
+    images, classes=tuple(names), read_labels=lambda: labels
   )
 
 

@@ -16,6 +16,7 @@ import uuid
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gan_jax.data.errors import DataError, DataFlagError
 from gan_jax.data.imageset import (
@@ -25,6 +26,7 @@ from gan_jax.data.imageset import (
   damaged,
   fingerprint,
   hashed,
+  watched,
 )
 
 # Most bytes of pixels that are hashed for the fingerprint of a set.
@@ -151,10 +153,32 @@ def load(
   facts = _facts(builder, split, size, wanted)
   key = fingerprint(files, name, size, wanted)
   shape = (size, size, wanted)
-  images = ImageSet(name, shape, source, facts, cache, key)
+  images = ImageSet(
+    name, shape, source, facts, cache, key, *_classes(name, builder, split)
+  )
   if images.nbytes > _HASHED_BYTES:
     return images
   return dataclasses.replace(images, fingerprint=content(images))
+
+
+def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
+  """Names of the classes, and what reads every image's; none without labels."""
+  tfds = _tfds()
+  feature = (builder.info.features or {}).get('label')
+  if not isinstance(feature, tfds.features.ClassLabel):
+    return (), None
+
+  def read() -> NDArray[np.int32]:
+    bare = builder.as_data_source(
+      split=split, decoders={'image': tfds.decode.SkipDecoding()}
+    )
+    labels = np.empty(len(bare), np.int32)
+    places = range(len(bare))
+    for i in watched(places, len(bare), f'reading labels of {name}'):
+      labels[i] = bare[i]['label']
+    return labels
+
+  return tuple(map(str, feature.names)), read
 
 
 def _facts(builder: Any, split: str, size: int, channels: int) -> str:
