@@ -12,7 +12,9 @@ import scipy.stats
 from gan_jax import data
 from gan_jax.data import densities
 
-DENSITIES = [name for name, make in data.DATASETS.items() if make]
+EVERY = [name for name, make in data.DATASETS.items() if make]
+POINTS = [name for name in EVERY if data.load(name).mode_std == 0]
+DENSITIES = [name for name in EVERY if name not in POINTS]
 N = 20_000
 
 
@@ -35,9 +37,12 @@ TRUTH = {
     0.05,
   ),
   'spiral': (_curve(1024), 0.05),
+  'delta': ([[0.0]], 0.02),  # of what is drawn
 }
 SEPARATE = ['mixture_1d', 'ring', 'grid']
 
+every = pytest.mark.parametrize('name', EVERY)
+# Those whose log-density is that of their samples.
 each = pytest.mark.parametrize('name', DENSITIES)
 
 
@@ -81,7 +86,7 @@ def _cells(name):
   return mass.sum(tuple(range(1, 2 * d.dim, 2))) * (width / fine) ** d.dim
 
 
-@each
+@every
 def test_sample_is_float32_and_of_its_shape(name):
   d = data.load(name)
   x = d.sample(jax.random.key(0), 64)
@@ -91,7 +96,7 @@ def test_sample_is_float32_and_of_its_shape(name):
   assert found.shape == (64,) and found.dtype == np.float32
 
 
-@each
+@every
 def test_jit_equals_eager(name):
   d = data.load(name)
   x = drawn(name, n=64)
@@ -102,7 +107,7 @@ def test_jit_equals_eager(name):
   )
 
 
-@each
+@every
 def test_vmap_equals_loop(name):
   d = data.load(name)
   x = drawn(name, n=64).reshape(2, 32, d.dim)
@@ -132,7 +137,7 @@ def test_noise_is_independent_across_axes_and_of_the_mode(name):
   assert np.abs(found - np.eye(len(found))).max() < 5 / np.sqrt(N)
 
 
-@each
+@every
 def test_log_prob_equals_float64_reference(name):
   assert name in TRUTH, f'write down the truth of {name} in TRUTH'
   d = data.load(name)
@@ -144,14 +149,14 @@ def test_log_prob_equals_float64_reference(name):
     )
 
 
-@each
+@every
 def test_log_prob_is_finite_far_away(name):
   d = data.load(name)
   far = np.linspace([-1e4] * d.dim, [1e4] * d.dim, 64, dtype=np.float32)
   assert np.isfinite(log_prob(name, far)).all()
 
 
-@each
+@every
 def test_log_prob_integrates_to_one(name):
   # The extent of gaussian_1d ends at 4 sigma, 6e-5 of it lie beyond.
   mass = _cells(name)
@@ -228,12 +233,23 @@ def test_spiral_has_no_modes_but_a_width():
 
 
 def test_fingerprints_are_distinct():
-  found = [data.load(name).fingerprint for name in DENSITIES]
+  found = [data.load(name).fingerprint for name in EVERY]
   assert len(set(found)) == len(found)
   narrow = densities._mixture('ring', np.zeros((1, 2)), 0.02, (-1, 1))
   assert narrow.fingerprint != densities.ring().fingerprint
   moved = densities._mixture('gaussian_1d', np.array([[0.0]]), 1.25, (-1, 9))
   assert moved.fingerprint != densities.gaussian_1d().fingerprint
+
+
+@pytest.mark.parametrize('name', POINTS)
+def test_a_point_mass_is_exact(name):
+  d = data.load(name)
+  assert set(map(tuple, drawn(name))) == set(map(tuple, d.modes))
+
+
+def test_delta_is_at_0():
+  assert POINTS == ['delta']
+  assert not drawn('delta').any()
 
 
 @pytest.mark.parametrize('flag', ['image_size', 'channels'])

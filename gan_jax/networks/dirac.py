@@ -1,9 +1,8 @@
 """Dirac-GAN: one parameter each, to watch the dynamics of training alone.
 
 G is at `theta` whatever the noise, D is `psi x`, and the data are all at 0
-(`--dataset=delta`): the equilibrium is (0, 0), near which the gradient field
-turns without converging. Both start at 1, from where the paper's trajectories
-are drawn too.
+(`--dataset=delta`). The equilibrium is (0, 0); the gradient field turns about
+it, with eigenvalues i/2 and -i/2, and so does not lead there. Both start at 1.
 
 Reference: Mescheder et al. 2018, arXiv:1801.04406, section 2, definition 2.1.
 """

@@ -63,9 +63,10 @@ def _spectral(layer: nn.Module, w: Any, train: bool) -> Any:
 
   def start() -> Any:
     u = normal(1.0)(layer.make_rng('params'), (w.shape[-1],))
-    for _ in range(_SPECTRAL_START):
-      u = _unit(fixed.T @ _unit(fixed @ u))
-    return u
+    # A loop: unrolled, the kernels of a D take XLA seconds to compile.
+    return jax.lax.fori_loop(
+      0, _SPECTRAL_START, lambda _, u: _unit(fixed.T @ _unit(fixed @ u)), u
+    )
 
   u = layer.variable('batch_stats', 'u', start)
   v = _unit(fixed @ u.value)
