@@ -123,7 +123,7 @@ def curves(
     equilibrium: of `d/loss` and `g/loss`, where the objective states them.
   """
   log4 = math.log(4)
-  plans: list[tuple[str, str, list[tuple[str, str, str]], list[Any]]] = [
+  plans: list[tuple[str, str, list[tuple[str, str, Any]], list[Any]]] = [
     (
       "D's probability",
       'Mean of D over real and over generated samples. At the equilibrium both'
@@ -140,6 +140,12 @@ def curves(
         for name, player in (('d/loss', 'D'), ('g/loss', 'G'))
         if name in equilibrium
       ],
+    ),
+    (
+      "D's output",
+      'Mean of what D says of real and of generated samples, as it says it.',
+      [('d/logit_real', 'real', REAL), ('d/logit_fake', 'generated', FAKE)],
+      [],
     ),
     (
       'Value of the game',
@@ -173,6 +179,21 @@ def curves(
       [],
     ),
   ]
+  names = sorted({n for row in rows for n in row if '/penalty/' in n})
+  if names:
+    shades = plt.get_cmap('tab10')
+    plans.insert(
+      3,
+      (
+        'Penalties',
+        'Each regularizer as it is, before its weight.',
+        [
+          (n, n.replace('penalty/', ''), shades(i % 10))
+          for i, n in enumerate(names)
+        ],
+        [],
+      ),
+    )
   found = []
   for title, caption, lines, marks in plans:
     with plt.rc_context(_STYLE):
@@ -186,7 +207,7 @@ def curves(
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(EngFormatter(sep=''))
       axes.set_xlabel('generator updates')
-      if len(lines) > 1:
+      if len(lines) > 1 or title == 'Penalties':
         axes.legend(loc='best', fontsize=8)
       found.append((title, caption, _uri(figure, 'svg')))
   return found

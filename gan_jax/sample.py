@@ -19,6 +19,9 @@ flags.DEFINE_boolean(
   'ema', None, 'from the averaged generator; by default if there is one'
 )
 flags.DEFINE_integer('step', None, 'which checkpoint; by default the newest')
+flags.DEFINE_integer(
+  'label', None, 'class of the samples of a conditional run; by default all'
+)
 flags.DEFINE_boolean(
   'interpolate', False, 'rows of 8 steps between two draws of noise'
 )
@@ -35,9 +38,12 @@ def main() -> int:
   sampling.check(f.num, out)
   run = open_run(f.workdir, f.step)
   ema = run.state.ema is not None if f.ema is None else f.ema
-  x = sampling.draw(run, f.num, f.seed, ema, f.interpolate)
+  x = sampling.draw(run, f.num, f.seed, ema, f.interpolate, f.label)
   try:
-    sampling.write(run, x, out, sampling.COLUMNS if f.interpolate else 0)
+    # A class a column, where all of them are drawn in turn.
+    columns = run.networks.classes if f.label is None else 0
+    columns = sampling.COLUMNS if f.interpolate else columns
+    sampling.write(run, x, out, columns)
   except OSError as error:
     raise ConfigError(
       f'--out={out}: cannot write there ({error.strerror or error}); name a'

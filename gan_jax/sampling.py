@@ -11,7 +11,7 @@ from gan_jax.config import ConfigError
 from gan_jax.data import Density
 from gan_jax.data.imageset import watched
 from gan_jax.files import write_atomic
-from gan_jax.runs import Run
+from gan_jax.runs import Run, in_turn
 
 _BATCH = 256  # samples generated at a time
 COLUMNS = 8  # steps of an interpolation
@@ -59,17 +59,47 @@ def way(run: Run) -> str:
   return 'spherical' if run.networks.latent == 'normal' else 'linear'
 
 
-def draw(run: Run, num: int, seed: int, ema: bool, interpolate: bool) -> Any:
+def labels(run: Run, count: int, label: int | None, rows: int = 1) -> Any:
+  """Classes (n,) of a run's samples: one class, or all in turn.
+
+  Args:
+    run: of which.
+    count: samples.
+    label: the class; None for all in turn.
+    rows: consecutive samples of one class (a row of an interpolation).
+
+  Raises:
+    ConfigError: if the run knows no such class.
+  """
+  classes = run.networks.classes
+  if label is None:
+    turns = in_turn(-(-count // rows), classes)
+    return None if turns is None else np.repeat(turns, rows)[:count]
+  if not 0 <= label < classes:
+    there = f'use 0 to {classes - 1}' if classes else 'leave it out'
+    raise ConfigError(f'--label={label}: this run has {classes} classes; {there}')
+  return np.full(count, label, np.int32)
+
+
+def draw(
+  run: Run,
+  num: int,
+  seed: int,
+  ema: bool,
+  interpolate: bool,
+  label: int | None = None,
+) -> Any:
   """Samples (n, *shape), the same however they are batched.
 
   With `interpolate` one row of `COLUMNS` for each `COLUMNS` of `num`, rounded
-  up.
+  up. Of a class-conditional run, samples of one class or of all in turn.
   """
   if interpolate:
     ends = run.latent(seed, 2 * -(-num // COLUMNS))
     z = interpolated(ends, way(run) == 'spherical')
   else:
     z = np.asarray(run.latent(seed, num))
+  each = labels(run, len(z), label, COLUMNS if interpolate else 1)
   parts = []
   starts = range(0, len(z), _BATCH)
   for start in watched(starts, len(starts), 'sampling'):
@@ -77,7 +107,11 @@ def draw(run: Run, num: int, seed: int, ema: bool, interpolate: bool) -> Any:
     batch = z[start : start + _BATCH]
     room = np.zeros((_BATCH, z.shape[1]), np.float32)
     room[: len(batch)] = batch
-    parts.append(run.generate(room, ema=ema)[: len(batch)])
+    which = None
+    if each is not None:
+      which = np.zeros(_BATCH, np.int32)
+      which[: len(batch)] = each[start : start + _BATCH]
+    parts.append(run.generate(room, which, ema=ema)[: len(batch)])
   return np.concatenate(parts)
 
 

@@ -1,6 +1,6 @@
 """Trains one GAN: `python -m gan_jax.train --workdir=DIR [--flagfile=F] ...`.
 
-The same command continues what it finds in the workdir. Exit codes: 0 done,
+`--summary` prints parameters and FLOPs instead. The same command continues what it finds in the workdir. Exit codes: 0 done,
 1 error, 2 bad flags or refused workdir, 3 diverged, 75 saved after a signal.
 """
 
@@ -12,6 +12,11 @@ from gan_jax import config, doors
 def main() -> int:
   """Trains as the flags say."""
   settings = config.from_flags()
+  if flags.FLAGS.summary:
+    from gan_jax import summary
+
+    print(summary.summarise(settings))
+    return doors.DONE
   from gan_jax import loop  # JAX is wanted only now
 
   return loop.train(settings)
@@ -19,5 +24,8 @@ def main() -> int:
 
 if __name__ == '__main__':
   config.define_flags()
+  flags.DEFINE_boolean(
+    'summary', False, 'print parameters and FLOPs a step instead of training'
+  )
   flags.adopt_module_key_flags(config)
   doors.run(main)

@@ -51,6 +51,7 @@ SECOND = {
   'sampling',
   'signals',
   'snapshots',
+  'summary',
   'workdir',
 }
 DOORS = {'ablate', 'evaluate', 'prepare', 'report', 'sample', 'train'}

@@ -110,7 +110,7 @@ def test_later_flags_override_the_flagfile(tmp_path):
     (['--schedule=simultaneous', '--d_steps=2'], ['--d_steps=2', 'alternat']),
     (['--instance_noise_kimg=3'], ['--instance_noise_kimg', 'no effect']),
     (['--lr_warmup=9000'], ['--lr_warmup=9000', '--steps']),
-    (['--regularizer=r3'], ['--regularizer=r3', 'did you mean r']),
+    (['--regularizer=r3'], ['--regularizer=r3', '--regularizer=r3']),
     (['--regularizer=r1:0'], ["the weight '0' of r1", 'positive']),
     (['--regularizer=r1:x'], ["the weight 'x' of r1", 'positive']),
     (['--regularizer=r1,r1:2'], ['r1 is there twice']),

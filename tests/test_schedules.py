@@ -456,9 +456,10 @@ def test_every_objective_with_every_regularizer_at_once(objective):
 @pytest.mark.parametrize('name', sorted(filter(takes, REGULARIZERS)))
 def test_every_regularizer_reaches_the_player_it_is_for(name):
   entry = REGULARIZERS[name]
-  # Wide of any optimum: two moves of a linear game whose slopes do not vanish.
   plan, bare = plan_of(regularizers=(name,)), plan_of()
   state, hyper, batch = start(plan, lr_g=0.1, lr_d=0.1)
+  steep = jax.tree.map(lambda w: 10 * w, state.d.params)
+  state = state.replace(d=state.d.replace(params=steep))
   moved, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
   _, plain_hyper, _ = start(bare, lr_g=0.1, lr_d=0.1)
   plain, _ = jax.jit(make_train_step(bare))(

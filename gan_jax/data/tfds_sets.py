@@ -164,7 +164,8 @@ def load(
 def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
   """Names of the classes, and what reads every image's; none without labels."""
   tfds = _tfds()
-  feature = (builder.info.features or {}).get('label')
+  features = builder.info.features
+  feature = features['label'] if 'label' in features else None
   if not isinstance(feature, tfds.features.ClassLabel):
     return (), None
 
