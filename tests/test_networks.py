@@ -819,7 +819,7 @@ def test_spectral_kernels_are_of_norm_one(layer):
     y = layer.apply({**variables, 'params': params}, x, False)
     return jnp.sum(jnp.sin(3 * y))
 
-  slope = jax.grad(loss)(params)['kernel']
+  slope = quick(jax.grad(loss))(params)['kernel']
   along = jnp.vdot(slope, params['kernel'])
   size = jnp.linalg.norm(slope.ravel()) * jnp.linalg.norm(
     params['kernel'].ravel()
