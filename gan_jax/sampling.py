@@ -77,7 +77,9 @@ def labels(run: Run, count: int, label: int | None, rows: int = 1) -> Any:
     return None if turns is None else np.repeat(turns, rows)[:count]
   if not 0 <= label < classes:
     there = f'use 0 to {classes - 1}' if classes else 'leave it out'
-    raise ConfigError(f'--label={label}: this run has {classes} classes; {there}')
+    raise ConfigError(
+      f'--label={label}: this run has {classes} classes; {there}'
+    )
   return np.full(count, label, np.int32)
 
 

@@ -1,7 +1,8 @@
 """Trains one GAN: `python -m gan_jax.train --workdir=DIR [--flagfile=F] ...`.
 
-`--summary` prints parameters and FLOPs instead. The same command continues what it finds in the workdir. Exit codes: 0 done,
+The same command continues what it finds in the workdir. Exit codes: 0 done,
 1 error, 2 bad flags or refused workdir, 3 diverged, 75 saved after a signal.
+`--summary` prints parameters and FLOPs instead.
 """
 
 from absl import flags

@@ -1,5 +1,6 @@
 """Image sets and feeds: the same records, in one order, wherever they live."""
 
+import gzip
 import json
 import pathlib
 import shutil
@@ -11,8 +12,8 @@ import PIL.Image
 import pytest
 
 from gan_jax import data
+from gan_jax.data import DataError, imageset, tfds_sets
 from gan_jax.data import feed as feeds
-from gan_jax.data import imageset, tfds_sets
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
 
@@ -770,3 +771,94 @@ def test_set_of_the_users_own_is_read_from_the_data_root(copied):
 def test_unknown_configuration_is_told(tmp_path):
   with pytest.raises(data.DataFlagError, match='--dataset=celeb_a_hq/65: '):
     data.load('celeb_a_hq/65', data_dir=str(tmp_path))
+
+
+# Labels: each image keeps its own, wherever it goes.
+
+
+def labelled_pictures(folder, classes=('cat', 'dog', 'eel')):
+  """Images whose grey level tells their class, in a folder a class."""
+  for i, name in enumerate(classes):
+    (folder / name).mkdir(parents=True)
+    for j in range(4):
+      level = 60 * i + j
+      PIL.Image.new('L', (8, 8), level).save(folder / name / f'{j}.png')
+  return data.load(f'folder:{folder}')
+
+
+def pairs(feed, start, count, rows=slice(None)):
+  """(grey level, class) of each image of some steps."""
+  chunk = feed.chunk(start, count, rows)
+  found = []
+  for i in range(count):
+    for batch in range(jax.tree.leaves(chunk)[0].shape[1]):
+      item = jax.tree.map(lambda x, i=i, b=batch: x[i, b], chunk)
+      x, y = feed.decode(feed.constants, item, jax.random.key(0), 4)
+      level = np.rint((np.asarray(x)[:, 0, 0, 0] + 1) * 127.5).astype(int)
+      assert y.dtype == np.int32
+      found += list(zip(level.tolist(), np.asarray(y).tolist(), strict=True))
+  return found
+
+
+def test_digits_labels_are_those_of_sklearn(digits):
+  from sklearn.datasets import load_digits
+
+  found = load_digits()
+  originals = np.round(found.images * (255 / 16)).astype(np.uint8)
+  known = {x.tobytes(): y for x, y in zip(originals, found.target, strict=True)}
+  assert digits.classes == tuple('0123456789')
+  for _ in range(2):  # read, and kept
+    said = digits.labels()
+    assert said.dtype == np.int32
+    assert [known[x.tobytes()] for x in digits.array()] == said.tolist()
+
+
+@both
+def test_each_image_keeps_its_label(residence, tmp_path):
+  images = labelled_pictures(tmp_path / 'pets')
+  assert images.classes == ('cat', 'dog', 'eel')
+  feed = make(images, residence=residence, labelled=True, batches_per_step=2)
+  found = pairs(feed, 0, 3) + pairs(feed, 7, 2)
+  assert len(found) == 4 * 2 * 5
+  assert all(level // 60 == label for level, label in found)
+  assert len({label for _, label in found}) == 3
+  halves = [pairs(feed, 1, 1, rows) for rows in (slice(0, 2), slice(2, 4))]
+  assert sorted(halves[0] + halves[1]) == sorted(pairs(feed, 1, 1))
+
+
+def test_labels_leave_the_order_alone_and_join_the_fingerprint(tmp_path):
+  images = labelled_pictures(tmp_path / 'pets')
+  plain, feed = make(images), make(images, labelled=True)
+  np.testing.assert_array_equal(plain.chunk(0, 5), feed.chunk(0, 5))
+  assert plain.fingerprint == images.fingerprint != feed.fingerprint
+
+
+def test_folder_without_a_folder_a_class_has_none(tmp_path):
+  labelled_pictures(tmp_path / 'pets')
+  PIL.Image.new('L', (8, 8)).save(tmp_path / 'pets' / 'stray.png')
+  images = data.load(f'folder:{tmp_path / "pets"}')
+  assert images.classes == () and images.read_labels is None
+  with pytest.raises(
+    DataError, match='has no classes; use --conditioning=none'
+  ):
+    make(images, labelled=True)
+  assert data.load('ring').classes == ()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize('name', ['mnist', 'fashion_mnist'])
+def test_labels_are_the_originals(name, real_data, tmp_path):
+  folder = real_data / name
+  tfds_sets.prepare(name, tmp_path, str(folder))
+  images = data.load(name, data_dir=str(tmp_path))
+  with gzip.open(folder / 'train-labels-idx1-ubyte.gz') as file:
+    expected = np.frombuffer(file.read(), np.uint8, offset=8)
+  with gzip.open(folder / 'train-images-idx3-ubyte.gz') as file:
+    pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
+  known = {x.tobytes(): y for x, y in zip(pixels, expected, strict=True)}
+  right = [
+    known[x.tobytes()] == y
+    for x, y in zip(images.array(), images.labels(), strict=True)
+  ]
+  assert np.mean(right) > 0.9999  # one picture twice, under two classes
+  assert len(images.classes) == 10
