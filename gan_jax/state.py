@@ -57,7 +57,7 @@ class GANState(flax.struct.PyTreeNode):
   g: Player
   d: Player
   ema: Average | None
-  anchors: Anchors | None = None
+  anchors: Any = None  # Anchors, or nothing
 
 
 class Hyper(flax.struct.PyTreeNode):
