@@ -31,6 +31,8 @@ def row(step, value=-1.2, **other):
     'g/loss': 0.7,
     'd/prob_real': 0.5671,
     'd/prob_fake': 0.4329,
+    'd/logit_real': 0.27,
+    'd/logit_fake': -0.27,
     'game/value': value,
     'game/jsd_bound': (value + LOG4) / 2,
     'd/grad_norm': 1.0,
@@ -184,6 +186,7 @@ SECTIONS = ['samples', 'curves', 'repeat', 'configuration', 'environment']
 CURVES = [
   "D's probability",
   'Losses',
+  "D's output",
   'Value of the game',
   'Jensen-Shannon bound',
   'Gradient norms',

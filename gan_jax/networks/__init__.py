@@ -23,6 +23,8 @@ from gan_jax.networks import goodfellow2014 as _goodfellow2014
 from gan_jax.networks import infogan as _infogan
 from gan_jax.networks import mlp as _mlp
 from gan_jax.networks import pacgan as _pacgan
+from gan_jax.networks import r3gan as _r3gan
+from gan_jax.networks import resnet as _resnet
 from gan_jax.networks import sndcgan as _sndcgan
 from gan_jax.networks import unrolled as _unrolled
 from gan_jax.networks.layers import NORMS, has_scale
@@ -208,6 +210,57 @@ def sndcgan(ask: Request) -> Design:
   )
 
 
+def resnet(ask: Request) -> Design:
+  """SNGAN's residual networks; width 128 up to 32 pixels, 64 beyond."""
+  _square('resnet', ask.shape, 8, 128)
+  _fixed('resnet', depth=ask.depth)
+  side = ask.shape[0]
+  if side not in _resnet.PLANS:
+    sides = ', '.join(map(str, _resnet.PLANS))
+    raise NetworkError(
+      f'--network=resnet: makes images of a side of {sides}, not {side}; set'
+      ' --image_size'
+    )
+  width = ask.width or (128 if side <= 32 else 64)
+  norm_g, norm_d = ask.norm_g or 'batch', ask.norm_d or 'spectral'
+  return Design(
+    _resnet.Generator(ask.shape, width, norm_g, ask.classes, ask.dtype),
+    _resnet.Discriminator(ask.shape, width, norm_d, ask.classes, ask.dtype),
+    latent_dim=128,
+    latent='normal',
+    conditional=has_scale(norm_g),
+  )
+
+
+def r3gan(ask: Request) -> Design:
+  """R3GAN's networks; width 768 (its CIFAR-10's, slow without a GPU)."""
+  _square('r3gan', ask.shape, 8, 128)
+  _fixed('r3gan', depth=ask.depth, norm_g=ask.norm_g, norm_d=ask.norm_d)
+  side, width = ask.shape[0], ask.width or 768
+  first = _r3gan.stages(side)[0]
+  if (
+    first not in (4, 5, 6, 7)
+    or side % first
+    or side // first & (side // first - 1)
+  ):
+    raise NetworkError(
+      f'--network=r3gan: makes images of a side that halves to one of 4 to 7'
+      f' pixels, not {side}; set --image_size, to 32 say'
+    )
+  if width > _r3gan.GROUP and width % _r3gan.GROUP:
+    raise NetworkError(
+      f'--width={width}: --network=r3gan has groups of {_r3gan.GROUP}'
+      ' channels; use a multiple of it, or less'
+    )
+  return Design(
+    _r3gan.Generator(ask.shape, width, ask.classes, ask.dtype),
+    _r3gan.Discriminator(ask.shape, width, ask.classes, ask.dtype),
+    latent_dim=_r3gan.LATENT,
+    latent='normal',
+    conditional=True,
+  )
+
+
 def pacgan(ask: Request) -> Design:
   """PacGAN's networks for points: width 200 in D, twice that in G."""
   _points('pacgan', ask.shape)
@@ -304,6 +357,8 @@ ARCHITECTURES: dict[str, Callable[[Request], Design]] = {
   'dcgan': dcgan,
   'infogan': infogan,
   'sndcgan': sndcgan,
+  'resnet': resnet,
+  'r3gan': r3gan,
   'pacgan': pacgan,
   'unrolled': unrolled,
   'dirac': dirac,

@@ -49,7 +49,7 @@ def halved(size: int) -> int:
   return -(-size // 2)
 
 
-def _spectral(layer: nn.Module, w: Any, train: bool) -> Any:
+def spectral_normalised(layer: nn.Module, w: Any, train: bool) -> Any:
   """A kernel divided by its largest singular value, as found so far.
 
   One step of power iteration each time the layer is trained, on the kernel as
@@ -102,7 +102,7 @@ class Dense(nn.Module):
     shape = (x.shape[-1], self.features)
     w = self.param('kernel', self.kernel_init, shape, jnp.float32)
     if self.spectral:
-      w = _spectral(self, w, train)
+      w = spectral_normalised(self, w, train)
     return _biased(self, x.astype(self.dtype) @ w.astype(self.dtype))
 
 
@@ -125,7 +125,7 @@ class Conv(nn.Module):
     shape = (self.size, self.size, x.shape[-1], self.features)
     w = self.param('kernel', self.kernel_init, shape, jnp.float32)
     if self.spectral:
-      w = _spectral(self, w, train)
+      w = spectral_normalised(self, w, train)
     low = (self.size - 1) // 2
     reach = self.stride * (-(-x.shape[1] // self.stride) - 1) + self.size
     padding = (low, reach - low - x.shape[1])
@@ -151,7 +151,7 @@ class ConvTranspose(nn.Module):
     shape = (4, 4, self.features, y.shape[-1])
     w = self.param('kernel', self.kernel_init, shape, jnp.float32)
     if self.spectral:  # outputs last, as in every other kernel
-      w = _spectral(self, w.swapaxes(2, 3), train).swapaxes(2, 3)
+      w = spectral_normalised(self, w.swapaxes(2, 3), train).swapaxes(2, 3)
     padding = (1, 2 * (y.shape[1] - 1) + 4 - 1 - self.size)
     size = (self.size, self.size)
     x = conv_transpose(

@@ -1,0 +1,194 @@
+"""R3GAN's networks (config E): residual, without any normalisation.
+
+Stages of two blocks (1x1, grouped 3x3 and 1x1 convolutions, the last of which
+starts at 0, so that a block starts as the identity), with bilinear resampling
+between them. G starts from a learned map that the noise scales channel by
+channel; D ends in one that it is weighed by. For squares of 4 2^k or 7 2^k
+pixels, from 8 to 128. With width 768 and 32 pixels it is the paper's network
+for CIFAR-10, of four stages of 96 groups.
+
+G's output is linear, as in the paper: D sees it as it is, and only where no
+training goes on is it cut to [-1, 1], the range of images.
+
+Reference: Huang et al. 2025, arXiv:2501.05441, section 3 and appendix, and its
+code (`brownvc/R3GAN`).
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gan_jax.networks.layers import Conv, Dense, leaky_relu, normal
+
+# GROUP: channels between two blocks for each group within one.
+BLOCKS, EXPANSION, GROUP, LATENT = 2, 2, 8, 64
+_GAIN = math.sqrt(2 / (1 + 0.2**2))  # of leaky ReLU
+
+
+def stages(size: int) -> list[int]:
+  """Sides of the stages, the smallest first.
+
+  >>> stages(32), stages(28)
+  ([4, 8, 16, 32], [7, 14, 28])
+  """
+  found = [size]
+  while found[0] > 7:
+    found.insert(0, found[0] // 2)
+  return found
+
+
+def doubled(x: Any) -> Any:
+  """Bilinear: `(x[i-1] + x[i]) / 2` and `x[i]` along both axes, 0 outside."""
+  for axis in (1, 2):
+    before = _moved(x, axis)
+    pair = jnp.stack([(before + x) / 2, x], axis=axis + 1)
+    shape = (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
+    x = pair.reshape(shape)
+  return x
+
+
+def halved(x: Any) -> Any:
+  """Bilinear: weights 1/4, 1/2, 1/4 about each second pixel, 0 outside."""
+  for axis in (1, 2):
+    pairs = x.reshape(
+      *x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :]
+    )
+    even, odd = (
+      jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1)
+    )
+    x = (_moved(odd, axis) + 2 * even + odd) / 4
+  return x
+
+
+def _moved(x: Any, axis: int) -> Any:
+  """Moved on by one place along an axis; a 0 comes in."""
+  pads = [(0, 0)] * x.ndim
+  pads[axis] = (1, 0)
+  return jax.lax.slice_in_dim(jnp.pad(x, pads), 0, x.shape[axis], axis=axis)
+
+
+class GroupedConv(nn.Module):
+  """3x3 convolution within groups of channels, without bias.
+
+  One product of patches for each group: on CPU its gradients are products as
+  well, where those of a grouped convolution miss the fast kernels.
+  """
+
+  groups: int
+  std: float
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Any) -> Any:
+    """(n, h, w, c) -> the same shape."""
+    n, h, w, c = x.shape
+    each = c // self.groups
+    kernel = self.param(
+      'kernel', normal(self.std), (3, 3, each, c), jnp.float32
+    )
+    x = x.astype(self.dtype)
+    around = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = jnp.stack(
+      [around[:, i : i + h, j : j + w] for i in range(3) for j in range(3)],
+      axis=3,
+    ).reshape(n * h * w, 9, self.groups, each)
+    taps = kernel.astype(self.dtype).reshape(9, each, self.groups, each)
+    y = jnp.einsum('ptgc,tcgd->pgd', patches, taps)
+    return y.reshape(n, h, w, c)
+
+
+def _block(module: Any, x: Any, depth: int) -> Any:
+  """A residual block; to be called within a compact module.
+
+  Args:
+    module: whose `dtype` is computed in.
+    x: features.
+    depth: blocks of the whole network, for the fix-up initialisation (Zhang et
+      al. 2019, arXiv:1901.09321): three layers each scaled by depth^(-1/4).
+  """
+  c = x.shape[-1]
+  wide, groups = EXPANSION * c, max(1, c // GROUP)
+  gain = _GAIN * depth ** (-1 / 4)
+  flat: Any = dict(size=1, stride=1, use_bias=False, dtype=module.dtype)
+  h = Conv(wide, kernel_init=normal(gain / math.sqrt(c)), **flat)(x)
+  h = leaky_relu(_Bias()(h))
+  std = gain / math.sqrt(9 * wide / groups)
+  h = GroupedConv(groups, std, dtype=module.dtype)(h)
+  h = leaky_relu(_Bias()(h))
+  return x + Conv(c, kernel_init=nn.initializers.zeros, **flat)(h)
+
+
+class _Bias(nn.Module):
+  @nn.compact
+  def __call__(self, x: Any) -> Any:
+    init, c = nn.initializers.zeros, x.shape[-1]
+    bias = self.param('bias', init, (c,), jnp.float32)
+    return x + bias.astype(x.dtype).reshape(1, 1, 1, c)
+
+
+class Generator(nn.Module):
+  """Noise -> a learned map scaled by it -> stages -> an image."""
+
+  shape: tuple[int, ...]
+  width: int
+  classes: int = 0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
+    """(n, latent_dim) -> (n, size, size, channels)."""
+    sides = stages(self.shape[0])
+    if self.classes:
+      std = 1 / math.sqrt(self.classes)
+      embed = Dense(LATENT, use_bias=False, kernel_init=normal(std))
+      e = embed(jax.nn.one_hot(label, self.classes))
+      z = jnp.concatenate([z, e], axis=-1)
+    shape = (sides[0], sides[0], self.width)
+    basis = self.param('basis', normal(1.0), shape, jnp.float32)
+    init = normal(1 / math.sqrt(z.shape[-1]))
+    scale = Dense(self.width, use_bias=False, kernel_init=init)(z)
+    h = basis[None] * scale[:, None, None, :]
+    depth = BLOCKS * len(sides)
+    for i, _ in enumerate(sides):
+      h = doubled(h) if i else h
+      for _ in range(BLOCKS):
+        h = _block(self, h, depth)
+    init = normal(1 / math.sqrt(self.width))
+    out = Conv(self.shape[2], 1, 1, False, init, dtype=self.dtype)
+    x = out(h).astype(jnp.float32)
+    return x if train else jnp.clip(x, -1, 1)
+
+
+class Discriminator(nn.Module):
+  """An image -> stages -> weighed by learned maps -> a logit."""
+
+  shape: tuple[int, ...]
+  width: int
+  classes: int = 0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
+    """(n, size, size, channels) -> (n,) logits."""
+    del train
+    sides = stages(self.shape[0])
+    init = normal(1 / math.sqrt(x.shape[-1]))
+    h = Conv(self.width, 1, 1, False, init, dtype=self.dtype)(x)
+    depth = BLOCKS * len(sides)
+    for i, _ in enumerate(sides):
+      for _ in range(BLOCKS):
+        h = _block(self, h, depth)
+      h = halved(h) if i < len(sides) - 1 else h
+    shape = (sides[0], sides[0], self.width)
+    basis = self.param('basis', normal(1 / sides[0]), shape, jnp.float32)
+    h = jnp.sum(h.astype(jnp.float32) * basis[None], axis=(1, 2))
+    init = normal(1 / math.sqrt(self.width))
+    if not self.classes:
+      return Dense(1, use_bias=False, kernel_init=init)(h)[:, 0]
+    h = Dense(self.width, use_bias=False, kernel_init=init)(h)
+    std = 1 / math.sqrt(self.classes * self.width)
+    embed = Dense(self.width, use_bias=False, kernel_init=normal(std))
+    return jnp.sum(h * embed(jax.nn.one_hot(label, self.classes)), axis=-1)

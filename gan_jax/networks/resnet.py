@@ -1,0 +1,225 @@
+"""SNGAN's residual networks, for squares of 8, 16, 28, 32, 48, 64 or 128.
+
+Nearest upsampling and the 3x3 convolution after it are one transposed 4x4
+convolution of stride 2, a 3x3 convolution and the 2x2 mean after it one 4x4
+convolution of stride 2: the kernels' taps are sums of the 3x3's, which stay
+the parameters. The 1x1 shortcuts are taken on the smaller side. For 32 pixels
+and width 128, and for the others and width 64, the channels are the papers';
+sides of 8, 16 and 28 have those of 32.
+
+References: Miyato et al. 2018, arXiv:1802.05957, tables 4 to 6; Miyato & Koyama
+2018, arXiv:1802.05637, and its code for 64 pixels and the initialisation.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gan_jax.networks.conv import conv, conv_transpose
+from gan_jax.networks.layers import (
+  NORMS,
+  Conv,
+  Dense,
+  has_scale,
+  head,
+  spectral_normalised,
+)
+
+
+class Plan(NamedTuple):
+  """Channels, in widths.
+
+  Attributes:
+    start: side of G's first feature map.
+    first: its channels.
+    up: of G's blocks, each of which doubles the side.
+    down: of D's blocks that halve it.
+    flat: of D's blocks after them.
+  """
+
+  start: int
+  first: int
+  up: tuple[int, ...]
+  down: tuple[int, ...]
+  flat: tuple[int, ...]
+
+
+PLANS: dict[int, Plan] = {
+  8: Plan(4, 2, (2,), (1, 1), (1, 1)),
+  16: Plan(4, 2, (2, 2), (1, 1), (1, 1)),
+  28: Plan(7, 2, (2, 2), (1, 1), (1, 1)),
+  32: Plan(4, 2, (2, 2, 2), (1, 1), (1, 1)),
+  48: Plan(6, 8, (4, 2, 1), (1, 2, 4, 8), (16,)),
+  64: Plan(4, 16, (8, 4, 2, 1), (1, 2, 4, 8, 16), ()),
+  128: Plan(4, 16, (16, 8, 4, 2, 1), (1, 2, 4, 8, 16), (16,)),
+}
+
+
+def glorot(gain: float = 1.0) -> Any:
+  """U(-b, b), b = gain sqrt(6 / (inputs + outputs)), drawn in one dimension."""
+
+  def init(key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
+    taps = math.prod(shape[:-2])
+    bound = gain * math.sqrt(6 / (taps * (shape[-2] + shape[-1])))
+    size = math.prod(shape)
+    return jax.random.uniform(key, (size,), dtype, -bound, bound).reshape(shape)
+
+  return init
+
+
+_RESIDUAL, _PLAIN = math.sqrt(2), 1.0
+
+
+def widened(w: Any) -> Any:
+  """A 3x3 kernel and itself a pixel on, summed along both axes: 4x4."""
+  rows = jnp.pad(w, ((0, 1), (0, 0), (0, 0), (0, 0)))
+  rows += jnp.pad(w, ((1, 0), (0, 0), (0, 0), (0, 0)))
+  wide = jnp.pad(rows, ((0, 0), (0, 1), (0, 0), (0, 0)))
+  return wide + jnp.pad(rows, ((0, 0), (1, 0), (0, 0), (0, 0)))
+
+
+class _Resampled(nn.Module):
+  """What the two fused convolutions share: a 3x3 kernel and a bias."""
+
+  features: int
+  use_bias: bool = True
+  spectral: bool = False
+  dtype: Any = jnp.float32
+
+  def _kernel(self, x: Any, train: bool) -> Any:
+    shape = (3, 3, x.shape[-1], self.features)
+    w = self.param('kernel', glorot(_RESIDUAL), shape, jnp.float32)
+    return spectral_normalised(self, w, train) if self.spectral else w
+
+  def _biased(self, x: Any) -> Any:
+    if not self.use_bias:
+      return x
+    init = nn.initializers.zeros
+    bias = self.param('bias', init, (self.features,), jnp.float32)
+    return x + bias.astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+class UpConv(_Resampled):
+  """Each pixel doubled along both axes, then a 3x3 convolution."""
+
+  @nn.compact
+  def __call__(self, x: Any, train: bool = False) -> Any:
+    """(n, h, w, c) -> (n, 2h, 2w, features)."""
+    w = widened(self._kernel(x, train))[::-1, ::-1].swapaxes(2, 3)
+    size = (2 * x.shape[1], 2 * x.shape[2])
+    y = conv_transpose(
+      x.astype(self.dtype), w.astype(self.dtype), 2, (1, 1), size
+    )
+    return self._biased(y)
+
+
+class ConvPool(_Resampled):
+  """A 3x3 convolution, then the mean of each 2x2 pixels."""
+
+  @nn.compact
+  def __call__(self, x: Any, train: bool = False) -> Any:
+    """(n, 2h, 2w, c) -> (n, h, w, features)."""
+    w = widened(self._kernel(x, train)) / 4
+    y = conv(x.astype(self.dtype), w.astype(self.dtype), 2, (1, 1))
+    return self._biased(y)
+
+
+def doubled(x: Any) -> Any:
+  """Each pixel doubled along both axes."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def pooled(x: Any) -> Any:
+  """The mean of each 2x2 pixels."""
+  n, h, w, c = x.shape
+  return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+class Generator(nn.Module):
+  """Noise -> a small feature map -> blocks that double it -> an image."""
+
+  shape: tuple[int, ...]
+  width: int
+  norm: str = 'batch'
+  classes: int = 0
+  dtype: Any = jnp.float32
+
+  def _block(self, x: Any, features: int, train: bool, label: Any) -> Any:
+    norm = NORMS[self.norm]
+    kind: Any = dict(spectral=self.norm == 'spectral', dtype=self.dtype)
+    inner = dict(use_bias=not has_scale(self.norm), **kind)
+    h = nn.relu(norm(self.classes)(x, train, label))
+    h = UpConv(features, **inner)(h, train)
+    h = nn.relu(norm(self.classes)(h, train, label))
+    h = Conv(features, 3, 1, kernel_init=glorot(_RESIDUAL), **kind)(h, train)
+    short = Conv(features, 1, 1, kernel_init=glorot(_PLAIN), **kind)(x, train)
+    return h + doubled(short)
+
+  @nn.compact
+  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
+    """(n, latent_dim) -> (n, size, size, channels) in [-1, 1]."""
+    plan = PLANS[self.shape[0]]
+    kind: Any = dict(
+      kernel_init=glorot(_PLAIN),
+      spectral=self.norm == 'spectral',
+      dtype=self.dtype,
+    )
+    channels = plan.first * self.width
+    h = Dense(plan.start**2 * channels, **kind)(z, train)
+    h = h.reshape(-1, plan.start, plan.start, channels)
+    for factor in plan.up:
+      h = self._block(h, factor * self.width, train, label)
+    h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
+    x = Conv(self.shape[2], 3, 1, **kind)(h, train)
+    return jnp.tanh(x.astype(jnp.float32))
+
+
+class Discriminator(nn.Module):
+  """An image -> blocks that halve it -> the sum over places -> a logit."""
+
+  shape: tuple[int, ...]
+  width: int
+  norm: str = 'spectral'
+  classes: int = 0
+  dtype: Any = jnp.float32
+
+  def _block(self, x: Any, features: int, train: bool, place: int) -> Any:
+    """A residual block; `place` 0 is the first one, -1 one that halves not."""
+    kind: Any = dict(spectral=self.norm == 'spectral', dtype=self.dtype)
+    residual = dict(kernel_init=glorot(_RESIDUAL), **kind)
+    h, hidden = x, x.shape[-1]
+    if place:
+      h = nn.relu(NORMS[self.norm](0)(h, train, None))
+    else:
+      hidden = features
+    h = nn.relu(Conv(hidden, 3, 1, **residual)(h, train))
+    if place < 0:
+      h = Conv(features, 3, 1, **residual)(h, train)
+      if features == x.shape[-1]:
+        return h + x
+    else:
+      h, x = ConvPool(features, **kind)(h, train), pooled(x)
+    short = Conv(features, 1, 1, kernel_init=glorot(_PLAIN), **kind)
+    return h + short(x, train)
+
+  @nn.compact
+  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
+    """(n, size, size, channels) -> (n,) logits."""
+    plan, h = PLANS[self.shape[0]], x
+    for place, factor in enumerate(plan.down):
+      h = self._block(h, factor * self.width, train, place)
+    for factor in plan.flat:
+      h = self._block(h, factor * self.width, train, -1)
+    h = nn.relu(NORMS[self.norm](0)(h, train, None)).sum((1, 2))
+    return head(
+      h,
+      label,
+      self.classes,
+      train=train,
+      spectral=self.norm == 'spectral',
+      kernel_init=glorot(_PLAIN),
+      dtype=self.dtype,
+    )
