@@ -144,8 +144,8 @@ def test_a_pack_is_judged_as_one(name, shape, bounded, packing):
     for p, q in zip(*map(jax.tree.leaves, (d, alone[3])), strict=True)
     if p.shape != q.shape
   ]
-  # Only the kernel that meets the samples grows.
-  assert len(inputs) == (name != 'dirac')
+  # Only what meets the samples grows: in resnet also a shortcut.
+  assert len(inputs) == {'dirac': 0, 'resnet': 2}.get(name, 1)
 
 
 @pytest.mark.parametrize('name', sorted(ARCHITECTURES))
@@ -237,13 +237,13 @@ def test_every_norm_that_is_taken(name, flag, norm):
   scaled = {path[:-1] for path in paths(params) if path[-1] == 'scale'}
   assert bool(scaled) == (norm not in ('spectral', 'none'))
   plain_biases = {p[:-1] for p in paths(params) if p[-1] == 'bias'} - scaled
-  if name != 'mlp':  # a bias before each scale would be lost
+  if name not in ('mlp', 'resnet'):  # a bias before each scale would be lost
     assert len(plain_biases) == len(kernels(params)) - len(scaled)
 
 
 def test_norms_are_taken_where_the_paper_has_some():
   taken = {case.values for case in NORM_CASES}
-  for name in ('mlp', 'dcgan', 'infogan', 'sndcgan'):
+  for name in ('mlp', 'dcgan', 'infogan', 'sndcgan', 'resnet'):
     for flag in ('norm_g', 'norm_d'):
       assert {n for m, f, n in taken if (m, f) == (name, flag)} == set(NORMS)
   assert {n for m, _, n in taken if m == 'pacgan'} == {'batch', 'none'}
@@ -255,6 +255,7 @@ def test_norms_are_taken_where_the_paper_has_some():
     ('infogan', 'instance', 'spectral'),
     ('dcgan', 'spectral', 'layer'),
     ('mlp', 'group', 'batch'),
+    ('resnet', 'batch', 'layer'),
   ],
 )
 def test_a_step_reaches_every_parameter(name, norm_g, norm_d):
@@ -291,7 +292,7 @@ def conditional_cases():
 def test_labels_are_heeded(name, kind):
   """One class moves its own embedding only; another gives another output."""
   shape, bounded = first_sample(name)
-  if name == 'sndcgan':  # a spectral norm is of the embeddings of all classes
+  if name in ('sndcgan', 'resnet'):  # a spectral norm is of all embeddings
     kind = {**kind, 'norm_d': 'batch'}
   nets = built(name, shape, bounded, **kind)
   labels = [jnp.full(6, c, jnp.int32) for c in (1, 3)]

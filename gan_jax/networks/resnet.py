@@ -188,14 +188,15 @@ class Discriminator(nn.Module):
 
   def _block(self, x: Any, features: int, train: bool, place: int) -> Any:
     """A residual block; `place` 0 is the first one, -1 one that halves not."""
+    norm = NORMS[self.norm]
     kind: Any = dict(spectral=self.norm == 'spectral', dtype=self.dtype)
     residual = dict(kernel_init=glorot(_RESIDUAL), **kind)
-    h, hidden = x, x.shape[-1]
+    h, hidden = x, features
     if place:
-      h = nn.relu(NORMS[self.norm](0)(h, train, None))
-    else:
-      hidden = features
-    h = nn.relu(Conv(hidden, 3, 1, **residual)(h, train))
+      h, hidden = nn.relu(norm(0)(h, train, None)), x.shape[-1]
+    scaled = has_scale(self.norm)
+    h = Conv(hidden, 3, 1, use_bias=not scaled, **residual)(h, train)
+    h = nn.relu(norm(0)(h, train, None))
     if place < 0:
       h = Conv(features, 3, 1, **residual)(h, train)
       if features == x.shape[-1]:
