@@ -74,7 +74,7 @@ class Config:
   network: str = _field(
     'dcgan',
     'architecture of G and D',
-    registry=('gan_jax.networks', 'ARCHITECTURES'),
+    registry=('gan_jax.networks.designs', 'ARCHITECTURES'),
   )
   objective: str = _field(
     'non_saturating',
@@ -230,6 +230,13 @@ class Config:
   )
   sample_every: int = _field(
     1000, 'generator updates between two sample grids', low=1, free=True
+  )
+  dynamics_every: int = _field(
+    0,
+    "generator updates between two looks at the game's vector field and its"
+    ' eigenvalues, which go to dynamics.jsonl; 0: none',
+    low=0,
+    free=True,
   )
   checkpoint_every: int = _field(
     1000, 'generator updates between two checkpoints', low=1, free=True

@@ -6,7 +6,7 @@ Each takes rows of the log or arrays of a snapshot and knows nothing of files.
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,16 +18,14 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
-from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from gan_jax.data import Density
 
-Row = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[np.generic]]
 
 REAL, FAKE, D, LINE = '#111111', '#1b8a3a', '#1f5fbf', '#888888'
-_STYLE: Any = {
+STYLE: Any = {
   'font.size': 9,
   'axes.spines.top': False,
   'axes.spines.right': False,
@@ -39,7 +37,8 @@ _STYLE: Any = {
 }
 
 
-def _uri(figure: Any, kind: str) -> str:
+def uri(figure: Any, kind: str) -> str:
+  """A figure, which is closed, as the address of an <img>."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format=kind, dpi=160, bbox_inches='tight')
   plt.close(figure)
@@ -50,167 +49,6 @@ def data_uri(content: bytes, kind: str) -> str:
   """A picture (`png` or `svg`) as the address of an <img>."""
   mime = {'png': 'image/png', 'svg': 'image/svg+xml'}[kind]
   return f'data:{mime};base64,{base64.b64encode(content).decode()}'
-
-
-def _series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
-  """Steps and values of a logged number, where it is there and finite."""
-  pairs = [
-    (r['step'], r[name])
-    for r in rows
-    if isinstance(r.get(name), int | float) and math.isfinite(r[name])
-  ]
-  return [p[0] for p in pairs], [p[1] for p in pairs]
-
-
-def smoothed(values: Sequence[float], width: int) -> NDArray[np.float64]:
-  """Running mean over `width` values, of what there is at the ends."""
-  ones = np.ones(width)
-  total = np.convolve(values, ones, 'same')
-  count = np.convolve(np.ones(len(values)), ones, 'same')
-  mean: NDArray[np.float64] = total / count
-  return mean
-
-
-# Beyond this many points a curve is drawn smoothed, over its own pale trace.
-MANY = 400
-
-
-def _curve(axes: Any, rows: Sequence[Row], name: str, **style: Any) -> None:
-  steps, values = _series(rows, name)
-  if len(values) > MANY:
-    axes.plot(steps, values, alpha=0.2, linewidth=0.5, color=style['color'])
-    values = list(smoothed(values, len(values) // 100))
-  marker = 'o' if len(values) == 1 else None
-  axes.plot(steps, values, marker=marker, markersize=3, **style)
-
-
-def _said(height: float) -> str:
-  """A loss at the equilibrium as the papers write it."""
-  for name, known in (('log 4', math.log(4)), ('log 2', math.log(2))):
-    if math.isclose(abs(height), known, rel_tol=1e-6):
-      return name if height > 0 else f'-{name}'
-  return f'{height:.3g}'
-
-
-def _mark(axes: Any, marks: Sequence[tuple[float, str]]) -> None:
-  """Dashed levels, named beside the axes where no curve crosses the name."""
-  highest = max((height for height, _ in marks), default=0.0)
-  for height, label in marks:
-    axes.axhline(height, color=LINE, linestyle='--', linewidth=0.8)
-    # Two names keep apart however close their levels are.
-    sides = (
-      ('bottom' if height == highest else 'top') if marks[1:] else 'center'
-    )
-    axes.annotate(
-      label,
-      (1.0, height),
-      xycoords=('axes fraction', 'data'),
-      xytext=(3, 0),
-      textcoords='offset points',
-      va=sides,
-      fontsize=8,
-      color='#555555',
-    )
-
-
-def curves(
-  rows: Sequence[Row], equilibrium: Mapping[str, float]
-) -> list[tuple[str, str, str]]:
-  """Curves of a run: (title, caption, data URI) each.
-
-  Args:
-    rows: of stats.jsonl.
-    equilibrium: of `d/loss` and `g/loss`, where the objective states them.
-  """
-  log4 = math.log(4)
-  plans: list[tuple[str, str, list[tuple[str, str, Any]], list[Any]]] = [
-    (
-      "D's probability",
-      'Mean of D over real and over generated samples. At the equilibrium both'
-      ' are 1/2.',
-      [('d/prob_real', 'real', REAL), ('d/prob_fake', 'generated', FAKE)],
-      [(0.5, '1/2')],
-    ),
-    (
-      'Losses',
-      'What each player descends; dashed, their values at the equilibrium.',
-      [('d/loss', 'D', D), ('g/loss', 'G', FAKE)],
-      [
-        (equilibrium[name], f'{player}: {_said(equilibrium[name])}')
-        for name, player in (('d/loss', 'D'), ('g/loss', 'G'))
-        if name in equilibrium
-      ],
-    ),
-    (
-      "D's output",
-      'Mean of what D says of real and of generated samples, as it says it.',
-      [('d/logit_real', 'real', REAL), ('d/logit_fake', 'generated', FAKE)],
-      [],
-    ),
-    (
-      'Value of the game',
-      'V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))]; -log 4 where D says 1/2.',
-      [('game/value', 'V', D)],
-      [(-log4, '-log 4')],
-    ),
-    (
-      'Jensen-Shannon bound',
-      'What V proves about the distance from the data, in nats: at least'
-      ' (V + log 4) / 2. No distance exceeds log 2.',
-      [('game/jsd_bound', 'bound', D)],
-      [(0.0, '0')],
-    ),
-    (
-      'Gradient norms',
-      'Euclidean norm of each gradient.',
-      [('d/grad_norm', 'D', D), ('g/grad_norm', 'G', FAKE)],
-      [],
-    ),
-    (
-      'Parameter norms',
-      "Euclidean norm of each player's parameters.",
-      [('d/param_norm', 'D', D), ('g/param_norm', 'G', FAKE)],
-      [],
-    ),
-    (
-      'Speed',
-      'Real images (or samples) shown to D a second, compilation apart.',
-      [('speed/images_per_sec', 'images/s', LINE)],
-      [],
-    ),
-  ]
-  names = sorted({n for row in rows for n in row if '/penalty/' in n})
-  if names:
-    shades = plt.get_cmap('tab10')
-    plans.insert(
-      3,
-      (
-        'Penalties',
-        'Each regularizer as it is, before its weight.',
-        [
-          (n, n.replace('penalty/', ''), shades(i % 10))
-          for i, n in enumerate(names)
-        ],
-        [],
-      ),
-    )
-  found = []
-  for title, caption, lines, marks in plans:
-    with plt.rc_context(_STYLE):
-      figure, axes = plt.subplots(figsize=(4.2, 2.5))
-      for name, label, colour in lines:
-        _curve(axes, rows, name, label=label, color=colour)
-      _mark(axes, marks)
-      if title == "D's probability":
-        axes.set_ylim(-0.02, 1.02)
-      if title == 'Speed':
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(EngFormatter(sep=''))
-      axes.set_xlabel('generator updates')
-      if len(lines) > 1 or title == 'Penalties':
-        axes.legend(loc='best', fontsize=8)
-      found.append((title, caption, _uri(figure, 'svg')))
-  return found
 
 
 # Deviation of the kernels, of the width of the picture. Scott's rule, which
@@ -302,7 +140,7 @@ def density_1d(density: Density, found: Arrays) -> str:
   """Figure 1 of Goodfellow et al. 2014, arXiv:1406.2661, of one moment."""
   truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
   mapped = found['z'].shape[1] == 1
-  with plt.rc_context(_STYLE):
+  with plt.rc_context(STYLE):
     figure, axes = plt.subplots(
       2 if mapped else 1,
       1,
@@ -322,7 +160,7 @@ def density_1d(density: Density, found: Arrays) -> str:
     )
     if mapped:
       _draw_map(axes[1, 0], density, found)
-    return _uri(figure, 'svg')
+    return uri(figure, 'svg')
 
 
 def densities_1d(
@@ -332,10 +170,10 @@ def densities_1d(
   pictures = []
   for step, found in moments.items():
     truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(2.4, 1.5))
       _draw_1d(axes, density, found, float(truth.max()))
-      pictures.append((step, _uri(figure, 'svg')))
+      pictures.append((step, uri(figure, 'svg')))
   return pictures
 
 
@@ -392,14 +230,14 @@ def _draw_2d(axes: Any, density: Density, found: Arrays) -> Any:
 
 def density_2d(density: Density, found: Arrays) -> str:
   """Samples over the density and D's level sets, at one moment."""
-  with plt.rc_context(_STYLE):
+  with plt.rc_context(STYLE):
     figure, axes = plt.subplots(figsize=(5, 4.4))
     shade = _draw_2d(axes, density, found)
     if shade is not None:
       bar = figure.colorbar(shade, ax=axes, shrink=0.8, ticks=[0, 0.5, 1])
       bar.ax.set_title('D(x)', fontsize=9)
       bar.outline.set_visible(False)
-    return _uri(figure, 'png')
+    return uri(figure, 'png')
 
 
 def densities_2d(
@@ -408,18 +246,18 @@ def densities_2d(
   """The same over time, small: a picture a step, for the page to arrange."""
   pictures = []
   for step, found in moments.items():
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(2.4, 2.4))
       _draw_2d(axes, density, found)
       axes.set_xticks([])
       axes.set_yticks([])
-      pictures.append((step, _uri(figure, 'png')))
+      pictures.append((step, uri(figure, 'png')))
   return pictures
 
 
 def samples_png(density: Density, x: NDArray[np.generic]) -> bytes:
   """Generated samples of a density against the truth, as a PNG file."""
-  with plt.rc_context(_STYLE):
+  with plt.rc_context(STYLE):
     figure, axes = plt.subplots(figsize=(5, 5 if density.dim == 2 else 3))
     if density.dim == 1:
       low, high = density.extent

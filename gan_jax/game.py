@@ -185,6 +185,51 @@ def _beliefs(game: Game, real: Any, fake: Any) -> Metrics:
   }
 
 
+def discriminator_view(
+  d_params: Params,
+  state: GANState,
+  game: Game,
+  real: Any,
+  key: Key[Array, ''],
+  noise_std: Scalar | None = None,
+  *,
+  frozen: Frozen = jax.lax.stop_gradient,
+) -> tuple[View, Stats]:
+  """What D is shown in its move and what it says; its moved statistics."""
+  keys, real = _keys(key), _as_batch(real)
+  networks = game.networks
+  made = _generate(game, state.g.params, state.g.stats, real.x.shape[0], keys)
+  fake = frozen(made.x)
+  x = _shown(game, real.x, noise_std, keys.augment_real, keys.noise_real)
+  y = _shown(game, fake, noise_std, keys.augment_fake, keys.noise_fake)
+
+  def judge(
+    x: Any, label: Any, key: Any, stats: Stats = state.d.stats
+  ) -> tuple[Any, Stats]:
+    return networks.discriminator.apply(
+      d_params, stats, x, train=True, key=key, label=label
+    )
+
+  real_logits, stats = judge(x, real.label, keys.d_real)
+  fake_logits, stats = judge(y, made.label, keys.d_fake, stats)
+  near = _neighbours(game, state.g.params, state.g.stats, made, keys)
+  view = View(
+    critic=lambda x, label: judge(x, label, jax.random.clone(keys.d_real))[0],
+    real=x,
+    fake=y,
+    real_label=real.label,
+    fake_label=made.label,
+    real_logits=real_logits,
+    fake_logits=fake_logits,
+    params=d_params,
+    key=keys.penalty,
+    transform=augment.consistency_view,
+    neighbours=lambda key: packed(frozen(near(key)), networks.packing),
+    anchors=state.anchors and (state.anchors.real, state.anchors.fake),
+  )
+  return view, stats
+
+
 def discriminator_loss(
   d_params: Params,
   state: GANState,
@@ -214,39 +259,12 @@ def discriminator_loss(
   Returns:
     The loss, and D's moved running statistics with metrics.
   """
-  keys, real = _keys(key), _as_batch(real)
-  networks = game.networks
-  made = _generate(game, state.g.params, state.g.stats, real.x.shape[0], keys)
-  fake = frozen(made.x)
-  x = _shown(game, real.x, noise_std, keys.augment_real, keys.noise_real)
-  y = _shown(game, fake, noise_std, keys.augment_fake, keys.noise_fake)
-
-  def judge(
-    x: Any, label: Any, key: Any, stats: Stats = state.d.stats
-  ) -> tuple[Any, Stats]:
-    return networks.discriminator.apply(
-      d_params, stats, x, train=True, key=key, label=label
-    )
-
-  real_logits, stats = judge(x, real.label, keys.d_real)
-  fake_logits, stats = judge(y, made.label, keys.d_fake, stats)
-  loss = game.objective.d_loss(real_logits, fake_logits, _labels(hyper))
-  metrics = {'d/loss': loss} | _beliefs(game, real_logits, fake_logits)
-  near = _neighbours(game, state.g.params, state.g.stats, made, keys)
-  view = View(
-    critic=lambda x, label: judge(x, label, jax.random.clone(keys.d_real))[0],
-    real=x,
-    fake=y,
-    real_label=real.label,
-    fake_label=made.label,
-    real_logits=real_logits,
-    fake_logits=fake_logits,
-    params=d_params,
-    key=keys.penalty,
-    transform=augment.consistency_view,
-    neighbours=lambda key: packed(frozen(near(key)), networks.packing),
-    anchors=state.anchors and (state.anchors.real, state.anchors.fake),
+  view, stats = discriminator_view(
+    d_params, state, game, real, key, noise_std, frozen=frozen
   )
+  logits = view.real_logits, view.fake_logits
+  loss = game.objective.d_loss(*logits, _labels(hyper))
+  metrics = {'d/loss': loss} | _beliefs(game, *logits)
   added, found = _penalties_d(game, hyper, view, penalty_factor)
   return loss + added, (stats, metrics | found)
 

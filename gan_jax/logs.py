@@ -19,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from gan_jax.files import write_atomic
 
-Row = Mapping[str, float | int]
+Row = Mapping[str, Any]
 
 
 def duration(seconds: float) -> str:
@@ -79,19 +79,37 @@ class Log:
 
   def __init__(self, workdir: pathlib.Path, step: int) -> None:
     """Continues the log of a run at `step`; later rows are dropped."""
-    path = workdir / 'stats.jsonl'
-    rows = [r for r in read_rows(path) if r['step'] <= step]
-    write_atomic(path, ''.join(json.dumps(r) + '\n' for r in rows))
-    self._file: IO[str] = open(path, 'a', encoding='utf-8')
+    self._folder, self._files = workdir, contextlib.ExitStack()
+    self._open: dict[str, IO[str]] = {}
+    for name in ('stats', 'dynamics'):
+      path = workdir / f'{name}.jsonl'
+      if name == 'stats' or path.exists():
+        rows = [r for r in read_rows(path) if r['step'] <= step]
+        write_atomic(path, ''.join(json.dumps(r) + '\n' for r in rows))
     self._board = _Board(workdir / 'tensorboard', step + 1)
+    self._files.callback(self._board.close)
+    self._file('stats')
 
-  def write(self, row: Row) -> None:
-    """Adds a row; it is on its way to the disk when this returns."""
-    self._file.write(json.dumps(row) + '\n')
-    self._file.flush()
-    for name, number in row.items():
-      if name != 'step':
-        self._board.add(summary.scalar(name, number), row['step'])
+  def _file(self, name: str) -> IO[str]:
+    if name not in self._open:
+      path = self._folder / f'{name}.jsonl'
+      file: IO[str] = open(path, 'a', encoding='utf-8')
+      self._open[name] = self._files.enter_context(file)
+    return self._open[name]
+
+  def write(self, row: Row, name: str = 'stats') -> None:
+    """Adds a row; it is on its way to the disk when this returns.
+
+    Args:
+      row: numbers, among them the step; lists are not for TensorBoard.
+      name: of the file, `stats` or `dynamics`.
+    """
+    file = self._file(name)
+    file.write(json.dumps(row) + '\n')
+    file.flush()
+    for key, number in row.items():
+      if key != 'step' and not isinstance(number, list):
+        self._board.add(summary.scalar(key, number), row['step'])
 
   def image(self, name: str, png: bytes, step: int) -> None:
     """Shows a PNG file in TensorBoard."""
@@ -107,11 +125,7 @@ class Log:
     Raises:
       OSError: if there is no room; both files are closed all the same.
     """
-    if self._file.closed:
-      return
-    with contextlib.ExitStack() as stack:
-      stack.callback(self._board.close)
-      self._file.close()
+    self._files.close()
 
 
 class Progress:

@@ -46,15 +46,11 @@ def make_advance(parts: Parts) -> Callable[..., Any]:
   false, after the first step whose losses or gradients are not. `finite` tells
   of the whole state at the end, too.
   """
-  batch_size = parts.config.batch_size
 
   def advance(
     state: GANState, hyper: Any, constants: PyTree, chunk: PyTree, count: Any
   ) -> tuple[GANState, dict[str, jax.Array], jax.Array, jax.Array]:
-    def decode(item: Any, key: Any) -> Any:
-      return parts.feed.decode(constants, item, key, batch_size)
-
-    step = make_train_step(dataclasses.replace(parts.plan, decode=decode))
+    step = make_train_step(parts.plan_of(constants))
 
     def item(i: Any) -> PyTree:
       return jax.tree.map(lambda a: a[i], chunk)
@@ -86,7 +82,7 @@ class Dispatch:
     """Compiles, once, for the shapes of `state`."""
     self._parts = parts
     self._rows = sharding.local_rows(parts.mesh, parts.config.batch_size)
-    self._constants = sharding.put_replicated(parts.feed.constants, parts.mesh)
+    self.constants = sharding.put_replicated(parts.feed.constants, parts.mesh)
     one = parts.feed.chunk(0, 1, self._rows)
     size = sum(x.nbytes for x in jax.tree.leaves(one))
     self.capacity = max(1, min(_MOST_STEPS, _MOST_BYTES // max(size, 1)))
@@ -94,7 +90,7 @@ class Dispatch:
     started = time.perf_counter()
     jitted = jax.jit(make_advance(parts), donate_argnums=0)
     self._program = jitted.lower(
-      state, parts.hyper, self._constants, self._chunk(0, 1), np.int32(0)
+      state, parts.hyper, self.constants, self._chunk(0, 1), np.int32(0)
     ).compile()
     self.compile_sec = time.perf_counter() - started
 
@@ -109,6 +105,12 @@ class Dispatch:
 
     chunk = jax.tree.map(padded, chunk)
     return sharding.put_chunk(chunk, self._parts.mesh)
+
+  def item(self, step: int) -> PyTree:
+    """The first batch of a step's data, on the device."""
+    chunk = self._parts.feed.chunk(step, 1, self._rows)
+    chunk = sharding.put_chunk(chunk, self._parts.mesh)
+    return jax.tree.map(lambda x: x[0, 0], chunk)
 
   def agree(self, stop: bool, most: int) -> tuple[bool, int]:
     """Whether any process must stop, and the steps all of them take next."""
@@ -127,7 +129,7 @@ class Dispatch:
     started = time.perf_counter()
     chunk = self._chunk(step, count)
     state, *rest = self._program(
-      state, self._parts.hyper, self._constants, chunk, np.int32(count)
+      state, self._parts.hyper, self.constants, chunk, np.int32(count)
     )
     sums, done, finite = jax.device_get(rest)
     if finite and done != count:  # seen with jax 0.6.0 and a warm cache
@@ -230,6 +232,19 @@ class Trainer:
       if name.endswith('.png'):
         self.log.image(f'samples/{name.split("_")[0]}', content, self.step)
 
+  @functools.cached_property
+  def _probe(self) -> Any:
+    from gan_jax.probe import Probe
+
+    return Probe(self.parts)
+
+  def probe(self) -> None:
+    """Writes what the instruments of the game say of this moment."""
+    item = self.dispatch.item(self.step)
+    found = self._probe(self.state, self.dispatch.constants, item)
+    if self.log is not None:
+      self.log.write({'step': self.step, **found}, 'dynamics')
+
   def write_row(self) -> None:
     """Writes the means since the last row of the log."""
     totals, self.totals = self.totals, Totals()
@@ -259,7 +274,9 @@ class Trainer:
   def _boundary(self) -> int:
     """The next step at which something is written."""
     c = self.config
-    cadences = (c.log_every, c.sample_every, c.checkpoint_every)
+    cadences = [c.log_every, c.sample_every, c.checkpoint_every]
+    if c.dynamics_every:
+      cadences.append(c.dynamics_every)
     return min(c.steps, *(self.step // n * n + n for n in cadences))
 
   def _boundary_reached(self) -> None:
@@ -268,6 +285,8 @@ class Trainer:
       self.write_row()
     if step % c.sample_every == 0 or step == c.steps:
       self.sample()
+    if c.dynamics_every and (step % c.dynamics_every == 0 or step == c.steps):
+      self.probe()
     if step % c.checkpoint_every == 0 or step == c.steps:
       self.save()
 
@@ -284,6 +303,8 @@ class Trainer:
     dispatch = self.dispatch
     if self.step == 0:
       self.sample()
+      if self.config.dynamics_every:
+        self.probe()
     ear.at_once = False
     while self.step < self.config.steps:
       most = self._boundary() - self.step

@@ -200,7 +200,7 @@ def render(workdir: str | pathlib.Path) -> str:
   """
   import jinja2
 
-  from gan_jax import figures, logs, runs
+  from gan_jax import curves, logs, runs
 
   folder = pathlib.Path(workdir)
   config = runs.read_config(folder)
@@ -212,6 +212,7 @@ def render(workdir: str | pathlib.Path) -> str:
       ' when training starts'
     ) from error
   rows = logs.read_rows(folder / 'stats.jsonl')
+  looks = logs.read_rows(folder / 'dynamics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('gan_jax'),
@@ -227,8 +228,9 @@ def render(workdir: str | pathlib.Path) -> str:
     unfinished=facts.get('outcome') in (None, 'running'),
     pictures=_pictures(folder) if bounded else None,
     density=None if bounded else _density(folder, config),
-    curves=figures.curves(rows, _equilibrium(config)) if rows else [],
-    smoothed=len(rows) > figures.MANY,
+    curves=curves.curves(rows, _equilibrium(config)) if rows else [],
+    dynamics=curves.dynamics(looks) if looks else [],
+    smoothed=len(rows) > curves.MANY,
     settings=_settings(config),
     flagfile=f'{workdir}/config.flags',
   )

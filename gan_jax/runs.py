@@ -57,6 +57,14 @@ class Parts:
     """G and D."""
     return self.plan.game.networks
 
+  def plan_of(self, constants: Any) -> step.Plan:
+    """The plan with the feed's data, whose constants are handed in."""
+
+    def decode(item: Any, key: Any) -> Any:
+      return self.feed.decode(constants, item, key, self.config.batch_size)
+
+    return dataclasses.replace(self.plan, decode=decode)
+
   def init(self) -> GANState:
     """The state before the first step, on every device."""
     init = jax.jit(

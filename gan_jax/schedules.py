@@ -169,7 +169,7 @@ def _moved_g(
   return state.replace(g=g), metrics
 
 
-def _real(plan: Plan, item: Any, key: Any) -> Batch:
+def real_batch(plan: Plan, item: Any, key: Any) -> Batch:
   """Real samples of an item of the data, where the devices want them."""
   found = plan.decode(item, key)
   batch = Batch(*found) if isinstance(found, tuple) else Batch(found)
@@ -224,7 +224,9 @@ def _in_turn(
     keys_d = [jax.random.clone(one) for _ in keys_d]
     keys_g = [jax.random.clone(one) for _ in keys_g]
   last = plan.real_batches - 1
-  reals = [_real(plan, _at(batch, i), keys_real[i]) for i in range(last + 1)]
+  reals = [
+    real_batch(plan, _at(batch, i), keys_real[i]) for i in range(last + 1)
+  ]
   turns_d = [(reals[min(i, last)], k) for i, k in enumerate(keys_d)]
   turns_g = [
     (reals[min(plan.d_steps + i, last)], k) for i, k in enumerate(keys_g)
@@ -305,7 +307,7 @@ def simultaneous(
   before: Daskalakis et al. 2018, arXiv:1711.00141, equation 8 and algorithm 1.
   """
   key_data, key_loss = jax.random.split(key)
-  real = _real(plan, _at(batch, 0), key_data)
+  real = real_batch(plan, _at(batch, 0), key_data)
   gradients = _both_gradients(plan, state, hyper, real, key_loss)
   return _both_moved(plan, hyper, state, gradients)
 
@@ -322,12 +324,12 @@ def extragradient(
   """
   key_a, key_b = jax.random.split(key)
   key_data, key_loss = jax.random.split(key_a)
-  real = _real(plan, _at(batch, 0), key_data)
+  real = real_batch(plan, _at(batch, 0), key_data)
   first = _both_gradients(plan, state, hyper, real, key_loss)
   ahead, _ = _both_moved(plan, hyper, state, first)
   key_data, key_other = jax.random.split(key_b)
   if not plan.reuse_real:
-    real = _real(plan, _at(batch, 1), key_data)
+    real = real_batch(plan, _at(batch, 1), key_data)
   if plan.reuse_noise:
     key_other = jax.random.clone(key_loss)
   second = _both_gradients(plan, ahead, hyper, real, key_other)
@@ -350,7 +352,7 @@ def consensus(
   Reference: Mescheder et al. 2017, arXiv:1705.10461, algorithm 2.
   """
   key_data, key_loss = jax.random.split(key)
-  real = _real(plan, _at(batch, 0), key_data)
+  real = real_batch(plan, _at(batch, 0), key_data)
   again = jax.random.clone(key_loss)
   d_gradient, g_gradient = _both_gradients(plan, state, hyper, real, key_loss)
   plain = plan.game._replace(regularizers=())

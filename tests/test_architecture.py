@@ -31,6 +31,7 @@ GROUND = {
 }
 FIRST = {
   'checkpoint',
+  'dynamics',
   'game',
   'plan',
   'population',
@@ -41,11 +42,13 @@ FIRST = {
 }
 SECOND = {
   'config',
+  'curves',
   'doors',
   'figures',
   'logs',
   'loop',
   'pages',
+  'probe',
   'rules',
   'runs',
   'sampling',

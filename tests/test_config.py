@@ -175,11 +175,11 @@ def test_registry_names_are_those_of_the_registries():
     regularizers,
     schedules,
   )
-  from gan_jax.networks import layers
+  from gan_jax.networks import designs, layers
 
   for module, name in [
     (objectives, 'OBJECTIVES'),
-    (networks, 'ARCHITECTURES'),
+    (designs, 'ARCHITECTURES'),
     (networks, 'LATENTS'),
     (optimizers, 'OPTIMIZERS'),
     (optimizers, 'DECAYS'),

@@ -1,7 +1,5 @@
 """The residual families: their papers' numbers, and the fused layers."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +7,8 @@ import pytest
 from jax import lax
 
 from gan_jax import networks
-from gan_jax.networks import NetworkError
+from gan_jax.networks import NetworkError, r3gan, resnet
 from gan_jax.state import count_parameters
-
-# The modules: the package has builders of these names.
-r3gan, resnet = (
-  importlib.import_module(f'gan_jax.networks.{name}')
-  for name in ('r3gan', 'resnet')
-)
 
 
 def parameters(net):

@@ -447,7 +447,7 @@ def test_a_log_that_cannot_be_written_ends_the_run(name, tmp_path, monkeypatch):
 
   def full(log, row):
     if row['step'] == 30 and name == 'stats.jsonl':
-      log._file = open('/dev/full', 'w')
+      log._open['stats'] = log._files.enter_context(open('/dev/full', 'w'))
     elif row['step'] == 30:
       record_writer = log._board._writer._py_recordio_writer
       record_writer._writer = open('/dev/full', 'wb', buffering=0)

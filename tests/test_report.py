@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 from gan_jax import config as config_lib
-from gan_jax import data, figures, images, pages
+from gan_jax import curves, data, figures, images, pages
 from gan_jax.config import Config, ConfigError
 
 LOG4 = math.log(4)
@@ -179,7 +179,7 @@ def svg_words(svg):
 @pytest.fixture
 def no_curves(monkeypatch):
   """For tests of something else: the curves take most of the time."""
-  monkeypatch.setattr(figures, 'curves', lambda rows, equilibrium: [])
+  monkeypatch.setattr(curves, 'curves', lambda rows, equilibrium: [])
 
 
 SECTIONS = ['samples', 'curves', 'repeat', 'configuration', 'environment']
@@ -341,8 +341,8 @@ def test_odd_words_are_only_words(tmp_path, no_curves):
 
 def test_smoothing_is_said_where_it_is_done(tmp_path, monkeypatch):
   dot = 'data:image/svg+xml;base64,' + base64.b64encode(b'<svg/>').decode()
-  monkeypatch.setattr(figures, 'curves', lambda *_: [('a', 'b', dot)])
-  for count, said in ((figures.MANY, False), (figures.MANY + 1, True)):
+  monkeypatch.setattr(curves, 'curves', lambda *_: [('a', 'b', dot)])
+  for count, said in ((curves.MANY, False), (curves.MANY + 1, True)):
     path = tmp_path / str(count)
     path.mkdir()
     rows = [row(s) for s in range(count)]
@@ -353,14 +353,14 @@ def test_smoothing_is_said_where_it_is_done(tmp_path, monkeypatch):
 def test_smoothed_is_a_mean_of_neighbours():
   values = [0.0, 3.0, 6.0, 0.0, 6.0]
   np.testing.assert_allclose(
-    figures.smoothed(values, 3), [1.5, 3.0, 3.0, 4.0, 3.0]
+    curves.smoothed(values, 3), [1.5, 3.0, 3.0, 4.0, 3.0]
   )
 
 
 def test_curves_are_the_log_s():
   """The line in the picture has the log's shape: read off the SVG's path."""
   rows = [row(s, prob) for s, prob in ((0, -1.4), (10, -1.0), (20, -1.2))]
-  uri = {title: u for title, _, u in figures.curves(rows, {})}
+  uri = {title: u for title, _, u in curves.curves(rows, {})}
   svg = base64.b64decode(uri['Value of the game'].split(',')[1]).decode()
   paths = re.findall(r'<path d="([^"]+)"[^>]*stroke: #1f5fbf', svg)
   points = [
@@ -374,8 +374,8 @@ def test_curves_are_the_log_s():
 
 def test_values_that_are_not_finite_leave_a_gap():
   rows = [row(0), row(1, math.nan), row(2, math.inf), row(3)]
-  assert figures._series(rows, 'game/value') == ([0, 3], [-1.2, -1.2])
-  assert len(figures.curves(rows, {})) == len(CURVES)
+  assert curves._series(rows, 'game/value') == ([0, 3], [-1.2, -1.2])
+  assert len(curves.curves(rows, {})) == len(CURVES)
 
 
 @pytest.mark.parametrize('count', [0, 1, 5, 6, 7, 100])
@@ -486,7 +486,7 @@ def test_a_run_that_diverged_shows_what_there_is(name, tmp_path):
 def test_equilibria_are_named_as_in_the_papers():
   uri = {
     title: u
-    for title, _, u in figures.curves(
+    for title, _, u in curves.curves(
       [row(0), row(1)], {'d/loss': LOG4, 'g/loss': -LOG4 / 2}
     )
   }
