@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from references import DIVERGENCES, F_GANS, REFERENCE
+from references import DIVERGENCES, F_GANS, REFERENCE, bce, softplus64
 
 from gan_jax import objectives
 from gan_jax.objectives import OBJECTIVES, PLAIN, Labels
