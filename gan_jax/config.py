@@ -68,8 +68,10 @@ class Config:
   # The game.
   dataset: str = _field(
     'digits',
-    'a density (gaussian_1d, mixture_1d, ring, grid, spiral), digits, mnist,'
-    ' fashion_mnist, cifar10, another TFDS image set, or folder:PATH',
+    'a density (gaussian_1d, mixture_1d, ring, grid, spiral, or any other in'
+    ' one dimension: density:FILE, a text file of two columns, x and p(x)),'
+    ' digits, mnist, fashion_mnist, cifar10, another TFDS image set, or'
+    ' folder:PATH',
   )
   network: str = _field(
     'dcgan',

@@ -1,10 +1,12 @@
 """Data: densities with known truth, and sets of images.
 
 `load` finds a dataset by name; `make_feed` puts it in order for the step. To
-add a density, write it in `densities.py` and give it an entry in `DATASETS`; an
-image set that TFDS knows has its name already.
+add a density, write it in `densities.py` and give it an entry in `DATASETS`, or
+draw its curve into a file (`density:FILE`); an image set that TFDS knows has
+its name already.
 """
 
+import functools
 from collections.abc import Callable
 
 from gan_jax.data import densities, imageset, tfds_sets
@@ -41,7 +43,8 @@ def load(
   """A dataset by name.
 
   Args:
-    name: a key of `DATASETS`, another TFDS set of images, or folder:PATH.
+    name: a key of `DATASETS`, another TFDS set of images, folder:PATH, or
+      density:FILE (`densities.from_file`).
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
@@ -54,7 +57,12 @@ def load(
     raise DataFlagError(f'--channels={channels}: use 1 (grey) or 3 (colour)')
   if image_size < 0:
     raise DataFlagError(f'--image_size={image_size}: use pixels, or 0')
+  kind, _, path = name.partition(':')
   make = DATASETS.get(name)
+  if kind == 'density':
+    if not path:
+      raise DataFlagError('--dataset=density: write density:FILE')
+    make = functools.partial(densities.from_file, path)
   if make is not None:
     for flag, value in (('image_size', image_size), ('channels', channels)):
       if value:
@@ -64,7 +72,6 @@ def load(
         )
     return make()
   root = imageset.data_root(data_dir)
-  kind, _, path = name.partition(':')
   if kind == 'folder':
     if not path:
       raise DataFlagError('--dataset=folder: write folder:PATH')
