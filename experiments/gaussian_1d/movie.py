@@ -1,6 +1,6 @@
 """Figure 1 of Goodfellow et al. 2014 as a moving picture, of any 1-D density.
 
-Trains the preset once for each objective, from the same seed, and draws them
+Trains `movie.flags` once for each objective, from the same seed, and draws them
 side by side: the data's density, G's density, D(x), the arrows from z to x, and
 the distance that is left. All flags of `gan_jax.train` are taken, above all
 `--dataset`. Runs that are there already are not trained again; a workdir that
@@ -29,10 +29,9 @@ from gan_jax import config, figures, loop, runs
 from gan_jax.data import Density
 
 HERE = pathlib.Path(__file__).parent
-# Over what the preset says; later flags override. Steps are fewer, for all that
-# moves has moved by then, and snapshots are many.
-DEFAULTS = ('--steps=3000', '--sample_every=10', '--checkpoint_every=1000')
 NAMES = {'minimax': 'min-max', 'non_saturating': 'non-saturating'}
+FOURTHS = (0, 0.25, 0.5, 0.75)
+MOMENTS = (0.1, 0.25, 0.45, 0.7, 1.0)  # of the strip, in frames
 SHADES = ('#1b8a3a', '#8a5a1b')
 
 Arrays = dict[str, Any]
@@ -46,8 +45,7 @@ def train(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
       sys.exit(f'{rest[0]}: has no effect, {args.workdir} is a run already')
     one = runs.read_config(args.workdir)
     return {_title(one.objective): moments(one, args.frames)}
-  words = [f'--flagfile={HERE / "gaussian_1d.flags"}', *DEFAULTS, *rest]
-  base = config.from_args(words)
+  base = config.from_args([f'--flagfile={HERE / "movie.flags"}', *rest])
   found = {}
   for objective in args.objectives.split(','):
     one = dataclasses.replace(
@@ -96,16 +94,16 @@ def draw(shown: dict[str, Any], step: int) -> Any:
     for found in moments.values()
   )
   heights = [3.0, 1.4, 1.0] if mapped else [3.0, 1.0]
-  figure = plt.figure(figsize=(3.9 * columns, 4.9 if mapped else 3.6))
+  figure = plt.figure(figsize=(3.9 * columns, 5.2 if mapped else 3.8))
   grid = figure.add_gridspec(
     len(heights),
     columns,
     height_ratios=heights,
     left=0.06,
     right=0.94,
-    top=0.87,
-    bottom=0.09,
-    hspace=0.32,
+    top=0.88,
+    bottom=0.06,
+    hspace=0.42,
     wspace=0.22,
   )
   for i, (title, (density, moments)) in enumerate(shown.items()):
@@ -139,25 +137,27 @@ def _draw_distance(axes: Any, shown: dict[str, Any], step: int) -> None:
   """How far G's samples are from the data's, so far and from now on."""
   last = max(max(moments) for _, moments in shown.values())
   for i, (_, moments) in enumerate(shown.values()):
-    steps, away = zip(
-      *((s, distance(found)) for s, found in moments.items()), strict=True
-    )
-    past = np.array(steps) <= step
+    steps = np.array(sorted(moments))
+    away = np.array([distance(moments[s]) for s in steps])
+    past = steps <= step
     shade = SHADES[i % 2]
     axes.plot(steps, away, color=shade, linewidth=0.8, alpha=0.3)
-    axes.plot(np.array(steps)[past], np.array(away)[past], color=shade)
-    axes.plot(np.array(steps)[past][-1:], np.array(away)[past][-1:], 'o',
-              color=shade, markersize=4)  # fmt: skip
+    axes.plot(steps[past], away[past], color=shade)
+    axes.plot(*[steps[past][-1], away[past][-1]], 'o', color=shade, ms=4)
   axes.set_yscale('log')
-  axes.set_xscale('function', functions=(lambda s: np.sqrt(np.maximum(s, 0)),
-                                         np.square))  # fmt: skip
+  axes.set_xscale('function', functions=(_root, np.square))
   axes.set_xlim(0, last)
-  axes.set_xticks([round(last * f * f) for f in (0, 0.25, 0.5, 0.75, 1)])
+  axes.set_xticks([*(float(f'{last * f * f:.1g}') for f in FOURTHS), last])
   axes.minorticks_off()
   axes.tick_params(labelsize=7, length=2)
   axes.set_title(
     f'step {step:,}: distance left (Wasserstein-1)', fontsize=9, loc='left'
   )
+
+
+def _root(steps: Any) -> Any:
+  # Frames are as far apart as squares; Matplotlib asks for negative steps too.
+  return np.sqrt(np.maximum(steps, 0))
 
 
 def picture(figure: Any, dpi: int = 100) -> PIL.Image.Image:
@@ -170,7 +170,9 @@ def picture(figure: Any, dpi: int = 100) -> PIL.Image.Image:
 
 def gif(frames: Sequence[PIL.Image.Image], path: pathlib.Path) -> None:
   """An endless animation; the first and the last frame are held."""
-  palette = frames[len(frames) // 2].quantize(48)
+  palette = frames[len(frames) // 2].quantize(
+    64, PIL.Image.Quantize.MAXCOVERAGE
+  )
   flat = [f.quantize(palette=palette, dither=0) for f in frames]
   times = [1200] + [110] * (len(flat) - 2) + [4000]
   flat[0].save(
@@ -180,7 +182,7 @@ def gif(frames: Sequence[PIL.Image.Image], path: pathlib.Path) -> None:
 
 def strip(shown: dict[str, Any], steps: Sequence[int]) -> PIL.Image.Image:
   """A row for each run, a column for each of five moments."""
-  picked = [steps[i] for i in np.linspace(0, len(steps) - 1, 5).astype(int)]
+  picked = [steps[round(f * (len(steps) - 1))] for f in MOMENTS]
   figure, axes = plt.subplots(
     len(shown), 5, figsize=(11, 2.1 * len(shown)), squeeze=False
   )
