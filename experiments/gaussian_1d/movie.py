@@ -143,7 +143,7 @@ def _draw_distance(axes: Any, shown: dict[str, Any], step: int) -> None:
     shade = SHADES[i % 2]
     axes.plot(steps, away, color=shade, linewidth=0.8, alpha=0.3)
     axes.plot(steps[past], away[past], color=shade)
-    axes.plot(*[steps[past][-1], away[past][-1]], 'o', color=shade, ms=4)
+    axes.plot(steps[past][-1:], away[past][-1:], 'o', color=shade, ms=4)
   axes.set_yscale('log')
   axes.set_xscale('function', functions=(_root, np.square))
   axes.set_xlim(0, last)
