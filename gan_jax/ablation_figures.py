@@ -9,7 +9,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import (
+  EngFormatter,
+  LogLocator,
+  MaxNLocator,
+  NullFormatter,
+)
 from numpy.typing import NDArray
 
 from gan_jax.ablation_results import Ranked
@@ -32,18 +37,20 @@ _WIDE = 30.0  # largest over smallest score from which the axis is logarithmic
 _ROWS = 20  # in one picture: as many as a printed page holds
 
 
-def wide(values: Floats) -> bool:
+def wide(values: Floats, ratio: float = _WIDE) -> bool:
   """Whether positive numbers differ so much that a log scale is needed."""
   known = values[np.isfinite(values)]
   if not known.size or known.min() <= 0:
     return False
-  return bool(known.max() / known.min() > _WIDE)
+  return bool(known.max() / known.min() > ratio)
 
 
 def _jitter(count: int) -> Floats:
   """Heights that keep neighbouring points apart: the same for the same runs."""
   golden = 0.6180339887
-  return 0.22 * ((np.arange(count) * golden) % 1 - 0.5)
+  turns = np.arange(count, dtype=np.float64) * golden
+  heights: Floats = 0.2 * (turns % 1 - 0.5)
+  return heights
 
 
 def _ticks(axis: Any, log: bool) -> None:
@@ -84,7 +91,7 @@ def _strip(
   log: bool,
 ) -> str:
   with plt.rc_context(STYLE):
-    figure, axes = plt.subplots(figsize=(4.6, 0.36 * len(rows) + 0.6))
+    figure, axes = plt.subplots(figsize=(4.6, 0.4 * len(rows) + 0.6))
     axes.set(xscale='log' if log else 'linear', xlim=limits)
     axes.set_ylim(-len(rows) + 0.35, 0.55)
     axes.axvline(best.summary.mean, color=LINE, linestyle=':', linewidth=0.8)
@@ -99,32 +106,34 @@ def _strip(
 
 
 def _strip_row(axes: Any, y: float, row: Ranked, metric: str) -> None:
-  """Label above; points, interval and mean below it."""
+  """Label above; points below it; interval and mean below those."""
   across = axes.get_yaxis_transform()
+  # The dotted line of the best stops behind words.
+  words = {
+    'transform': across,
+    'fontsize': 8,
+    'va': 'center',
+    'bbox': {'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
+  }
   label = f'{row.rank or "–"}  {row.cell.name}'
-  axes.text(0, y + 0.3, label, transform=across, fontsize=8, va='center')
+  axes.text(0, y + 0.31, label, **words)
   told = [
     f'{row.cell.count(outcome)} {outcome}'
     for outcome in ('diverged', 'failed')
     if row.cell.count(outcome)
   ]
   if told:
-    axes.text(
-      1, y + 0.3, ', '.join(told), transform=across, fontsize=8,
-      va='center', ha='right', color=WARN,
-    )  # fmt: skip
+    axes.text(1, y + 0.31, ', '.join(told), ha='right', color=WARN, **words)
   scores = np.sort(row.cell.finite(metric))
   axes.scatter(
-    scores, y - 0.15 + _jitter(len(scores)), s=11, color=FAKE, alpha=0.55,
+    scores, y - 0.06 + _jitter(len(scores)), s=12, color=FAKE, alpha=0.6,
     linewidths=0, clip_on=False, zorder=3,
   )  # fmt: skip
   low, high = row.summary.interval
   ink = {'color': '#111111', 'zorder': 4}
   if np.isfinite(low):
-    axes.plot([low, high], [y - 0.15] * 2, linewidth=1.4, **ink)
-  axes.plot(
-    row.summary.mean, y - 0.15, marker='|', markersize=9, mew=1.8, **ink
-  )
+    axes.plot([low, high], [y - 0.27] * 2, linewidth=1.3, **ink)
+  axes.plot(row.summary.mean, y - 0.27, marker='d', markersize=4.5, **ink)
   axes.axhline(y - 0.42, color='#dddddd', linewidth=0.5)
 
 
@@ -169,7 +178,7 @@ def panels(
   found = []
   for title, lines in drawn.items():
     with plt.rc_context(STYLE):
-      figure, axes = plt.subplots(figsize=(2.9, 1.9))
+      figure, axes = plt.subplots(figsize=(2.4, 1.6))
       axes.set(yscale='log' if log else 'linear', ylim=limits)
       if level is not None:
         axes.axhline(level, color=LINE, linestyle='--', linewidth=0.8)
@@ -178,8 +187,8 @@ def panels(
           steps, first, third, color=colour, alpha=0.2, linewidth=0
         )
         axes.plot(steps, middle, color=colour)
-      axes.xaxis.set_major_locator(MaxNLocator(4))
-      axes.set_xlabel('generator updates')
+      axes.xaxis.set_major_locator(MaxNLocator(3))
+      axes.xaxis.set_major_formatter(EngFormatter(sep=''))
       found.append((title, uri(figure, 'svg')))
   return found
 
@@ -191,7 +200,7 @@ def colours(values: Sequence[Any]) -> list[str]:
   )
   if not numbers and len(values) <= len(COLOURS):
     return list(COLOURS[: len(values)])
-  shades = plt.get_cmap('viridis')(np.linspace(0.0, 0.85, len(values)))
+  shades = plt.get_cmap('viridis')(np.linspace(0.0, 0.78, len(values)))
   return [
     '#' + ''.join(f'{round(255 * c):02x}' for c in shade[:3])
     for shade in shades

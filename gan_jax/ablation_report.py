@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import ablation_tables, statistics
-from gan_jax.ablation_results import ALPHA, Ablation, Cell, Ranked, read, short
+from gan_jax.ablation_results import (
+  ALPHA,
+  Ablation,
+  Cell,
+  Ranked,
+  read,
+  short,
+  text_of,
+)
 from gan_jax.ablation_tables import interval, number, probability
 from gan_jax.config import ConfigError
 from gan_jax.files import write_atomic
@@ -114,7 +122,7 @@ def _grouped(ablation: Ablation) -> tuple[dict[str, list[Cell]], list[Any]]:
   groups: dict[str, list[Cell]] = {}
   for cell in cells:
     others = [short(f, v) for f, v in cell.values.items() if f != last]
-    groups.setdefault(', '.join(others), []).append(cell)
+    groups.setdefault(' · '.join(others), []).append(cell)
   return groups, settings
 
 
@@ -195,7 +203,7 @@ def _heat(ablation: Ablation) -> dict[str, Any] | None:
   means = np.array([row.summary.mean for row in ablation.ranked])
   if not means.size:
     return None
-  log = wide(means)
+  log = wide(means, 3.0)
   scale = np.log if log else np.asarray
   ends = scale(np.array([means.min(), means.max()]))
   places = ablation_tables.places_of(ablation.ranking)
@@ -210,7 +218,7 @@ def _heat(ablation: Ablation) -> dict[str, Any] | None:
       'std': number(row.summary.std, places),
       'diverged': row.cell.count('diverged'),
       'failed': row.cell.count('failed'),
-      'shade': f'{0.6 * at:.2f}',
+      'shade': f'{0.5 * at:.2f}',
       'best': row.rank == 1,
     }
 
@@ -218,8 +226,8 @@ def _heat(ablation: Ablation) -> dict[str, Any] | None:
     'down': down,
     'across': across,
     'log': log,
-    'columns': columns,
-    'rows': [(r, [told(found[r, c]) for c in columns]) for r in rows],
+    'columns': [text_of(c) for c in columns],
+    'rows': [(text_of(r), [told(found[r, c]) for c in columns]) for r in rows],
   }
 
 
@@ -241,7 +249,11 @@ def _divergence(ablation: Ablation) -> list[dict[str, Any]]:
           'runs': len(cell.seeds),
           'diverged': cell.count('diverged'),
           'rate': ablation_tables.percent(row.diverged),
-          'steps': f'{min(lost):,} to {max(lost):,}' if lost else '–',
+          'steps': ' to '.join(
+            f'{s:,}' for s in dict.fromkeys((min(lost), max(lost)))
+          )
+          if lost
+          else '–',
           'failed': cell.count('failed'),
           'blank': blank,
         }
@@ -262,7 +274,7 @@ def _published(ablation: Ablation) -> dict[str, Any] | None:
         row
         for row in ablation.ranked
         if label in (row.cell.label, row.cell.name)
-        or label in map(str, row.cell.values.values())
+        or label in map(text_of, row.cell.values.values())
       ),
       None,
     )
@@ -290,43 +302,38 @@ def _published(ablation: Ablation) -> dict[str, Any] | None:
   }
 
 
-def _spreads(ablation: Ablation) -> list[dict[str, Any]]:
-  """Every metric's mean and its two spreads, which are kept apart."""
-  tables = []
+def _spreads(ablation: Ablation) -> list[tuple[str, list[Sequence[str]]]]:
+  """By cell: each metric's mean and two spreads, which are kept apart."""
+  told: dict[str, list[Sequence[str]]] = {
+    row.cell.name: [] for row in ablation.ranking
+  }
   for metric in ablation.plan['metrics']:
     known = [
       (row, statistics.summary(row.cell.finite(metric)))
       for row in ablation.ranking
     ]
     places = ablation_tables.decimals([s.std for _, s in known])
-    rows = []
     for row, found in known:
       again = row.cell.evaluation[metric]
       again = again[np.isfinite(again)]
       # Variances average, deviations do not.
       within = math.sqrt((again**2).mean()) if again.size else math.nan
-      rows.append(
-        {
-          'name': row.cell.name,
-          'mean': number(found.mean, places),
-          'std': number(found.std, places),
-          'within': number(within, places),
-        }
-      )
-    tables.append({'metric': metric, 'rows': rows})
-  return tables
+      numbers = (found.mean, found.std, within)
+      told[row.cell.name].append([number(x, places) for x in numbers])
+  return list(told.items())
 
 
-def _flat(told: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
+def _flat(
+  told: Mapping[str, Any], prefix: str = ''
+) -> Iterator[tuple[str, str]]:
   """Nested facts as rows."""
   for name, value in told.items():
     if isinstance(value, Mapping):
       yield from _flat(value, f'{prefix}{name}.')
     elif isinstance(value, list | tuple):
-      yield prefix + name, ', '.join(map(str, value))
+      yield prefix + name, ', '.join(map(text_of, value))
     else:
-      text = str(value).lower() if isinstance(value, bool) else str(value)
-      yield prefix + name, text
+      yield prefix + name, text_of(value)
 
 
 def _versus(best: Ranked, other: Ranked, ablation: Ablation) -> str:
@@ -357,21 +364,23 @@ def _equals(p: float) -> str:
   return text if text.startswith('<') else f'= {text}'
 
 
-def verdict(ablation: Ablation) -> str:
-  """The answer in one sentence."""
+def verdict(ablation: Ablation) -> tuple[str, str]:
+  """The answer in one sentence: its head, and the rest of it."""
   lost = ablation.count('diverged')
   ended = sum(len(cell.seeds) for cell in ablation.cells)
   runs = f'{lost or "none"} of {ended:,} runs diverged'
   if not ablation.ranked:
-    return f'There is no ranking yet: no cell has two scored runs; {runs}.'
+    return 'No cell can be ranked', f': none has enough scored runs; {runs}.'
   best, *others = ablation.ranked
   places = ablation_tables.places_of(ablation.ranking)
   known = best.summary
   most = 'lowest' if ablation.better == 'lower' else 'highest'
-  return (
+  head = (
     f'{best.cell.name} has the {most} {ablation.primary},'
-    f' {number(known.mean, places)} (95% interval'
-    f' {interval(known.interval, places)}, {known.n} seeds'
+    f' {number(known.mean, places)}'
+  )
+  return head, (
+    f' (95% interval {interval(known.interval, places)}, {known.n} seeds'
     + (
       f', {best.cell.count("diverged")} more diverged'
       if best.cell.count('diverged')
@@ -386,8 +395,8 @@ def verdict(ablation: Ablation) -> str:
 def _remarks(ablation: Ablation) -> list[str]:
   """What a reader should know before the tables."""
   told = []
-  best, *others = ablation.ranked or [None]
-  if best is not None and others:
+  others = ablation.ranked[1:]
+  if others:
     beaten = sum(row.p < ALPHA for row in others)
     told.append(
       f'It is significantly better than {beaten} of the {len(others)} other'
@@ -422,7 +431,7 @@ def _warnings(ablation: Ablation) -> list[str]:
 
 def _title(ablation: Ablation) -> str:
   base = ablation.plan.get('base', {})
-  varied = ' × '.join(name.replace('_', ' ') for name in ablation.plan['vary'])
+  varied = ' × '.join(ablation.plan['vary'])
   place = f' on {base["dataset"]}' if 'dataset' in base else ''
   return f'{varied or "Ablation"}{place}'
 
@@ -454,6 +463,7 @@ def render(ablation: Ablation, folder: pathlib.Path) -> str:
     whole=rate_of_all(ablation),
     published=_published(ablation),
     spreads=_spreads(ablation),
+    vary=list(_flat(plan['vary'])),
     base=list(_flat(plan.get('base', {}))),
     protocol=list(_flat(plan.get('protocol') or {})),
     environment=[

@@ -59,23 +59,24 @@ class Cell:
 
   @property
   def name(self) -> str:
-    """Short: words stand for themselves, numbers keep their flag's name."""
-    return ', '.join(short(*item) for item in self.values.items()) or self.label
+    """Its settings in few words."""
+    return ' · '.join(short(*i) for i in self.values.items()) or self.label
+
+
+# Flags whose values say what they are values of.
+_PLAIN = ('dataset', 'network', 'objective')
+
+
+def text_of(value: Any) -> str:
+  """A flag's value as it is written on the command line."""
+  return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def short(flag: str, value: Any) -> str:
   """One setting in few words."""
-  text = str(value).lower() if isinstance(value, bool) else str(value)
-  plain = text not in ('true', 'false', 'none', '') and not _is_number(text)
-  return text.replace('_', '-') if plain else f'{flag} {text or "(none)"}'
-
-
-def _is_number(text: str) -> bool:
-  try:
-    float(text)
-  except ValueError:
-    return False
-  return True
+  if flag in _PLAIN:
+    return text_of(value).replace('_', '-')
+  return f'{flag}\xa0{text_of(value) or "(none)"}'
 
 
 class Ranked(NamedTuple):

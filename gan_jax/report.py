@@ -21,11 +21,14 @@ def main() -> int:
     raise ConfigError('--workdir=: name the folder of a run or an ablation')
   workdir = pathlib.Path(flags.FLAGS.workdir)
   if (workdir / 'plan.json').is_file():
-    from gan_jax.ablation_report import write_ablation_report as write
-  else:
-    from gan_jax.pages import write_report as write
+    from gan_jax.ablation_report import write_ablation_report
 
-  print(f'report: {write(flags.FLAGS.workdir)}')
+    path = write_ablation_report(workdir)
+  else:
+    from gan_jax.pages import write_report
+
+    path = write_report(workdir)
+  print(f'report: {path}')
   return doors.DONE
 
 
