@@ -35,6 +35,7 @@ COLOURS = (
 )
 _WIDE = 30.0  # largest over smallest score from which the axis is logarithmic
 _ROWS = 20  # in one picture: as many as a printed page holds
+_CHARACTERS = 56  # in a line of it; more are written smaller
 
 
 def wide(values: Floats, ratio: float = _WIDE) -> bool:
@@ -95,8 +96,10 @@ def _strip(
     axes.set(xscale='log' if log else 'linear', xlim=limits)
     axes.set_ylim(-len(rows) + 0.35, 0.55)
     axes.axvline(best.summary.mean, color=LINE, linestyle=':', linewidth=0.8)
+    longest = max(len(''.join(_words(row))) for row in rows)
+    size = 8 * min(1, _CHARACTERS / longest)
     for i, row in enumerate(rows):
-      _strip_row(axes, -i, row, metric)
+      _strip_row(axes, -i, row, metric, size)
     axes.set_yticks([])
     axes.spines['left'].set_visible(False)
     _ticks(axes.xaxis, log)
@@ -105,25 +108,32 @@ def _strip(
     return uri(figure, 'svg')
 
 
-def _strip_row(axes: Any, y: float, row: Ranked, metric: str) -> None:
-  """Label above; points below it; interval and mean below those."""
-  across = axes.get_yaxis_transform()
-  # The dotted line of the best stops behind words.
-  words = {
-    'transform': across,
-    'fontsize': 8,
-    'va': 'center',
-    'bbox': {'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
-  }
-  label = f'{row.rank or "–"}  {row.cell.name}'
-  axes.text(0, y + 0.31, label, **words)
+def _words(row: Ranked) -> tuple[str, str]:
+  """What stands on the left and on the right of a row."""
   told = [
     f'{row.cell.count(outcome)} {outcome}'
     for outcome in ('diverged', 'failed')
     if row.cell.count(outcome)
   ]
+  return f'{row.rank or "–"}  {row.cell.name}', ', '.join(told)
+
+
+def _strip_row(
+  axes: Any, y: float, row: Ranked, metric: str, size: float
+) -> None:
+  """Label above; points below it; interval and mean below those."""
+  across = axes.get_yaxis_transform()
+  label, told = _words(row)
+  # The dotted line of the best stops behind words.
+  words = {
+    'transform': across,
+    'fontsize': size,
+    'va': 'center',
+    'bbox': {'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
+  }
+  axes.text(0, y + 0.31, label, **words)
   if told:
-    axes.text(1, y + 0.31, ', '.join(told), ha='right', color=WARN, **words)
+    axes.text(1, y + 0.31, told, ha='right', color=WARN, **words)
   scores = np.sort(row.cell.finite(metric))
   axes.scatter(
     scores, y - 0.06 + _jitter(len(scores)), s=12, color=FAKE, alpha=0.6,

@@ -4,23 +4,19 @@ Drawn from the files of the folder alone, whether all runs have ended or not:
 `report.html`, `table.md` and `table.tex`.
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gan_jax import ablation_tables, statistics
+from gan_jax import ablation_curves, ablation_tables, statistics
 from gan_jax.ablation_results import (
   ALPHA,
   Ablation,
-  Cell,
   Ranked,
   read,
-  short,
   text_of,
 )
 from gan_jax.ablation_tables import interval, number, probability
@@ -28,137 +24,10 @@ from gan_jax.config import ConfigError
 from gan_jax.files import write_atomic
 
 _PICTURES = 36  # cells whose samples are shown
-_PANELS = 12  # of one curve
-_LINES = 7  # in one panel
-# Comparable between objectives, as losses are not: title, what it is, level.
-_CURVES: dict[str, tuple[str, str, float | None]] = {
-  'game/jsd_bound': (
-    'Jensen-Shannon bound',
-    'What the value of the game proves about the distance from the data, in'
-    ' nats. 0 at the equilibrium.',
-    0.0,
-  ),
-  'd/prob_fake': (
-    "D's probability of generated samples",
-    '1/2 at the equilibrium.',
-    0.5,
-  ),
-  'g/grad_norm': ("Norm of G's gradient", 'What reaches G through D.', None),
-}
-
-
-class Member(NamedTuple):
-  """Where a run is: its program's folder and its place in it."""
-
-  program: pathlib.Path
-  place: int
-
-
-def _members(folder: pathlib.Path) -> dict[tuple[int, int], Member]:
-  """The runs that programs speak of, by (cell, seed)."""
-  found = {}
-  for path in sorted((folder / 'programs').glob('*/members.json')):
-    for place, told in enumerate(json.loads(path.read_text('utf-8'))):
-      found[told['cell'], told['seed']] = Member(path.parent, place)
-  return found
-
-
-class Stats:
-  """What programs logged, a cell at a time."""
-
-  def __init__(self, members: Mapping[tuple[int, int], Member]) -> None:
-    """Reads each program's file once."""
-    self._members = members
-    self._files: dict[pathlib.Path, dict[str, NDArray[Any]]] = {}
-    for program in {m.program for m in members.values()}:
-      if (program / 'stats.npz').is_file():
-        with np.load(program / 'stats.npz') as arrays:
-          self._files[program] = dict(arrays)
-
-  def names(self) -> list[str]:
-    """Logged numbers."""
-    names = {n for arrays in self._files.values() for n in arrays}
-    return sorted(names - {'step', 'alive'})
-
-  def of(self, cell: Cell, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Steps (t,) and values (t, runs) of a cell; nan from a divergence on."""
-    found: list[tuple[NDArray[Any], NDArray[Any]]] = []
-    for seed in cell.seeds:
-      member = self._members.get((cell.index, seed))
-      arrays = self._files.get(member.program) if member else None
-      if member is None or arrays is None or name not in arrays:
-        continue
-      values = arrays[name][:, member.place].astype(np.float64)
-      alive = arrays['alive'][:, member.place].astype(bool)
-      found.append((arrays['step'], np.where(alive, values, np.nan)))
-    if not found:
-      return np.zeros(0), np.zeros((0, 0))
-    steps = np.unique(np.concatenate([s for s, _ in found]))
-    table = np.full((len(steps), len(found)), np.nan)
-    for i, (at, values) in enumerate(found):
-      table[np.searchsorted(steps, at), i] = values
-    return steps, table
-
-
-def _curve_names(ablation: Ablation, names: Sequence[str]) -> list[str]:
-  """Scores over time where they were taken, then what can be compared."""
-  metrics = ablation.plan['metrics']
-  scored = [n for n in names if n.split('/')[-1] in metrics]
-  known = [n for n in _CURVES if n in names]
-  return (scored + known) or list(names)[:3]
-
-
-def _grouped(ablation: Ablation) -> tuple[dict[str, list[Cell]], list[Any]]:
-  """Cells of each panel, and the settings that are told apart by colour."""
-  cells = [row.cell for row in ablation.ranking]
-  flags = list(ablation.plan['vary'])
-  last = flags[-1] if flags else ''
-  settings: list[Any] = []
-  for cell in ablation.cells:
-    if cell.values.get(last) not in settings:
-      settings.append(cell.values.get(last))
-  if not flags or len(settings) > _LINES:
-    return {cell.name: [cell] for cell in cells}, []
-  groups: dict[str, list[Cell]] = {}
-  for cell in cells:
-    others = [short(f, v) for f, v in cell.values.items() if f != last]
-    groups.setdefault(' · '.join(others), []).append(cell)
-  return groups, settings
-
-
-def _curves(ablation: Ablation, stats: Stats) -> dict[str, Any]:
-  """Learning curves: medians and quartiles over the runs of each cell."""
-  from gan_jax import ablation_figures as figures
-
-  groups, settings = _grouped(ablation)
-  left_out = max(0, len(groups) - _PANELS)
-  groups = dict(list(groups.items())[:_PANELS])
-  last = list(ablation.plan['vary'])[-1] if settings else ''
-  shades = figures.colours(settings) if settings else [figures.COLOURS[0]]
-
-  def colour(cell: Cell) -> str:
-    return shades[settings.index(cell.values.get(last)) if settings else 0]
-
-  found = []
-  for name in _curve_names(ablation, stats.names()):
-    title, caption, level = _CURVES.get(name, (name, '', None))
-    lines = {
-      title: [(colour(cell), *stats.of(cell, name)) for cell in cells]
-      for title, cells in groups.items()
-    }
-    panels = figures.panels(name, lines, level)
-    if panels:
-      found.append({'title': title, 'caption': caption, 'panels': panels})
-  legend = [short(last, s) for s in settings]
-  return {
-    'figures': found,
-    'legend': list(zip(legend, shades, strict=True)) if settings else [],
-    'left_out': left_out,
-  }
 
 
 def _pictures(
-  ablation: Ablation, members: Mapping[tuple[int, int], Member]
+  ablation: Ablation, members: Mapping[tuple[int, int], ablation_curves.Member]
 ) -> Iterator[dict[str, Any]]:
   """Samples of the median run of each cell, in the order of the ranking."""
   from gan_jax.figures import data_uri
@@ -354,14 +223,18 @@ def _versus(best: Ranked, other: Ranked, ablation: Ablation) -> str:
   return (
     f', {number(apart.mean, places)} better than the next, {other.cell.name}'
     f' (95% interval {interval(apart.interval, places)} on {apart.n} shared'
-    f" seeds): {settled} (p {_equals(other.p)} after Holm's correction for"
-    f' {ablation.pairs} {"pair" if ablation.pairs == 1 else "pairs"})'
+    f' seeds): {settled} (p\xa0{_equals(other.p)}{_corrected(ablation)})'
   )
+
+
+def _corrected(ablation: Ablation) -> str:
+  pairs = ablation.pairs
+  return f" after Holm's correction for {pairs} pairs" if pairs > 1 else ''
 
 
 def _equals(p: float) -> str:
   text = probability(p)
-  return text if text.startswith('<') else f'= {text}'
+  return (text if text.startswith('<') else f'= {text}').replace(' ', '\xa0')
 
 
 def verdict(ablation: Ablation) -> tuple[str, str]:
@@ -396,7 +269,7 @@ def _remarks(ablation: Ablation) -> list[str]:
   """What a reader should know before the tables."""
   told = []
   others = ablation.ranked[1:]
-  if others:
+  if len(others) > 1:
     beaten = sum(row.p < ALPHA for row in others)
     told.append(
       f'It is significantly better than {beaten} of the {len(others)} other'
@@ -440,7 +313,7 @@ def render(ablation: Ablation, folder: pathlib.Path) -> str:
   """The report as HTML."""
   from gan_jax import ablation_figures, pages
 
-  members = _members(folder)
+  members = ablation_curves.members(folder)
   places = ablation_tables.places_of(ablation.ranking)
   facing = [
     ablation_tables.facing(row, ablation.better) for row in ablation.ranking
@@ -457,7 +330,7 @@ def render(ablation: Ablation, folder: pathlib.Path) -> str:
     unranked=len(ablation.ranking) - len(ablation.ranked),
     strips=ablation_figures.strips(ablation.ranking, ablation.primary),
     heat=_heat(ablation),
-    curves=_curves(ablation, Stats(members)),
+    curves=ablation_curves.curves(ablation, ablation_curves.Stats(members)),
     pictures=list(_pictures(ablation, members)),
     divergence=_divergence(ablation),
     whole=rate_of_all(ablation),

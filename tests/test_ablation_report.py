@@ -14,7 +14,12 @@ import pytest
 from htmlpage import Page, svg_words
 from scipy import stats
 
-from gan_jax import ablation_figures, ablation_report, ablation_results
+from gan_jax import (
+  ablation_curves,
+  ablation_figures,
+  ablation_report,
+  ablation_results,
+)
 from gan_jax import ablation_tables as tables
 from gan_jax.ablation_report import write_ablation_report
 from gan_jax.config import ConfigError
@@ -240,7 +245,7 @@ def test_published_values_stand_beside_the_best_of_that_name(grid):
   ours = np.mean(list(grid.scores('minimax', '0.0002').values()))
   assert f'minimax 0.41 ± 0.05 {ours:.3f}' in grid.text
   assert 'began 0.2 ± 0.1 – – – – not run' in grid.text
-  assert '2 of 3 pairs are in the published order' in grid.text
+  assert 'in the published order: 2 of 3 pairs' in grid.text
 
 
 def test_what_ran_is_told(grid):
@@ -338,6 +343,31 @@ def test_a_diverged_run_has_no_score_whatever_is_written(tmp_path, no_pictures):
   assert re.search(r'game-2 3 0 0% \(0% to 56%\) – 0 2', text)
 
 
+def test_a_diverged_run_loses_every_comparison_of_runs(tmp_path):
+  lost = {(1, 2): 'diverged', (1, 3): 'diverged'}
+  scores = [[1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 0.0, 0.0]]
+  _, other = ablation_results.read(small(tmp_path, scores, lost)).ranking
+  assert other.cell.index == 0  # the survivors alone have the lower mean
+  # Of the best's four runs two are beaten by none but their own kind.
+  wins = [x < y for x in (1.5, 2.5, 9, 9) for y in scores[0]]
+  assert other.beaten.value == sum(wins) / 16
+
+
+def test_half_of_the_runs_must_have_a_score(tmp_path):
+  scores = [[1.0, 1.1, 1.2, None, None], [2.0, 2.1, None, None, None]]
+  first, second = ablation_results.read(small(tmp_path, scores)).ranking
+  assert first.rank == 1 and second.rank is None and second.summary.n == 2
+
+
+def test_deviations_average_as_variances(tmp_path):
+  folder = small(tmp_path, [[1.0, 2.0]])
+  text = (folder / 'results.csv').read_text().split('\n')
+  rows = [f'{line.rsplit(",", 1)[0]},{x}' for line, x in zip(text[1:3], (1, 7))]
+  (folder / 'results.csv').write_text('\n'.join([text[0].rstrip(), *rows]))
+  found = ablation_report._spreads(ablation_results.read(folder))
+  assert found == [('game-0', [['1.50', '0.71', '5.00']])]
+
+
 def test_cells_without_shared_seeds_are_not_compared(tmp_path, no_pictures):
   lost = {(0, 0): 'failed', (0, 1): 'failed', (1, 2): 'failed'}
   lost[1, 3] = 'failed'
@@ -385,6 +415,25 @@ def members(*pairs):
   return [{'cell': c, 'seed': s, 'values': {}} for c, s in pairs]
 
 
+def test_one_flag_is_one_panel_with_every_setting(tmp_path):
+  plan = ablation_folder.plan_of({'objective': ['a_b', 'c']}, [0])
+  rows, told = [], members((0, 0), (1, 0))
+  for i, cell in enumerate(plan['cells']):
+    rows.append(ablation_folder.row_of(i, cell, 0, 'done', 9, {'swd': 1.0}))
+  arrays = {'step': np.arange(3), 'alive': np.ones((3, 2), bool)}
+  arrays |= {'eval/swd': np.ones((3, 2)), 'd/loss': np.ones((3, 2))}
+  plan['metrics'] = ['swd']
+  folder = ablation_folder.write(tmp_path, plan, rows, [(told, arrays, [])])
+  ablation = ablation_results.read(folder)
+  stats_of = ablation_curves.Stats(ablation_curves.members(folder))
+  found = ablation_curves.curves(ablation, stats_of)
+  # Scores over time are drawn where there are some; losses are not, then.
+  assert [f['title'] for f in found['figures']] == ['eval/swd']
+  assert found['single'] and [n for n, _ in found['legend']] == ['a-b', 'c']
+  assert len(found['figures'][0]['panels']) == 1
+  assert 'a-b c eval/swd' in Report(folder).text
+
+
 def test_curves_join_programs_and_end_where_a_run_died(tmp_path):
   plan = ablation_folder.plan_of({'objective': ['a']}, [0, 1, 2])
   rows = [
@@ -407,7 +456,7 @@ def test_curves_join_programs_and_end_where_a_run_died(tmp_path):
     rows,
     [(members((0, 0), (0, 2)), one, []), (members((0, 1)), two, [])],
   )
-  stats_of = ablation_report.Stats(ablation_report._members(folder))
+  stats_of = ablation_curves.Stats(ablation_curves.members(folder))
   assert stats_of.names() == ['g/grad_norm']
   (cell,) = ablation_results.read(folder).cells
   steps, values = stats_of.of(cell, 'g/grad_norm')

@@ -42,6 +42,7 @@ FIRST = {
   'step',
 }
 SECOND = {
+  'ablation_curves',
   'ablation_figures',
   'ablation_report',
   'ablation_results',
