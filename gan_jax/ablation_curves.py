@@ -93,7 +93,7 @@ def _curve_names(ablation: Ablation, names: Sequence[str]) -> list[str]:
 def _grouped(ablation: Ablation) -> tuple[dict[str, list[Cell]], list[Any]]:
   """Cells of each panel, and the settings that are told apart by colour."""
   cells = [row.cell for row in ablation.ranking]
-  flags = list(ablation.plan['vary'])
+  flags = list(ablation.vary)
   last = flags[-1] if flags else ''
   settings: list[Any] = []
   for cell in ablation.cells:
@@ -115,7 +115,7 @@ def curves(ablation: Ablation, stats: Stats) -> dict[str, Any]:
   groups, settings = _grouped(ablation)
   left_out = max(0, len(groups) - _PANELS)
   groups = dict(list(groups.items())[:_PANELS])
-  last = list(ablation.plan['vary'])[-1] if settings else ''
+  last = list(ablation.vary)[-1] if settings else ''
   shades = figures.colours(settings) if settings else [figures.COLOURS[0]]
 
   def colour(cell: Cell) -> str:

@@ -57,7 +57,7 @@ def _heat(ablation: Ablation) -> dict[str, Any] | None:
   """Means of a full grid of two flags, shaded towards the best."""
   from gan_jax.ablation_figures import wide
 
-  vary = ablation.plan['vary']
+  vary = ablation.vary
   if len(vary) != 2 or min(len(v) for v in vary.values()) < 2:
     return None
   down, across = vary
@@ -304,7 +304,7 @@ def _warnings(ablation: Ablation) -> list[str]:
 
 def _title(ablation: Ablation) -> str:
   base = ablation.plan.get('base', {})
-  varied = ' × '.join(ablation.plan['vary'])
+  varied = ' × '.join(ablation.vary)
   place = f' on {base["dataset"]}' if 'dataset' in base else ''
   return f'{varied or "Ablation"}{place}'
 

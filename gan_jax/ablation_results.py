@@ -31,7 +31,7 @@ class Cell:
   Attributes:
     index: its place in the plan.
     label: as the plan has it: `objective=hinge, lr_d=0.0001`.
-    values: of the varied flags.
+    values: of the factors: varied flags, those that vary together as one.
     seeds: of the runs that have ended.
     outcomes: of each: done, diverged or failed.
     steps: where each ended.
@@ -128,6 +128,17 @@ class Ablation:
     return str(self.plan['better'])
 
   @property
+  def vary(self) -> dict[str, list[Any]]:
+    """Values of each factor, in the order of the cells."""
+    found: dict[str, list[Any]] = {}
+    for cell in self.cells:
+      for name, value in cell.values.items():
+        found.setdefault(name, [])
+        if value not in found[name]:
+          found[name].append(value)
+    return found
+
+  @property
   def ranked(self) -> list[Ranked]:
     """Those that have a rank."""
     return [row for row in self.ranking if row.rank is not None]
@@ -151,10 +162,47 @@ def _number(text: str | None) -> float:
   return value if math.isfinite(value) else math.nan
 
 
+def _factors(settings: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+  """Flags, those in one group of which one says what the others are."""
+  groups: list[list[str]] = []
+  for flag in settings[0] if settings else ():
+    for group in groups:
+      pairs = {(told[group[0]], told[flag]) for told in settings}
+      firsts, seconds = map(set, zip(*pairs, strict=True))
+      if 1 < len(pairs) == len(firsts) == len(seconds):
+        group.append(flag)
+        break
+    else:
+      groups.append([flag])
+  return groups
+
+
+def _joined(
+  told: Mapping[str, Any], groups: Sequence[Sequence[str]], equal: bool
+) -> dict[str, Any]:
+  """Settings with each group as one: `lr_g, lr_d` at 0.001, or each its own."""
+  found = {}
+  for group in groups:
+    values = [told[flag] for flag in group]
+    if len(group) == 1 or equal:
+      found[',\xa0'.join(group)] = values[0]
+    else:
+      name, each = '\xa0/\xa0'.join(group), map(text_of, values)
+      found[name] = '\xa0/\xa0'.join(each)
+  return found
+
+
 def _cells(
   plan: Mapping[str, Any], rows: Sequence[Mapping[str, str]]
 ) -> list[Cell]:
-  metrics = plan['metrics']
+  metrics = {*plan['metrics'], plan['primary']}
+  settings = [told['values'] for told in plan['cells']]
+  groups = _factors(settings)
+  equal = all(
+    len({told[flag] for flag in group}) == 1
+    for told in settings
+    for group in groups
+  )
   found = []
   for index, told in enumerate(plan['cells']):
     runs = [row for row in rows if int(row['cell']) == index]
@@ -172,7 +220,7 @@ def _cells(
       Cell(
         index,
         told['label'],
-        told['values'],
+        _joined(told['values'], groups, equal),
         tuple(int(row['seed']) for row in runs),
         tuple(ended),
         tuple(int(row['step']) if row['step'] else None for row in runs),

@@ -320,12 +320,15 @@ def test_one_seed_cannot_be_ranked(tmp_path):
 
 
 def test_an_ablation_that_has_just_begun(tmp_path):
-  folder = small(tmp_path, [[1.0, 2.0], [3.0, 4.0]])
+  """Its plan may not know yet what the scores will be called."""
+  scores = [[1.0, 2.0], [3.0, 4.0]]
+  folder = small(tmp_path, scores, primary='modes')
   text = (folder / 'results.csv').read_text().split('\n')
   (folder / 'results.csv').write_text('\n'.join(text[:1]) + '\n')
   found = Report(folder)
   assert '4 of 4 runs are missing' in found.text
   assert 'No cell can be ranked' in found.text
+  folder = small(tmp_path, scores)
   (folder / 'results.csv').write_text('\n'.join(text[:3]) + '\n')
   assert '2 of 4 runs are missing' in Report(folder).text
 
@@ -375,6 +378,26 @@ def test_cells_without_shared_seeds_are_not_compared(tmp_path, no_pictures):
   found = Report(folder)
   assert 'shares too few finished seeds' in found.text
   assert ablation_results.read(folder).pairs == 0
+
+
+def test_flags_that_vary_together_are_one_factor(tmp_path, no_pictures):
+  plan = ablation_folder.plan_of(
+    {'objective': ['a', 'b'], 'lr_g': [0.1, 0.2], 'd_steps': [1]}, [0, 1]
+  )
+  for twin, told in ((lambda x: x, '0.2'), (lambda x: 2 * x, '0.2 / 0.4')):
+    rows = []
+    for i, cell in enumerate(plan['cells']):
+      cell['values']['lr_d'] = twin(cell['values']['lr_g'])
+      for s in range(2):
+        done = {'swd': 1.0 - i / 8 + s, 'modes': 1.0}
+        rows.append(ablation_folder.row_of(i, cell, s, 'done', 9, done))
+    found = Report(ablation_folder.write(tmp_path, plan, rows))
+    name = f'lr_g, lr_d {told}' if ' / ' not in told else f'lr_g / lr_d {told}'
+    assert f'b · {name} · d_steps 1 has the lowest' in found.text
+    assert list(ablation_results.read(tmp_path).vary)[::2] == [
+      'objective',
+      'd_steps',
+    ]
 
 
 def test_words_of_the_plan_are_no_markup(tmp_path, no_pictures):
