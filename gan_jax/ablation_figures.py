@@ -172,6 +172,7 @@ def panels(
   drawn = {
     title: [(colour, steps, bands(values)) for colour, steps, values in lines]
     for title, lines in groups.items()
+    if any(np.isfinite(values).any() for _, _, values in lines)
   }
   every = [
     np.concatenate(band) for lines in drawn.values() for _, _, band in lines
@@ -185,11 +186,18 @@ def panels(
   low, high = np.quantile(known, [0.005, 0.995])
   kept = known[(known >= low) & (known <= high)]
   limits = _limits(np.append(kept, level) if level is not None else kept, log)
+  last = max(
+    int(steps[-1])
+    for lines in drawn.values()
+    for _, steps, _ in lines
+    if len(steps)
+  )
   found = []
   for title, lines in drawn.items():
     with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(2.4, 1.6))
       axes.set(yscale='log' if log else 'linear', ylim=limits)
+      axes.set_xlim(0, 1.03 * last)
       if level is not None:
         axes.axhline(level, color=LINE, linestyle='--', linewidth=0.8)
       for colour, steps, (first, middle, third) in lines:

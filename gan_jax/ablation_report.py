@@ -272,7 +272,8 @@ def _remarks(ablation: Ablation) -> list[str]:
   if len(others) > 1:
     beaten = sum(row.p < ALPHA for row in others)
     told.append(
-      f'It is significantly better than {beaten} of the {len(others)} other'
+      f'It is significantly better than {beaten or "none"} of the'
+      f' {len(others)} other'
       ' ranked cells.'
       + (
         f' The best of {len(others) + 1} is in part the luckiest: on fresh'

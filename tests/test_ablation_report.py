@@ -493,6 +493,14 @@ def test_curves_join_programs_and_end_where_a_run_died(tmp_path):
   np.testing.assert_allclose(high - low, [0.5, 1, nan])
 
 
+def test_a_panel_without_a_number_is_left_out():
+  steps, some, none = np.arange(2), np.ones((2, 3)), np.full((2, 3), np.nan)
+  lines = {'a': [('#000', steps, some)], 'b': [('#000', steps, none)]}
+  assert [t for t, _ in ablation_figures.panels('x', lines)] == ['a']
+  empty = {'b': lines['b'], 'c': [('#000', np.zeros(0), np.zeros((0, 0)))]}
+  assert ablation_figures.panels('x', empty) == []
+
+
 def test_colours_are_hues_of_words_and_shades_of_numbers():
   words = ablation_figures.colours(['a', 'b'])
   assert words == list(ablation_figures.COLOURS[:2])
