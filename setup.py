@@ -28,6 +28,7 @@ REQUIRES = [
   'orbax-checkpoint>=0.11.13',
   'pillow>=10.4.0',
   'scikit-learn>=1.5.0',  # for the digits it carries
+  'scipy>=1.13.0',
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.8',
   'tqdm>=4.66.0',
