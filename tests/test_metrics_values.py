@@ -399,7 +399,7 @@ def reference_ms_ssim(x, y):
   x, y = np.float64(x), np.float64(y)
   weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
   count = sum(min(x.shape[:2]) // 2**i >= 11 for i in range(5)) or 1
-  weights = np.array(weights[:count]) / sum(weights[:count])
+  weights = np.array(weights[:count]) * sum(weights) / sum(weights[:count])
   g = np.exp(-((np.arange(11) - 5) ** 2) / 4.5)
   g /= g.sum()
   inner = (slice(5, -5), slice(5, -5))

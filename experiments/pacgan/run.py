@@ -25,6 +25,7 @@ from absl import app, flags
 
 from gan_jax import data, networks, objectives
 from gan_jax.game import Game
+from gan_jax.metrics import modes
 from gan_jax.state import Hyper
 from gan_jax.step import Plan, init_state, make_train_step
 
@@ -49,17 +50,10 @@ flags.DEFINE_list('packings', ['1', '2', '4'], 'samples in a pack')
 
 
 def measure(density: data.Density, x: Any) -> dict[str, float]:
-  """Modes, high-quality part and reverse KL of samples (n, 2)."""
-  assert density.modes is not None and density.mode_std
-  away = np.linalg.norm(x[:, None] - density.modes[None], axis=-1)
-  good = away.min(axis=1) < 3 * density.mode_std
-  counts = np.bincount(away.argmin(axis=1)[good], minlength=len(density.modes))
-  p = counts[counts > 0] / max(counts.sum(), 1)
-  return {
-    'modes': int((counts > 0).sum()),
-    'high_quality': float(good.mean()),
-    'reverse_kl': float(np.sum(p * np.log(p * len(density.modes)))),
-  }
+  """Modes, high-quality part and both KL of samples (n, 2)."""
+  # What is no number is near no mode.
+  near = np.where(np.isfinite(x), x, np.float32(1e6))
+  return modes.modes(None, near, truth=density)
 
 
 def programs(density: data.Density, packing: int) -> tuple[Any, Any, Any]:
