@@ -12,6 +12,7 @@ Reference: Heusel et al. 2017, arXiv:1706.08500; Szegedy et al. 2016,
 arXiv:1512.00567.
 """
 
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
-from gan_jax.features.resize import resize
+from gan_jax.features import weights as files
+from gan_jax.features.base import Features, Request, make_features
+from gan_jax.features.errors import FeatureError, FeatureFlagError
+from gan_jax.features.layout import LAYERS
+from gan_jax.features.resize import RESIZERS, resize
 
 SIDE = 299
 Weights = Mapping[str, Mapping[str, Any]]
@@ -38,11 +43,11 @@ TAPS: dict[str, int] = {
   'logits': 1008,
   'logits_unbiased': 1008,
 }
-# The last layer that a tap is made of.
+# The last layer whose weights a tap takes.
 LAST: dict[str, str] = {
   '64': 'conv_2',
   '192': 'conv_4',
-  'sfid': 'mixed_6/conv',
+  'sfid': 'mixed_6/tower_2/conv',
   '768': 'mixed_7/tower_2/conv',
   '2048': 'mixed_10/tower_2/conv',
   'logits': 'softmax',
@@ -230,3 +235,83 @@ def _average(x: Any) -> Any:
     return lax.reduce_window(y, 0.0, lax.add, window, strides, 'SAME')
 
   return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+
+
+def make(request: Request) -> Features:
+  """Inception features: `inception-TAP`, and `-RESIZER` after it.
+
+  Raises:
+    FeatureFlagError: for an unknown tap or resizer.
+    FeatureError: if the weights cannot be had, or do not reach the tap.
+  """
+  tap, rule = _options(request)
+  path = files.find(request.weights, request.cache / 'gan_jax_weights')
+  weights = _weights(path, tap)
+  protocol = {
+    'network': 'inception-2015-12-05' if files.genuine(weights) else 'unknown',
+    'tap': tap,
+    'resize': rule,
+    'scaling': 'x / 127.5 - 1' if rule == 'pytorch' else '(x - 128) / 128',
+    'side': SIDE,
+    'weights': path.name,
+    'weights_sha256': files.digest(path),
+  }
+
+  def see(weights: Any, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
+    taps = {'features': tap, 'probabilities': 'logits_unbiased'}
+    x = scaled(images, rule)
+    found = forward(weights, x, [taps[name] for name in wanted])
+    told = {name: found[taps[name]] for name in wanted}
+    if 'probabilities' in told:
+      told['probabilities'] = jax.nn.softmax(told['probabilities'])
+    return told
+
+  return make_features(
+    f'inception-{tap}' + f'-{rule}' * (rule != 'tensorflow'),
+    TAPS[tap],
+    see,
+    weights,
+    protocol,
+    request.image_shape,
+    classes='softmax' in weights,
+    batch=32,
+  )
+
+
+def _options(request: Request) -> tuple[str, str]:
+  tap, rule = '2048', 'tensorflow'
+  for option in request.options:
+    if option in TAPS:
+      tap = option
+    elif option in RESIZERS:
+      rule = option
+    else:
+      raise FeatureFlagError(
+        f'--features={request.spec}: {option} is neither a tap'
+        f' ({", ".join(TAPS)}) nor a resizer ({", ".join(RESIZERS)})'
+      )
+  return tap, rule
+
+
+def _weights(path: pathlib.Path, tap: str) -> files.Folded:
+  """The layers that a tap takes, and beyond the last block the classes."""
+  names = list(LAYERS)
+  layers = names[: names.index(LAST[tap]) + 1]
+  last = names if tap == '2048' else layers
+  try:
+    return files.load(path, last)
+  except files.MissingLayer as error:
+    if error.layer not in layers:
+      return files.load(path, layers)
+    raise FeatureError(_too_short(path, tap, error.layer)) from error
+
+
+def _too_short(path: Any, tap: str, layer: str) -> str:
+  names = list(LAYERS)
+  there = names[: names.index(layer)]
+  taps = [t for t, last in LAST.items() if last in there]
+  rest = f'use inception-{taps[-1]}, or' if taps else 'use'
+  return (
+    f'--weights={path}: ends before {layer}, which the tap {tap} takes; {rest}'
+    f' the whole network, such as {files.KNOWN[files.DEFAULT][1]}'
+  )
