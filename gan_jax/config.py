@@ -69,7 +69,9 @@ class Config:
   dataset: str = _field(
     'digits',
     'a density (gaussian_1d, mixture_1d, ring, grid, spiral), digits, mnist,'
-    ' fashion_mnist, cifar10, another TFDS image set, or folder:PATH',
+    ' fashion_mnist, cifar10, stacks of three of them (stacked_digits,'
+    ' stacked_mnist, stacked_fashion), another TFDS image set, a part of one'
+    ' (mnist[:50000]), or folder:PATH',
   )
   network: str = _field(
     'dcgan',
