@@ -8,6 +8,7 @@ what was scored under it is not scored again.
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -65,7 +66,8 @@ def main() -> int:
   from gan_jax import evaluating
 
   fields = evaluating.Request.__dataclass_fields__
-  request = evaluating.Request(**{name: f[name].value for name in fields})
+  asked: dict[str, Any] = {name: f[name].value for name in fields}
+  request = evaluating.Request(**asked)
   try:
     if f.images:
       evaluating.evaluate_images(request, f.images, pathlib.Path(f.out))

@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 from gan_jax import checkpoint, data, doors, references, runs, sharding, workdir
 from gan_jax.config import Config, ConfigError
 from gan_jax.data import Dataset, Density, ImageSet
+from gan_jax.data.gathered import parsed
 from gan_jax.evaluation import (
+  KNOWN,
+  PROTOCOLS,
   EvaluationError,
   Evaluator,
   check_images,
   parse_metrics,
 )
 from gan_jax.logs import duration
-from gan_jax.metrics import METRICS
 from gan_jax.runs import Run
 from gan_jax.scores import SPREAD, Row, Scores, shown, summarised
 
@@ -145,8 +147,8 @@ class Judge:
       'step': step,
       **summarised(named),
       'primary': {
-        metric: self._shown(name, features)
-        for metric, name in self.evaluator.first.items()
+        metric: self._shown(self.evaluator.first.get(metric, metric), features)
+        for metric in self.evaluator.metrics
       },
       'key': key,
       'model': model,
@@ -163,7 +165,7 @@ class Judge:
   def _shown(self, name: str, features: str) -> str:
     """Only what was seen through features bears their name."""
     stems = [m for m in self.evaluator.metrics if name.startswith(m)]
-    sees = METRICS[max(stems, key=len)].sees if stems else 'features'
+    sees = KNOWN[max(stems, key=len)].sees if stems else 'features'
     return shown(name, features if sees != 'images' else '')
 
 
@@ -182,12 +184,6 @@ def told(row: Row) -> str:
     words.append(text if spread is None else f'{text} ± {spread:.2g}')
   over = f' (± over {len(seeds)} evaluation seeds)' if len(seeds) > 1 else ''
   return ', '.join(words) + over
-
-
-def on_mesh(source: Any, mesh: Mesh) -> tuple[Any, Any]:
-  """Parameters and statistics of a player or average, on every device."""
-  params, stats = sharding.put_replicated((source.params, source.stats), mesh)
-  return params, stats
 
 
 # Sets of samples that flags name.
@@ -273,7 +269,7 @@ def evaluate_images(request: Request, images: str, out: pathlib.Path) -> Row:
   """
   request.check()
   metrics = parse_metrics(request.metrics)
-  needed = any(METRICS[name].reference for name in metrics)
+  needed = any(KNOWN[name].reference for name in metrics)
   if needed and not request.against:
     raise EvaluationError(
       '--against=: name what the images are held against: a dataset, a folder'
@@ -318,8 +314,41 @@ def make_evaluator(
 # Checkpoints of a run.
 
 
-def of_run(config: Config, request: Request) -> tuple[Request, Dataset]:
-  """A request with what its run says, and the set that it is held against."""
+def _parzen_sets(config: Config, request: Request) -> tuple[str, str]:
+  """The sets of the 2014 protocol: of test images, and of validation ones.
+
+  By default the test split, and the first 1,000 images after those that the
+  run was trained on.
+
+  Raises:
+    EvaluationError: if the run left no images to validate on.
+  """
+  stem, _, part = parsed(config.dataset)
+  low, _, high = part.partition(':')
+  stop = int(high or 0)
+  if not request.validation and (int(low or 0) or not stop):
+    raise EvaluationError(
+      f'--validation=: parzen picks its width on real images that G was not'
+      f' trained on, and --dataset={config.dataset} leaves none; name a set,'
+      f' or train on a part such as {stem}[:50000]'
+    )
+  validation = request.validation or f'{stem}[{stop}:{stop + 1000}]'
+  return request.against or f'{stem}[test]', validation
+
+
+def of_run(
+  config: Config, request: Request, dataset: Dataset | None = None
+) -> tuple[Request, Dataset, dict[str, Any]]:
+  """What a run's scores are made of.
+
+  Args:
+    config: of the run.
+    request: what is asked for; the run says the rest.
+    dataset: of the run, where it is loaded already.
+
+  Returns:
+    The whole request, what samples are held against, and further sets.
+  """
   request = dataclasses.replace(
     request,
     metrics=request.metrics or config.metrics,
@@ -328,12 +357,24 @@ def of_run(config: Config, request: Request) -> tuple[Request, Dataset]:
     data_dir=request.data_dir or config.data_dir,
   )
   request.check()
-  parse_metrics(request.metrics)
+  names, known = parse_metrics(request.metrics), {}
+
+  def load(name: str, flag: str) -> Dataset:
+    how = config.image_size, config.channels
+    return as_dataset(source(name, flag, request.data_dir, *how), name)
+
   name = request.against or config.dataset
-  found = source(
-    name, 'against', request.data_dir, config.image_size, config.channels
-  )
-  return request, as_dataset(found, name)
+  if set(names) & set(PROTOCOLS):
+    if len(names) > 1:
+      raise EvaluationError(
+        f'--metrics={request.metrics}: {", ".join(PROTOCOLS)} has sets of its'
+        ' own; ask for it alone'
+      )
+    name, validation = _parzen_sets(config, request)
+    known = {'validation': load(validation, 'validation')}
+  if dataset is None or name != config.dataset:
+    dataset = load(name, 'against')
+  return request, dataset, known
 
 
 def judge_of(
@@ -343,10 +384,9 @@ def judge_of(
   mesh: Mesh | None = None,
   dataset: Dataset | None = None,
 ) -> Judge:
-  """The judge of a run's checkpoints."""
-  request, found = of_run(config, request)
-  dataset = found if dataset is None else dataset
-  evaluator = make_evaluator(request, dataset, networks, mesh)
+  """The judge of a run's generators."""
+  request, dataset, known = of_run(config, request, dataset)
+  evaluator = make_evaluator(request, dataset, networks, mesh, **known)
   path = pathlib.Path(config.workdir) / 'metrics.jsonl'
   return Judge(evaluator, Scores(path), request.seeds)
 
@@ -359,11 +399,9 @@ def _scored(run: Run, request: Request, judge: Judge) -> Row:
       '--ema=true: this run kept no average (--ema_halflife_kimg=0); use'
       ' --ema=false'
     )
-  player = run.state.ema if ema else run.state.g
+  player: Any = run.state.ema if ema else run.state.g
   started = time.perf_counter()
-  row, fresh = judge.generator(
-    run.step, *on_mesh(player, judge.evaluator.mesh), ema
-  )
+  row, fresh = judge.generator(run.step, player.params, player.stats, ema)
   took = duration(time.perf_counter() - started)
   print(
     f'step {run.step}, {"averaged" if ema else "live"} G: {told(row)}'

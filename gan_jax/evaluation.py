@@ -8,7 +8,6 @@ devices has a say in which noise is drawn.
 
 import difflib
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +19,10 @@ from numpy.typing import NDArray
 
 from gan_jax import features as feature_networks
 from gan_jax import references, sharding
-from gan_jax.data import Dataset, Density
+from gan_jax.data import Dataset, Density, ImageSet
+from gan_jax.data.gathered import parsed
 from gan_jax.data.imageset import data_root, watched
-from gan_jax.metrics import METRICS, Metric
+from gan_jax.metrics import METRICS, Metric, modes, parzen
 from gan_jax.networks import Networks
 from gan_jax.references import Arrays
 from gan_jax.rules import ConfigError
@@ -34,6 +34,22 @@ class EvaluationError(ConfigError):
   """What is asked for cannot be scored; the message names flag and remedy."""
 
 
+def _parzen(
+  real: Any, fake: Any, *, seed: int = 0, validation: Any
+) -> dict[str, float]:
+  """Parzen-window log-likelihood of real images (`metrics.parzen`)."""
+  del seed
+  sets = (np.asarray(x, np.float32) / 255 for x in (fake, validation, real))
+  return parzen.parzen(*sets)
+
+
+# Metrics that take a further set of real images.
+PROTOCOLS: dict[str, Metric] = {
+  'parzen': Metric(_parzen, 'images', True, 'higher', 2),
+}
+KNOWN: dict[str, Metric] = {**METRICS, **PROTOCOLS}
+
+
 def parse_metrics(text: str) -> tuple[str, ...]:
   """The metrics of a comma-separated flag.
 
@@ -42,12 +58,12 @@ def parse_metrics(text: str) -> tuple[str, ...]:
   """
   words = tuple(word.strip() for word in text.split(',') if word.strip())
   if not words:
-    raise EvaluationError(f'--metrics=: name some of {", ".join(METRICS)}')
+    raise EvaluationError(f'--metrics=: name some of {", ".join(KNOWN)}')
   for word in words:
-    if word not in METRICS:
-      near = difflib.get_close_matches(word, METRICS, n=2)
+    if word not in KNOWN:
+      near = difflib.get_close_matches(word, KNOWN, n=2)
       hint = f'did you mean {" or ".join(near)}?'
-      hint = hint if near else f'use some of {", ".join(METRICS)}'
+      hint = hint if near else f'use some of {", ".join(KNOWN)}'
       raise EvaluationError(f'--metrics={text}: {word} is unknown; {hint}')
     if words.count(word) > 1:
       raise EvaluationError(f'--metrics={text}: {word} is there twice')
@@ -106,15 +122,16 @@ class View:
     self._kinds, self._network, self._batch = kinds, network, batch
     shard, whole = sharding.batch_sharder(mesh), sharding.replicated(mesh)
 
-    def see(x: Any) -> dict[str, Any]:
-      found = {}
-      x = shard(x)
-      if 'features' in kinds:
-        found['features'] = network.extract(x) if network else x
-      if 'probabilities' in kinds:
-        found['probabilities'] = network.probabilities(x)
+    wanted = tuple(sorted(kinds & {'features', 'probabilities'}))
+
+    def see(weights: Any, x: Any) -> dict[str, Any]:
+      if network is None:  # points
+        return {name: shard(x) for name in wanted}
+      found: dict[str, Any] = network.see(weights, shard(x), wanted)
       return found
 
+    weights = () if network is None else network.weights
+    self._weights = jax.device_put(weights, whole)
     self._see = jax.jit(see, out_shardings=whole)
 
   def __call__(self, batches: Iterable[Any], count: int, text: str) -> Arrays:
@@ -129,7 +146,7 @@ class View:
     total = -(-count // self._batch)
     for i, x in enumerate(watched(batches, total, text)):
       rows = min(self._batch, count - i * self._batch)
-      found = dict(self._see(x))
+      found = dict(self._see(self._weights, x))
       if self._kinds & {'images', 'points'}:
         found['images' if x.ndim == 4 else 'points'] = x
       for name, y in found.items():
@@ -177,26 +194,44 @@ def make_generate(
   return jax.jit(generate, out_shardings=(whole, whole))
 
 
-def _seen(name: str, metric: Metric, dataset: Dataset) -> str:
-  """What a metric sees of the samples of a dataset.
+def _fitted(name: str, dataset: Dataset) -> Metric:
+  """A metric as it is for the samples of a dataset.
 
   Raises:
     EvaluationError: if there is nothing for it to see.
   """
-  density = isinstance(dataset, Density)
-  if metric.sees == 'features':
-    return 'features'
+  metric, density = KNOWN[name], isinstance(dataset, Density)
   if density and metric.sees in ('images', 'probabilities'):
     raise EvaluationError(
       f'--metrics={name}: is for images, and {dataset.name} is a density; use'
       f' {", ".join(_of("points", "features"))}'
     )
-  if not density and metric.sees == 'points':
+  if name == 'modes' and not density and dataset.classes:
+    return Metric(_classes(dataset), 'probabilities', False, 'higher', 1)
+  if metric.sees == 'points' and not density:
+    what = 'images without classes' if name == 'modes' else 'images'
     raise EvaluationError(
       f'--metrics={name}: is for densities of known truth, and {dataset.name}'
-      f' is a set of images; use {", ".join(_of("features", "images"))}'
+      f' is a set of {what}; use {", ".join(_of("features", "images"))}'
     )
-  return metric.sees
+  return metric
+
+
+def _classes(dataset: Any) -> Callable[..., dict[str, float]]:
+  """Modes by class: how often each is generated, held against the data."""
+
+  def compute(real: Any, fake: Any, *, seed: int = 0) -> dict[str, float]:
+    del real, seed
+    classes = len(dataset.classes)
+    if fake.shape[1] != classes:
+      raise ValueError(
+        f'the features know {fake.shape[1]} classes and {dataset.name} has'
+        f' {classes}: use a classifier of that set'
+      )
+    expected = np.bincount(dataset.labels(), minlength=classes)
+    return modes.class_modes(fake.argmax(axis=1), classes, expected=expected)
+
+  return compute
 
 
 def _of(*kinds: str) -> list[str]:
@@ -225,7 +260,7 @@ class Evaluator:
     real_samples: int = 0,
     mesh: Mesh | None = None,
     batch: int = BATCH,
-    **known: Any,
+    **known: ImageSet,
   ) -> None:
     """Loads the features and sees the real samples, or finds them kept.
 
@@ -240,7 +275,7 @@ class Evaluator:
       real_samples: 0 for as many as are generated, or all that there are.
       mesh: the devices; all of them by default.
       batch: samples at a time; no score depends on it.
-      **known: further arrays that a metric asks for by name.
+      **known: further sets of images, which those of `PROTOCOLS` take.
 
     Raises:
       EvaluationError: for what cannot be scored; names flag and remedy.
@@ -251,16 +286,13 @@ class Evaluator:
     self._known, self.samples = known, samples
     self.mesh = sharding.make_mesh() if mesh is None else mesh
     self._batch = -(-min(batch, samples) // self.mesh.size) * self.mesh.size
-    self._plan = {
-      name: METRICS[name] for name in parse_metrics(','.join(metrics))
-    }
-    self._kinds = {
-      _seen(name, metric, dataset) for name, metric in self._plan.items()
-    }
+    names = parse_metrics(','.join(metrics))
+    self._plan = {name: _fitted(name, dataset) for name in names}
+    self._kinds = {metric.sees for metric in self._plan.values()}
     self.real = self._count_real(real_samples)
     for name, metric in self._plan.items():
       self._check_minimum(name, metric)
-    self.features = self._load_features(features, weights)
+    self.features = self._load_features(features, weights, data_dir)
     self._view = View(self._kinds, self.features, self.mesh, self._batch)
     self._folder = data_root(data_dir) / references.FOLDER
     self.protocol = self._protocol()
@@ -281,7 +313,7 @@ class Evaluator:
           f'--{flag}={count}: {name} takes {metric.minimum} or more'
         )
 
-  def _load_features(self, spec: str, weights: str) -> Any:
+  def _load_features(self, spec: str, weights: str, data_dir: str) -> Any:
     wanted = self._kinds & {'features', 'probabilities'}
     if isinstance(self.dataset, Density):
       if spec or weights:
@@ -299,7 +331,11 @@ class Evaluator:
         + ', '.join(feature_networks.FEATURES)
       )
     network = feature_networks.load(
-      spec, weights=weights, image_shape=self.dataset.shape
+      spec,
+      weights=weights,
+      image_shape=self.dataset.shape,
+      data_dir=data_dir,
+      dataset=parsed(self.dataset.name)[0] if self.dataset.classes else '',
     )
     if 'probabilities' in wanted and network.probabilities is None:
       raise EvaluationError(
@@ -323,6 +359,10 @@ class Evaluator:
       told['features'] = network.name
       told['features_digest'] = network.digest
       told['features_protocol'] = dict(network.protocol)
+    for name, images in self._known.items():
+      told[name] = images.name
+      told[f'{name}_samples'] = images.size
+      told[f'{name}_fingerprint'] = images.fingerprint
     if self.dataset.bounded:
       told['range'] = 'uint8 of [-1, 1], rounded and clipped'
     return told
@@ -369,6 +409,9 @@ class Evaluator:
   def draw(self, params: Any, stats: Any, seed: int = 0) -> tuple[Arrays, bool]:
     """What the metrics see of a generator's samples, and whether all finite."""
     key, fine = jax.random.key(seed), [True]
+    params, stats = jax.device_put(
+      (params, stats), sharding.replicated(self.mesh)
+    )
 
     def batches() -> Iterable[Any]:
       for start in range(0, self.samples, self._batch):
@@ -407,19 +450,14 @@ class Evaluator:
     """Scores of samples as `view` and `draw` give them."""
     found: dict[str, float] = {}
     for name, metric in self._plan.items():
-      kind = _seen(name, metric, self.dataset)
-      real = self.reference[kind] if metric.reference else None
-      extra = self._asked_for(metric)
+      real = self.reference[metric.sees] if metric.reference else None
+      extra: dict[str, Any] = {'truth': self.dataset} if metric.truth else {}
+      if name in PROTOCOLS:
+        extra |= {key: images.array() for key, images in self._known.items()}
       try:
-        scores = metric.compute(real, seen[kind], seed=seed, **extra)
+        scores = metric.compute(real, seen[metric.sees], seed=seed, **extra)
       except ValueError as error:
         raise EvaluationError(f'--metrics={name}: {error}') from error
       self.first[name] = next(iter(scores))
       found |= {key: float(value) for key, value in scores.items()}
     return found
-
-  def _asked_for(self, metric: Metric) -> dict[str, Any]:
-    """Further arguments that a metric has a name for."""
-    names = inspect.signature(metric.compute).parameters
-    known = {'truth': self.dataset, **self._known}
-    return {name: known[name] for name in known if name in names}

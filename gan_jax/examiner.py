@@ -12,7 +12,7 @@ from typing import Any
 
 from gan_jax import scores
 from gan_jax.evaluating import Request, identity, judge_of, scores_of, told
-from gan_jax.metrics import METRICS
+from gan_jax.evaluation import KNOWN
 from gan_jax.runs import Parts
 from gan_jax.scores import Row
 from gan_jax.state import GANState
@@ -59,7 +59,7 @@ class Examiner:
 
   @property
   def _better(self) -> str:
-    return METRICS[self._metric].better
+    return KNOWN[self._metric].better
 
   def best(self, steps: Sequence[int]) -> int | None:
     """Of these steps the one that `--keep_best` keeps; None before any."""

@@ -125,7 +125,10 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
 
 def _scores(c: Any) -> list[str]:
   """What is of no use in the flags of scores in training."""
-  known = registry.names('gan_jax.metrics', 'METRICS') if c.metrics else ()
+  known: tuple[str, ...] = ()
+  if c.metrics:
+    known += registry.names('gan_jax.metrics', 'METRICS')
+    known += registry.names('gan_jax.evaluation', 'PROTOCOLS')
   words = c.metrics.split(',') if c.metrics else []
   found = [
     f'--metrics={c.metrics}: {word}: {nearest(word, known)}'
