@@ -18,16 +18,23 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from gan_jax import checkpoint, data, doors, references, runs, sharding, workdir
+from gan_jax import (
+  checkpoint,
+  doors,
+  references,
+  runs,
+  sharding,
+  sources,
+  workdir,
+)
 from gan_jax.config import Config, ConfigError
-from gan_jax.data import Dataset, Density, ImageSet
+from gan_jax.data import Dataset
 from gan_jax.data.gathered import parsed
 from gan_jax.evaluation import (
   KNOWN,
   PROTOCOLS,
   EvaluationError,
   Evaluator,
-  check_images,
   parse_metrics,
 )
 from gan_jax.logs import duration
@@ -186,81 +193,6 @@ def told(row: Row) -> str:
   return ', '.join(words) + over
 
 
-# Sets of samples that flags name.
-
-
-def _array(path: pathlib.Path, flag: str) -> NDArray[Any]:
-  """The array of an .npz: `samples`, `images`, or the only one there is."""
-  where = f'--{flag}={path}'
-  if not path.is_file():
-    raise EvaluationError(f'{where}: no such file')
-  try:
-    with np.load(path) as found:
-      names = [n for n in ('samples', 'images') if n in found.files]
-      if not names and len(found.files) == 1:
-        names = found.files
-      if not names:
-        raise EvaluationError(
-          f'{where}: has arrays {", ".join(found.files) or "none"}; name one of'
-          ' them samples'
-        )
-      return np.asarray(found[names[0]])
-  except EvaluationError:
-    raise
-  except Exception as error:  # zipfile, zlib and NumPy raise many kinds
-    raise EvaluationError(
-      f'{where}: cannot be read ({str(error).splitlines()[0][:200]}); write it'
-      ' with numpy.savez'
-    ) from error
-
-
-def source(
-  text: str, flag: str, data_dir: str, size: int = 0, channels: int = 0
-) -> Dataset | NDArray[Any]:
-  """Samples that a flag names: an .npz, a folder of images, or a dataset."""
-  if text.endswith('.npz'):
-    return check_images(
-      _array(pathlib.Path(text), flag), None, f'--{flag}={text}'
-    )
-  name = f'folder:{text}' if pathlib.Path(text).is_dir() else text
-  if '/' in name and not name.startswith('folder:') and not size:
-    raise EvaluationError(
-      f'--{flag}={text}: no such folder; name an .npz, a folder of images or a'
-      ' dataset'
-    )
-  return data.load(name, data_dir=data_dir, image_size=size, channels=channels)
-
-
-def as_dataset(x: Dataset | NDArray[Any], name: str) -> Dataset:
-  """An array of images as a set that others are held against."""
-  if not isinstance(x, np.ndarray):
-    return x
-  if x.ndim != 4:
-    raise EvaluationError(
-      f'--against={name}: points of shape {x.shape}; only a density of known'
-      ' truth is a reference for points, such as --against=ring'
-    )
-  mark = hashlib.sha256(f'{x.shape}'.encode() + x.tobytes()).hexdigest()
-  shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-  return ImageSet(name, shape, x, mark)
-
-
-def _samples(found: Dataset | NDArray[Any], count: int, name: str) -> Any:
-  """`count` samples of a source; 0 for all of them."""
-  if isinstance(found, Density):
-    raise EvaluationError(
-      f'--images={name}: is a density; give samples of it as an .npz'
-    )
-  there = len(found) if isinstance(found, np.ndarray) else found.size
-  if count > there:
-    raise EvaluationError(
-      f'--samples={count}: {name} has {there}; use as many or fewer'
-    )
-  if isinstance(found, np.ndarray):
-    return found[references.chosen(there, count or there)]
-  return references.pixels(found, count or there)
-
-
 def evaluate_images(request: Request, images: str, out: pathlib.Path) -> Row:
   """Scores a folder, an .npz or a split of a dataset.
 
@@ -275,11 +207,13 @@ def evaluate_images(request: Request, images: str, out: pathlib.Path) -> Row:
       '--against=: name what the images are held against: a dataset, a folder'
       ' or an .npz'
     )
-  found = source(images, 'images', request.data_dir)
-  x = _samples(found, request.samples, images)
+  found = sources.source(images, 'images', request.data_dir)
+  x = sources.samples(found, request.samples, images)
   against = request.against or images
-  real = as_dataset(source(against, 'against', request.data_dir), against)
-  x = check_images(x, real.shape, f'--images={images}')
+  real = sources.as_dataset(
+    sources.source(against, 'against', request.data_dir), against
+  )
+  x = sources.check_images(x, real.shape, f'--images={images}')
   evaluator = make_evaluator(
     dataclasses.replace(request, samples=len(x)), real, None
   )
@@ -314,26 +248,22 @@ def make_evaluator(
 # Checkpoints of a run.
 
 
-def _parzen_sets(config: Config, request: Request) -> tuple[str, str]:
-  """The sets of the 2014 protocol: of test images, and of validation ones.
-
-  By default the test split, and the first 1,000 images after those that the
-  run was trained on.
+def _held_out(config: Config, total: int) -> str:
+  """The first 1,000 images after those that a run was trained on.
 
   Raises:
-    EvaluationError: if the run left no images to validate on.
+    EvaluationError: if there are none.
   """
   stem, _, part = parsed(config.dataset)
   low, _, high = part.partition(':')
-  stop = int(high or 0)
-  if not request.validation and (int(low or 0) or not stop):
+  stop = int(high or total)
+  if int(low or 0) or stop >= total:
     raise EvaluationError(
-      f'--validation=: parzen picks its width on real images that G was not'
+      '--validation=: parzen picks its width on real images that G was not'
       f' trained on, and --dataset={config.dataset} leaves none; name a set,'
-      f' or train on a part such as {stem}[:50000]'
+      f' or train on a part such as mnist[:50000]'
     )
-  validation = request.validation or f'{stem}[{stop}:{stop + 1000}]'
-  return request.against or f'{stem}[test]', validation
+  return f'{stem}[{stop}:{min(stop + 1000, total)}]'
 
 
 def of_run(
@@ -357,11 +287,14 @@ def of_run(
     data_dir=request.data_dir or config.data_dir,
   )
   request.check()
-  names, known = parse_metrics(request.metrics), {}
+  names = parse_metrics(request.metrics)
+  known: dict[str, Any] = {}
 
   def load(name: str, flag: str) -> Dataset:
     how = config.image_size, config.channels
-    return as_dataset(source(name, flag, request.data_dir, *how), name)
+    return sources.as_dataset(
+      sources.source(name, flag, request.data_dir, *how), name
+    )
 
   name = request.against or config.dataset
   if set(names) & set(PROTOCOLS):
@@ -370,8 +303,11 @@ def of_run(
         f'--metrics={request.metrics}: {", ".join(PROTOCOLS)} has sets of its'
         ' own; ask for it alone'
       )
-    name, validation = _parzen_sets(config, request)
+    stem = parsed(config.dataset)[0]
+    total = load(stem, 'dataset').size or 0
+    validation = request.validation or _held_out(config, total)
     known = {'validation': load(validation, 'validation')}
+    name = request.against or f'{stem}[test]'
   if dataset is None or name != config.dataset:
     dataset = load(name, 'against')
   return request, dataset, known

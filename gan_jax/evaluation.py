@@ -70,48 +70,6 @@ def parse_metrics(text: str) -> tuple[str, ...]:
   return words
 
 
-def check_images(x: Any, shape: tuple[int, ...] | None, where: str) -> Any:
-  """Images or points as an array that can be scored.
-
-  Args:
-    x: uint8 (n, height, width, channels), or float32 (n, dim) of a density.
-    shape: of each, where it is known.
-    where: the flag and its value.
-
-  Raises:
-    EvaluationError: for another type, range or shape, NaN, or all the same.
-  """
-  x = np.asarray(x)
-  if x.ndim not in (2, 4) or not len(x):
-    raise EvaluationError(
-      f'{where}: an array of shape {x.shape}; give (n, height, width, channels)'
-      ' images or (n, dim) points'
-    )
-  if x.ndim == 4 and x.dtype != np.uint8:
-    low, high = (
-      (np.nanmin(x), np.nanmax(x)) if x.dtype.kind == 'f' else ('', '')
-    )
-    span = f' from {low:.4g} to {high:.4g}' if x.dtype.kind == 'f' else ''
-    raise EvaluationError(
-      f'{where}: images of type {x.dtype}{span}; give uint8 from 0 to 255'
-      ' (a fixed range: stretched to their own extremes, images would score as'
-      ' others)'
-    )
-  if x.ndim == 2 and (x.dtype.kind != 'f' or not np.isfinite(x).all()):
-    raise EvaluationError(f'{where}: points that are not finite floats')
-  if shape is not None and x.shape[1:] != tuple(shape):
-    raise EvaluationError(
-      f'{where}: samples of shape {x.shape[1:]} where those they are held'
-      f' against have {tuple(shape)}; resize or convert them'
-    )
-  if len(x) > 1 and (x == x[0]).all():
-    raise EvaluationError(
-      f'{where}: all {len(x)} samples are the same one; give the samples of a'
-      ' generator, not copies'
-    )
-  return x
-
-
 class View:
   """Samples as metrics see them: one compiled program, batch after batch."""
 

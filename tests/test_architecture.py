@@ -59,6 +59,7 @@ SECOND = {
   'scores',
   'signals',
   'snapshots',
+  'sources',
   'summary',
   'workdir',
 }

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gan_jax import data, evaluation, references, runs, sharding
+from gan_jax import data, references, runs, sharding, sources
 from gan_jax import features as feature_networks
 from gan_jax.config import Config
 from gan_jax.evaluation import EvaluationError, Evaluator
@@ -313,7 +313,5 @@ BAD_ARRAYS = {
 def test_bad_arrays_are_refused(case):
   x, said = BAD_ARRAYS[case]
   with pytest.raises(EvaluationError, match=f'--images=x.npz.*{said}'):
-    evaluation.check_images(x, (8, 8, 1), '--images=x.npz')
-  np.testing.assert_array_equal(
-    evaluation.check_images(GOOD, (8, 8, 1), ''), GOOD
-  )
+    sources.check_images(x, (8, 8, 1), '--images=x.npz')
+  np.testing.assert_array_equal(sources.check_images(GOOD, (8, 8, 1), ''), GOOD)
