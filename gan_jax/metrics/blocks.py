@@ -106,7 +106,7 @@ def pairs(a: list[Block], b: list[Block]) -> Iterator[tuple[Block, Block]]:
 @functools.partial(jax.jit, static_argnums=0)
 def _nearer(
   k: int,
-  best: tuple[Table, Int[Array, 'rows k']],
+  best: tuple[Float64[Array, 'rows k'], Int[Array, 'rows k']],
   a: Any,
   b: Any,
   centre: Any,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gan_jax.metrics import arrays
 
-Matrix = Float64[np.ndarray, 'rows columns']
+Factor = NDArray[np.float64]  # (dim, rank)
 ROWS = 4096  # features turned into float64 at a time
 
 
@@ -97,7 +97,9 @@ class Moments:
     return self.scatter / (self.count - 1)
 
 
-def factor(covariance: Matrix) -> Matrix:
+def factor(
+  covariance: Float64[np.ndarray, 'dim dim'],
+) -> Float64[np.ndarray, 'dim rank']:
   """F, (dim, rank), with `F F'` the covariance, whether singular or not."""
   try:
     return np.linalg.cholesky(covariance)
@@ -108,7 +110,10 @@ def factor(covariance: Matrix) -> Matrix:
     return vectors[:, kept] * np.sqrt(values[kept])
 
 
-def root_trace(factor1: Matrix, factor2: Matrix) -> float:
+def root_trace(
+  factor1: Float64[np.ndarray, 'dim rank1'],
+  factor2: Float64[np.ndarray, 'dim rank2'],
+) -> float:
   """`Tr (S1 S2)^(1/2)`: the sum of the singular values of `F1' F2`."""
   cross = factor1.T @ factor2
   if 0 in cross.shape:
@@ -116,7 +121,7 @@ def root_trace(factor1: Matrix, factor2: Matrix) -> float:
   return float(scipy.linalg.svdvals(cross, check_finite=False).sum())
 
 
-def _distance(mean1: Any, mean2: Any, f1: Matrix, f2: Matrix) -> float:
+def _distance(mean1: Any, mean2: Any, f1: Factor, f2: Factor) -> float:
   apart = float(np.square(mean1 - mean2).sum())
   spread = float(np.square(f1).sum() + np.square(f2).sum())
   # Of equal sets rounding leaves +-1e-12 or so; a distance is not below 0.
@@ -150,7 +155,7 @@ def caution(count: int, dim: int) -> str:
   )
 
 
-def _centred(x: NDArray[Any]) -> tuple[NDArray[np.float64], Matrix]:
+def _centred(x: NDArray[Any]) -> tuple[NDArray[np.float64], Factor]:
   """Mean and a factor of the covariance: the samples themselves if few."""
   if len(x) > x.shape[1]:
     moments = Moments.of(x)

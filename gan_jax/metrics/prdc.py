@@ -53,7 +53,7 @@ def _cross(
   return precise, recalled, jnp.any(inside, axis=1), jnp.sum(inside)
 
 
-def _radii(x: NDArray[Any], ks: tuple[int, ...]) -> list[NDArray[np.float64]]:
+def _radii(x: NDArray[Any], *ks: int) -> list[NDArray[np.float64]]:
   """Squared distance of each sample to its k-th neighbour, for each k."""
   _, away = blocks.nearest(x, x, max(ks), itself=False)
   return [np.square(away[:, k - 1]) for k in ks]
@@ -93,8 +93,8 @@ def prdc(
   real, fake = arrays.two_sets(real, fake, max(k_pr, k_dc) + 1)
   if (real == real[0]).all():
     raise ValueError('all real samples are the same: their balls are points')
-  real_pr, real_dc = _radii(real, (k_pr, k_dc))
-  (fake_pr,) = _radii(fake, (k_pr,))
+  real_pr, real_dc = _radii(real, k_pr, k_dc)
+  fake_pr, _ = _radii(fake, k_pr, k_dc)  # one program for both
   precise, recalled = np.zeros(len(fake), bool), np.zeros(len(real), bool)
   covered, count = np.zeros(len(real), bool), 0
   rows = blocks.rows_for(len(real), len(fake))

@@ -44,11 +44,14 @@ def _blur(x: Any, axis: int) -> Any:
   return sum(w * s for w, s in zip(BINOMIAL, shifted, strict=True))
 
 
-def _down(x: Images) -> Images:
+def _down(x: Images) -> Float[Array, 'n half_height half_width channels']:
+  """Blurred, every other pixel."""
   return _blur(_blur(x, 1), 2)[:, ::2, ::2]
 
 
-def _up(x: Images, height: int, width: int) -> Images:
+def _up(
+  x: Float[Array, 'n half_height half_width channels'], height: int, width: int
+) -> Float[Array, 'n {height} {width} channels']:
   """Zeros between pixels, blurred, four times as bright."""
   n, _, _, c = x.shape
   wide = jnp.zeros((n, height, width, c), x.dtype).at[:, ::2, ::2].set(x)
