@@ -201,3 +201,17 @@ def randomise(net, seed):
         module.running_mean.copy_(uniform(module.running_mean, -0.5, 0.5))
         module.running_var.copy_(uniform(module.running_var, 0.5, 2))
   return net
+
+
+def filled(net, weights):
+  """The network with folded weights, where there are any."""
+  from gan_jax.features.layout import LAYERS
+
+  with torch.no_grad():
+    for name, layer in weights.items():
+      unit = net.get_submodule(LAYERS[name].torch)
+      kernel = torch.tensor(layer['w'].transpose(3, 2, 0, 1))
+      unit.conv.weight.copy_(kernel)
+      unit.bn.bias.copy_(torch.tensor(layer['b']))
+      unit.bn.running_var.fill_(1 - unit.bn.eps)
+  return net

@@ -32,6 +32,7 @@ GROUND = {
 FIRST = {
   'checkpoint',
   'dynamics',
+  'features',
   'game',
   'plan',
   'population',

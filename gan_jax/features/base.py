@@ -94,6 +94,7 @@ def make_features(
   placed = jax.tree.map(jnp.asarray, weights)
 
   def checked(weights: Any, images: Any, wanted: Sequence[str]) -> Any:
+    images = jnp.asarray(images)
     _check(name, images, image_shape)
     unknown = [output for output in wanted if output not in outputs]
     if unknown:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import pathlib
-import warnings
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -264,7 +264,9 @@ def _kept(path: pathlib.Path, like: Any) -> Trained | None:
     if _hash(arrays) != digest or {*names, 'accuracy'} != set(arrays):
       raise ValueError('its hash is another one')
   except (ValueError, KeyError) as error:
-    warnings.warn(f'{path} is damaged ({error}): training anew', stacklevel=2)
+    print(
+      f'warning: {path} is damaged ({error}): training anew', file=sys.stderr
+    )
     return None
   accuracy = float(arrays['accuracy'])
   tree = jax.tree.structure(like)
