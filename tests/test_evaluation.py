@@ -87,7 +87,9 @@ def test_neither_batch_nor_number_nor_devices_choose_the_noise(digits, root):
   np.testing.assert_array_equal(images_of(digits, root, samples=20), whole[:20])
 
 
-@pytest.mark.parametrize('devices', [2, 4])
+@pytest.mark.parametrize(
+  'devices', [pytest.param(2, marks=pytest.mark.slow), 4]
+)
 def test_scores_agree_on_any_devices(digits, root, devices):
   metrics = ['fid', 'kid', 'swd']
   one = score(digits, metrics, root, **PIXELS)
@@ -131,14 +133,14 @@ def test_parameters_that_are_not_finite_score_nothing(digits, root):
 
 
 def test_the_truth_scores_well_and_a_stranger_badly(ring, root):
-  evaluator = evaluator_of(ring, ['modes', 'density', 'fid'], root, samples=800)
+  evaluator = evaluator_of(ring, ['modes', 'fid'], root, samples=800)
   dataset = evaluator.dataset
   good = evaluator.score_samples(dataset.sample(jax.random.key(5), 800))
   assert good['modes'] == 8 and good['high_quality'] > 0.95
   assert good['fid'] < 0.01
   _, state = ring
   bad = evaluator.score(state.g.params, state.g.stats)
-  assert bad['jsd'] > good['jsd'] and bad['fid'] > 10 * good['fid']
+  assert bad['high_quality'] < 0.1 and bad['fid'] > 10 * good['fid']
   assert evaluator.protocol['features'] == 'points'
 
 
