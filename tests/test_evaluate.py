@@ -378,6 +378,27 @@ def test_killed_and_resumed_loses_and_doubles_no_row(
   assert final(parted) == final(whole)
 
 
+def test_killed_at_a_checkpoint_that_was_not_scored_yet(
+  scored, tmp_path, monkeypatch
+):
+  """What is saved was scored: else a restart from there would lose the row."""
+  config = at(tmp_path, SCORED, checkpoint_every=6)
+  original = loop.Trainer.evaluate
+
+  def killed(trainer):
+    if trainer.step == 6:
+      raise KeyboardInterrupt
+    original(trainer)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.Trainer, 'evaluate', killed)
+    with pytest.raises(KeyboardInterrupt):
+      loop.train(config)
+  assert loop.train(config) == doors.DONE
+  assert [row['step'] for row in rows(tmp_path)] == [3, 6, 9, 12]
+  assert rows(tmp_path)[1]['model'] == rows(scored)[1]['model']
+
+
 class Scripted:
   """Scores by step, in the place of real ones."""
 
