@@ -449,7 +449,11 @@ def _conduct(trainer: Trainer, ear: signals.Ear) -> int:
     trainer.progress.say(f'continuing at step {trainer.step}')
   if done and trainer.examiner:  # of a run that was done before
     trainer.evaluate()
-  outcome = 'done' if done else trainer.run(ear)
+  try:
+    outcome = 'done' if done else trainer.run(ear)
+  except signals.Stopped:  # while it compiled: nothing is new since the last
+    run_file.update(outcome='saved', step=trainer.step, finished=workdir.now())
+    raise
   facts: dict[str, Any] = {'outcome': outcome, 'step': trainer.step}
   if not done:
     facts |= {

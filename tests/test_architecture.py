@@ -28,6 +28,7 @@ GROUND = {
   'objectives',
   'optimizers',
   'regularizers',
+  'statistics',
 }
 FIRST = {
   'checkpoint',
@@ -42,6 +43,11 @@ FIRST = {
   'step',
 }
 SECOND = {
+  'ablation_curves',
+  'ablation_figures',
+  'ablation_report',
+  'ablation_results',
+  'ablation_tables',
   'config',
   'curves',
   'doors',

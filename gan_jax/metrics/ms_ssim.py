@@ -5,7 +5,7 @@ at the coarsest, in windows of 11x11 pixels with Gaussian weights of deviation
 1.5; scales by averaging 2x2 pixels. 1 for a generator that makes one image.
 
 The five scales of the paper need 176 pixels a side. Smaller images have as many
-as leave windows room, the first weights of the five scaled to sum to 1; images
+as leave windows room, the first weights scaled to the sum of the five; images
 below 11 pixels have one window of their own size.
 
 Reference: Wang et al. 2003, "Multiscale structural similarity for image quality
@@ -76,7 +76,7 @@ def _halved(x: Any) -> Any:
 def _ms_ssim(x: Any, y: Any, count: int) -> Float64[Array, ' pairs']:
   """MS-SSIM of pairs of images, the mean over channels."""
   x, y = x.astype(jnp.float64), y.astype(jnp.float64)
-  weights = np.array(WEIGHTS[:count]) / sum(WEIGHTS[:count])
+  weights = np.array(WEIGHTS[:count]) * (sum(WEIGHTS) / sum(WEIGHTS[:count]))
   product = 1.0
   for i, weight in enumerate(weights):
     whole, contrast = _similarity(x, y)
