@@ -41,6 +41,8 @@ FIRST = {
   'step',
 }
 SECOND = {
+  'ablation',
+  'cohort',
   'config',
   'curves',
   'doors',
@@ -55,6 +57,7 @@ SECOND = {
   'signals',
   'snapshots',
   'summary',
+  'variations',
   'workdir',
 }
 DOORS = {'ablate', 'evaluate', 'prepare', 'report', 'sample', 'train'}
