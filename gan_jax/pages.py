@@ -213,6 +213,7 @@ def render(workdir: str | pathlib.Path) -> str:
     ) from error
   rows = logs.read_rows(folder / 'stats.jsonl')
   looks = logs.read_rows(folder / 'dynamics.jsonl')
+  scored = logs.read_rows(folder / 'metrics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader('gan_jax'),
@@ -229,6 +230,8 @@ def render(workdir: str | pathlib.Path) -> str:
     pictures=_pictures(folder) if bounded else None,
     density=None if bounded else _density(folder, config),
     curves=curves.curves(rows, _equilibrium(config)) if rows else [],
+    scores=curves.scores(scored) if scored else [],
+    best=facts.get('best'),
     dynamics=curves.dynamics(looks) if looks else [],
     smoothed=len(rows) > curves.MANY,
     settings=_settings(config),

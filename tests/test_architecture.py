@@ -46,14 +46,19 @@ SECOND = {
   'config',
   'curves',
   'doors',
+  'evaluating',
+  'evaluation',
+  'examiner',
   'figures',
   'logs',
   'loop',
   'pages',
   'probe',
+  'references',
   'rules',
   'runs',
   'sampling',
+  'scores',
   'signals',
   'snapshots',
   'summary',
@@ -199,7 +204,9 @@ HEAVY = ('flax', 'grain', 'jax', 'matplotlib', 'numpy', 'orbax', 'sklearn')
 HEAVY += ('tensorflow_datasets', 'tensorboardX')
 
 
-@pytest.mark.parametrize('name', ['train', 'sample', 'report', 'prepare'])
+@pytest.mark.parametrize(
+  'name', ['train', 'sample', 'report', 'prepare', 'evaluate']
+)
 def test_help_answers_at_once_and_without_jax(name):
   """Every command; what it imports is read off `-X importtime`."""
   seconds, out = answer('-X', 'importtime', '-m', f'gan_jax.{name}', '--help')

@@ -5,9 +5,10 @@ add a density, write it in `densities.py` and give it an entry in `DATASETS`; an
 image set that TFDS knows has its name already.
 """
 
+import dataclasses
 from collections.abc import Callable
 
-from gan_jax.data import densities, imageset, tfds_sets
+from gan_jax.data import densities, gathered, imageset, tfds_sets
 from gan_jax.data.densities import Density
 from gan_jax.data.errors import DataError, DataFlagError
 from gan_jax.data.feed import Feed, make_feed
@@ -15,7 +16,8 @@ from gan_jax.data.imageset import ImageSet
 
 Dataset = Density | ImageSet
 
-# None: a TFDS set. Any other TFDS set of images is found by its name as well.
+# None: a TFDS set, or stacks of one's images (`gathered.STACKED`). Any other
+# TFDS set of images is found by its name as well.
 DATASETS: dict[str, Callable[[], Density] | None] = {
   'gaussian_1d': densities.gaussian_1d,
   'mixture_1d': densities.mixture_1d,
@@ -27,6 +29,9 @@ DATASETS: dict[str, Callable[[], Density] | None] = {
   'mnist': None,
   'fashion_mnist': None,
   'cifar10': None,
+  'stacked_digits': None,
+  'stacked_mnist': None,
+  'stacked_fashion': None,
 }
 
 
@@ -41,11 +46,13 @@ def load(
   """A dataset by name.
 
   Args:
-    name: a key of `DATASETS`, another TFDS set of images, or folder:PATH.
+    name: a key of `DATASETS`, another TFDS set of images, or folder:PATH. A
+      set that is no folder may be followed by a split and a part of it:
+      mnist[test], mnist[:50000], mnist[test][:1000].
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
-    split: of a TFDS set.
+    split: of a TFDS set, where the name says none.
 
   Raises:
     DataError: if it cannot be had; the message says what to do.
@@ -54,8 +61,14 @@ def load(
     raise DataFlagError(f'--channels={channels}: use 1 (grey) or 3 (colour)')
   if image_size < 0:
     raise DataFlagError(f'--image_size={image_size}: use pixels, or 0')
+  told, (name, named, part) = name, gathered.parsed(name)
   make = DATASETS.get(name)
   if make is not None:
+    if named or part:
+      raise DataFlagError(
+        f'--dataset={told}: {name} is a density, which has no parts; leave the'
+        ' brackets out'
+      )
     for flag, value in (('image_size', image_size), ('channels', channels)):
       if value:
         raise DataFlagError(
@@ -71,7 +84,25 @@ def load(
     return imageset.load_folder(
       path, image_size, channels, root / 'gan_jax_arrays'
     )
-  return tfds_sets.load(name, root, image_size, channels, split)
+  split = named or split
+  if name in gathered.STACKED:
+    if channels == 1:
+      raise DataFlagError(
+        f'--channels=1: {name} is three channels; leave it out'
+      )
+    base = tfds_sets.load(gathered.STACKED[name], root, image_size, 1, split)
+    images = gathered.stacked(base, f'{name}[{named}]' if named else name)
+  else:
+    images = tfds_sets.load(name, root, image_size, channels, split)
+    if named:
+      images = dataclasses.replace(images, name=f'{name}[{named}]')
+  return gathered.sliced(images, part) if part else images
+
+
+def prepared_as(name: str) -> str:
+  """The TFDS set that is to be prepared for a dataset."""
+  stem = gathered.parsed(name)[0]
+  return gathered.STACKED.get(stem, stem)
 
 
 __all__ = [
@@ -84,4 +115,5 @@ __all__ = [
   'ImageSet',
   'load',
   'make_feed',
+  'prepared_as',
 ]
