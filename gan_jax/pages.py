@@ -192,14 +192,26 @@ def _equilibrium(config: Config) -> dict[str, float]:
   return {'d/loss': d_loss, 'g/loss': g_loss}
 
 
+def template(name: str) -> Any:
+  """A page of `templates/`; what it is not given is an error."""
+  import jinja2
+
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('gan_jax'),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  return environment.get_template(name)
+
+
 def render(workdir: str | pathlib.Path) -> str:
   """The report as HTML.
 
   Raises:
     ConfigError: if there is no run in the workdir.
   """
-  import jinja2
-
   from gan_jax import curves, logs, runs
 
   folder = pathlib.Path(workdir)
@@ -215,14 +227,7 @@ def render(workdir: str | pathlib.Path) -> str:
   looks = logs.read_rows(folder / 'dynamics.jsonl')
   scored = logs.read_rows(folder / 'metrics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('gan_jax'),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  return environment.get_template('report.html.j2').render(
+  return template('report.html.j2').render(
     config=config,
     facts=facts,
     summary=summary(config, facts, rows),

@@ -28,6 +28,7 @@ GROUND = {
   'objectives',
   'optimizers',
   'regularizers',
+  'statistics',
 }
 FIRST = {
   'checkpoint',
@@ -43,6 +44,10 @@ FIRST = {
 SECOND = {
   'ablation',
   'cohort',
+  'ablation_figures',
+  'ablation_report',
+  'ablation_results',
+  'ablation_tables',
   'config',
   'curves',
   'doors',
