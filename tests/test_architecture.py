@@ -33,6 +33,7 @@ GROUND = {
 FIRST = {
   'checkpoint',
   'dynamics',
+  'features',
   'game',
   'plan',
   'population',
