@@ -7,12 +7,12 @@ that crashes is written down as failed, with its message, and the others go on.
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import statistics as stdlib_statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,11 +32,10 @@ from gan_jax import (
 from gan_jax.ablation_plan import Plan, Request
 from gan_jax.checkpoint import not_saved
 from gan_jax.cohort import Cohort
-from gan_jax.config import FIELDS, Config, ConfigError
+from gan_jax.config import Config, ConfigError
 from gan_jax.evaluation import Evaluator, parse_metrics
 from gan_jax.files import write_atomic
 from gan_jax.logs import duration
-from gan_jax.variations import Member
 
 # What a generator and its scores depend on; the rest is of no interest to the
 # evaluator of a program.
@@ -191,10 +190,15 @@ class Ablation:
     self.judges = Judges(plan)
     self.judges.check()
     self._open: dict[int, Cohort] = {}
+    self._crashed: set[int] = set()
 
   def left(self) -> list[int]:
-    """Programs that are to be run."""
-    return [n for n in self.plan.chosen() if not self.plan.finished(n)]
+    """Programs that are to be run; one that has crashed just now is not."""
+    return [
+      n
+      for n in self.plan.chosen()
+      if not self.plan.finished(n) and n not in self._crashed
+    ]
 
   def _configs(self, number: int) -> list[Config]:
     folder = str(self.plan.program_folder(number))
@@ -224,14 +228,15 @@ class Ablation:
       program = self.plan.programs[number]
       kind = dataclasses.replace(
         variations.static(program[0].config),
-        objective=FIELDS['objective'].default,
+        objective='',  # of little weight in a step
       )
       if kind not in kinds:
         with self._crashes(number):
           place = folder and folder / f'{number:03d}'
           cohort = self.cohort(number, place)
-          step = cohort.calibrate() / cohort.members
-          kinds[kind] = (cohort.compile_sec, step)
+          if cohort.step < kind.steps:
+            step = cohort.calibrate() / cohort.members
+            kinds[kind] = (cohort.compile_sec, step)
       if kind in kinds:
         compiling, step = kinds[kind]
         found[number] = compiling + step * len(program) * kind.steps
@@ -254,6 +259,9 @@ class Ablation:
         for m in self.plan.programs[number]
       ]
       self._write(number, {'message': told, 'runs': runs_})
+      folder = self.plan.program_folder(number)
+      write_atomic(folder / 'crash.txt', traceback.format_exc())
+      self._crashed.add(number)
       cohort = self._open.pop(number, None)
       if cohort is not None:
         cohort.close()
@@ -265,25 +273,21 @@ class Ablation:
 
   def run(self, overall: Overall) -> str:
     """Runs what is left; `done`, or `saved` after a signal."""
-    only = bool(self.plan.request.only)
     for number in self.left():
-      folder = self.plan.program_folder(number)
-      with ablation_plan.held(folder):
-        if self.plan.finished(number):
-          continue  # by another process, meanwhile
-        outcome = 'done'
-        with self._crashes(number):
-          outcome = self._run(number, overall)
-        if outcome == 'saved':
-          return outcome
+      outcome = 'done'
+      with self._crashes(number):
+        outcome = self._run(number, overall)
+      if outcome == 'saved':
+        return outcome
       overall.finished(number)
-      if not only:
+      if not self.plan.request.only:
         ablation_plan.collect(self.plan)
     return 'done'
 
   def _run(self, number: int, overall: Overall) -> str:
     members = self.plan.programs[number]
     folder = self.plan.program_folder(number)
+    folder.mkdir(parents=True, exist_ok=True)
     told = [
       {'cell': m.cell, 'seed': m.seed, 'values': self.plan.cells[m.cell].values}
       for m in members
@@ -327,7 +331,8 @@ class Ablation:
     ):
       if self._ear.heard:
         return 'saved'
-      scores, spread = {}, {}
+      scores: dict[str, float] = {}
+      spread: dict[str, float] = {}
       if kind == 'done':
         scores, spread = self.judges.scores(m.config, *generator)
       found.append(
@@ -344,7 +349,7 @@ class Ablation:
 
 
 def describe(plan: Plan, each: dict[int, float]) -> str:
-  """The plan as a person reads it; `each`: estimated seconds of what is left."""
+  """The plan as a person reads it; `each`: seconds of the programs left."""
   lines = [
     f'{plan.runs} runs: {len(plan.cells)} cells of {plan.request.seeds} seeds,'
     f' in {len(plan.programs)} programs of {plan.base.steps} steps'
@@ -398,8 +403,12 @@ def _dry(plan: Plan, ear: signals.Ear) -> int:
 
 
 def _held(plan: Plan, ear: signals.Ear) -> int:
-  folder = plan.folder
-  with ablation_plan.held(folder, shared=bool(plan.request.only)):
+  folder, only = plan.folder, plan.request.only
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(ablation_plan.held(folder, shared=bool(only)))
+    for number in plan.chosen() if only else ():
+      program = plan.program_folder(number)
+      stack.enter_context(ablation_plan.held(program))
     ablation_plan.check(plan)  # again: it may have been another's meanwhile
     work = Ablation(plan, ear)
     ablation_plan.write_plan(
