@@ -406,14 +406,14 @@ def _held(plan: Plan, ear: signals.Ear) -> int:
   folder, only = plan.folder, plan.request.only
   with contextlib.ExitStack() as stack:
     stack.enter_context(ablation_plan.held(folder, shared=bool(only)))
-    for number in plan.chosen() if only else ():
-      program = plan.program_folder(number)
-      stack.enter_context(ablation_plan.held(program))
     ablation_plan.check(plan)  # again: it may have been another's meanwhile
     work = Ablation(plan, ear)
     ablation_plan.write_plan(
       plan, workdir.environment(), work.judges.protocol()
     )
+    for number in plan.chosen() if only else ():
+      program = plan.program_folder(number)
+      stack.enter_context(ablation_plan.held(program))
     try:
       each = work.estimate()
       _say(describe(plan, each))

@@ -40,7 +40,7 @@ TRACED = (
 _SWITCHES = ('clip_g', 'clip_d', 'instance_noise', 'ema_halflife_kimg')
 _RANGE = re.compile(r'(uniform|loguniform)\((.*)\)')
 # Digits of a number that was drawn: enough to search, few enough to read.
-_DIGITS = 4
+_DIGITS = 5
 
 
 class Axis(NamedTuple):
@@ -214,7 +214,7 @@ def axis(word: str, search_seed: int = 0) -> Axis:
       tuple(_value(word, *pair) for pair in zip(flags, row, strict=True))
       for row in rows
     ]
-  for value in values:
+  for value in values if ranges is None else ():
     if values.count(value) > 1:
       raise ConfigError(
         f'--vary={word}: {"/".join(map(str, value))} is there twice'
