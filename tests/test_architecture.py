@@ -44,6 +44,7 @@ FIRST = {
 }
 SECOND = {
   'ablation',
+  'ablation_plan',
   'cohort',
   'ablation_figures',
   'ablation_report',
@@ -211,7 +212,7 @@ HEAVY += ('tensorflow_datasets', 'tensorboardX')
 
 
 @pytest.mark.parametrize(
-  'name', ['train', 'sample', 'report', 'prepare', 'evaluate']
+  'name', ['ablate', 'evaluate', 'prepare', 'report', 'sample', 'train']
 )
 def test_help_answers_at_once_and_without_jax(name):
   """Every command; what it imports is read off `-X importtime`."""

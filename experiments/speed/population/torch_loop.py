@@ -107,7 +107,9 @@ def main(name: str, rate: float, seed: int) -> None:
     away = torch.cdist(g(torch.randn(SCORED, LATENT)), modes).min(dim=1)
     good = away.values <= 3 * STD
     found = away.indices[good].unique().numel()
-  print(json.dumps({'modes': found, 'high_quality': good.float().mean().item()}))
+  print(
+    json.dumps({'modes': found, 'high_quality': good.float().mean().item()})
+  )
 
 
 if __name__ == '__main__':
