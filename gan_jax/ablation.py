@@ -289,7 +289,7 @@ class Ablation:
     folder = self.plan.program_folder(number)
     folder.mkdir(parents=True, exist_ok=True)
     told = [
-      {'cell': m.cell, 'seed': m.seed, 'values': self.plan.cells[m.cell].values}
+      {'cell': m.cell, 'seed': m.seed, 'values': self.plan.cells[m.cell].told}
       for m in members
     ]
     write_atomic(folder / 'members.json', json.dumps(told, indent=1) + '\n')

@@ -22,7 +22,7 @@ from gan_jax import variations
 from gan_jax.config import FIELDS, Config, ConfigError
 from gan_jax.files import write_atomic
 from gan_jax.registry import names
-from gan_jax.variations import Axis, Cell, Member
+from gan_jax.variations import Axis, Cell, Member, text_of
 
 # Free flags of a run that scores depend on all the same.
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features')
@@ -319,10 +319,11 @@ def write_plan(
   path = plan.folder / 'plan.json'
   if path.is_file():
     return
-  vary: dict[str, list[Any]] = {}
-  for axis in plan.axes:
-    for i, flag in enumerate(axis.flags):
-      vary[flag] = list(dict.fromkeys(values[i] for values in axis.values))
+  vary = {
+    name: list(dict.fromkeys(values))
+    for axis in plan.axes
+    for name, values in axis.columns.items()
+  }
   base = dataclasses.asdict(plan.base)
   told = {
     'command': environment['command'],
@@ -336,7 +337,9 @@ def write_plan(
     'environment': dict(environment),
     'protocol': dict(protocol),
     'published': published(plan.request.published),
-    'cells': [cell._asdict() for cell in plan.cells],
+    'cells': [
+      {'label': cell.label, 'values': cell.told} for cell in plan.cells
+    ],
   }
   write_atomic(path, json.dumps(told, indent=2) + '\n')
 
@@ -364,7 +367,7 @@ def collect(plan: Plan) -> int:
   """
   runs = results(plan)
   scores = list(dict.fromkeys(name for run in runs for name in run['scores']))
-  flags = list(dict.fromkeys(f for cell in plan.cells for f in cell.values))
+  flags = list(plan.cells[0].told)
   columns = ['cell', 'label', *flags, 'seed', 'outcome', 'step', *scores]
   columns += [f'evaluation_std_{name}' for name in scores]
   text = io.StringIO()
@@ -373,20 +376,16 @@ def collect(plan: Plan) -> int:
   for run in runs:
     cell = plan.cells[run['cell']]
     row = {'cell': run['cell'], 'label': cell.label, 'seed': run['seed']}
-    row |= {name: _text(value) for name, value in cell.values.items()}
+    row |= {name: text_of(value) for name, value in cell.told.items()}
     row |= {'outcome': run['outcome'], 'step': run['step']}
-    row |= {name: _text(value) for name, value in run['scores'].items()}
+    row |= run['scores']
     for name, value in run['evaluation_std'].items():
-      row[f'evaluation_std_{name}'] = _text(value)
+      row[f'evaluation_std_{name}'] = value
     writer.writerow(row)
   write_atomic(plan.folder / 'results.csv', text.getvalue())
   if scores:
     _name_scores(plan, scores)
   return len(runs)
-
-
-def _text(value: Any) -> Any:
-  return str(value).lower() if isinstance(value, bool) else value
 
 
 def _name_scores(plan: Plan, scores: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ PyTree = Any
 LAYOUTS = ('vmap', 'map')
 # On CPU a step that multiplies more than this keeps a core busy by itself, and
 # vmap no longer pays: see experiments/speed/population.
-VMAP_MOST = 2**21
+VMAP_MOST = 2**19
 
 
 class Population(flax.struct.PyTreeNode):

@@ -50,16 +50,33 @@ class Axis(NamedTuple):
   values: tuple[tuple[Any, ...], ...]
 
   @property
+  def columns(self) -> dict[str, list[Any]]:
+    """Values by what they are told under: one name for flags always equal."""
+    if all(len(set(map(str, values))) == 1 for values in self.values):
+      return {self.name: [values[0] for values in self.values]}
+    return {
+      flag: [values[i] for values in self.values]
+      for i, flag in enumerate(self.flags)
+    }
+
+  @property
   def name(self) -> str:
     """As on the command line: `lr_g+lr_d`."""
     return '+'.join(self.flags)
 
 
 class Cell(NamedTuple):
-  """One configuration of an ablation, seeds apart."""
+  """One configuration of an ablation, seeds apart.
+
+  Attributes:
+    label: what a person calls it.
+    values: of flags.
+    told: the same as tables have it, `lr_g+lr_d` under one name.
+  """
 
   label: str
   values: dict[str, Any]
+  told: dict[str, Any]
 
 
 class Member(NamedTuple):
@@ -254,23 +271,23 @@ def axes(words: Sequence[str], search_seed: int = 0) -> list[Axis]:
   return found
 
 
-def _told(flags: Sequence[str], values: Sequence[Any]) -> str:
-  text = [str(v).lower() if isinstance(v, bool) else str(v) for v in values]
-  if len(flags) > 1 and len(set(text)) == 1:
-    return f'{"+".join(flags)}={text[0]}'
-  return ', '.join(f'{f}={v}' for f, v in zip(flags, text, strict=True))
-
-
 def cells(found: Sequence[Axis]) -> list[Cell]:
   """The cross product, the last axis fastest; one cell without any axis."""
   made = []
-  for point in itertools.product(*(a.values for a in found)):
+  for point in itertools.product(*(range(len(a.values)) for a in found)):
     values: dict[str, Any] = {}
-    for a, each in zip(found, point, strict=True):
-      values |= dict(zip(a.flags, each, strict=True))
-    parts = [_told(a.flags, v) for a, v in zip(found, point, strict=True)]
-    made.append(Cell(', '.join(parts) or 'base', values))
+    told: dict[str, Any] = {}
+    for a, i in zip(found, point, strict=True):
+      values |= dict(zip(a.flags, a.values[i], strict=True))
+      told |= {name: column[i] for name, column in a.columns.items()}
+    label = ', '.join(f'{k}={text_of(v)}' for k, v in told.items())
+    made.append(Cell(label or 'base', values, told))
   return made
+
+
+def text_of(value: Any) -> str:
+  """A value as flags have it."""
+  return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def members(
