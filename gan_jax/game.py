@@ -224,7 +224,13 @@ def discriminator_view(
     params=d_params,
     key=keys.penalty,
     transform=augment.consistency_view,
-    neighbours=lambda key: packed(frozen(near(key)), networks.packing),
+    # Shown as what they are beside: any other difference is not to be judged.
+    neighbours=lambda key: _shown(
+      game,
+      frozen(near(key)),
+      noise_std,
+      *map(jax.random.clone, (keys.augment_fake, keys.noise_fake)),
+    ),
     anchors=state.anchors and (state.anchors.real, state.anchors.fake),
   )
   return view, stats
