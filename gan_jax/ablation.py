@@ -33,7 +33,7 @@ from gan_jax.ablation_plan import Plan, Request
 from gan_jax.checkpoint import not_saved
 from gan_jax.cohort import Cohort
 from gan_jax.config import Config, ConfigError
-from gan_jax.evaluation import Evaluator, parse_metrics
+from gan_jax.evaluation import BATCH, Evaluator, parse_metrics
 from gan_jax.files import write_atomic
 from gan_jax.logs import duration
 
@@ -97,7 +97,7 @@ class Judges:
         weights=config.weights,
         data_dir=config.data_dir,
         mesh=sharding.make_mesh(1),
-        **({'batch': _BATCH} if small else {}),
+        batch=_BATCH if small else BATCH,
       )
     return self._made[key]
 
