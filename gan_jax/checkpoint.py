@@ -7,17 +7,19 @@ for the one before it. The state is saved as host arrays, so that it restores
 on any number of devices or processes.
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+_OPTIONS = ocp.CheckpointManagerOptions
 PyTree = Any
 Meta = dict[str, Any]
 
@@ -119,19 +121,65 @@ def _worst(number: int) -> int:
   return int(np.max(said))
 
 
+# Of the steps that there are checkpoints of, the one that is to stay.
+Best = Callable[[list[int]], int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+  """Orbax's rule of which checkpoints stay: the newest, and the best.
+
+  Orbax's own ranks by a metric saved with each checkpoint, in which a NaN
+  costs good checkpoints their place.
+  """
+
+  keep: int
+  best: Best
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any = None
+  ) -> list[bool]:
+    del context
+    steps = [info.step for info in checkpoints]
+    stay = {*steps[-self.keep :], self.best(steps)}
+    return [step in stay for step in steps]
+
+
+def _rule(keep: int, best: Best, steps: Callable[[], list[int]]) -> Any:
+  """The same, as the installed Orbax takes it."""
+  known = {field.name for field in dataclasses.fields(_OPTIONS)}
+  if 'preservation_policy' in known:
+    return {'preservation_policy': _Kept(keep, best)}
+  # Orbax before 0.11.16.
+  return {
+    'max_to_keep': keep,
+    'should_keep_fn': lambda step: step == best(steps()),
+  }
+
+
 class Checkpoints:
   """The checkpoints of one workdir."""
 
   def __init__(
-    self, workdir: str | pathlib.Path, keep: int = 3, read_only: bool = False
+    self,
+    workdir: str | pathlib.Path,
+    keep: int = 3,
+    read_only: bool = False,
+    best: Best | None = None,
   ) -> None:
-    """Opens (and unless `read_only` creates) `workdir/checkpoints`."""
+    """Opens (and unless `read_only` creates) `workdir/checkpoints`.
+
+    The newest `keep` are kept, and of all there are the one that `best` names.
+    """
+    rule = {'max_to_keep': None if read_only else keep}
+    if best and not read_only:
+      rule = _rule(keep, best, self.steps)
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._read_only = read_only
     self._manager = ocp.CheckpointManager(
       self.folder,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
+      options=_OPTIONS(
+        **rule,
         create=not read_only,
         read_only=read_only,
         cleanup_tmp_directories=not read_only,

@@ -70,8 +70,9 @@ class Config:
     'digits',
     'a density (gaussian_1d, mixture_1d, ring, grid, spiral, or any other in'
     ' one dimension: density:FILE, a text file of two columns, x and p(x)),'
-    ' digits, mnist, fashion_mnist, cifar10, another TFDS image set, or'
-    ' folder:PATH',
+    ' digits, mnist, fashion_mnist, cifar10, stacks of three of them'
+    ' (stacked_digits, stacked_mnist, stacked_fashion), another TFDS image set,'
+    ' a part of one (mnist[:50000]), or folder:PATH',
   )
   network: str = _field(
     'dcgan',
@@ -245,6 +246,37 @@ class Config:
   )
   keep_checkpoints: int = _field(
     3, 'checkpoints kept, the newest ones', low=1, free=True
+  )
+  # Scores in training; python -m gan_jax.evaluate gives them afterwards.
+  metrics: str = _field(
+    '',
+    'scores of G, the averaged one if there is one, with commas: fid,kid. The'
+    ' final state is scored, and others every --eval_every',
+    free=True,
+  )
+  eval_every: int = _field(
+    0,
+    'generator updates between two scores by --metrics; 0: at the end alone',
+    low=0,
+    free=True,
+  )
+  eval_samples: int = _field(
+    10000, 'generated and real samples of a score', low=1, free=True
+  )
+  eval_seeds: int = _field(
+    1, 'draws of noise that a score is the mean of', low=1, free=True
+  )
+  features: str = _field(
+    '',
+    'what metrics see of an image: classifier, inception-2048, pixels, ...',
+    free=True,
+  )
+  weights: str = _field('', 'file of the weights of --features', free=True)
+  keep_best: str = _field(
+    '',
+    'one of --metrics: the checkpoint that is best by it is kept besides the'
+    ' newest',
+    free=True,
   )
   num_samples: int = _field(64, 'samples in a grid', low=1, free=True)
   report: bool = _field(True, 'write report.html when the run ends', free=True)

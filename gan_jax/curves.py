@@ -188,6 +188,52 @@ def _drawn(
   return found
 
 
+def _protocol(row: Row) -> str:
+  """A protocol in a few words."""
+  p = row['protocol']
+  seen = p['features'] and f', seen as {p["features"]}'
+  return (
+    f'{p["samples"]:,} samples of the {"averaged" if p["ema"] else "live"} G'
+    f' against {p["real_samples"]:,} of {p["reference"]}{seen}'
+  )
+
+
+def scores(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+  """Scores of a run's checkpoints: (title, caption, data URI) each.
+
+  Args:
+    rows: of metrics.jsonl; a line for each protocol, and around it the spread
+      over evaluation seeds.
+  """
+  rows = [row for row in rows if row['step'] is not None]
+  found = []
+  for name in dict.fromkeys(n for r in rows for n in r['by_evaluation_seed']):
+    mine = [r for r in rows if r.get(name) is not None]
+    told = dict.fromkeys(map(_protocol, mine))
+    with plt.rc_context(STYLE):
+      figure, axes = plt.subplots(figsize=(4.2, 2.5))
+      shades = plt.get_cmap('tab10')
+      for i, label in enumerate(told):
+        # The last row of a step is that of its newest state.
+        steps = {r['step']: r for r in mine if _protocol(r) == label}
+        line = [steps[step] for step in sorted(steps)]
+        axes.errorbar(
+          [r['step'] for r in line],
+          [r[name] for r in line],
+          [r.get(f'{name}/evaluation_std', 0.0) for r in line],
+          color=shades(i),
+          marker='o',
+          markersize=3,
+          capsize=2,
+        )
+      axes.set_xlabel('generator updates')
+      picture = uri(figure, 'svg')
+    many = any(f'{name}/evaluation_std' in r for r in mine)
+    bars = '. Bars: ± deviation over evaluation seeds' if many else ''
+    found.append((name, '; '.join(told) + bars + '.', picture))
+  return found
+
+
 def dynamics(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
   """What the instruments of a game saw: (title, caption, data URI) each.
 

@@ -40,7 +40,11 @@ STYLE: Any = {
 def uri(figure: Any, kind: str) -> str:
   """A figure, which is closed, as the address of an <img>."""
   buffer = io.BytesIO()
-  figure.savefig(buffer, format=kind, dpi=160, bbox_inches='tight')
+  # An SVG file would hold the date.
+  told = {'Date': None} if kind == 'svg' else None
+  figure.savefig(
+    buffer, format=kind, dpi=160, bbox_inches='tight', metadata=told
+  )
   plt.close(figure)
   return data_uri(buffer.getvalue(), kind)
 

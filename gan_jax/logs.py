@@ -107,9 +107,13 @@ class Log:
     file = self._file(name)
     file.write(json.dumps(row) + '\n')
     file.flush()
-    for key, number in row.items():
-      if key != 'step' and not isinstance(number, list):
-        self._board.add(summary.scalar(key, number), row['step'])
+    self.show({k: v for k, v in row.items() if k != 'step'}, row['step'])
+
+  def show(self, numbers: Row, step: float) -> None:
+    """Shows in TensorBoard what of a row is a number."""
+    for key, number in numbers.items():
+      if isinstance(number, int | float):
+        self._board.add(summary.scalar(key, number), step)
 
   def image(self, name: str, png: bytes, step: int) -> None:
     """Shows a PNG file in TensorBoard."""

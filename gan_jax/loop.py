@@ -27,7 +27,7 @@ from gan_jax.checkpoint import CheckpointError, Checkpoints, not_saved
 from gan_jax.config import Config, ConfigError
 from gan_jax.logs import Log, Progress, duration
 from gan_jax.runs import Parts
-from gan_jax.state import GANState, all_finite, count_parameters, norm
+from gan_jax.state import GANState, all_finite, norm
 from gan_jax.step import make_train_step
 
 PyTree = Any
@@ -178,14 +178,28 @@ class Trainer:
     self.parts, self.config, self.folder = parts, parts.config, folder
     self.primary = jax.process_index() == 0
     self.run_file = workdir.RunFile(folder)
-    self.checkpoints = Checkpoints(folder, parts.config.keep_checkpoints)
+    self.examiner = self._examiner()
+    self.checkpoints = Checkpoints(
+      folder,
+      parts.config.keep_checkpoints,
+      best=self.examiner.best if parts.config.keep_best else None,
+    )
     self.totals = Totals()
     self.train_sec = 0.0
     self.saved = -1
     self.state, self.step = self._restore()
+    for text in runs.cautions(parts.config, self.state):
+      self._warn(text)
     self.snapshots = snapshots.Snapshots(parts)
     self.log = Log(folder, self.step) if self.primary else None
     self.progress = Progress(self.step, parts.config.steps, self.primary)
+
+  def _examiner(self) -> Any:
+    if not self.config.metrics:
+      return None
+    from gan_jax.examiner import Examiner
+
+    return Examiner(self.parts, self.folder)
 
   def _warn(self, text: str) -> None:
     if self.primary:
@@ -245,6 +259,15 @@ class Trainer:
     if self.log is not None:
       self.log.write({'step': self.step, **found}, 'dynamics')
 
+  def evaluate(self) -> None:
+    """Scores this moment, unless it was before a restart, and shows it."""
+    scores, said = self.examiner(self.state, self.step)
+    if self.log is not None:
+      self.log.show(scores, self.step)
+      self.progress.say(f'step {self.step}  {said}')
+    if self.config.keep_best:
+      self.run_file.update(best=self.examiner.best_of_all())
+
   def write_row(self) -> None:
     """Writes the means since the last row of the log."""
     totals, self.totals = self.totals, Totals()
@@ -275,19 +298,27 @@ class Trainer:
     """The next step at which something is written."""
     c = self.config
     cadences = [c.log_every, c.sample_every, c.checkpoint_every]
-    if c.dynamics_every:
-      cadences.append(c.dynamics_every)
+    cadences += [n for n in (c.dynamics_every, c.eval_every) if n]
     return min(c.steps, *(self.step // n * n + n for n in cadences))
 
+  def _due(self, every: int) -> bool:
+    """Whether what comes every so many steps comes now, at the end anyway."""
+    end = self.step == self.config.steps
+    return end or (every > 0 and self.step % every == 0)
+
   def _boundary_reached(self) -> None:
-    c, step = self.config, self.step
-    if step % c.log_every == 0 or step == c.steps:
+    c = self.config
+    if self._due(c.log_every):
       self.write_row()
-    if step % c.sample_every == 0 or step == c.steps:
+    if self._due(c.sample_every):
       self.sample()
-    if c.dynamics_every and (step % c.dynamics_every == 0 or step == c.steps):
+    if c.dynamics_every and self._due(c.dynamics_every):
       self.probe()
-    if step % c.checkpoint_every == 0 or step == c.steps:
+    scored = bool(c.metrics) and self._due(c.eval_every)
+    if scored:  # before it is saved: what is saved was scored
+      self.evaluate()
+    # The best one has to be there to be kept.
+    if self._due(c.checkpoint_every) or (scored and c.keep_best):
       self.save()
 
   @functools.cached_property
@@ -342,23 +373,6 @@ class Trainer:
         self.log.close()
 
 
-def _advice(trainer: Trainer) -> str:
-  """What to tell about a run that diverged."""
-  steps = trainer.checkpoints.steps()
-  last = (
-    f'the last checkpoint, of step {steps[-1]}, is finite'
-    if steps
-    else 'no checkpoint was saved before it'
-  )
-  bad = ', '.join(trainer.bad) or 'parameters or optimizer state'
-  return (
-    f'diverged at step {trainer.step}: {bad} not finite;'
-    f' {last} ({trainer.checkpoints.folder}).\nLower --lr_g and --lr_d, clip'
-    ' the gradients (--clip_g, --clip_d), or use --precision=float32, in'
-    ' another --workdir; this command will do the same again.'
-  )
-
-
 def setup(config: Config) -> None:
   """Joins the job's other processes and finds the compilation cache."""
   if config.compilation_cache not in ('off', ''):
@@ -379,26 +393,6 @@ def setup(config: Config) -> None:
         f' ({str(error).splitlines()[0]}); see that all of them were started'
         ' and reach the first one'
       ) from error
-
-
-def _describe(parts: Parts, state: GANState) -> dict[str, Any]:
-  """What run.json says of the dataset and the networks."""
-  dataset = parts.dataset
-  return {
-    'dataset': {
-      'name': parts.config.dataset,
-      'size': parts.feed.size,
-      'shape': list(dataset.shape),
-      'bounded': dataset.bounded,
-      'classes': list(dataset.classes),
-      'fingerprint': parts.feed.fingerprint,
-      'resident': parts.feed.resident,
-    },
-    'parameters': {
-      'generator': count_parameters(state.g.params),
-      'discriminator': count_parameters(state.d.params),
-    },
-  }
 
 
 def train(config: Config) -> int:
@@ -448,14 +442,20 @@ def _conduct(trainer: Trainer, ear: signals.Ear) -> int:
   done = trainer.step >= config.steps
   if not done:
     run_file.update(
-      **workdir.environment(), **_describe(trainer.parts, trainer.state)
+      **workdir.environment(), **runs.describe(trainer.parts, trainer.state)
     )
     run_file.update(
       started=run_file.facts.get('started', workdir.now()), outcome='running'
     )
   if trainer.step:
     trainer.progress.say(f'continuing at step {trainer.step}')
-  outcome = 'done' if done else trainer.run(ear)
+  if done and trainer.examiner:  # of a run that was done before
+    trainer.evaluate()
+  try:
+    outcome = 'done' if done else trainer.run(ear)
+  except signals.Stopped:  # while it compiled: nothing is new since the last
+    run_file.update(outcome='saved', step=trainer.step, finished=workdir.now())
+    raise
   facts: dict[str, Any] = {'outcome': outcome, 'step': trainer.step}
   if not done:
     facts |= {
@@ -486,7 +486,8 @@ def _farewell(trainer: Trainer, outcome: str) -> int:
 
     print(f'report: {write_report(folder)}')
   if outcome == 'diverged':
-    print(f'error: {_advice(trainer)}', file=sys.stderr)
+    told = runs.advice(trainer.step, trainer.bad, trainer.checkpoints)
+    print(f'error: {told}', file=sys.stderr)
     return doors.DIVERGED
   print(
     f'done: {trainer.step} steps, {duration(trainer.train_sec)} of training,'

@@ -192,14 +192,26 @@ def _equilibrium(config: Config) -> dict[str, float]:
   return {'d/loss': d_loss, 'g/loss': g_loss}
 
 
+def template(name: str) -> Any:
+  """A page of `templates/`; what it is not given is an error."""
+  import jinja2
+
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('gan_jax'),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  return environment.get_template(name)
+
+
 def render(workdir: str | pathlib.Path) -> str:
   """The report as HTML.
 
   Raises:
     ConfigError: if there is no run in the workdir.
   """
-  import jinja2
-
   from gan_jax import curves, logs, runs
 
   folder = pathlib.Path(workdir)
@@ -213,15 +225,9 @@ def render(workdir: str | pathlib.Path) -> str:
     ) from error
   rows = logs.read_rows(folder / 'stats.jsonl')
   looks = logs.read_rows(folder / 'dynamics.jsonl')
+  scored = logs.read_rows(folder / 'metrics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('gan_jax'),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  return environment.get_template('report.html.j2').render(
+  return template('report.html.j2').render(
     config=config,
     facts=facts,
     summary=summary(config, facts, rows),
@@ -229,6 +235,8 @@ def render(workdir: str | pathlib.Path) -> str:
     pictures=_pictures(folder) if bounded else None,
     density=None if bounded else _density(folder, config),
     curves=curves.curves(rows, _equilibrium(config)) if rows else [],
+    scores=curves.scores(scored) if scored else [],
+    best=facts.get('best'),
     dynamics=curves.dynamics(looks) if looks else [],
     smoothed=len(rows) > curves.MANY,
     settings=_settings(config),

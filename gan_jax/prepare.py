@@ -31,6 +31,7 @@ def main() -> int:
   if data.DATASETS.get(name) or name.startswith(('folder:', 'density:')):
     print(f'{name} needs no preparation; train with --dataset={name}')
     return doors.DONE
+  asked, name = name, data.prepared_as(name)
   root = imageset.data_root(flags.FLAGS.data_dir)
   folder, counts = tfds_sets.prepare(name, root, originals)
   told = ', '.join(f'{count:,} {split}' for split, count in counts.items())
@@ -38,7 +39,7 @@ def main() -> int:
   print(
     f'{tfds_sets.describe(folder)}: {told} images in {folder}\n'
     f'Train on it: python -m gan_jax.train --workdir=runs/{name}'
-    f' --dataset={name}{where}'
+    f' --dataset={asked}{where}'
   )
   return doors.DONE
 

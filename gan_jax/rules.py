@@ -120,6 +120,35 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
     )
   if c.channels == 2:
     found.append('--channels=2: use 1 (grey) or 3 (colour)')
+  return found + _scores(c)
+
+
+def _scores(c: Any) -> list[str]:
+  """What is of no use in the flags of scores in training."""
+  known: tuple[str, ...] = ()
+  if c.metrics:
+    known += registry.names('gan_jax.metrics', 'METRICS')
+    known += registry.names('gan_jax.evaluation', 'PROTOCOLS')
+  words = c.metrics.split(',') if c.metrics else []
+  found = [
+    f'--metrics={c.metrics}: {word}: {nearest(word, known)}'
+    for word in words
+    if word not in known
+  ]
+  if len(set(words)) < len(words):
+    found.append(f'--metrics={c.metrics}: one of them is there twice')
+  for name in ('eval_every', 'features', 'weights', 'keep_best'):
+    value = getattr(c, name)
+    if value and not words:
+      found.append(
+        f'--{name}={value}: has no effect without --metrics; name some or leave'
+        ' it out'
+      )
+  if c.keep_best and words and c.keep_best not in words:
+    found.append(
+      f'--keep_best={c.keep_best}: is none of --metrics={c.metrics}; use one of'
+      ' them'
+    )
   return found
 
 

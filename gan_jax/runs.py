@@ -9,7 +9,7 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from gan_jax.game import Game
 from gan_jax.networks import Networks
 from gan_jax.regularizers import Term
 from gan_jax.rules import augmentations, penalties
-from gan_jax.state import GANState, Hyper
+from gan_jax.state import GANState, Hyper, count_parameters
 
 Samples = NDArray[np.generic]
 
@@ -76,6 +76,43 @@ class Parts:
   def template(self) -> GANState:
     """A state of zeros, to restore a checkpoint into."""
     return make_template(self.plan, self.hyper)
+
+
+def describe(parts: Parts, state: GANState) -> dict[str, Any]:
+  """What run.json says of the dataset and the networks."""
+  dataset = parts.dataset
+  return {
+    'dataset': {
+      'name': parts.config.dataset,
+      'size': parts.feed.size,
+      'shape': list(dataset.shape),
+      'bounded': dataset.bounded,
+      'classes': list(dataset.classes),
+      'fingerprint': parts.feed.fingerprint,
+      'resident': parts.feed.resident,
+    },
+    'parameters': {
+      'generator': count_parameters(state.g.params),
+      'discriminator': count_parameters(state.d.params),
+    },
+  }
+
+
+def advice(step: int, bad: Sequence[str], checkpoints: Checkpoints) -> str:
+  """What to tell about a run that diverged."""
+  steps = checkpoints.steps()
+  last = (
+    f'the last checkpoint, of step {steps[-1]}, is finite'
+    if steps
+    else 'no checkpoint was saved before it'
+  )
+  what = ', '.join(bad) or 'parameters or optimizer state'
+  return (
+    f'diverged at step {step}: {what} not finite;'
+    f' {last} ({checkpoints.folder}).\nLower --lr_g and --lr_d, clip'
+    ' the gradients (--clip_g, --clip_d), or use --precision=float32, in'
+    ' another --workdir; this command will do the same again.'
+  )
 
 
 def make_template(plan: step.Plan, hyper: Hyper) -> GANState:
@@ -185,6 +222,19 @@ def _check_game(config: Config, dataset: Dataset | Absent) -> None:
       f'--conditioning={config.conditioning}: {dataset.name} has no classes;'
       ' use --conditioning=none'
     )
+
+
+def cautions(config: Config, state: GANState) -> list[str]:
+  """What a person should know of flags that are taken together."""
+  paths = jax.tree_util.tree_leaves_with_path(state.d.stats)
+  by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
+  return [
+    f'--regularizer={config.regularizer}: D normalises by the batch, so that'
+    f' the slope that {term.key} takes at one sample is not its alone; use'
+    ' --norm_d=layer or --norm_d=none'
+    for term in make_terms(config)
+    if by_batch and term.entry.places[0]
+  ]
 
 
 def make_networks(config: Config, dataset: Dataset | Absent) -> Networks:
@@ -369,6 +419,34 @@ def _described(config: Config) -> Density | Absent:
   if isinstance(dataset, Density):
     return dataset
   return Absent(dataset.name, dataset.shape, dataset.classes)
+
+
+def saved_steps(workdir: str | pathlib.Path) -> list[int]:
+  """Steps of a run's finished checkpoints, which it may delete at any time."""
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  if not folder.is_dir():
+    return []
+  # Orbax gives a checkpoint its name when it is whole.
+  names = [path.name for path in folder.iterdir()]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def outcome(workdir: str | pathlib.Path) -> str:
+  """What run.json says of a run's end; empty if it says nothing yet."""
+  try:
+    facts = json.loads((pathlib.Path(workdir) / 'run.json').read_text())
+  except (OSError, ValueError):
+    return ''
+  return str(facts.get('outcome', ''))
+
+
+def agreed(said: bool) -> bool:
+  """What the first process says, in all of them."""
+  if jax.process_count() == 1:
+    return said
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.broadcast_one_to_all(np.bool_(said)))
 
 
 def open_run(workdir: str | pathlib.Path, step: int | None = None) -> Run:

@@ -56,7 +56,7 @@ class GANState(flax.struct.PyTreeNode):
   key: Scalar
   g: Player
   d: Player
-  ema: Average | None
+  ema: Any  # Average, or nothing: Orbax puts placeholders there
   anchors: Any = None  # Anchors, or nothing
 
 

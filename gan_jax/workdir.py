@@ -114,7 +114,8 @@ def claim(config: Config) -> None:
     write_atomic(pathlib.Path(config.workdir) / 'config.flags', text)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+  """Installed versions of what a run stands on."""
   found = {}
   for package in _PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -149,7 +150,7 @@ def environment() -> dict[str, Any]:
     'command': shlex.join(
       [os.path.basename(sys.executable), *sys.orig_argv[1:]]
     ),
-    'versions': _versions(),
+    'versions': versions(),
     'python': platform.python_version(),
     'platform': platform.platform(),
     'devices': [str(d.device_kind) for d in jax.devices()],

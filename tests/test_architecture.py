@@ -28,10 +28,12 @@ GROUND = {
   'objectives',
   'optimizers',
   'regularizers',
+  'statistics',
 }
 FIRST = {
   'checkpoint',
   'dynamics',
+  'features',
   'game',
   'plan',
   'population',
@@ -41,20 +43,35 @@ FIRST = {
   'step',
 }
 SECOND = {
+  'ablation_curves',
+  'ablation',
+  'ablation_plan',
+  'cohort',
+  'ablation_figures',
+  'ablation_report',
+  'ablation_results',
+  'ablation_tables',
   'config',
   'curves',
   'doors',
+  'evaluating',
+  'evaluation',
+  'examiner',
   'figures',
   'logs',
   'loop',
   'pages',
   'probe',
+  'references',
   'rules',
   'runs',
   'sampling',
+  'scores',
   'signals',
   'snapshots',
+  'sources',
   'summary',
+  'variations',
   'workdir',
 }
 DOORS = {'ablate', 'evaluate', 'prepare', 'report', 'sample', 'train'}
@@ -196,7 +213,9 @@ HEAVY = ('flax', 'grain', 'jax', 'matplotlib', 'numpy', 'orbax', 'sklearn')
 HEAVY += ('tensorflow_datasets', 'tensorboardX')
 
 
-@pytest.mark.parametrize('name', ['train', 'sample', 'report', 'prepare'])
+@pytest.mark.parametrize(
+  'name', ['ablate', 'evaluate', 'prepare', 'report', 'sample', 'train']
+)
 def test_help_answers_at_once_and_without_jax(name):
   """Every command; what it imports is read off `-X importtime`."""
   seconds, out = answer('-X', 'importtime', '-m', f'gan_jax.{name}', '--help')

@@ -22,8 +22,10 @@ def values(field):
   limits, kind = field.metadata, type(field.default)
   if field.name == 'regularizer':
     return st.sampled_from(['', 'r1', 'r1:0.5,r2', 'wgan_gp@real:10,clip:1e-2'])
-  if field.name == 'diffaugment':
+  if field.name in ('diffaugment', 'keep_best'):
     return st.just('')
+  if field.name == 'metrics':
+    return st.sampled_from(['', 'fid', 'kid,fid', 'parzen'])
   words = config_lib.choices(field.name)
   if words:
     return st.sampled_from(words)
@@ -55,6 +57,11 @@ def consistent(kwargs):
       kwargs[name] = FIELDS[name].default
   if not kwargs['regularizer']:
     kwargs['regularizer_every'] = 1
+  if not kwargs['metrics']:
+    for name in ('eval_every', 'features', 'weights'):
+      kwargs[name] = FIELDS[name].default
+  else:
+    kwargs['keep_best'] = kwargs['metrics'].split(',')[0]
   kwargs['batch_size'] *= kwargs['packing']
   if kwargs['lr_schedule'] in ('constant', 'exponential'):
     kwargs['lr_final'] = 1.0
@@ -168,6 +175,8 @@ def test_registry_names_are_those_of_the_registries():
   from gan_jax import (
     augment,
     data,
+    evaluation,
+    metrics,
     networks,
     objectives,
     optimizers,
@@ -190,6 +199,8 @@ def test_registry_names_are_those_of_the_registries():
     (layers, 'NORMS'),
     (networks, 'CONDITIONINGS'),
     (data, 'DATASETS'),
+    (metrics, 'METRICS'),
+    (evaluation, 'PROTOCOLS'),
   ]:
     found = registry.names(module.__name__, name)
     assert list(found) == list(getattr(module, name)), name

@@ -402,6 +402,10 @@ def test_a_signal_before_the_first_step(
     assert loop.train(config) == doors.SAVED
   assert 'stopped by SIGTERM' in capsys.readouterr().err
   assert not rows(tmp_path / 'run')
+  facts = tmp_path / 'run' / 'run.json'
+  assert not facts.exists() or json.loads(facts.read_text())['outcome'] == (
+    'saved'
+  )
   assert loop.train(config) == doors.DONE
   assert runs.open_run(tmp_path / 'run').step == TOY.steps
 

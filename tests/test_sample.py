@@ -1,6 +1,7 @@
 """Samples of a run: the same for a seed, in the form that was asked for."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -172,12 +173,13 @@ def gan(command, *words):
 
 @pytest.mark.slow
 def test_command(pictures, tmp_path):
-  workdir = tmp_path / 'run'
+  workdir, mine = tmp_path / 'run', tmp_path / 'pictures'
+  shutil.copytree(pictures, mine)
   words = [f'--{name}={value}' for name, value in TOY.items()]
   done = gan(
     'train',
     *words,
-    f'--dataset=folder:{pictures}',
+    f'--dataset=folder:{mine}',
     f'--data_dir={tmp_path / "data"}',
     f'--workdir={workdir}',
     '--compilation_cache=off',
@@ -195,6 +197,14 @@ def test_command(pictures, tmp_path):
     with np.load(out) as arrays:
       found.append(arrays['samples'])
   np.testing.assert_array_equal(*found)
+  # The training set is not needed; a place that takes no file is told.
+  shutil.rmtree(mine)
+  done = gan('sample', f'--workdir={workdir}', f'--out={tmp_path / "d.npz"}')
+  assert done.returncode == 0, done.stderr
+  done = gan('sample', f'--workdir={workdir}', '--out=/proc/a.npz')
+  assert done.returncode == 2
+  assert '--out=/proc/a.npz: cannot write' in done.stderr
+  assert 'Traceback' not in done.stderr
   out = tmp_path / 'c.png'
   done = gan('sample', f'--workdir={workdir}', '--step=1', f'--out={out}')
   assert done.returncode in (1, 2)

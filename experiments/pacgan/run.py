@@ -13,6 +13,7 @@ Every cell is one compiled program over `--together` seeds. Rows are appended to
 results.jsonl as they are known, and those that are there are not run again.
 """
 
+import functools
 import json
 import pathlib
 import time
@@ -25,6 +26,7 @@ from absl import app, flags
 
 from gan_jax import data, networks, objectives
 from gan_jax.game import Game
+from gan_jax.metrics import modes
 from gan_jax.state import Hyper
 from gan_jax.step import Plan, init_state, make_train_step
 
@@ -49,17 +51,10 @@ flags.DEFINE_list('packings', ['1', '2', '4'], 'samples in a pack')
 
 
 def measure(density: data.Density, x: Any) -> dict[str, float]:
-  """Modes, high-quality part and reverse KL of samples (n, 2)."""
-  assert density.modes is not None and density.mode_std
-  away = np.linalg.norm(x[:, None] - density.modes[None], axis=-1)
-  good = away.min(axis=1) < 3 * density.mode_std
-  counts = np.bincount(away.argmin(axis=1)[good], minlength=len(density.modes))
-  p = counts[counts > 0] / max(counts.sum(), 1)
-  return {
-    'modes': int((counts > 0).sum()),
-    'high_quality': float(good.mean()),
-    'reverse_kl': float(np.sum(p * np.log(p * len(density.modes)))),
-  }
+  """Modes, high-quality part and both KL of samples (n, 2)."""
+  # What is no number is near no mode.
+  near = np.where(np.isfinite(x), x, np.float32(1e6))
+  return modes.modes(None, near, truth=density)
 
 
 def programs(density: data.Density, packing: int) -> tuple[Any, Any, Any]:
@@ -95,13 +90,21 @@ def programs(density: data.Density, packing: int) -> tuple[Any, Any, Any]:
   return start, chunk, sample
 
 
+@functools.cache
+def compiled(name: str, packing: int) -> tuple[Any, Any, Any]:
+  """The programs of a cell, over some seeds."""
+  start, chunk, sample = programs(data.load(name), packing)
+  return (
+    jax.jit(jax.vmap(start)),
+    jax.jit(jax.vmap(chunk), donate_argnums=0),
+    jax.jit(jax.vmap(sample)),
+  )
+
+
 def cell(name: str, packing: int, seeds: list[int], steps: int) -> None:
   """Runs some seeds of one cell to the end and appends their rows."""
   density = data.load(name)
-  start, chunk, sample = (
-    jax.jit(jax.vmap(f), donate_argnums=0 if i == 1 else ())
-    for i, f in enumerate(programs(density, packing))
-  )
+  start, chunk, sample = compiled(name, packing)
   began = time.perf_counter()
   state = start(jnp.asarray(seeds))
   for done in range(CHUNK, steps + 1, CHUNK):

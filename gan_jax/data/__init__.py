@@ -6,10 +6,11 @@ draw its curve into a file (`density:FILE`); an image set that TFDS knows has
 its name already.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
-from gan_jax.data import densities, imageset, tfds_sets
+from gan_jax.data import densities, gathered, imageset, tfds_sets
 from gan_jax.data.densities import Density
 from gan_jax.data.errors import DataError, DataFlagError
 from gan_jax.data.feed import Feed, make_feed
@@ -17,7 +18,8 @@ from gan_jax.data.imageset import ImageSet
 
 Dataset = Density | ImageSet
 
-# None: a TFDS set. Any other TFDS set of images is found by its name as well.
+# None: a TFDS set, or stacks of one's images (`gathered.STACKED`). Any other
+# TFDS set of images is found by its name as well.
 DATASETS: dict[str, Callable[[], Density] | None] = {
   'gaussian_1d': densities.gaussian_1d,
   'mixture_1d': densities.mixture_1d,
@@ -29,6 +31,9 @@ DATASETS: dict[str, Callable[[], Density] | None] = {
   'mnist': None,
   'fashion_mnist': None,
   'cifar10': None,
+  'stacked_digits': None,
+  'stacked_mnist': None,
+  'stacked_fashion': None,
 }
 
 
@@ -44,11 +49,13 @@ def load(
 
   Args:
     name: a key of `DATASETS`, another TFDS set of images, folder:PATH, or
-      density:FILE (`densities.from_file`).
+      density:FILE (`densities.from_file`). A TFDS set or a stack may be
+      followed by a split and a part of it: mnist[test], mnist[:50000],
+      mnist[test][:1000].
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
-    split: of a TFDS set.
+    split: of a TFDS set, where the name says none.
 
   Raises:
     DataError: if it cannot be had; the message says what to do.
@@ -57,6 +64,7 @@ def load(
     raise DataFlagError(f'--channels={channels}: use 1 (grey) or 3 (colour)')
   if image_size < 0:
     raise DataFlagError(f'--image_size={image_size}: use pixels, or 0')
+  told, (name, named, part) = name, gathered.parsed(name)
   kind, _, path = name.partition(':')
   make = DATASETS.get(name)
   if kind == 'density':
@@ -64,6 +72,11 @@ def load(
       raise DataFlagError('--dataset=density: write density:FILE')
     make = functools.partial(densities.from_file, path)
   if make is not None:
+    if named or part:
+      raise DataFlagError(
+        f'--dataset={told}: {name} is a density, which has no parts; leave the'
+        ' brackets out'
+      )
     for flag, value in (('image_size', image_size), ('channels', channels)):
       if value:
         raise DataFlagError(
@@ -78,7 +91,25 @@ def load(
     return imageset.load_folder(
       path, image_size, channels, root / 'gan_jax_arrays'
     )
-  return tfds_sets.load(name, root, image_size, channels, split)
+  split = named or split
+  if name in gathered.STACKED:
+    if channels == 1:
+      raise DataFlagError(
+        f'--channels=1: {name} is three channels; leave it out'
+      )
+    base = tfds_sets.load(gathered.STACKED[name], root, image_size, 1, split)
+    images = gathered.stacked(base, f'{name}[{named}]' if named else name)
+  else:
+    images = tfds_sets.load(name, root, image_size, channels, split)
+    if named:
+      images = dataclasses.replace(images, name=f'{name}[{named}]')
+  return gathered.sliced(images, part) if part else images
+
+
+def prepared_as(name: str) -> str:
+  """The TFDS set that is to be prepared for a dataset."""
+  stem = gathered.parsed(name)[0]
+  return gathered.STACKED.get(stem, stem)
 
 
 __all__ = [
@@ -91,4 +122,5 @@ __all__ = [
   'ImageSet',
   'load',
   'make_feed',
+  'prepared_as',
 ]

@@ -44,6 +44,15 @@ class Source(Protocol):
     ...
 
 
+@runtime_checkable
+class Whole(Source, Protocol):
+  """A source that has a faster way to all of its images."""
+
+  def array(self) -> NDArray[np.uint8]:
+    """All images, (n, height, width, channels)."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
   """Images of one shape.
@@ -112,6 +121,8 @@ class ImageSet:
     return found
 
   def _read(self) -> NDArray[np.uint8]:
+    if isinstance(self.source, Whole):
+      return self.source.array()
     images = np.empty((self.size, *self.shape), np.uint8)
 
     def read(start: int) -> None:

@@ -1,0 +1,140 @@
+"""Learning curves of an ablation, from what its programs logged."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_jax.ablation_results import Ablation, Cell, short
+
+_PANELS = 12  # of one curve
+_LINES = 7  # in one panel
+# Comparable between objectives, as losses are not: title, what it is, level.
+_CURVES: dict[str, tuple[str, str, float | None]] = {
+  'game/jsd_bound': (
+    'Jensen-Shannon bound',
+    'What the value of the game proves about the distance from the data, in'
+    ' nats. 0 at the equilibrium.',
+    0.0,
+  ),
+  'd/prob_fake': (
+    "D's probability of generated samples",
+    '1/2 at the equilibrium.',
+    0.5,
+  ),
+  'g/grad_norm': ("Norm of G's gradient", 'What reaches G through D.', None),
+}
+
+
+class Member(NamedTuple):
+  """Where a run is: its program's folder and its place in it."""
+
+  program: pathlib.Path
+  place: int
+
+
+def members(folder: pathlib.Path) -> dict[tuple[int, int], Member]:
+  """The runs that programs speak of, by (cell, seed)."""
+  found = {}
+  for path in sorted((folder / 'programs').glob('*/members.json')):
+    for place, told in enumerate(json.loads(path.read_text('utf-8'))):
+      found[told['cell'], told['seed']] = Member(path.parent, place)
+  return found
+
+
+class Stats:
+  """What programs logged, a cell at a time."""
+
+  def __init__(self, members: Mapping[tuple[int, int], Member]) -> None:
+    """Reads each program's file once."""
+    self._members = members
+    self._files: dict[pathlib.Path, dict[str, NDArray[Any]]] = {}
+    for program in {m.program for m in members.values()}:
+      if (program / 'stats.npz').is_file():
+        with np.load(program / 'stats.npz') as arrays:
+          self._files[program] = dict(arrays)
+
+  def names(self) -> list[str]:
+    """Logged numbers."""
+    names = {n for arrays in self._files.values() for n in arrays}
+    return sorted(names - {'step', 'alive'})
+
+  def of(self, cell: Cell, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Steps (t,) and values (t, runs) of a cell; nan from a divergence on."""
+    found: list[tuple[NDArray[Any], NDArray[Any]]] = []
+    for seed in cell.seeds:
+      member = self._members.get((cell.index, seed))
+      arrays = self._files.get(member.program) if member else None
+      if member is None or arrays is None or name not in arrays:
+        continue
+      values = arrays[name][:, member.place].astype(np.float64)
+      alive = arrays['alive'][:, member.place].astype(bool)
+      found.append((arrays['step'], np.where(alive, values, np.nan)))
+    if not found:
+      return np.zeros(0), np.zeros((0, 0))
+    steps = np.unique(np.concatenate([s for s, _ in found]))
+    table = np.full((len(steps), len(found)), np.nan)
+    for i, (at, values) in enumerate(found):
+      table[np.searchsorted(steps, at), i] = values
+    return steps, table
+
+
+def _curve_names(ablation: Ablation, names: Sequence[str]) -> list[str]:
+  """Scores over time where they were taken, then what can be compared."""
+  metrics = ablation.plan['metrics']
+  scored = [n for n in names if n.split('/')[-1] in metrics]
+  known = [n for n in _CURVES if n in names]
+  return (scored + known) or list(names)[:3]
+
+
+def _grouped(ablation: Ablation) -> tuple[dict[str, list[Cell]], list[Any]]:
+  """Cells of each panel, and the settings that are told apart by colour."""
+  cells = [row.cell for row in ablation.ranking]
+  flags = list(ablation.vary)
+  last = flags[-1] if flags else ''
+  settings: list[Any] = []
+  for cell in ablation.cells:
+    if cell.values.get(last) not in settings:
+      settings.append(cell.values.get(last))
+  if not flags or len(settings) > _LINES:
+    return {cell.name: [cell] for cell in cells}, []
+  groups: dict[str, list[Cell]] = {}
+  for cell in cells:
+    others = [short(f, v) for f, v in cell.values.items() if f != last]
+    groups.setdefault(' · '.join(others), []).append(cell)
+  return groups, settings
+
+
+def curves(ablation: Ablation, stats: Stats) -> dict[str, Any]:
+  """Learning curves: medians and quartiles over the runs of each cell."""
+  from gan_jax import ablation_figures as figures
+
+  groups, settings = _grouped(ablation)
+  left_out = max(0, len(groups) - _PANELS)
+  groups = dict(list(groups.items())[:_PANELS])
+  last = list(ablation.vary)[-1] if settings else ''
+  shades = figures.colours(settings) if settings else [figures.COLOURS[0]]
+
+  def colour(cell: Cell) -> str:
+    return shades[settings.index(cell.values.get(last)) if settings else 0]
+
+  found = []
+  for name in _curve_names(ablation, stats.names()):
+    title, caption, level = _CURVES.get(name, (name, '', None))
+    lines = {
+      title: [(colour(cell), *stats.of(cell, name)) for cell in cells]
+      for title, cells in groups.items()
+    }
+    panels = figures.panels(name, lines, level)
+    if panels:
+      found.append({'title': title, 'caption': caption, 'panels': panels})
+  legend = [short(last, s) for s in settings]
+  return {
+    'figures': found,
+    'legend': list(zip(legend, shades, strict=True)) if settings else [],
+    'left_out': left_out,
+    'single': len(groups) == 1,
+  }

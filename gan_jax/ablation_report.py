@@ -1,0 +1,383 @@
+"""The report of an ablation: one self-contained HTML file, and two tables.
+
+Drawn from the files of the folder alone, whether all runs have ended or not:
+`report.html`, `table.md` and `table.tex`.
+"""
+
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gan_jax import ablation_curves, ablation_tables, statistics
+from gan_jax.ablation_results import (
+  ALPHA,
+  Ablation,
+  Ranked,
+  read,
+  text_of,
+)
+from gan_jax.ablation_tables import interval, number, probability
+from gan_jax.config import ConfigError
+from gan_jax.files import write_atomic
+
+_PICTURES = 36  # cells whose samples are shown
+
+
+def _pictures(
+  ablation: Ablation, members: Mapping[tuple[int, int], ablation_curves.Member]
+) -> Iterator[dict[str, Any]]:
+  """Samples of the median run of each cell, in the order of the ranking."""
+  from gan_jax.figures import data_uri
+
+  places = ablation_tables.places_of(ablation.ranking)
+  for row in ablation.ranking[:_PICTURES]:
+    cell, scores = row.cell, row.cell.scores[ablation.primary]
+    scored = np.flatnonzero(np.isfinite(scores))
+    if not scored.size:
+      continue
+    run = scored[statistics.median_run(scores[scored], ablation.better)]
+    member = members.get((cell.index, cell.seeds[run]))
+    if member is None:
+      continue
+    path = member.program / 'samples' / f'member_{member.place:04d}.png'
+    if path.is_file():
+      yield {
+        'name': cell.name,
+        'rank': row.rank,
+        'seed': cell.seeds[run],
+        'score': number(float(scores[run]), places),
+        'uri': data_uri(path.read_bytes(), 'png'),
+      }
+
+
+def _heat(ablation: Ablation) -> dict[str, Any] | None:
+  """Means of a full grid of two flags, shaded towards the best."""
+  from gan_jax.ablation_figures import wide
+
+  vary = ablation.vary
+  if len(vary) != 2 or min(len(v) for v in vary.values()) < 2:
+    return None
+  down, across = vary
+  found = {
+    (row.cell.values[down], row.cell.values[across]): row
+    for row in ablation.ranking
+  }
+  rows = list(dict.fromkeys(key for key, _ in found))
+  columns = list(dict.fromkeys(c.values[across] for c in ablation.cells))
+  if len(found) != len(rows) * len(columns):
+    return None  # a search, not a grid
+  means = np.array([row.summary.mean for row in ablation.ranked])
+  if not means.size:
+    return None
+  log = wide(means, 3.0)
+  scale = np.log if log else np.asarray
+  ends = scale(np.array([means.min(), means.max()]))
+  places = ablation_tables.places_of(ablation.ranking)
+
+  def told(row: Ranked) -> dict[str, Any]:
+    at = 0.0
+    if row.rank is not None and ends[1] > ends[0]:
+      at = float((scale(row.summary.mean) - ends[0]) / (ends[1] - ends[0]))
+      at = 1 - at if ablation.better == 'lower' else at
+    return {
+      'mean': number(row.summary.mean, places),
+      'std': number(row.summary.std, places),
+      'diverged': row.cell.count('diverged'),
+      'failed': row.cell.count('failed'),
+      'shade': f'{0.5 * at:.2f}',
+      'best': row.rank == 1,
+    }
+
+  return {
+    'down': down,
+    'across': across,
+    'log': log,
+    'columns': [text_of(c) for c in columns],
+    'rows': [(text_of(r), [told(found[r, c]) for c in columns]) for r in rows],
+  }
+
+
+def _divergence(ablation: Ablation) -> list[dict[str, Any]]:
+  """Cells with a run that came to no good end, the worst first."""
+  rows = []
+  for row in ablation.ranking:
+    cell = row.cell
+    lost = [
+      step
+      for step, outcome in zip(cell.steps, cell.outcomes, strict=True)
+      if outcome == 'diverged' and step is not None
+    ]
+    blank = cell.count('done') - row.summary.n
+    if cell.count('diverged') or cell.count('failed') or blank:
+      rows.append(
+        {
+          'name': cell.name,
+          'runs': len(cell.seeds),
+          'diverged': cell.count('diverged'),
+          'rate': ablation_tables.percent(row.diverged),
+          'steps': ' to '.join(
+            f'{s:,}' for s in dict.fromkeys((min(lost), max(lost)))
+          )
+          if lost
+          else '–',
+          'failed': cell.count('failed'),
+          'blank': blank,
+        }
+      )
+  return sorted(rows, key=lambda r: -(r['diverged'] + r['failed']))
+
+
+def _published(ablation: Ablation) -> dict[str, Any] | None:
+  """Published values beside the best cell that each speaks of."""
+  told = ablation.plan.get('published')
+  if not told:
+    return None
+  places = ablation_tables.places_of(ablation.ranking)
+  rows, both = [], []
+  for label, (mean, std) in told['rows'].items():
+    ours = next(
+      (
+        row
+        for row in ablation.ranked
+        if label in (row.cell.label, row.cell.name)
+        or label in map(text_of, row.cell.values.values())
+      ),
+      None,
+    )
+    if ours is not None:
+      both.append((mean, ours.summary.mean))
+    known = ours.summary if ours else None
+    rows.append(
+      {
+        'label': label.replace('_', '-'),
+        'published': f'{mean:g}' + (f' ± {std:g}' if std is not None else ''),
+        'cell': ours.cell.name if ours else 'not run',
+        'ours': number(known.mean, places) if known else '–',
+        'std': number(known.std, places) if known else '–',
+        'interval': interval(known.interval, places) if known else '–',
+        'n': known.n if known else '–',
+      }
+    )
+  pairs = [(a, b) for i, a in enumerate(both) for b in both[:i]]
+  agreed = sum((a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in pairs)
+  return {
+    'source': told['source'],
+    'rows': rows,
+    'agreed': agreed,
+    'pairs': len(pairs),
+  }
+
+
+def _spreads(ablation: Ablation) -> list[tuple[str, list[Sequence[str]]]]:
+  """By cell: each metric's mean and two spreads, which are kept apart."""
+  told: dict[str, list[Sequence[str]]] = {
+    row.cell.name: [] for row in ablation.ranking
+  }
+  for metric in ablation.plan['metrics']:
+    known = [
+      (row, statistics.summary(row.cell.finite(metric)))
+      for row in ablation.ranking
+    ]
+    places = ablation_tables.decimals([s.std for _, s in known])
+    for row, found in known:
+      again = row.cell.evaluation[metric]
+      again = again[np.isfinite(again)]
+      # Variances average, deviations do not.
+      within = math.sqrt((again**2).mean()) if again.size else math.nan
+      numbers = (found.mean, found.std, within)
+      told[row.cell.name].append([number(x, places) for x in numbers])
+  return list(told.items())
+
+
+def _flat(
+  told: Mapping[str, Any], prefix: str = ''
+) -> Iterator[tuple[str, str]]:
+  """Nested facts as rows."""
+  for name, value in told.items():
+    if isinstance(value, Mapping):
+      yield from _flat(value, f'{prefix}{name}.')
+    elif isinstance(value, list | tuple):
+      yield prefix + name, ', '.join(map(text_of, value))
+    else:
+      yield prefix + name, text_of(value)
+
+
+def _versus(best: Ranked, other: Ranked, ablation: Ablation) -> str:
+  """The best against the next, in words."""
+  places = ablation_tables.places_of(ablation.ranking)
+  apart = ablation_tables.facing(other, ablation.better).apart
+  assert apart is not None  # only the best has none
+  if not math.isfinite(other.p):
+    return (
+      f'; the next, {other.cell.name}, shares too few finished seeds with it'
+      ' to be compared'
+    )
+  settled = (
+    'a significant difference'
+    if other.p < ALPHA
+    else 'a difference that may be chance'
+  )
+  return (
+    f', {number(apart.mean, places)} better than the next, {other.cell.name}'
+    f' (95% interval {interval(apart.interval, places)} on {apart.n} shared'
+    f' seeds): {settled} (p\xa0{_equals(other.p)}{_corrected(ablation)})'
+  )
+
+
+def _corrected(ablation: Ablation) -> str:
+  pairs = ablation.pairs
+  return f" after Holm's correction for {pairs} pairs" if pairs > 1 else ''
+
+
+def _equals(p: float) -> str:
+  text = probability(p)
+  return (text if text.startswith('<') else f'= {text}').replace(' ', '\xa0')
+
+
+def verdict(ablation: Ablation) -> tuple[str, str]:
+  """The answer in one sentence: its head, and the rest of it."""
+  lost = ablation.count('diverged')
+  ended = sum(len(cell.seeds) for cell in ablation.cells)
+  runs = f'{lost or "none"} of {ended:,} runs diverged'
+  if not ablation.ranked:
+    return 'No cell can be ranked', f': none has enough scored runs; {runs}.'
+  best, *others = ablation.ranked
+  places = ablation_tables.places_of(ablation.ranking)
+  known = best.summary
+  most = 'lowest' if ablation.better == 'lower' else 'highest'
+  head = (
+    f'{best.cell.name} has the {most} {ablation.primary},'
+    f' {number(known.mean, places)}'
+  )
+  return head, (
+    f' (95% interval {interval(known.interval, places)}, {known.n} seeds'
+    + (
+      f', {best.cell.count("diverged")} more diverged'
+      if best.cell.count('diverged')
+      else ''
+    )
+    + ')'
+    + (_versus(best, others[0], ablation) if others else '')
+    + f'; {runs}.'
+  )
+
+
+def _remarks(ablation: Ablation) -> list[str]:
+  """What a reader should know before the tables."""
+  told = []
+  others = ablation.ranked[1:]
+  if len(others) > 1:
+    beaten = sum(row.p < ALPHA for row in others)
+    told.append(
+      f'It is significantly better than {beaten or "none"} of the'
+      f' {len(others)} other'
+      ' ranked cells.'
+      + (
+        f' The best of {len(others) + 1} is in part the luckiest: on fresh'
+        ' seeds its mean will be somewhat worse.'
+        if len(others) > 4
+        else ''
+      )
+    )
+  return told
+
+
+def _warnings(ablation: Ablation) -> list[str]:
+  told = []
+  ended = sum(len(cell.seeds) for cell in ablation.cells)
+  if ended < ablation.total:
+    told.append(
+      f'This ablation has not ended: {ablation.total - ended:,} of'
+      f' {ablation.total:,} runs are missing. What follows is how it stood.'
+    )
+  failed = [cell.name for cell in ablation.cells if cell.count('failed')]
+  if failed:
+    told.append(
+      f'{ablation.count("failed")} runs failed before they came to an end, in:'
+      f' {"; ".join(failed)}. They say nothing about those settings, and are'
+      ' counted nowhere else.'
+    )
+  return told
+
+
+def _title(ablation: Ablation) -> str:
+  base = ablation.plan.get('base', {})
+  varied = ' × '.join(ablation.vary)
+  place = f' on {base["dataset"]}' if 'dataset' in base else ''
+  return f'{varied or "Ablation"}{place}'
+
+
+def render(ablation: Ablation, folder: pathlib.Path) -> str:
+  """The report as HTML."""
+  from gan_jax import ablation_figures, pages
+
+  members = ablation_curves.members(folder)
+  places = ablation_tables.places_of(ablation.ranking)
+  facing = [
+    ablation_tables.facing(row, ablation.better) for row in ablation.ranking
+  ]
+  plan = ablation.plan
+  return pages.template('ablation.html.j2').render(
+    title=_title(ablation),
+    verdict=verdict(ablation),
+    remarks=_remarks(ablation),
+    warnings=_warnings(ablation),
+    plan=plan,
+    pairs=ablation.pairs,
+    rows=[ablation_tables.row_of(row, places) for row in facing],
+    unranked=len(ablation.ranking) - len(ablation.ranked),
+    strips=ablation_figures.strips(ablation.ranking, ablation.primary),
+    heat=_heat(ablation),
+    curves=ablation_curves.curves(ablation, ablation_curves.Stats(members)),
+    pictures=list(_pictures(ablation, members)),
+    divergence=_divergence(ablation),
+    whole=rate_of_all(ablation),
+    published=_published(ablation),
+    spreads=_spreads(ablation),
+    vary=list(_flat(plan['vary'])),
+    base=list(_flat(plan.get('base', {}))),
+    protocol=list(_flat(plan.get('protocol') or {})),
+    environment=[
+      (name, value)
+      for name, value in _flat(plan.get('environment') or {})
+      if name != 'command'
+    ],
+    folder=folder,
+  )
+
+
+def rate_of_all(ablation: Ablation) -> str:
+  """How often a run diverged, over all cells."""
+  lost = ablation.count('diverged')
+  return ablation_tables.percent(
+    statistics.rate(lost, lost + ablation.count('done'))
+  )
+
+
+def write_ablation_report(folder: str | pathlib.Path) -> pathlib.Path:
+  """Writes `report.html`, `table.md` and `table.tex`; returns the first's path.
+
+  Raises:
+    ConfigError: if there is no ablation in the folder, or nothing can be
+      written there.
+  """
+  folder = pathlib.Path(folder)
+  ablation = read(folder)
+  written = {
+    'table.md': ablation_tables.markdown(ablation),
+    'table.tex': ablation_tables.latex(ablation),
+    'report.html': render(ablation, folder),
+  }
+  for name, content in written.items():
+    try:
+      write_atomic(folder / name, content)
+    except OSError as error:
+      raise ConfigError(
+        f'--workdir={folder}: cannot write {name} there'
+        f' ({error.strerror or error}); copy the folder to a place that you may'
+        ' write to and that has room'
+      ) from error
+  return folder / 'report.html'

@@ -1,0 +1,421 @@
+"""Moments of a run, or sets of images, to rows of `metrics.jsonl`.
+
+`Judge` scores generators under one protocol and never twice; `evaluate_run`
+opens checkpoints for it, also those of a run that another process trains, and
+`evaluate_images` takes a folder, an .npz or a split of a dataset instead.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from gan_jax import (
+  checkpoint,
+  doors,
+  references,
+  runs,
+  sharding,
+  sources,
+  workdir,
+)
+from gan_jax.config import Config, ConfigError
+from gan_jax.data import Dataset
+from gan_jax.data.gathered import parsed
+from gan_jax.evaluation import (
+  KNOWN,
+  PROTOCOLS,
+  EvaluationError,
+  Evaluator,
+  parse_metrics,
+)
+from gan_jax.logs import duration
+from gan_jax.runs import Run
+from gan_jax.scores import SPREAD, Row, Scores, shown, summarised
+
+SAMPLES = 10_000  # of a generator, unless it is said
+_POLL = 2.0  # seconds between two looks at a run that is followed
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What is asked for, as the flags of `gan_jax.evaluate` have it."""
+
+  metrics: str = ''
+  features: str = ''
+  weights: str = ''
+  against: str = ''
+  validation: str = ''
+  samples: int = 0
+  real_samples: int = 0
+  eval_seeds: int = 1
+  seed: int = 0
+  ema: bool | None = None
+  data_dir: str = ''
+  devices: int = 0
+
+  def check(self) -> None:
+    """Refuses numbers that no evaluation could have.
+
+    Raises:
+      EvaluationError: naming the flag.
+    """
+    for name, least in (
+      ('samples', 0),
+      ('real_samples', 0),
+      ('eval_seeds', 1),
+      ('seed', 0),
+    ):
+      if getattr(self, name) < least:
+        raise EvaluationError(
+          f'--{name}={getattr(self, name)}: use {least} or more'
+        )
+
+  @property
+  def seeds(self) -> list[int]:
+    """Evaluation seeds."""
+    return list(range(self.seed, self.seed + self.eval_seeds))
+
+
+def identity(protocol: Mapping[str, Any]) -> str:
+  """Hash of a protocol: what two scores must share to be compared."""
+  return references.digest(protocol)[:16]
+
+
+class Judge:
+  """Scores moments of one run, or sets of images, under one protocol."""
+
+  def __init__(
+    self, evaluator: Evaluator, scores: Scores, seeds: Sequence[int]
+  ) -> None:
+    """Rows go to `scores`."""
+    self.evaluator, self.scores = evaluator, scores
+    self.seeds = list(seeds)
+
+  def protocol(self, source: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole protocol; `source` says where the samples come from."""
+    return {
+      **self.evaluator.protocol,
+      'evaluation_seeds': self.seeds,
+      **source,
+    }
+
+  def generator(
+    self, step: int, params: Any, stats: Any, ema: bool
+  ) -> tuple[Row, bool]:
+    """The row of a generator, and whether it was scored now."""
+    model = checkpoint.digest(checkpoint.to_host((params, stats)))
+
+    def score(seed: int) -> dict[str, float]:
+      return self.evaluator.score(params, stats, seed=seed)
+
+    return self._row(step, model, self.of_generator(ema), score)
+
+  def of_generator(self, ema: bool) -> dict[str, Any]:
+    """The whole protocol of a generator's score."""
+    return self.protocol({'source': 'generator', 'ema': ema})
+
+  def images(self, x: NDArray[Any], name: str) -> tuple[Row, bool]:
+    """The row of samples (n, *shape), and whether they were scored now."""
+    model = hashlib.sha256(np.ascontiguousarray(x).data).hexdigest()[:32]
+    protocol = self.protocol({'source': name})
+    seen: dict[str, Any] = {}
+
+    def score(seed: int) -> dict[str, float]:
+      if not seen:
+        seen.update(self.evaluator.view(x))
+      return self.evaluator.compare(seen, seed=seed)
+
+    return self._row(None, model, protocol, score)
+
+  def _row(
+    self, step: int | None, model: str, protocol: Any, score: Any
+  ) -> tuple[Row, bool]:
+    key = identity(protocol)
+    there = self.scores.find(step, key, model)
+    if runs.agreed(there is not None):
+      return (there or {}), False
+    started = time.perf_counter()
+    by_seed = [score(seed) for seed in self.seeds]
+    features = protocol['features']
+    named = [
+      {self._shown(k, features): v for k, v in scores.items()}
+      for scores in by_seed
+    ]
+    row: Row = {
+      'step': step,
+      **summarised(named),
+      'primary': {
+        metric: self._shown(self.evaluator.first.get(metric, metric), features)
+        for metric in self.evaluator.metrics
+      },
+      'key': key,
+      'model': model,
+      'protocol': protocol,
+      'versions': workdir.versions(),
+      'devices': [str(d.device_kind) for d in jax.devices()],
+      'scored': workdir.now(),
+      'score_sec': round(time.perf_counter() - started, 3),
+    }
+    if jax.process_index() == 0:
+      row = self.scores.add(row)
+    return row, True
+
+  def _shown(self, name: str, features: str) -> str:
+    """Only what was seen through features bears their name."""
+    stems = [m for m in self.evaluator.metrics if name.startswith(m)]
+    sees = KNOWN[max(stems, key=len)].sees if stems else 'features'
+    return shown(name, features if sees != 'images' else '')
+
+
+def scores_of(row: Row) -> dict[str, float | None]:
+  """The scores of a row by name, without their spreads."""
+  return {name: row[name] for name in row['by_evaluation_seed']}
+
+
+def told(row: Row) -> str:
+  """A row as a person reads it."""
+  seeds = row['protocol']['evaluation_seeds']
+  words = []
+  for name, value in scores_of(row).items():
+    text = f'{name} ' + ('not finite' if value is None else f'{value:.6g}')
+    spread = row.get(name + SPREAD)
+    words.append(text if spread is None else f'{text} ± {spread:.2g}')
+  over = f' (± over {len(seeds)} evaluation seeds)' if len(seeds) > 1 else ''
+  return ', '.join(words) + over
+
+
+def evaluate_images(request: Request, images: str, out: pathlib.Path) -> Row:
+  """Scores a folder, an .npz or a split of a dataset.
+
+  Raises:
+    ConfigError, DataError: whose messages name the flag and the remedy.
+  """
+  request.check()
+  metrics = parse_metrics(request.metrics)
+  needed = any(KNOWN[name].reference for name in metrics)
+  if needed and not request.against:
+    raise EvaluationError(
+      '--against=: name what the images are held against: a dataset, a folder'
+      ' or an .npz'
+    )
+  found = sources.source(images, 'images', request.data_dir)
+  x = sources.samples(found, request.samples, images)
+  against = request.against or images
+  real = sources.as_dataset(
+    sources.source(against, 'against', request.data_dir), against
+  )
+  x = sources.check_images(x, real.shape, f'--images={images}')
+  evaluator = make_evaluator(
+    dataclasses.replace(request, samples=len(x)), real, None
+  )
+  judge = Judge(evaluator, Scores(out), request.seeds)
+  row, fresh = judge.images(x, images)
+  print(f'{images}: {told(row)}' + ('' if fresh else ' (scored before)'))
+  return row
+
+
+def make_evaluator(
+  request: Request,
+  dataset: Dataset,
+  networks: Any,
+  mesh: Mesh | None = None,
+  **known: Any,
+) -> Evaluator:
+  """The evaluator of a request."""
+  return Evaluator(
+    dataset,
+    networks,
+    parse_metrics(request.metrics),
+    samples=request.samples or SAMPLES,
+    features=request.features,
+    weights=request.weights,
+    data_dir=request.data_dir,
+    real_samples=request.real_samples,
+    mesh=sharding.make_mesh(request.devices) if mesh is None else mesh,
+    **known,
+  )
+
+
+# Checkpoints of a run.
+
+
+def _held_out(config: Config, total: int) -> str:
+  """The first 1,000 images after those that a run was trained on.
+
+  Raises:
+    EvaluationError: if there are none.
+  """
+  stem, _, part = parsed(config.dataset)
+  low, _, high = part.partition(':')
+  stop = int(high or total)
+  if int(low or 0) or stop >= total:
+    raise EvaluationError(
+      '--validation=: parzen picks its width on real images that G was not'
+      f' trained on, and --dataset={config.dataset} leaves none; name a set,'
+      f' or train on a part such as mnist[:50000]'
+    )
+  return f'{stem}[{stop}:{min(stop + 1000, total)}]'
+
+
+def of_run(
+  config: Config, request: Request, dataset: Dataset | None = None
+) -> tuple[Request, Dataset, dict[str, Any]]:
+  """What a run's scores are made of.
+
+  Args:
+    config: of the run.
+    request: what is asked for; the run says the rest.
+    dataset: of the run, where it is loaded already.
+
+  Returns:
+    The whole request, what samples are held against, and further sets.
+  """
+  request = dataclasses.replace(
+    request,
+    metrics=request.metrics or config.metrics,
+    features=request.features or config.features,
+    weights=request.weights or config.weights,
+    data_dir=request.data_dir or config.data_dir,
+  )
+  request.check()
+  names = parse_metrics(request.metrics)
+  known: dict[str, Any] = {}
+
+  def load(name: str, flag: str) -> Dataset:
+    how = config.image_size, config.channels
+    return sources.as_dataset(
+      sources.source(name, flag, request.data_dir, *how), name
+    )
+
+  name = request.against or config.dataset
+  if set(names) & set(PROTOCOLS):
+    if len(names) > 1:
+      raise EvaluationError(
+        f'--metrics={request.metrics}: {", ".join(PROTOCOLS)} has sets of its'
+        ' own; ask for it alone'
+      )
+    stem = parsed(config.dataset)[0]
+    total = load(stem, 'dataset').size or 0
+    validation = request.validation or _held_out(config, total)
+    known = {'validation': load(validation, 'validation')}
+    name = request.against or f'{stem}[test]'
+  if dataset is None or name != config.dataset:
+    dataset = load(name, 'against')
+  return request, dataset, known
+
+
+def judge_of(
+  config: Config,
+  request: Request,
+  networks: Any,
+  mesh: Mesh | None = None,
+  dataset: Dataset | None = None,
+) -> Judge:
+  """The judge of a run's generators."""
+  request, dataset, known = of_run(config, request, dataset)
+  evaluator = make_evaluator(request, dataset, networks, mesh, **known)
+  path = pathlib.Path(config.workdir) / 'metrics.jsonl'
+  return Judge(evaluator, Scores(path), request.seeds)
+
+
+def _scored(run: Run, request: Request, judge: Judge) -> Row:
+  """Scores what a checkpoint holds, and says so."""
+  ema = run.state.ema is not None if request.ema is None else request.ema
+  if ema and run.state.ema is None:
+    raise ConfigError(
+      '--ema=true: this run kept no average (--ema_halflife_kimg=0); use'
+      ' --ema=false'
+    )
+  player: Any = run.state.ema if ema else run.state.g
+  started = time.perf_counter()
+  row, fresh = judge.generator(run.step, player.params, player.stats, ema)
+  took = duration(time.perf_counter() - started)
+  print(
+    f'step {run.step}, {"averaged" if ema else "live"} G: {told(row)}'
+    + (f' [{took}]' if fresh else ' (scored before)'),
+    flush=True,
+  )
+  return row
+
+
+def _opened(workdir_: str, step: int) -> Run | None:
+  """A checkpoint; None, said, if it was deleted or is damaged."""
+  try:
+    return runs.open_run(workdir_, step)
+  except ValueError as error:
+    folder = pathlib.Path(workdir_) / 'checkpoints' / f'{step:09d}'
+    why = 'was deleted meanwhile' if not folder.exists() else str(error)
+    print(f'warning: checkpoint {step} {why}; skipped', file=sys.stderr)
+    return None
+
+
+def evaluate_run(
+  workdir_: str, request: Request, step: int | None, every: bool
+) -> list[Row]:
+  """Scores one checkpoint of a run, or all of them.
+
+  Raises:
+    ConfigError, DataError, CheckpointError: naming the flag or the file.
+  """
+  request.check()
+  config = runs.read_config(workdir_)
+  found: Iterator[Run | None]
+  if every:
+    steps = runs.saved_steps(workdir_)
+    found = (_opened(workdir_, n) for n in steps)
+  else:
+    found = iter([runs.open_run(workdir_, step)])
+  judge, rows = None, []
+  for run in found:
+    if run is not None:
+      judge = judge or judge_of(config, request, run.networks)
+      rows.append(_scored(run, request, judge))
+  return rows
+
+
+def follow(workdir_: str, request: Request, timeout: float) -> list[Row]:
+  """Scores every checkpoint of a run that another process trains.
+
+  Ends when run.json says that the run is done or has diverged and nothing is
+  left to be scored.
+
+  Raises:
+    Failure: after `timeout` seconds without news.
+    ConfigError, DataError: naming the flag.
+  """
+  request.check()
+  judge: Judge | None = None
+  rows: list[Row] = []
+  seen: set[int] = set()
+  heard = time.monotonic()
+  while True:
+    # In this order: a run that has ended has saved its last checkpoint.
+    ended = runs.outcome(workdir_) in ('done', 'diverged')
+    fresh = [n for n in runs.saved_steps(workdir_) if n not in seen]
+    for n in fresh:
+      seen.add(n)
+      run = _opened(workdir_, n)
+      if run is not None:
+        judge = judge or judge_of(run.config, request, run.networks)
+        rows.append(_scored(run, request, judge))
+    if fresh:
+      heard = time.monotonic()
+    elif ended:
+      return rows
+    elif time.monotonic() - heard > timeout:
+      raise doors.Failure(
+        f'--workdir={workdir_}: no new checkpoint in {duration(timeout)}, and'
+        ' the run says neither that it is done nor that it diverged; raise'
+        ' --follow_timeout, or run the same command again when it goes on'
+      )
+    else:
+      time.sleep(min(_POLL, timeout / 4))

@@ -1,0 +1,317 @@
+"""The Inception network of the Fréchet distance, exact to its graph.
+
+FID is defined by one frozen network, the graph `inception-2015-12-05`. It is
+not the Inception V3 of the model zoos: it has 1008 classes, its average pools
+leave the padding out of their count, its last block pools by the maximum, and
+it resizes by the rule of TensorFlow 1. Batch normalisation is folded into the
+convolutions when the weights are read.
+
+Forward only, so plain functions of a dict of weights: nothing here is trained.
+
+Reference: Heusel et al. 2017, arXiv:1706.08500; Szegedy et al. 2016,
+arXiv:1512.00567.
+"""
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, UInt8
+
+from gan_jax.features import weights as files
+from gan_jax.features.base import Features, Request, make_features
+from gan_jax.features.errors import FeatureError, FeatureFlagError
+from gan_jax.features.layout import LAYERS
+from gan_jax.features.resize import RESIZERS, resize
+
+SIDE = 299
+Weights = Mapping[str, Mapping[str, Any]]
+_ORDER = ('NHWC', 'HWIO', 'NHWC')
+_HIGH = lax.Precision.HIGHEST  # an accelerator would round to bfloat16
+
+# The dimension of each tap, from the first to the last.
+TAPS: dict[str, int] = {
+  '64': 64,
+  '192': 192,
+  'sfid': 17 * 17 * 7,
+  '768': 768,
+  '2048': 2048,
+  'logits': 1008,
+  'logits_unbiased': 1008,
+}
+# The last layer whose weights a tap takes.
+LAST: dict[str, str] = {
+  '64': 'conv_2',
+  '192': 'conv_4',
+  'sfid': 'mixed_6/tower_2/conv',
+  '768': 'mixed_7/tower_2/conv',
+  '2048': 'mixed_10/tower_2/conv',
+  'logits': 'softmax',
+  'logits_unbiased': 'softmax',
+}
+
+
+def scaled(
+  images: UInt8[Array, 'n h w c'], rule: str, size: int = SIDE
+) -> Float[Array, 'n size size 3']:
+  """What the network is given: three channels, resized, about [-1, 1].
+
+  `(x - 128) / 128` as in the graph; `x / 127.5 - 1` under the `pytorch` rule,
+  as pytorch-fid scales.
+
+  Args:
+    images: grey or colour.
+    rule: of resizing, a key of `resize.RESIZERS`.
+    size: of both sides.
+  """
+  x = resize(images, size, rule)
+  x = x / 127.5 - 1 if rule == 'pytorch' else (x - 128) / 128
+  return jnp.repeat(x, 3, axis=-1) if x.shape[-1] == 1 else x
+
+
+def forward(
+  weights: Weights, x: Float[Array, 'n h w 3'], taps: Sequence[str]
+) -> dict[str, Array]:
+  """The taps of scaled images; evaluates no more than the deepest of them.
+
+  Args:
+    weights: `{layer: {'w': kernel, 'b': bias}}`, batch norm folded.
+    x: as `scaled` gives them.
+    taps: keys of `TAPS`.
+
+  Returns:
+    (n, dimension) of each tap: means over places of a layer's output, but of
+    `sfid`, which is the first 7 channels of `mixed_6/conv` place by place, and
+    of the logits; the Inception Score is taken of those without their bias.
+  """
+  found: dict[str, Array] = {}
+  for tap, value in _taps(weights, x):
+    if tap in taps:
+      found[tap] = value
+    if len(found) == len(set(taps)):
+      break
+  return found
+
+
+def _taps(weights: Weights, x: Any) -> Iterator[tuple[str, Any]]:
+  """Every tap in turn; what follows the last one asked for is not evaluated."""
+  x = _conv(weights['conv'], x, 2, 'VALID')
+  x = _conv(weights['conv_1'], x, 1, 'VALID')
+  x = _max(_conv(weights['conv_2'], x))
+  yield '64', x.mean((1, 2))
+  x = _conv(weights['conv_3'], x)
+  x = _max(_conv(weights['conv_4'], x, 1, 'VALID'))
+  yield '192', x.mean((1, 2))
+  for block in ('mixed', 'mixed_1', 'mixed_2'):
+    x = _block_35(_below(weights, block), x)
+  x = _reduce_35(_below(weights, 'mixed_3'), x)
+  for block in ('mixed_4', 'mixed_5', 'mixed_6', 'mixed_7'):
+    x = _block_17(_below(weights, block), x)
+    if block == 'mixed_6':  # its first branch comes first
+      yield 'sfid', x[..., :7].reshape(x.shape[0], -1)
+  yield '768', x.mean((1, 2))
+  x = _reduce_17(_below(weights, 'mixed_8'), x)
+  x = _block_8(_below(weights, 'mixed_9'), x)
+  x = _block_8(_below(weights, 'mixed_10'), x, last=True)
+  x = x.mean((1, 2))
+  yield '2048', x
+  logits = jnp.matmul(x, weights['softmax']['w'], precision=_HIGH)
+  yield 'logits', logits + weights['softmax']['b'][None]
+  yield 'logits_unbiased', logits
+
+
+def _below(weights: Weights, block: str) -> Weights:
+  """The layers of a block, by their scopes below it."""
+  start = block + '/'
+  return {
+    name.removeprefix(start): layer
+    for name, layer in weights.items()
+    if name.startswith(start)
+  }
+
+
+def _block_35(w: Weights, x: Any) -> Any:
+  a, b, c, d = _heads(w, x, ('conv', 'tower/conv', 'tower_1/conv'), True)
+  b = _conv(w['tower/conv_1'], b)
+  c = _conv(w['tower_1/conv_2'], _conv(w['tower_1/conv_1'], c))
+  return jnp.concatenate([a, b, c, d], axis=-1)
+
+
+def _reduce_35(w: Weights, x: Any) -> Any:
+  a = _conv(w['conv'], x, 2, 'VALID')
+  b = _conv(w['tower/conv_1'], _conv(w['tower/conv'], x))
+  b = _conv(w['tower/conv_2'], b, 2, 'VALID')
+  return jnp.concatenate([a, b, _max(x)], axis=-1)
+
+
+def _block_17(w: Weights, x: Any) -> Any:
+  a, b, c, d = _heads(w, x, ('conv', 'tower/conv', 'tower_1/conv'), True)
+  for i in (1, 2):
+    b = _conv(w[f'tower/conv_{i}'], b)
+  for i in (1, 2, 3, 4):
+    c = _conv(w[f'tower_1/conv_{i}'], c)
+  return jnp.concatenate([a, b, c, d], axis=-1)
+
+
+def _reduce_17(w: Weights, x: Any) -> Any:
+  a, b = _heads(w, x, ('tower/conv', 'tower_1/conv'))
+  a = _conv(w['tower/conv_1'], a, 2, 'VALID')
+  for i in (1, 2):
+    b = _conv(w[f'tower_1/conv_{i}'], b)
+  b = _conv(w['tower_1/conv_3'], b, 2, 'VALID')
+  return jnp.concatenate([a, b, _max(x)], axis=-1)
+
+
+def _block_8(w: Weights, x: Any, last: bool = False) -> Any:
+  scopes = ('conv', 'tower/conv', 'tower_1/conv')
+  a, b, c, *d = _heads(w, x, scopes, not last)
+  if last:
+    d = [_conv(w['tower_2/conv'], _max(x, 1, 'SAME'))]
+  c = _conv(w['tower_1/conv_1'], c)
+  b = [_conv(w[f'tower/mixed/{name}'], b) for name in ('conv', 'conv_1')]
+  c = [_conv(w[f'tower_1/mixed/{name}'], c) for name in ('conv', 'conv_1')]
+  return jnp.concatenate([a, *b, *c, *d], axis=-1)
+
+
+def _heads(
+  w: Weights, x: Any, scopes: Sequence[str], pooled: bool = False
+) -> list[Any]:
+  """The 1x1 convolutions of a block's input, as one product.
+
+  With `pooled` also `tower_2/conv`, of the averaged input: an average and a
+  1x1 convolution commute, and its outputs are fewer than its inputs.
+  """
+  layers = [w[scope] for scope in (*scopes, *['tower_2/conv'] * pooled)]
+  kernel = jnp.concatenate([layer['w'] for layer in layers], axis=3)
+  ends = np.cumsum([layer['w'].shape[3] for layer in layers])[:-1]
+  parts = jnp.split(_product(x, kernel), ends, axis=-1)
+  if pooled:
+    parts[-1] = _average(parts[-1])
+  return [
+    _activated(part, layer['b'])
+    for part, layer in zip(parts, layers, strict=True)
+  ]
+
+
+def _conv(layer: Any, x: Any, stride: int = 1, padding: str = 'SAME') -> Any:
+  w = layer['w']
+  if w.shape[:2] == (1, 1):
+    y = _product(x, w)
+  else:
+    y = lax.conv_general_dilated(
+      x,
+      w,
+      (stride, stride),
+      padding,
+      dimension_numbers=_ORDER,
+      precision=_HIGH,
+    )
+  return _activated(y, layer['b'])
+
+
+def _product(x: Any, kernel: Any) -> Any:
+  return jnp.matmul(x, kernel[0, 0], precision=_HIGH)
+
+
+def _activated(y: Any, b: Any) -> Any:
+  return jax.nn.relu(y + b[None, None, None])
+
+
+def _max(x: Any, stride: int = 2, padding: str = 'VALID') -> Any:
+  """Maximum of 3x3 places."""
+  strides = (1, stride, stride, 1)
+  return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), strides, padding)
+
+
+def _average(x: Any) -> Any:
+  """Average of 3x3 places, of those that there are at the edges."""
+  window, strides = (1, 3, 3, 1), (1, 1, 1, 1)
+
+  def total(y: Any) -> Any:
+    return lax.reduce_window(y, 0.0, lax.add, window, strides, 'SAME')
+
+  return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+
+
+def make(request: Request) -> Features:
+  """Inception features: `inception-TAP`, and `-RESIZER` after it.
+
+  Raises:
+    FeatureFlagError: for an unknown tap or resizer.
+    FeatureError: if the weights cannot be had, or do not reach the tap.
+  """
+  tap, rule = _options(request)
+  path = files.find(request.weights, request.cache / 'gan_jax_weights')
+  weights = _weights(path, tap)
+  protocol = {
+    'network': 'inception-2015-12-05' if files.genuine(weights) else 'unknown',
+    'tap': tap,
+    'resize': rule,
+    'scaling': 'x / 127.5 - 1' if rule == 'pytorch' else '(x - 128) / 128',
+    'side': SIDE,
+    'weights': path.name,
+    'weights_sha256': files.digest(path),
+  }
+
+  def see(weights: Any, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
+    taps = {'features': tap, 'probabilities': 'logits_unbiased'}
+    x = scaled(images, rule)
+    found = forward(weights, x, [taps[name] for name in wanted])
+    told = {name: found[taps[name]] for name in wanted}
+    if 'probabilities' in told:
+      told['probabilities'] = jax.nn.softmax(told['probabilities'])
+    return told
+
+  return make_features(
+    f'inception-{tap}' + f'-{rule}' * (rule != 'tensorflow'),
+    TAPS[tap],
+    see,
+    weights,
+    protocol,
+    request.image_shape,
+    classes='softmax' in weights,
+    batch=32,
+  )
+
+
+def _options(request: Request) -> tuple[str, str]:
+  tap, rule = '2048', 'tensorflow'
+  for option in request.options:
+    if option in TAPS:
+      tap = option
+    elif option in RESIZERS:
+      rule = option
+    else:
+      raise FeatureFlagError(
+        f'--features={request.spec}: {option} is neither a tap'
+        f' ({", ".join(TAPS)}) nor a resizer ({", ".join(RESIZERS)})'
+      )
+  return tap, rule
+
+
+def _weights(path: pathlib.Path, tap: str) -> files.Folded:
+  """The layers that a tap takes, and beyond the last block the classes."""
+  names = list(LAYERS)
+  layers = names[: names.index(LAST[tap]) + 1]
+  last = names if tap == '2048' else layers
+  try:
+    return files.load(path, last)
+  except files.MissingLayer as error:
+    if error.layer not in layers:
+      return files.load(path, layers)
+    raise FeatureError(_too_short(path, tap, error.layer)) from error
+
+
+def _too_short(path: Any, tap: str, layer: str) -> str:
+  names = list(LAYERS)
+  there = names[: names.index(layer)]
+  taps = [t for t, last in LAST.items() if last in there]
+  rest = f'use inception-{taps[-1]}, or' if taps else 'use'
+  return (
+    f'--weights={path}: ends before {layer}, which the tap {tap} takes; {rest}'
+    f' the whole network, such as {files.KNOWN[files.DEFAULT][1]}'
+  )

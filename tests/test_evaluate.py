@@ -1,0 +1,578 @@
+"""Scores of runs: after, while and beside them; never twice, never lost."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from gan_jax import checkpoint, doors, evaluating, evaluation, loop, runs
+from gan_jax import scores as scores_lib
+from gan_jax.config import Config, ConfigError
+from gan_jax.evaluating import Request
+from gan_jax.evaluation import EvaluationError
+from gan_jax.scores import Scores
+
+# Orbax's reading threads outlive its event loop when a file is damaged.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+TOY = Config(
+  dataset='ring',
+  network='mlp',
+  width=8,
+  batch_size=8,
+  steps=12,
+  log_every=6,
+  sample_every=12,
+  checkpoint_every=4,
+  devices=1,
+  report=False,
+)
+ASKED = Request(metrics='modes,fid', samples=64, devices=1)
+CACHE = []
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _folders(tmp_path_factory):
+  CACHE.append(str(tmp_path_factory.mktemp('xla')))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('TFDS_DATA_DIR', str(tmp_path_factory.mktemp('tfds')))
+    yield
+
+
+def at(path, config=TOY, **changes):
+  changes = {'compilation_cache': CACHE[0], **changes}
+  return dataclasses.replace(config, workdir=str(path), **changes)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  path = tmp_path_factory.mktemp('run') / 'ring'
+  assert loop.train(at(path)) == doors.DONE
+  return path
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+  return shutil.copytree(trained, tmp_path / 'run')
+
+
+def rows(path):
+  return Scores(pathlib.Path(path) / 'metrics.jsonl').rows()
+
+
+def evaluate(run, request=ASKED, step=None, every=False):
+  return evaluating.evaluate_run(str(run), request, step, every)
+
+
+def test_a_row_has_scores_and_the_whole_protocol(run):
+  (row,) = evaluate(run, dataclasses.replace(ASKED, eval_seeds=3))
+  assert rows(run) == [row]
+  assert row['step'] == 12
+  by_seed = row['by_evaluation_seed']['fid']
+  assert len(by_seed) == 3 and len(set(by_seed)) == 3
+  assert row['fid'] == pytest.approx(np.mean(by_seed))
+  assert row['fid/evaluation_std'] == pytest.approx(np.std(by_seed, ddof=1))
+  told = row['protocol']
+  assert told['evaluation_seeds'] == [0, 1, 2] and told['ema'] is True
+  assert told['samples'] == told['real_samples'] == 64
+  assert told['reference'] == 'ring' and told['reference_fingerprint']
+  assert row['versions']['jax'] and row['devices']
+
+
+def test_the_same_command_gives_the_same_digits(run, trained, tmp_path):
+  other = shutil.copytree(trained, tmp_path / 'other')
+  (one,), (two,) = evaluate(run), evaluate(other)
+  assert one['by_evaluation_seed'] == two['by_evaluation_seed']
+  assert one['key'] == two['key'] and one['model'] == two['model']
+
+
+def test_nothing_is_scored_twice(run, monkeypatch, capsys):
+  evaluate(run, every=True)
+  steps = [row['step'] for row in rows(run)]
+  assert steps == [4, 8, 12]
+  content = (run / 'metrics.jsonl').read_bytes()
+
+  def never(*args, **kwargs):
+    raise AssertionError('scored again')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluation.Evaluator, 'score', never)
+    evaluate(run, every=True)
+    evaluate(run, step=8)
+  assert (run / 'metrics.jsonl').read_bytes() == content
+  assert 'scored before' in capsys.readouterr().out
+  # Another protocol is another score: more samples, the live G, a seed.
+  for change in ({'samples': 65}, {'ema': False}, {'seed': 1}):
+    evaluate(run, dataclasses.replace(ASKED, **change))
+  assert len(rows(run)) == 6 and len({r['key'] for r in rows(run)}) == 4
+
+
+def test_a_cut_line_is_mended_and_its_score_taken_again(run):
+  evaluate(run, step=4)
+  evaluate(run, step=8)
+  path = run / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes()[:-20])
+  evaluate(run, step=8)
+  assert [row['step'] for row in rows(run)] == [4, 8]
+
+
+def test_two_writers_leave_one_row(tmp_path):
+  row = {'step': 1, 'key': 'k', 'model': 'm', 'x': 1.0}
+  threads = [
+    threading.Thread(target=Scores(tmp_path / 'm.jsonl').add, args=(row,))
+    for _ in range(8)
+  ]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert Scores(tmp_path / 'm.jsonl').rows() == [row]
+
+
+def test_what_is_not_finite_is_null_and_never_the_best():
+  values = [3.0, float('nan'), None, 2.0, float('inf'), 2.0]
+  found = [
+    {'step': i, 'fid': x, 'primary': {'fid': 'fid'}}
+    for i, x in enumerate(values)
+  ]
+  assert scores_lib.best(found, 'fid', 'lower')['step'] == 3
+  assert scores_lib.best(found, 'fid', 'higher')['step'] == 0
+  assert scores_lib.best(found[1:3], 'fid', 'lower') is None
+  text = json.dumps(scores_lib.finite({'a': [1.0, float('nan')]}))
+  assert text == '{"a": [1.0, null]}'
+
+
+def test_a_step_that_is_not_there(run):
+  with pytest.raises(ConfigError, match='--step=5.*there are: 4, 8, 12'):
+    evaluate(run, step=5)
+
+
+def test_a_deleted_and_a_damaged_checkpoint_are_skipped(
+  run, monkeypatch, capsys
+):
+  original = runs.open_run
+
+  def deleting(workdir, step=None):
+    if step == 4:  # as the run does that writes there
+      shutil.rmtree(run / 'checkpoints' / '000000004')
+    return original(workdir, step)
+
+  files = (run / 'checkpoints' / '000000008').rglob('*')
+  largest = max(
+    (p for p in files if p.is_file()), key=lambda p: p.stat().st_size
+  )
+  largest.write_bytes(b'\0' * largest.stat().st_size)
+  monkeypatch.setattr(runs, 'open_run', deleting)
+  evaluate(run, every=True)
+  assert [row['step'] for row in rows(run)] == [12]
+  said = capsys.readouterr().err
+  assert 'checkpoint 4 was deleted meanwhile; skipped' in said
+  assert 'checkpoint 8' in said and said.count('skipped') == 2
+  # Reading changed nothing: the damaged one is still where it was.
+  assert runs.saved_steps(run) == [8, 12]
+
+
+def test_a_run_is_followed_to_its_end(trained, tmp_path, monkeypatch):
+  """Checkpoints appear, one goes again, then the run says that it is done."""
+  monkeypatch.setattr(evaluating, '_POLL', 0.05)
+  run = tmp_path / 'run'
+
+  def trains():
+    time.sleep(0.2)
+    shutil.copytree(
+      trained, run, ignore=shutil.ignore_patterns('0*', 'run.json')
+    )
+    for name in ('000000004', '000000008', '000000012'):
+      time.sleep(0.3)
+      part = tmp_path / name
+      shutil.copytree(trained / 'checkpoints' / name, part)
+      part.rename(run / 'checkpoints' / name)
+    shutil.copy(trained / 'run.json', run / 'run.json')
+
+  writer = threading.Thread(target=trains)
+  writer.start()
+  found = evaluating.follow(str(run), ASKED, 60.0)
+  writer.join()
+  assert [row['step'] for row in found] == [4, 8, 12]
+  assert rows(run) == found
+  before = (run / 'metrics.jsonl').read_bytes()
+  evaluating.follow(str(run), ASKED, 60.0)  # returns at once
+  assert (run / 'metrics.jsonl').read_bytes() == before
+
+
+def test_a_follower_gives_up_in_time(run, monkeypatch):
+  monkeypatch.setattr(evaluating, '_POLL', 0.05)
+  facts = json.loads((run / 'run.json').read_text())
+  (run / 'run.json').write_text(json.dumps({**facts, 'outcome': 'running'}))
+  with pytest.raises(doors.Failure, match='no new checkpoint.*follow_timeout'):
+    evaluating.follow(str(run), ASKED, 0.2)
+  assert len(rows(run)) == 3
+
+
+# Images and arrays
+
+
+def save(path, x):
+  path.mkdir()
+  for i, image in enumerate(x):
+    PIL.Image.fromarray(image.squeeze()).save(path / f'{i:03d}.png')
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+  root = tmp_path_factory.mktemp('pictures')
+  x = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
+  save(root / 'folder', x)
+  np.savez(root / 'x.npz', samples=x)
+  np.savez(root / 'two.npz', a=x, b=x)
+  np.savez(root / 'floats.npz', samples=x / 255)
+  np.savez(root / 'points.npz', samples=x.reshape(20, -1)[:, :2] / 255)
+  save(root / 'same', x[[0] * 5])
+  (root / 'empty').mkdir()
+  (root / 'bad.npz').write_bytes(b'PK\3\4 nothing')
+  return root
+
+
+PIXELS = Request(metrics='fid', features='pixels', against='digits', devices=1)
+
+
+def images(pictures, name, out, **changes):
+  request = dataclasses.replace(PIXELS, **changes)
+  where = str(pictures / name) if (pictures / name).exists() else name
+  return evaluating.evaluate_images(request, where, out)
+
+
+def test_a_folder_and_an_array_are_the_same_images(pictures, tmp_path):
+  out = tmp_path / 'metrics.jsonl'
+  one = images(pictures, 'folder', out)
+  two = images(pictures, 'x.npz', out)
+  assert one['model'] == two['model']
+  assert one['fid@pixels'] == two['fid@pixels'] > 0
+  assert 'fid' not in one  # FID is of Inception's 2048 alone
+  assert images(pictures, 'x.npz', out) == two
+  found = Scores(out).rows()
+  assert len(found) == 2 and found[0]['step'] is None
+  # Against itself, as a folder and as an array.
+  for name in ('x.npz', 'folder'):
+    row = images(pictures, 'x.npz', out, against=str(pictures / name))
+    assert row['fid@pixels'] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_part_of_a_set_against_the_rest(tmp_path):
+  row = evaluating.evaluate_images(
+    dataclasses.replace(PIXELS, against='digits[900:]', samples=400),
+    'digits[:900]',
+    tmp_path / 'm.jsonl',
+  )
+  assert row['protocol']['reference'] == 'digits[900:]'
+  assert 0 < row['fid@pixels'] < 5
+
+
+BAD = {
+  'too few': ('x.npz', {'samples': 21}, '--samples=21: .* has 20'),
+  'no folder': ('no/where', {}, '--images=no/where: no such folder'),
+  'no file': ('nowhere.npz', {}, '--images=nowhere.npz: no such file'),
+  'no archive': ('bad.npz', {}, 'bad.npz: cannot be read'),
+  'two arrays': ('two.npz', {}, 'has arrays a, b'),
+  'floats': ('floats.npz', {}, 'floats.npz: .*give uint8'),
+  'points': ('points.npz', {}, 'samples of shape'),
+  'constant': ('same', {}, 'all 5 samples are the same'),
+  'empty': ('empty', {}, 'no image files there'),
+  'no set': ('x.npz', {'against': 'digts'}, 'digts.*digits'),
+  'no reference': ('x.npz', {'against': ''}, '--against=: name'),
+  'a density': ('x.npz', {'against': 'ring'}, 'shape|density'),
+  'no metrics': ('x.npz', {'metrics': ''}, '--metrics=: name some of'),
+  'seeds': ('x.npz', {'eval_seeds': 0}, '--eval_seeds=0: use 1'),
+}
+
+
+@pytest.mark.parametrize('case', sorted(BAD))
+def test_bad_images_are_refused(case, pictures, tmp_path):
+  name, changes, said = BAD[case]
+  with pytest.raises(ValueError, match=said) as caught:
+    images(pictures, name, tmp_path / 'm.jsonl', **changes)
+  assert caught.value.exit_code in (1, 2)
+  assert not (tmp_path / 'm.jsonl').exists()
+
+
+# In training
+
+SCORED = dataclasses.replace(
+  TOY, metrics='fid', eval_every=3, eval_samples=64, checkpoint_every=5
+)
+
+
+def final(path):
+  run = runs.open_run(path)
+  return run.step, checkpoint.digest(checkpoint.to_host(run.state))
+
+
+@pytest.fixture(scope='module')
+def scored(tmp_path_factory):
+  path = tmp_path_factory.mktemp('scored') / 'run'
+  assert loop.train(at(path, SCORED, report=True)) == doors.DONE
+  return path
+
+
+def test_scores_change_nothing_but_their_file(trained, scored):
+  assert final(scored) == final(trained)
+  assert [row['step'] for row in rows(scored)] == [3, 6, 9, 12]
+  # The command finds what the trainer scored.
+  (row,) = evaluate(scored, Request(samples=64, devices=1))
+  assert row == rows(scored)[-1] and len(rows(scored)) == 4
+  page = (scored / 'report.html').read_text()
+  assert 'id="scores"' in page and '<h3>fid</h3>' in page
+  events = b''.join(p.read_bytes() for p in (scored / 'tensorboard').iterdir())
+  assert events.count(b'\x0a\x03fid') == 4
+
+
+def test_the_final_state_is_scored_without_a_cadence(tmp_path):
+  loop.train(at(tmp_path, SCORED, eval_every=0))
+  assert [row['step'] for row in rows(tmp_path)] == [12]
+
+
+def test_a_run_that_was_done_is_scored_when_asked_for(run):
+  config = at(run, metrics='fid', eval_samples=64)
+  assert loop.train(config) == doors.DONE
+  assert [row['step'] for row in rows(run)] == [12]
+
+
+def test_killed_and_resumed_loses_and_doubles_no_row(
+  scored, tmp_path, monkeypatch
+):
+  whole, parted = scored, tmp_path / 'parted'
+  original, calls = loop.Trainer.evaluate, []
+
+  class Killed(Exception):
+    pass
+
+  def killed(trainer):
+    original(trainer)
+    calls.append(trainer.step)
+    if len(calls) == 3:  # scored at 9, and the last checkpoint is of 5
+      raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.Trainer, 'evaluate', killed)
+    with pytest.raises(Killed):
+      loop.train(at(parted, SCORED))
+  assert [row['step'] for row in rows(parted)] == [3, 6, 9]
+  assert runs.saved_steps(parted) == [5]
+  assert loop.train(at(parted, SCORED)) == doors.DONE
+  assert [row['step'] for row in rows(parted)] == [3, 6, 9, 12]
+  for a, b in zip(rows(whole), rows(parted)):
+    assert a['by_evaluation_seed'] == b['by_evaluation_seed']
+    assert a['model'] == b['model']
+  assert final(parted) == final(whole)
+
+
+def test_killed_at_a_checkpoint_that_was_not_scored_yet(
+  scored, tmp_path, monkeypatch
+):
+  """What is saved was scored: else a restart from there would lose the row."""
+  config = at(tmp_path, SCORED, checkpoint_every=6)
+  original = loop.Trainer.evaluate
+
+  def killed(trainer):
+    if trainer.step == 6:
+      raise KeyboardInterrupt
+    original(trainer)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.Trainer, 'evaluate', killed)
+    with pytest.raises(KeyboardInterrupt):
+      loop.train(config)
+  assert loop.train(config) == doors.DONE
+  assert [row['step'] for row in rows(tmp_path)] == [3, 6, 9, 12]
+  assert rows(tmp_path)[1]['model'] == rows(scored)[1]['model']
+
+
+class Scripted:
+  """Scores by step, in the place of real ones."""
+
+  def __init__(self, monkeypatch, by_step):
+    self.values = iter(by_step)
+    monkeypatch.setattr(
+      evaluation.Evaluator, 'score', lambda *a, **k: {'fid': next(self.values)}
+    )
+
+
+NAN = float('nan')
+
+
+@pytest.mark.parametrize(
+  'values, better, kept',
+  [
+    ([5.0, 1.0, 3.0, 4.0], 'lower', [2, 4]),
+    ([5.0, 1.0, NAN, NAN], 'lower', [2, 4]),
+    ([NAN, 2.0, 1.0, NAN], 'lower', [3, 4]),
+    ([NAN, NAN, NAN, NAN], 'lower', [4]),
+    ([float('-inf'), 2.0, None, 4.0], 'lower', [2, 4]),
+    ([1.0, 2.0, 3.0, float('inf')], 'higher', [3, 4]),
+    ([4.0, 3.0, 2.0, 1.0], 'lower', [4]),
+  ],
+)
+def test_the_best_checkpoint_stays(values, better, kept, tmp_path):
+  found = []
+
+  def best(steps):
+    there = [row for row in found if row['step'] in steps]
+    row = scores_lib.best(there, 'fid', better)
+    return None if row is None else row['step']
+
+  checkpoints = checkpoint.Checkpoints(tmp_path, 1, best=best)
+  for i, value in enumerate(values):
+    found.append({'step': i + 1, 'fid': value, 'primary': {}})
+    checkpoints.save(i + 1, {'x': np.zeros(2)}, {})
+    checkpoints.wait()
+  assert checkpoints.steps() == kept
+  checkpoints.close()
+
+
+def test_the_best_of_a_run_is_kept_and_told(tmp_path, monkeypatch):
+  Scripted(monkeypatch, [NAN, 2.0, 3.0, NAN])
+  config = at(
+    tmp_path, SCORED, keep_best='fid', keep_checkpoints=1, checkpoint_every=100
+  )
+  assert loop.train(config) == doors.DONE
+  assert runs.saved_steps(tmp_path) == [6, 12]
+  told = json.loads((tmp_path / 'run.json').read_text())['best']
+  assert told == {'step': 6, 'score': 'fid', 'value': 2.0}
+  assert [row['fid'] for row in rows(tmp_path)] == [None, 2.0, 3.0, None]
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_outlives_a_restart(tmp_path, monkeypatch):
+  Scripted(monkeypatch, [1.0, NAN, 3.0, 2.0])
+  config = at(
+    tmp_path, SCORED, keep_best='fid', keep_checkpoints=1, checkpoint_every=100
+  )
+  original = loop.Dispatch.__call__
+
+  def stopping(dispatch, state, step, count):
+    if step >= 6:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return original(dispatch, state, step, count)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.Dispatch, '__call__', stopping)
+    assert loop.train(config) == doors.SAVED
+  assert 3 in runs.saved_steps(tmp_path)
+  assert loop.train(config) == doors.DONE
+  assert runs.saved_steps(tmp_path) == [3, 12]
+
+
+def test_the_rule_that_orbax_is_given():
+  rule = checkpoint._Kept(2, lambda steps: min(steps))
+
+  class Info:
+    def __init__(self, step):
+      self.step = step
+
+  steps = [Info(n) for n in (1, 2, 3, 4)]
+  assert rule.should_preserve(steps) == [True, False, True, True]
+
+
+BAD_FLAGS = {
+  'unknown': ({'metrics': 'fidd'}, '--metrics=fidd: fidd: did you mean fid'),
+  'no metrics': ({'eval_every': 5}, '--eval_every=5: has no effect'),
+  'best of none': (
+    {'metrics': 'fid', 'keep_best': 'kid'},
+    '--keep_best=kid: is none of',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', sorted(BAD_FLAGS))
+def test_flags_of_no_use(case, tmp_path):
+  changes, said = BAD_FLAGS[case]
+  with pytest.raises(ConfigError, match=said):
+    at(tmp_path, **changes).validate()
+
+
+def test_what_cannot_be_scored_is_told_before_training(tmp_path):
+  config = at(tmp_path / 'run', metrics='ms_ssim')
+  with pytest.raises(EvaluationError, match='ring is a density'):
+    loop.train(config)
+  assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
+# The 2014 protocol
+
+DIGITS = dataclasses.replace(TOY, dataset='digits[:1500]')
+
+
+def test_parzen_by_the_protocol(tmp_path):
+  from gan_jax import data, metrics, references
+
+  parts = runs.build(at(tmp_path, DIGITS, ema_halflife_kimg=0.0))
+  assert parts.feed.size == 1500
+  request = Request(
+    metrics='parzen', against='digits[1600:]', samples=100, devices=1
+  )
+  judge = evaluating.judge_of(parts.config, request, parts.networks)
+  state = parts.init()
+  row, _ = judge.generator(0, state.g.params, state.g.stats, False)
+  told = row['protocol']
+  assert told['validation'] == 'digits[1500:1797]'
+  assert told['validation_samples'] == 297 and told['real_samples'] == 100
+  assert told['reference'] == 'digits[1600:]' and told['ema'] is False
+  seen, _ = judge.evaluator.draw(state.g.params, state.g.stats)
+  wanted = metrics.parzen.parzen(
+    seen['images'] / 255,
+    data.load('digits[1500:1797]').array() / 255,
+    references.pixels(data.load('digits[1600:]'), 100) / 255,
+  )
+  assert row['parzen'] == pytest.approx(wanted['parzen'], rel=1e-5)
+  assert row['parzen_sigma'] == wanted['parzen_sigma']
+
+
+def test_parzen_without_held_out_images_is_refused(run):
+  with pytest.raises(EvaluationError, match='ask for it alone'):
+    evaluate(run, Request(metrics='parzen,swd', devices=1))
+  with pytest.raises(EvaluationError, match=r'--validation=.*50000'):
+    evaluate(run, Request(metrics='parzen', devices=1))
+
+
+# The command
+
+
+def gan(*words, code=0):
+  done = subprocess.run(
+    [sys.executable, '-m', 'gan_jax.evaluate', *words],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == code, done.stderr
+  assert 'Traceback' not in done.stderr
+  return done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_command(run):
+  words = [f'--workdir={run}', '--metrics=modes', '--samples=50']
+  out, _ = gan(*words, '--eval_seeds=2', '--devices=1')
+  assert 'step 12, averaged G: modes ' in out
+  assert '± over 2 evaluation seeds' in out
+  assert [row['step'] for row in rows(run)] == [12]
+
+
+def test_command_refuses(run):
+  _, said = gan(code=2)
+  assert '--workdir' in said and '--images' in said
+  _, said = gan(f'--workdir={run}', '--all', '--step=4', code=2)
+  assert 'use one of them' in said
