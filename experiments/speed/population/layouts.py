@@ -48,11 +48,10 @@ def measure(config: Config, layout: str) -> dict[str, Any]:
       steps = min(count, made.capacity) * MEMBERS
       found.append((1e3 * made.took_cpu / steps, 1e3 * made.took / steps))
     params = (made._shapes.g.params, made._shapes.d.params)
-    suits = population.suits(made.parts.plan, params, 'cpu')
     made.close()
   cpu, wall = (round(min(x), 4) for x in zip(*found, strict=True))
   work = count_parameters(params) * config.batch_size
-  return {'cpu_ms': cpu, 'wall_ms': wall, 'work': work, 'auto': suits}
+  return {'cpu_ms': cpu, 'wall_ms': wall, 'work': work}
 
 
 def main() -> None:
