@@ -7,8 +7,9 @@ Eight members on as many devices as there are cores. Writes `layouts.json`.
 
 import os
 
-CORES = len(os.sched_getaffinity(0))
-os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={CORES}'
+os.environ['XLA_FLAGS'] = (
+  f'--xla_force_host_platform_device_count={len(os.sched_getaffinity(0))}'
+)
 
 import dataclasses
 import json
@@ -22,6 +23,7 @@ from gan_jax import cohort, population
 from gan_jax.config import Config
 from gan_jax.state import count_parameters
 
+CORES = jax.device_count()
 HERE = pathlib.Path(__file__).parent
 MEMBERS, DISPATCHES, CPU_SEC = 8, 5, 1.0
 MLP = Config(dataset='ring', network='mlp', depth=2, latent_dim=2)
