@@ -25,7 +25,7 @@ from gan_jax.state import count_parameters
 
 CORES = jax.device_count()
 HERE = pathlib.Path(__file__).parent
-MEMBERS, DISPATCHES, CPU_SEC = 8, 5, 1.0
+MEMBERS, DISPATCHES = 8, 5
 MLP = Config(dataset='ring', network='mlp', depth=2, latent_dim=2)
 CASES = {
   'mlp 32, batch 64': dataclasses.replace(MLP, width=32, batch_size=64),
