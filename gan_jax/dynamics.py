@@ -33,6 +33,7 @@ Field = Callable[[Vector], Vector]
 # How many of the largest and of the rightmost eigenvalues `leading` looks for,
 # how exactly, and for how many restarts.
 _LARGEST, _RIGHTMOST, _TOLERANCE, _RESTARTS = 8, 4, 1e-3, 30
+_SAME = 5e-3  # relative distance within which two found values are one
 _ROWS = 64  # of the Jacobian at a time
 
 
@@ -116,9 +117,31 @@ def turn(v: Field, w: Vector) -> Turn:
   return Turn(cosine, antisymmetric / (symmetric + antisymmetric))
 
 
+class Leading(NamedTuple):
+  """Some eigenvalues of a matrix; either may be empty, if none was found.
+
+  Attributes:
+    largest: those of largest modulus.
+    rightmost: those of largest real part.
+  """
+
+  largest: Complex128[np.ndarray, ' k']
+  rightmost: Complex128[np.ndarray, ' m']
+
+  @property
+  def together(self) -> Complex128[np.ndarray, ' n']:
+    """Each of them once: one may be among the largest and the rightmost."""
+    fresh = [
+      value
+      for value in self.rightmost
+      if not np.isclose(value, self.largest, rtol=_SAME, atol=0).any()
+    ]
+    return np.concatenate([self.largest, np.array(fresh, np.complex128)])
+
+
 def leading(
   product: Callable[[NDArray[np.float32]], Any], size: int
-) -> Complex128[np.ndarray, ' k']:
+) -> Leading:
   """The eigenvalues of largest modulus, and those of largest real part.
 
   By SciPy's implicitly restarted Arnoldi iteration; those that it has not found
@@ -136,7 +159,7 @@ def leading(
     dtype=np.float64,
   )
   start = np.random.default_rng(0).normal(size=size)
-  found: list[complex] = []
+  found: list[NDArray[np.complex128]] = []
   for which, count in (('LM', _LARGEST), ('LR', _RIGHTMOST)):
     try:
       values = linalg.eigs(
@@ -151,11 +174,10 @@ def leading(
       )
     except linalg.ArpackNoConvergence as error:
       values = error.eigenvalues
-    scale = max(map(abs, [*values, *found]), default=0.0)
-    for value in values:  # one may be among the largest and the rightmost
-      if all(abs(value - there) > 1e-2 * scale for there in found):
-        found.append(complex(value))
-  return np.array(found, np.complex128)
+    except linalg.ArpackError:  # a matrix of zeros, or one that is not finite
+      values = []
+    found.append(np.array(values, np.complex128))
+  return Leading(*found)
 
 
 def input_slopes(

@@ -79,7 +79,7 @@ def smooth_density(
   return estimate
 
 
-def _draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
+def draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
   """Data density, generator density and D over one axis."""
   at = found['grid'][:, 0]
   truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
@@ -105,7 +105,7 @@ def _draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
   right.tick_params(axis='y', colors=D, labelsize=7)
 
 
-def _draw_map(axes: Any, density: Density, found: Arrays) -> None:
+def draw_map(axes: Any, density: Density, found: Arrays) -> None:
   """Where G sends evenly spaced noise: arrows from z (below) to x (above)."""
   z, x = found['z'][:, 0], found['x'][:, 0]
   order = np.argsort(z)
@@ -153,7 +153,7 @@ def density_1d(density: Density, found: Arrays) -> str:
       squeeze=False,
     )
     main = axes[0, 0]
-    _draw_1d(main, density, found, float(truth.max()))
+    draw_1d(main, density, found, float(truth.max()))
     handles = [h for a in figure.axes for h in a.get_legend_handles_labels()[0]]
     main.legend(
       handles=handles,
@@ -163,7 +163,7 @@ def density_1d(density: Density, found: Arrays) -> str:
       fontsize=8,
     )
     if mapped:
-      _draw_map(axes[1, 0], density, found)
+      draw_map(axes[1, 0], density, found)
     return uri(figure, 'svg')
 
 
@@ -176,7 +176,7 @@ def densities_1d(
     truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
     with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(2.4, 1.5))
-      _draw_1d(axes, density, found, float(truth.max()))
+      draw_1d(axes, density, found, float(truth.max()))
       pictures.append((step, uri(figure, 'svg')))
   return pictures
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 from gan_jax import augment, objectives
 from gan_jax.networks import Networks, Params, Stats
 from gan_jax.regularizers import ZCR_STD, GView, Term, View
-from gan_jax.state import GANState, Hyper, norm
+from gan_jax.state import GANState, Hyper
 
 PyTree = Any
 Samples = Float[Array, 'batch *shape']
@@ -224,7 +224,13 @@ def discriminator_view(
     params=d_params,
     key=keys.penalty,
     transform=augment.consistency_view,
-    neighbours=lambda key: packed(frozen(near(key)), networks.packing),
+    # Shown as what they are beside: any other difference is not to be judged.
+    neighbours=lambda key: _shown(
+      game,
+      frozen(near(key)),
+      noise_std,
+      *map(jax.random.clone, (keys.augment_fake, keys.noise_fake)),
+    ),
     anchors=state.anchors and (state.anchors.real, state.anchors.fake),
   )
   return view, stats
@@ -378,5 +384,8 @@ def vector_field(
 
 
 def half_square(g_grads: PyTree, d_grads: PyTree) -> Scalar:
-  """`|v|^2 / 2` of a vector field."""
-  return (jnp.square(norm(g_grads)) + jnp.square(norm(d_grads))) / 2
+  """`|v|^2 / 2` of a vector field, smooth where it is 0."""
+  squares = [
+    jnp.sum(jnp.square(x)) for x in jax.tree.leaves((g_grads, d_grads))
+  ]
+  return jnp.sum(jnp.stack(squares)) / 2

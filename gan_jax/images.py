@@ -64,3 +64,26 @@ def png(picture: NDArray[np.uint8]) -> bytes:
 def grid_png(x: Any, columns: int = 0) -> bytes:
   """Samples in [-1, 1] as a PNG of their grid, enlarged where small."""
   return png(enlarged(grid(to_uint8(x), columns)))
+
+
+def scatter(
+  points: NDArray[np.floating[Any]],
+  extent: tuple[float, float],
+  side: int = 160,
+) -> NDArray[np.uint8]:
+  """Points (n, 1 or 2) as a small picture of where they are, dark on white.
+
+  Two dimensions as they lie, one as a histogram; those outside are left out.
+  """
+  if points.shape[1] == 2:
+    found, _, _ = np.histogram2d(
+      points[:, 1], points[:, 0], side, (extent, extent)
+    )
+    # The darkest tenth of the places that hold any is black.
+    most = np.quantile(found[found > 0], 0.9) if found.any() else 1
+    ink = np.clip(found / most, 0, 1)[::-1]
+  else:
+    found, _ = np.histogram(points[:, 0], side, extent)
+    height = np.rint(found / max(found.max(), 1) * side)
+    ink = np.arange(side, 0, -1)[:, None] <= height[None, :]
+  return np.rint(255 * (1 - ink)).astype(np.uint8)[:, :, None]

@@ -188,6 +188,8 @@ class Trainer:
     self.train_sec = 0.0
     self.saved = -1
     self.state, self.step = self._restore()
+    for text in runs.cautions(parts.config, self.state):
+      self._warn(text)
     self.snapshots = snapshots.Snapshots(parts)
     self.log = Log(folder, self.step) if self.primary else None
     self.progress = Progress(self.step, parts.config.steps, self.primary)

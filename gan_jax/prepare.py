@@ -28,7 +28,7 @@ def main() -> int:
   from gan_jax import data
   from gan_jax.data import imageset, tfds_sets
 
-  if data.DATASETS.get(name) or name.startswith('folder:'):
+  if data.DATASETS.get(name) or name.startswith(('folder:', 'density:')):
     print(f'{name} needs no preparation; train with --dataset={name}')
     return doors.DONE
   asked, name = name, data.prepared_as(name)

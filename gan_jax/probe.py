@@ -6,16 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from gan_jax import dynamics, schedules
-from gan_jax.dynamics import Vector
+from gan_jax.dynamics import Leading, Vector
 from gan_jax.runs import Parts
 from gan_jax.state import GANState
 
 # Parameters of both players up to which all eigenvalues are found.
 DENSE = 2000
 _SALT = 0xD14A  # sets the noise apart from that of training
+_NONE = Leading(np.zeros(0, np.complex128), np.zeros(0, np.complex128))
 
 
 class Probe:
@@ -57,6 +57,16 @@ class Probe:
       numbers[f'd/input_grad_{place}_max'] = size.max()
     return numbers
 
+  def _eigenvalues(self, at: Any, size: int) -> Leading:
+    """All of a small game, the leading ones of a larger one."""
+    if size > DENSE:
+      return dynamics.leading(lambda u: self._product(u, *at), size)
+    matrix = np.asarray(self._jacobian(*at), np.float64)
+    if not np.isfinite(matrix).all():
+      return _NONE
+    values = np.linalg.eigvals(matrix).astype(np.complex128)
+    return Leading(values, values[[values.real.argmax()]])
+
   def __call__(
     self, state: GANState, constants: Any, item: Any
   ) -> Mapping[str, Any]:
@@ -75,18 +85,13 @@ class Probe:
     size = sum(
       x.size for x in jax.tree.leaves((state.g.params, state.d.params))
     )
-    whole = size <= DENSE
-    values: NDArray[Any] = np.zeros(0, np.complex128)
-    if 'game/field_norm' in row:
-      if whole:
-        matrix = np.asarray(self._jacobian(*at), np.float64)
-        if np.isfinite(matrix).all():
-          values = np.linalg.eigvals(matrix)
-      else:
-        values = dynamics.leading(lambda u: self._product(u, *at), size)
-    if len(values):
-      row['game/rightmost'] = float(values.real.max())
-      row['game/spectral_radius'] = float(abs(values).max())
+    found = self._eigenvalues(at, size) if 'game/field_norm' in row else _NONE
+    # Each of its own search: what was not found is not told.
+    if len(found.rightmost):
+      row['game/rightmost'] = float(found.rightmost.real.max())
+    if len(found.largest):
+      row['game/spectral_radius'] = float(abs(found.largest).max())
+    values = found.together
     values = values[np.argsort(-abs(values), kind='stable')]
     row['eigenvalues'] = [[float(x.real), float(x.imag)] for x in values]
     row['parameters'] = size

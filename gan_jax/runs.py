@@ -224,6 +224,19 @@ def _check_game(config: Config, dataset: Dataset | Absent) -> None:
     )
 
 
+def cautions(config: Config, state: GANState) -> list[str]:
+  """What a person should know of flags that are taken together."""
+  paths = jax.tree_util.tree_leaves_with_path(state.d.stats)
+  by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
+  return [
+    f'--regularizer={config.regularizer}: D normalises by the batch, so that'
+    f' the slope that {term.key} takes at one sample is not its alone; use'
+    ' --norm_d=layer or --norm_d=none'
+    for term in make_terms(config)
+    if by_batch and term.entry.places[0]
+  ]
+
+
 def make_networks(config: Config, dataset: Dataset | Absent) -> Networks:
   """G and D for a dataset's samples."""
   return networks.build(

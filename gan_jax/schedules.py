@@ -57,9 +57,10 @@ def _penalty_factor(plan: Plan, step: Int[Array, '']) -> Any:
   return factor
 
 
-def _d_gradient(
+def d_gradient(
   plan: Plan, state: GANState, hyper: Hyper, real: Any, key: Any
 ) -> tuple[PyTree, PyTree, Metrics]:
+  """D's gradient, its moved statistics and its metrics."""
   loss = jax.grad(game_lib.discriminator_loss, has_aux=True)
   grads, (stats, metrics) = loss(
     state.d.params,
@@ -75,9 +76,10 @@ def _d_gradient(
   return grads, stats, metrics
 
 
-def _g_gradient(
+def g_gradient(
   plan: Plan, state: GANState, hyper: Hyper, real: Any, key: Any
 ) -> tuple[PyTree, PyTree, Metrics]:
+  """G's gradient, its moved statistics and its metrics."""
   loss = jax.grad(game_lib.generator_loss, has_aux=True)
   std = plan.noise_std(hyper, state.step)
   grads, (stats, metrics) = loss(
@@ -205,7 +207,7 @@ def _in_turn(
   key: Any,
   *,
   g_first: bool = False,
-  g_gradient: Any = _g_gradient,
+  g_gradient: Any = g_gradient,
 ) -> tuple[GANState, Metrics]:
   """All moves of D, then all moves of G, or the other way round."""
   key_d, key_g = jax.random.split(key)
@@ -233,7 +235,7 @@ def _in_turn(
   ]
 
   def d_move(state: GANState, turn: Any) -> tuple[GANState, Metrics]:
-    gradient = _d_gradient(plan, state, hyper, *turn)
+    gradient = d_gradient(plan, state, hyper, *turn)
     return _moved_d(plan, hyper, state, gradient)
 
   def g_move(state: GANState, turn: Any) -> tuple[GANState, Metrics]:
@@ -285,8 +287,8 @@ def _both_gradients(
   D's forward pass once.
   """
   again = jax.random.clone(key)  # tells the key-reuse checker: on purpose
-  d_gradient = _d_gradient(plan, state, hyper, real, key)
-  return d_gradient, _g_gradient(plan, state, hyper, real, again)
+  to_d = d_gradient(plan, state, hyper, real, key)
+  return to_d, g_gradient(plan, state, hyper, real, again)
 
 
 def _both_moved(
@@ -354,7 +356,7 @@ def consensus(
   key_data, key_loss = jax.random.split(key)
   real = real_batch(plan, _at(batch, 0), key_data)
   again = jax.random.clone(key_loss)
-  d_gradient, g_gradient = _both_gradients(plan, state, hyper, real, key_loss)
+  gradients = _both_gradients(plan, state, hyper, real, key_loss)
   plain = plan.game._replace(regularizers=())
   std = plan.noise_std(hyper, state.step)
 
@@ -375,7 +377,7 @@ def consensus(
     return grads, stats, metrics
 
   state, metrics = _both_moved(
-    plan, hyper, state, (pulled(d_gradient, to_d), pulled(g_gradient, to_g))
+    plan, hyper, state, (pulled(gradients[0], to_d), pulled(gradients[1], to_g))
   )
   return state, metrics | {'game/half_square': size}
 

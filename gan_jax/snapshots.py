@@ -32,6 +32,11 @@ def density_grid(density: Density) -> NDArray[np.float32]:
   return np.stack([a.ravel() for a in axes], axis=-1)
 
 
+def fixed_keys(seed: int) -> Any:
+  """Two keys: for the noise and the real samples of a run's snapshots."""
+  return jax.random.split(jax.random.fold_in(jax.random.key(seed), _SALT))
+
+
 class Snapshots:
   """Draws the same noise through G again and again."""
 
@@ -39,8 +44,7 @@ class Snapshots:
     """Fixes the noise, as a function of the seed alone."""
     self._parts = parts
     networks = parts.networks
-    key = jax.random.fold_in(jax.random.key(parts.config.seed), _SALT)
-    key_z, key_real = jax.random.split(key)
+    key_z, key_real = fixed_keys(parts.config.seed)
     dataset = parts.dataset
     self._density = dataset if isinstance(dataset, Density) else None
     count = _SAMPLES if self._density else parts.config.num_samples

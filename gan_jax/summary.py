@@ -1,9 +1,12 @@
 """What a run would be made of: parameters, and the work of a step."""
 
+import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from gan_jax import schedules
 from gan_jax.config import Config
 from gan_jax.runs import build
 from gan_jax.state import count_parameters
@@ -26,9 +29,9 @@ def _tables(params: Any) -> list[tuple[str, str, int]]:
 def summarise(config: Config) -> str:
   """Parameters of both networks, and the FLOPs of one step.
 
-  The FLOPs are what XLA counts before it optimises, for all moves of a step;
-  a step of several moves of one player is counted with one of them, as XLA
-  counts the body of a loop once.
+  The FLOPs are what XLA counts before it optimises, for all moves of a step.
+  The moves that an unrolled G looks ahead are a loop, whose body XLA counts
+  once: there the number is a bound from below.
 
   Raises:
     ConfigError, DataError, NetworkError: as training would.
@@ -41,23 +44,50 @@ def summarise(config: Config) -> str:
     wide = max(len(path) for path, _, _ in rows)
     lines.append(f'{player}: {count_parameters(params):,} parameters')
     lines += [f'  {p:{wide}}  {s:>14}  {n:>12,}' for p, s, n in rows]
-  item = jax.eval_shape(lambda: _real(parts))
-  step = jax.jit(make_train_step(parts.plan))
-  cost: Any = step.lower(state, parts.hyper, item).cost_analysis()
-  flops = cost['flops']
+  flops = _flops(parts, state)
+  bound = 'at least ' if parts.plan.schedule == 'unrolled' else ''
   lines.append(
-    f'a step of --batch_size={config.batch_size}: {flops / 1e9:,.3f} GFLOP'
+    f'a step of --batch_size={config.batch_size}: {bound}{flops:,.0f} FLOPs'
   )
   return '\n'.join(lines)
 
 
-def _real(parts: Any) -> Any:
-  """Real batches of one step, of the right shapes."""
-  import jax.numpy as jnp
+def _flops(parts: Any, state: Any) -> float:
+  """Of one step: with one move each, and what further moves add."""
+  plan, hyper, sample = parts.plan, parts.hyper, parts.dataset.shape
+  once = dataclasses.replace(plan, d_steps=1, g_steps=1)
 
-  plan = parts.plan
+  def counted(f: Any, *args: Any) -> float:
+    cost: Any = jax.jit(f).lower(*args).cost_analysis()
+    return float(cost['flops'])
+
+  def gradient(find: Any) -> float:
+    def one(state: Any, item: Any, key: Any) -> Any:
+      real = schedules.real_batch(plan, item, key)
+      return find(plan, state, hyper, real, jax.random.clone(key))
+
+    item = jax.eval_shape(
+      lambda: jax.tree.map(lambda x: x[0], _real(once, sample))
+    )
+    return counted(one, state, item, state.key)
+
+  total = counted(
+    make_train_step(once),
+    state,
+    hyper,
+    jax.eval_shape(lambda: _real(once, sample)),
+  )
+  if plan.d_steps > 1:
+    total += (plan.d_steps - 1) * gradient(schedules.d_gradient)
+  if plan.g_steps > 1:
+    total += (plan.g_steps - 1) * gradient(schedules.g_gradient)
+  return total
+
+
+def _real(plan: Any, sample: tuple[int, ...]) -> Any:
+  """Real batches of one step, of the right shapes."""
   shape = (plan.real_batches, plan.batch_size)
-  x = jnp.zeros((*shape, *parts.dataset.shape))
+  x = jnp.zeros((*shape, *sample))
   if not plan.game.networks.classes:
     return x
   return x, jnp.zeros(shape, jnp.int32)

@@ -3,7 +3,9 @@
     python launch/slurm.py --flagfile=F --workdir=W --nodes=2 --gpus_per_node=4
 
 One process a GPU, or `--tasks_per_node` on CPU; when there are several they are
-joined through jax.distributed, which knows Slurm. Everything after `--` goes to
+joined through jax.distributed, which knows Slurm. `--ablate=N` submits an
+ablation instead, as an array of N tasks that share its programs; `--collect`
+then makes its results. Everything after `--` goes to
 the command as it stands; `--sbatch=...` hands sbatch an option of your cluster.
 The job itself is launch/slurm.sbatch; its output goes to WORKDIR.slurm-ID.out,
 beside the workdir, which may hold nothing but the run.
@@ -20,10 +22,10 @@ from collections.abc import Sequence
 SCRIPT = pathlib.Path(__file__).with_name('slurm.sbatch')
 
 
-def output(workdir: str) -> pathlib.Path:
+def output(workdir: str, job: str = '%j') -> pathlib.Path:
   """Where Slurm, which makes no folders, writes what the job prints."""
   path = pathlib.Path(workdir).absolute()
-  return path.with_name(f'{path.name}.slurm-%j.out')
+  return path.with_name(f'{path.name}.slurm-{job}.out')
 
 
 def command(options: argparse.Namespace) -> list[str]:
@@ -38,7 +40,15 @@ def command(options: argparse.Namespace) -> list[str]:
     # Per node, not per task: JAX itself gives each task the GPU of its number.
     words += [f'--gpus-per-node={options.gpus_per_node}']
   words += [f'--time={options.time}'] if options.time else []
-  words += [f'--output={output(options.workdir)}', *options.sbatch]
+  if options.ablate:
+    words += [
+      f'--array=1-{options.ablate}',
+      '--export=ALL,MODULE=gan_jax.ablate',
+      f'--output={output(options.workdir, "%A-%a")}',
+    ]
+  else:
+    words += [f'--output={output(options.workdir)}']
+  words += options.sbatch
   words += [str(SCRIPT)]
   words += [f'--flagfile={options.flagfile}'] if options.flagfile else []
   words += [f'--workdir={options.workdir}']
@@ -64,12 +74,16 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add(
     '--sbatch', action='append', default=[], help='a further option of sbatch'
   )
+  add('--ablate', type=int, default=0, help='tasks of an ablation; 0: a run')
   add('--dry_run', action='store_true', help='print job and command, no more')
   options = parser.parse_args(words[:cut])
   if (
     min(options.nodes, options.tasks_per_node) < 1 or options.gpus_per_node < 0
   ):
     parser.error('--nodes and --tasks_per_node: 1 or more')
+  each = options.nodes * (options.gpus_per_node or options.tasks_per_node)
+  if options.ablate < 0 or (options.ablate and each > 1):
+    parser.error('--ablate: 1 or more tasks of one process each')
   if options.flagfile and not os.path.isfile(options.flagfile):
     parser.error(f'--flagfile={options.flagfile}: no such file')
   options.extra = list(words[cut + 1 :])

@@ -44,6 +44,9 @@ FIRST = {
 }
 SECOND = {
   'ablation_curves',
+  'ablation',
+  'ablation_plan',
+  'cohort',
   'ablation_figures',
   'ablation_report',
   'ablation_results',
@@ -68,6 +71,7 @@ SECOND = {
   'snapshots',
   'sources',
   'summary',
+  'variations',
   'workdir',
 }
 DOORS = {'ablate', 'evaluate', 'prepare', 'report', 'sample', 'train'}
@@ -210,7 +214,7 @@ HEAVY += ('tensorflow_datasets', 'tensorboardX')
 
 
 @pytest.mark.parametrize(
-  'name', ['train', 'sample', 'report', 'prepare', 'evaluate']
+  'name', ['ablate', 'evaluate', 'prepare', 'report', 'sample', 'train']
 )
 def test_help_answers_at_once_and_without_jax(name):
   """Every command; what it imports is read off `-X importtime`."""

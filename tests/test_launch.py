@@ -294,6 +294,33 @@ def test_slurm_dry_run_submits_nothing(tmp_path):
   assert not (tmp_path / 'w').exists()
 
 
+def test_slurm_array_of_an_ablation(tmp_path):
+  words = (f'--workdir={tmp_path}/w', '--ablate=6', '--dry_run')
+  done = dry(SLURM, *words, '--', '--vary=objective=minimax,hinge')
+  assert done.returncode == 0, done.stderr
+  command = done.stdout.partition('\n')[0]
+  assert '--array=1-6' in command
+  assert '--export=ALL,MODULE=gan_jax.ablate' in command
+  assert 'w.slurm-%A-%a.out' in command
+  assert command.endswith(' --vary=objective=minimax,hinge')
+  assert 'multihost' not in command
+  done = dry(SLURM, *words, '--nodes=2')
+  assert done.returncode == 2
+  assert '--ablate: 1 or more tasks of one process each' in done.stderr
+
+
+def test_batch_script_gives_a_task_of_an_array_its_share(tmp_path):
+  _, log = batch(
+    tmp_path,
+    0,
+    SLURM_JOB_ID='17',
+    MODULE='gan_jax.ablate',
+    SLURM_ARRAY_TASK_ID='2',
+    SLURM_ARRAY_TASK_COUNT='6',
+  )
+  assert '-m gan_jax.ablate --workdir=w --steps=3 --only=2/6' in log
+
+
 def test_slurm_refuses():
   done = dry(SLURM, '--flagfile=/none.flags', '--workdir=w')
   assert done.returncode == 2

@@ -164,6 +164,38 @@ def test_jit_is_eager_and_order_does_not_matter(name):
     np.testing.assert_allclose(there, back[::-1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('name', sorted(ARCHITECTURES))
+def test_vmap_over_members_is_a_loop_and_one_program(name):
+  """A population's pass: G, D and the slope, over parameters of their own."""
+  shape, bounded = first_sample(name)
+  nets = built(name, shape, bounded)
+  members = [
+    jax.tree.map(
+      lambda x, s=s: x * s, (drawn(nets.generator), drawn(nets.discriminator))
+    )
+    for s in (1.0, 0.9)
+  ]
+  z = nets.sample_latent(jax.random.key(0), 3)
+
+  def whole(member):
+    (g, g_stats), (d, d_stats) = member
+
+    def value(g):
+      x, _ = nets.generator.apply(g, g_stats, z, train=False)
+      return nets.discriminator.apply(d, d_stats, x, train=False)[0].sum()
+
+    return jax.value_and_grad(value)(g)
+
+  one = quick(whole)
+  alone = [one(member) for member in members]
+  assert one._cache_size() == 1
+  stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), *members)
+  together = quick(jax.vmap(whole))(stacked)
+  for i, each in enumerate(alone):
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(each)):
+      np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4)
+
+
 @EVERY
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_finite_and_in_range_at_large_inputs(name, shape, bounded, dtype):

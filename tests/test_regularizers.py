@@ -98,6 +98,35 @@ def test_one_sided_leaves_gentle_slopes_alone():
   np.testing.assert_allclose(Term('wgan_gp').on_d(again(view)), 0.49, rtol=1e-5)
 
 
+def test_slopes_on_interpolates_against_float64():
+  """A critic whose slope is where it is: `|x|^2 / 2`, of slope x."""
+  view = view_of(quadratic)
+  u = np.float64(jax.random.uniform(jax.random.clone(view.key), (16,)))[:, None]
+  at = u * np.float64(view.real) + (1 - u) * np.float64(view.fake)
+  norms = np.sqrt((at**2).sum(1))
+  expected = {
+    'zero_centred': norms**2,
+    'wgan_gp': (norms - 1) ** 2,
+    'wgan_gp_one_sided': np.maximum(norms - 1, 0) ** 2,
+  }
+  for name, each in expected.items():
+    found = Term(name).on_d(again(view))
+    np.testing.assert_allclose(found, each.mean(), rtol=1e-5, err_msg=name)
+
+
+def test_dragan_against_float64():
+  """One number an example for how far, one a number of it for where to."""
+  view = view_of(quadratic)
+  key_a, key_d = jax.random.split(jax.random.clone(view.key))
+  x = np.float64(view.real)
+  a = np.float64(jax.random.uniform(key_a, (16,)))[:, None]
+  d = np.float64(jax.random.uniform(key_d, (48,))).reshape(16, 3)
+  norms = np.sqrt(((x + a * d * x.std() / 2) ** 2).sum(1))
+  np.testing.assert_allclose(
+    Term('dragan').on_d(view), ((norms - 1) ** 2).mean(), rtol=1e-5
+  )
+
+
 @pytest.mark.parametrize('place', ['real', 'fake'])
 def test_places_are_where_the_slope_is_looked_at(place):
   view = view_of(quadratic)
@@ -184,9 +213,11 @@ def test_a_norm_over_the_batch_would_be_seen(monkeypatch):
 
 
 @D_TERMS
-def test_order_of_the_batch_does_not_matter(term):
-  if term.name in ('zero_centred', 'wgan_gp', 'wgan_gp_one_sided', 'dragan'):
-    pytest.skip('each example has a draw of its own')
+def test_order_of_the_batch_does_not_matter(term, monkeypatch):
+  # One draw for all examples, which otherwise have one each.
+  monkeypatch.setattr(
+    jax.random, 'uniform', lambda key, shape: jnp.full(shape, 0.3)
+  )
   view = view_of(quadratic)
   turned = dict(
     real=view.real[::-1],
@@ -218,13 +249,73 @@ def test_jit_is_eager_and_vmap_is_a_loop(term):
 
 @D_TERMS
 @pytest.mark.parametrize('size', [0.0, 1e4])
-def test_finite_with_its_slope_at_flat_and_steep_critics(term, size):
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_finite_with_its_slope_at_flat_and_steep_critics(term, size, dtype):
   def penalty(w):
-    critic = functools.partial(linear, weights=w)
+    # As a network of that precision does: logits are float32.
+    critic = lambda x, label=None: (x.astype(dtype) @ w).astype(jnp.float32)
     return term.on_d(view_of(critic))
 
-  value, slope = jax.value_and_grad(penalty)(jnp.full(3, size))
+  value, slope = jax.value_and_grad(penalty)(jnp.full(3, size, dtype))
   assert jnp.isfinite(value) and jnp.isfinite(slope).all()
+
+
+G_TERMS = pytest.mark.parametrize(
+  'name', [name for name, e in sorted(REGULARIZERS.items()) if e.on_g]
+)
+
+
+def g_view(fake, w, n=16):
+  near = view_of(n=n).real
+  return GView(fake, {'kernel': w}, jax.random.key(0), lambda key: near)
+
+
+@G_TERMS
+def test_penalties_on_g_by_the_same_rules(name):
+  """jit = eager, vmap = a loop, no order, no batch size, finite far out."""
+
+  def penalty(fake, w):
+    return REGULARIZERS[name].on_g(g_view(fake, w))
+
+  fakes = jnp.stack([view_of(seed=s).fake for s in (1, 2)])
+  w = jax.random.normal(jax.random.key(0), (2, 3, 5))
+  eager = [penalty(*x) for x in zip(fakes, w, strict=True)]
+  compiled = jax.jit(penalty)
+  jitted = [compiled(*x) for x in zip(fakes, w, strict=True)]
+  np.testing.assert_allclose(jitted, eager, rtol=1e-5)
+  assert compiled._cache_size() == 1
+  np.testing.assert_allclose(jax.vmap(penalty)(fakes, w), eager, rtol=1e-5)
+
+  view = g_view(fakes[0], w[0])
+  near = view.neighbours(None)
+  for turn in (lambda x: x[::-1], lambda x: jnp.tile(x, (4, 1))):
+    turned = view._replace(
+      fake=turn(view.fake),
+      key=jax.random.clone(view.key),
+      neighbours=lambda key, turn=turn: turn(near),
+    )
+    np.testing.assert_allclose(
+      REGULARIZERS[name].on_g(turned), eager[0], rtol=1e-5
+    )
+  for dtype in (jnp.float32, jnp.bfloat16):
+    far = jnp.full((16, 3), 1e4, dtype).at[::2].multiply(-1)
+    value, slopes = jax.value_and_grad(penalty, (0, 1))(
+      far, jnp.full((3, 5), 1e4, dtype)
+    )
+    assert jnp.isfinite(value)
+    assert all(jnp.isfinite(x).all() for x in slopes)
+
+
+@D_TERMS
+def test_one_program_serves_all_samples(term):
+  @jax.jit
+  def penalty(real, key):
+    view = view_of(quadratic)._replace(key=key)
+    return term.on_d(view._replace(real=real, real_logits=quadratic(real)))
+
+  for seed in (1, 2):
+    penalty(view_of(seed=seed).real, jax.random.key(seed))
+  assert penalty._cache_size() == 1
 
 
 def test_lecam_against_numpy():
@@ -299,3 +390,11 @@ def test_clip_is_a_projection():
   params = {'kernel': jnp.array([[-2.0, 0.005], [0.02, 1.0]])}
   clipped = REGULARIZERS['clip'].project(params, 0.01)['kernel']
   np.testing.assert_allclose(clipped, [[-0.01, 0.005], [0.01, 0.01]])
+  # Of any bound in one program, member by member, whatever the precision.
+  w = jnp.array([-1e4, -0.3, 0.0, 0.3, 1e4])
+  bounds = jnp.array([0.1, 1.0])
+  project = jax.jit(jax.vmap(REGULARIZERS['clip'].project, (None, 0)))
+  for dtype in (jnp.float32, jnp.bfloat16):
+    found = project({'kernel': w.astype(dtype)}, bounds.astype(dtype))['kernel']
+    expected = np.stack([np.clip(w, -b, b) for b in (0.1, 1.0)])
+    np.testing.assert_allclose(np.float64(found), expected, rtol=5e-3)

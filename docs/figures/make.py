@@ -1,10 +1,16 @@
-"""Makes the figure of the README from a workdir.
+"""Makes the figures of the README and of the tutorial.
 
 python docs/figures/make.py --digits=runs/digits
+python docs/figures/make.py --tutorial   # runs docs/tutorial.md, prints all
 """
 
 import argparse
+import contextlib
+import io
+import os
 import pathlib
+import re
+import tempfile
 
 import numpy as np
 
@@ -26,12 +32,53 @@ def digits(workdir: str) -> bytes:
   return images.png(np.concatenate([sheets[0], gap, sheets[1]], axis=1))
 
 
+def tutorial() -> str:
+  """The tutorial with what its blocks print; leaves its figure beside this."""
+  text = (HERE.parent / 'tutorial.md').read_text(encoding='utf-8')
+  there = os.getcwd()
+  space: dict[str, object] = {}
+
+  def run(match: re.Match[str]) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+      exec(match['code'], space)
+    if match['kind'] is None:
+      return match[0]
+    said = '\n'.join(line.rstrip() for line in printed.getvalue().splitlines())
+    code = f'```python\n{match["code"]}```\n\n'
+    return f'{code}```{match["kind"]}\n{said}\n```\n'
+
+  with tempfile.TemporaryDirectory() as folder:
+    os.chdir(folder)
+    try:
+      text = re.sub(
+        r'```python\n(?P<code>.*?)```\n'
+        r'(?:\n```(?P<kind>text[^\n]*)\n.*?```\n)?',
+        run,
+        text,
+        flags=re.DOTALL,
+      )
+      for path in pathlib.Path(folder).glob('*.png'):
+        (HERE / path.name).write_bytes(path.read_bytes())
+    finally:
+      os.chdir(there)
+  return text
+
+
 def main() -> None:
-  """Writes the figure beside this file."""
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--digits', required=True)
+  """Writes the figures beside this file."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--digits', help='workdir of a run on digits')
+  parser.add_argument(
+    '--tutorial', action='store_true', help='run the page, write it anew'
+  )
   args = parser.parse_args()
-  (HERE / 'digits.png').write_bytes(digits(args.digits))
+  if args.digits:
+    (HERE / 'digits.png').write_bytes(digits(args.digits))
+  if args.tutorial:
+    (HERE.parent / 'tutorial.md').write_text(tutorial(), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -1,11 +1,13 @@
 """Data: densities with known truth, and sets of images.
 
 `load` finds a dataset by name; `make_feed` puts it in order for the step. To
-add a density, write it in `densities.py` and give it an entry in `DATASETS`; an
-image set that TFDS knows has its name already.
+add a density, write it in `densities.py` and give it an entry in `DATASETS`, or
+draw its curve into a file (`density:FILE`); an image set that TFDS knows has
+its name already.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from gan_jax.data import densities, gathered, imageset, tfds_sets
@@ -46,9 +48,10 @@ def load(
   """A dataset by name.
 
   Args:
-    name: a key of `DATASETS`, another TFDS set of images, or folder:PATH. A
-      set that is no folder may be followed by a split and a part of it:
-      mnist[test], mnist[:50000], mnist[test][:1000].
+    name: a key of `DATASETS`, another TFDS set of images, folder:PATH, or
+      density:FILE (`densities.from_file`). A TFDS set or a stack may be
+      followed by a split and a part of it: mnist[test], mnist[:50000],
+      mnist[test][:1000].
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
@@ -62,7 +65,12 @@ def load(
   if image_size < 0:
     raise DataFlagError(f'--image_size={image_size}: use pixels, or 0')
   told, (name, named, part) = name, gathered.parsed(name)
+  kind, _, path = name.partition(':')
   make = DATASETS.get(name)
+  if kind == 'density':
+    if not path:
+      raise DataFlagError('--dataset=density: write density:FILE')
+    make = functools.partial(densities.from_file, path)
   if make is not None:
     if named or part:
       raise DataFlagError(
@@ -77,7 +85,6 @@ def load(
         )
     return make()
   root = imageset.data_root(data_dir)
-  kind, _, path = name.partition(':')
   if kind == 'folder':
     if not path:
       raise DataFlagError('--dataset=folder: write folder:PATH')

@@ -7,13 +7,17 @@ a GAN learnt can then be held against the truth rather than against a picture.
 import dataclasses
 import hashlib
 import math
+import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 from numpy.typing import NDArray
+
+from gan_jax.data.errors import DataFlagError
 
 Points = Float[Array, 'n dim']
 
@@ -23,10 +27,10 @@ class Density:
   """A density over 1 or 2 dimensions.
 
   Attributes:
-    name: its key in `DATASETS`.
+    name: its key in `DATASETS`, or density:FILE.
     dim: dimensions of a sample.
     sample: `(key, n) -> (n, dim)`, float32.
-    log_prob: `(n, dim) -> (n,)`, in nats.
+    log_prob: `(n, dim) -> (n,)`, in nats; -inf where the density is 0.
     extent: (low, high) of both axes of a picture of it.
     modes: (k, dim) centres of its modes, or None where it has no separate ones.
     mode_std: deviation of each mode along each axis, or None; 0 where all
@@ -141,3 +145,95 @@ def delta() -> Density:
     return jnp.zeros((n, 1))
 
   return dataclasses.replace(drawn, sample=sample, mode_std=0.0)
+
+
+def _read_table(path: pathlib.Path, flag: str) -> NDArray[np.float64]:
+  """Two columns of numbers, x and p(x), with spaces or commas between."""
+  try:
+    lines = path.read_text(encoding='utf-8').replace(',', ' ').splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataFlagError(
+      f'{flag}: cannot be read ({error}); name a text file of two columns, x'
+      ' and p(x)'
+    ) from error
+  rows = []
+  for number, line in enumerate(lines, 1):
+    words = line.partition('#')[0].split()
+    try:
+      if words:
+        x, p = map(float, words)
+        rows.append((x, p))
+    except ValueError as error:
+      raise DataFlagError(
+        f'{flag}: line {number} is {line!r}; write two numbers, x and p(x)'
+      ) from error
+  return np.array(rows, np.float64).reshape(-1, 2)
+
+
+def _check_table(x: NDArray[Any], p: NDArray[Any], flag: str) -> None:
+  """Refuses what is no density."""
+  problem = ''
+  if len(x) < 2:
+    problem = f'has {len(x)} points; give at least two'
+  elif not np.isfinite(p).all() or not (np.abs(x) < 1e30).all():
+    problem = 'has a number that is not finite, or an x beyond 1e30; remove it'
+  elif (np.diff(np.float32(x)) <= 0).any():
+    at = x[np.argmax(np.diff(np.float32(x)) <= 0) + 1]
+    problem = f'x={at:g} is not above the x before it; sort them, each once'
+  elif (p < 0).any():
+    problem = f'p({x[np.argmax(p < 0)]:g}) is negative; use 0 or more'
+  elif not p.any():
+    problem = 'p is 0 everywhere; use a positive p(x) somewhere'
+  if problem:
+    raise DataFlagError(f'{flag}: {problem}')
+
+
+def from_file(path: str) -> Density:
+  """Any density over one dimension: `--dataset=density:FILE`.
+
+  The file is text: two columns, x and p(x), with spaces or a comma between; x
+  rises, `#` starts a comment. p is linear between the points, 0 outside of
+  them (`log_prob` is -inf there) and is scaled to integrate to 1, so a curve of
+  any height will do. Samples are its own, by the inverse of its distribution
+  function.
+
+  Raises:
+    DataFlagError: if there is no such file, or it holds no density.
+  """
+  flag = f'--dataset=density:{path}'
+  table = _read_table(pathlib.Path(path).expanduser(), flag)
+  _check_table(table[:, 0], table[:, 1], flag)
+  mark = hashlib.sha256(b'linear' + table.tobytes()).hexdigest()
+  at, p = table.T
+  p = p / p.max()
+  p = p / np.trapezoid(p, at)
+  mass = np.diff(at) * (p[:-1] + p[1:]) / 2
+  # Of each piece: where it starts, how far it goes, the share of its left end
+  # in the sum of both ends; a piece without mass is never drawn.
+  left, width = jnp.float32(at[:-1]), jnp.float32(np.diff(at))
+  ends = p[:-1] + p[1:]
+  share = jnp.float32(np.where(ends > 0, p[:-1] / np.where(ends, ends, 1), 0.5))
+  below = np.cumsum(mass) / mass.sum()
+  below[below == below[-1]] = 1.0
+  cumulative = jnp.float32(below)
+  knots, heights = jnp.float32(at), jnp.float32(p)
+
+  def sample(key: Key[Array, ''], n: int) -> Points:
+    key_piece, key_place = jax.random.split(key)
+    u = jax.random.uniform(key_piece, (n,))
+    piece = jnp.searchsorted(cumulative, u, side='right')
+    # Within a piece, 2 a s + (1 - 2 a) s^2 = v, solved for s so that nothing
+    # cancels; v is never 0, where a = 0 would make it 0 / 0.
+    v = 1 - jax.random.uniform(key_place, (n,))
+    a = share[piece]
+    s = v / (a + jnp.sqrt(jnp.square(a) + (1 - 2 * a) * v))
+    return (left[piece] + s * width[piece])[:, None]
+
+  def log_prob(x: Points) -> Float[Array, ' n']:
+    return jnp.log(jnp.interp(x[:, 0], knots, heights, left=0, right=0))
+
+  margin = 0.15 * (at[-1] - at[0])
+  extent = (float(at[0] - margin), float(at[-1] + margin))
+  return Density(
+    f'density:{path}', 1, sample, log_prob, extent, fingerprint=mark
+  )

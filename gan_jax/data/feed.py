@@ -7,6 +7,7 @@ the one order, on any number of processes, and no more than the step need be
 saved.
 """
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -77,6 +78,10 @@ class Feed(Protocol):
     """Where in the data a step is; what a checkpoint records."""
     ...
 
+  def reseeded(self, seed: int) -> 'Feed':
+    """The same data in the order of another seed."""
+    ...
+
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int32]:
@@ -127,6 +132,11 @@ class DensityFeed:
     """Samples shown so far."""
     return {'images': step * self._images}
 
+  def reseeded(self, seed: int) -> 'DensityFeed':
+    """Itself: what is drawn is a matter of the state's key."""
+    del seed
+    return self
+
 
 class _Ordered:
   """What resident and streamed sets share: the order."""
@@ -169,6 +179,12 @@ class _Ordered:
     """Images shown, and epochs begun and done."""
     images = step * self._batch * self._batches
     return {'images': images, 'epoch': images / self.size}
+
+  def reseeded(self, seed: int) -> Any:
+    """The same records in the order of another seed; nothing is read again."""
+    other = copy.copy(self)
+    other._seed = seed
+    return other
 
 
 class ResidentFeed(_Ordered):
@@ -237,6 +253,12 @@ class StreamedFeed(_Ordered):
     n = (step * self._batches + batch) * self._batch + row
     epoch, place = divmod(n, self.size)
     return int(permutation(self._seed, epoch, self.size)[place])
+
+  def reseeded(self, seed: int) -> Any:
+    """The same records in the order of another seed, read on their own."""
+    other = super().reseeded(seed)
+    other._next = None
+    return other
 
   def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
     """The images; consecutive calls go on reading where the last one ended."""

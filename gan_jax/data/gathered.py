@@ -121,7 +121,7 @@ def parsed(name: str) -> tuple[str, str, str]:
   Raises:
     DataFlagError: for brackets that say neither.
   """
-  if name.startswith('folder:') or '[' not in name:
+  if name.startswith(('folder:', 'density:')) or '[' not in name:
     return name, '', ''
   stem, split, part = name.partition('[')[0], '', ''
   words = re.fullmatch(r'((?:\[[^\[\]]+\])+)', name[len(stem) :])

@@ -1,0 +1,296 @@
+"""What reaches G when D is well ahead, under both objectives?
+
+G stands still while a D of its own, from scratch, makes more and more moves
+against it. On the way the gradient that G would be given is taken twice, for
+min-max and for non-saturating, from the same noise and the same D. Writes
+`results.json` and `figure.svg`.
+
+  python experiments/saturation/run.py [--seeds=8] [--moves=1024]
+  python experiments/saturation/run.py --draw    # the figure and table alone
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.stats
+from matplotlib import pyplot as plt
+
+from gan_jax import data, figures, game, networks, objectives
+from gan_jax.state import Hyper
+from gan_jax.step import Plan, init_state, make_train_step
+
+HERE = pathlib.Path(__file__).parent
+PAIR = {
+  name: objectives.OBJECTIVES[name] for name in ('minimax', 'non_saturating')
+}
+EPOCH = 1797 / 64  # of digits, in batches
+
+
+class Setting(NamedTuple):
+  """A game, and how long G was trained before it stood still."""
+
+  dataset: str
+  network: str
+  lr: float
+  batch: int
+  look: int  # samples that a gradient is taken from
+  updates: int
+
+
+SETTINGS = {
+  'gaussian_1d, untrained G': Setting('gaussian_1d', 'mlp', 1e-3, 256, 2048, 0),
+  'ring, untrained G': Setting('ring', 'mlp', 1e-3, 256, 2048, 0),
+  **{
+    f'digits, G of {epochs} epoch{"s" * (epochs > 1)}': Setting(
+      'digits', 'dcgan', 2e-4, 64, 256, round(epochs * EPOCH)
+    )
+    for epochs in (1, 10, 25)
+  },
+}
+
+
+def source(dataset: data.Dataset) -> Callable[[Any, int], Any]:
+  """`(key, n) -> n` real samples as D sees them."""
+  if isinstance(dataset, data.Density):
+    return dataset.sample
+  images = jnp.float32(dataset.array()) / 127.5 - 1
+
+  def draw(key: Any, n: int) -> Any:
+    return images[jax.random.randint(key, (n,), 0, len(images))]
+
+  return draw
+
+
+class Race:
+  """One setting, compiled once: D's moves, and looks at G's gradient."""
+
+  def __init__(self, setting: Setting) -> None:
+    """Loads the data and builds both networks."""
+    self.setting = setting
+    dataset = data.load(setting.dataset)
+    nets = networks.build(
+      setting.network, dataset.shape, bounded=dataset.bounded
+    )
+    self.game = game.Game(nets, PAIR['non_saturating'])
+    self.plan = Plan(self.game, batch_size=setting.batch)
+    self.hyper = Hyper(lr_g=setting.lr, lr_d=setting.lr)
+    self.draw = source(dataset)
+    self.train = jax.jit(self._train)
+    self.moves = jax.jit(self._moves)
+    self.look = jax.jit(self._look)
+
+  def _train(self, state: Any, key: Any) -> Any:
+    step = make_train_step(self.plan)
+
+    def one(i: Any, state: Any) -> Any:
+      real = self.draw(jax.random.fold_in(key, i), self.setting.batch)
+      return step(state, self.hyper, real[None])[0]
+
+    return jax.lax.fori_loop(0, self.setting.updates, one, state)
+
+  def start(self, seed: int) -> Any:
+    """G after its updates, and a D that knows nothing."""
+    key_init, key_train, key_d = jax.random.split(jax.random.key(seed), 3)
+    state = init_state(key_init, self.plan, self.hyper)
+    if self.setting.updates:
+      state = self.train(state, key_train)
+    fresh = init_state(key_d, self.plan, self.hyper)
+    return state.replace(d=fresh.d)
+
+  def _moves(self, state: Any, key: Any, start: int, stop: int) -> Any:
+    """D's moves from one count to another; G does not move."""
+    _, optimizer = self.plan.optimizers(self.hyper)
+
+    def move(i: Any, d: Any) -> Any:
+      key_real, key_rest = jax.random.split(jax.random.fold_in(key, i))
+      real = self.draw(key_real, self.setting.batch)
+      loss = jax.grad(game.discriminator_loss, has_aux=True)
+      grads, (stats, _) = loss(
+        d.params, state.replace(d=d), self.game, real, key_rest, self.hyper
+      )
+      updates, opt_state = optimizer.update(grads, d.opt_state, d.params)
+      updates = jax.tree.map(lambda u: -self.setting.lr * u, updates)
+      params = optax.apply_updates(d.params, updates)
+      return d.replace(params=params, stats=stats, opt_state=opt_state)
+
+    d = jax.lax.fori_loop(start, stop, move, state.d)
+    return state.replace(d=d)
+
+  def _look(self, state: Any, key: Any) -> dict[str, Any]:
+    """D's loss, what it says, and G's gradient under both objectives."""
+    key_real, key = jax.random.split(key)
+    real = self.draw(key_real, self.setting.look)
+    _, (_, said) = game.discriminator_loss(
+      state.d.params, state, self.game, real, key, self.hyper
+    )
+    found = {k: said[k] for k in ('d/loss', 'd/prob_real', 'd/prob_fake')}
+    gradients = []
+    for name, objective in PAIR.items():
+      grads = jax.grad(game.generator_loss, has_aux=True)(
+        state.g.params,
+        state,
+        self.game._replace(objective=objective),
+        real,
+        jax.random.clone(key),
+        self.hyper,
+      )[0]
+      # In float64's stead: scaled, so that no square is lost to 0.
+      flat = jax.flatten_util.ravel_pytree(grads)[0]
+      size = jnp.max(jnp.abs(flat))
+      unit = flat / jnp.where(size > 0, size, 1)
+      found[name] = size * jnp.linalg.norm(unit)
+      gradients.append(unit / jnp.linalg.norm(unit))
+    return found | {'cosine': gradients[0] @ gradients[1]}
+
+
+def race(runner: Race, seed: int, moves: int) -> list[dict[str, float]]:
+  """A row for each count of D's moves: 0, 1, 2, 4, 8, ..."""
+  state = runner.start(seed)
+  key_moves, key_look = jax.random.split(jax.random.key(10_000 + seed))
+  rows, done = [], 0
+  for target in [0, *(2**i for i in range(moves.bit_length()))]:
+    state, done = runner.moves(state, key_moves, done, target), target
+    found = jax.device_get(runner.look(state, jax.random.clone(key_look)))
+    rows.append(
+      {'moves': done} | {k: float(f'{x:.6g}') for k, x in found.items()}
+    )
+  return rows
+
+
+def measure(seeds: int, moves: int) -> dict[str, Any]:
+  """All settings and seeds."""
+  runs, cost = [], {}
+  for name, setting in SETTINGS.items():
+    started = time.process_time()
+    runner = Race(setting)
+    for seed in range(seeds):
+      rows = race(runner, seed, moves)
+      runs.append({'setting': name, 'seed': seed, 'rows': rows})
+      print(f'{name}, seed {seed}: {rows[-1]}', flush=True)
+    cost[name] = round(time.process_time() - started)
+  return {
+    'jax': jax.__version__,
+    'device': jax.devices()[0].device_kind,
+    'platform': platform.platform(),
+    'settings': {k: v._asdict() for k, v in SETTINGS.items()},
+    'cpu_sec': cost,
+    'runs': runs,
+  }
+
+
+def table_of(results: dict[str, Any], setting: str, name: str) -> Any:
+  """(seeds, counts) of one number."""
+  runs = [r['rows'] for r in results['runs'] if r['setting'] == setting]
+  return np.array([[row[name] for row in rows] for rows in runs], np.float64)
+
+
+def interval(values: Any) -> tuple[Any, Any, Any]:
+  """Geometric mean over seeds, and its 95% interval (t, of the logs)."""
+  logs = np.log10(values)
+  mean, n = logs.mean(0), len(logs)
+  half = scipy.stats.t.ppf(0.975, n - 1) * logs.std(0, ddof=1) / np.sqrt(n)
+  return 10**mean, 10 ** (mean - half), 10 ** (mean + half)
+
+
+def draw(results: dict[str, Any]) -> None:
+  """G's gradient over D's moves, and the ratio against the algebra's."""
+  with plt.rc_context(figures.STYLE):
+    figure, axes = plt.subplots(2, 3, figsize=(9, 5.2))
+    for place, setting in zip(axes.flat, SETTINGS, strict=False):
+      moves = table_of(results, setting, 'moves')[0]
+      for name, colour in (
+        ('minimax', '#b3261e'),
+        ('non_saturating', '#1f5fbf'),
+      ):
+        mean, low, high = interval(table_of(results, setting, name))
+        label = {'minimax': 'min-max'}.get(name, 'non-saturating')
+        place.plot(moves, mean, color=colour, label=label)
+        place.fill_between(moves, low, high, color=colour, alpha=0.25, lw=0)
+      fake, _, _ = interval(table_of(results, setting, 'd/prob_fake'))
+      place.plot(
+        moves, fake, color='#888888', linestyle=':', label='mean D(G(z))'
+      )
+      place.set_xscale('symlog', linthresh=1, base=2)
+      place.set_yscale('log')
+      place.set_xticks([0, 1, 8, 64, moves[-1]])
+      place.set_xticklabels(['0', '1', '8', '64', f'{moves[-1]:.0f}'])
+      place.minorticks_off()
+      place.set_title(setting, fontsize=9)
+    axes[0, 0].set_ylabel("norm of G's gradient")
+    axes[1, 0].set_ylabel("norm of G's gradient")
+    for place in (*axes[1, :2], axes[0, 2]):
+      place.set_xlabel("D's moves, G standing still")
+    _ratios(axes[1, 2], results)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc='upper center', ncols=3)
+    figure.tight_layout(rect=(0, 0, 1, 0.95))
+    figure.savefig(HERE / 'figure.svg')
+    plt.close(figure)
+
+
+def _ratios(place: Any, results: dict[str, Any]) -> None:
+  """Non-saturating over min-max: measured against (1 - D) / D."""
+  for i, setting in enumerate(SETTINGS):
+    fake = table_of(results, setting, 'd/prob_fake').ravel()
+    ratio = table_of(results, setting, 'non_saturating').ravel()
+    ratio /= table_of(results, setting, 'minimax').ravel()
+    place.plot((1 - fake) / fake, ratio, '.', markersize=2.5, color=f'C{i}')
+  ends = np.array(place.get_xlim())
+  ends = np.array([max(ends[0], 0.3), ends[1]])
+  place.plot(ends, ends, color='#111111', linewidth=0.7)
+  place.set(xscale='log', yscale='log')
+  place.set_xlabel('(1 - D) / D, at the mean D(G(z))')
+  place.set_ylabel('ratio of the norms')
+  place.set_title('every seed and count, all settings', fontsize=9)
+
+
+def table(results: dict[str, Any]) -> str:
+  """The README's table: the first look and the last."""
+  lines = [
+    "| | D's moves | D's loss | D(G(z)) | min-max | non-saturating |",
+    '| --- | --- | --- | --- | --- | --- |',
+  ]
+  for setting in SETTINGS:
+    moves = table_of(results, setting, 'moves')[0]
+    for at in (0, list(moves).index(128), -1):
+      loss = table_of(results, setting, 'd/loss')[:, at].mean()
+      cells = []
+      for name in ('d/prob_fake', 'minimax', 'non_saturating'):
+        mean, low, high = interval(table_of(results, setting, name)[:, at])
+        cells.append(f'{mean:.2g} ({low:.2g} to {high:.2g})')
+      lines.append(
+        f'| {setting} | {moves[at]:.0f} | {loss:.2g} | '
+        + ' | '.join(cells)
+        + ' |'
+      )
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  """Measures, draws, prints."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--seeds', type=int, default=8)
+  parser.add_argument('--moves', type=int, default=1024)
+  parser.add_argument('--draw', action='store_true')
+  args = parser.parse_args()
+  path = HERE / 'results.json'
+  if not args.draw:
+    results = measure(args.seeds, args.moves)
+    path.write_text(json.dumps(results) + '\n')
+  results = json.loads(path.read_text())
+  draw(results)
+  print(table(results))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,74 @@
+"""vmap against map: CPU and wall time of a step of one member, by network.
+
+Eight members on as many devices as there are cores. Writes `layouts.json`.
+
+  python experiments/speed/population/layouts.py
+"""
+
+import os
+
+CORES = len(os.sched_getaffinity(0))
+os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={CORES}'
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+
+from gan_jax import cohort, population
+from gan_jax.config import Config
+from gan_jax.state import count_parameters
+
+HERE = pathlib.Path(__file__).parent
+MEMBERS, DISPATCHES, CPU_SEC = 8, 5, 1.0
+MLP = Config(dataset='ring', network='mlp', depth=2, latent_dim=2)
+CASES = {
+  'mlp 32, batch 64': dataclasses.replace(MLP, width=32, batch_size=64),
+  'mlp 32, batch 256': dataclasses.replace(MLP, width=32, batch_size=256),
+  'mlp 64, batch 256': dataclasses.replace(MLP, width=64, batch_size=256),
+  'mlp 128, batch 256': dataclasses.replace(MLP, width=128, batch_size=256),
+  'mlp 256, batch 256': dataclasses.replace(MLP, width=256, batch_size=256),
+  'dcgan on digits, batch 64': Config(dataset='digits', width=16),
+}
+
+
+def measure(config: Config, layout: str) -> dict[str, Any]:
+  """Least milliseconds a member's step, over a few dispatches."""
+  configs = [dataclasses.replace(config, seed=i) for i in range(MEMBERS)]
+  with tempfile.TemporaryDirectory() as folder:
+    made = cohort.Cohort(configs, folder, layout)
+    made.calibrate(0.2)
+    now, found = made.population, []
+    count = max(1, int(2 * made._wanted))
+    for _ in range(DISPATCHES):
+      now = made._dispatch(now, 0, min(count, made.capacity))
+      steps = min(count, made.capacity) * MEMBERS
+      found.append((1e3 * made.took_cpu / steps, 1e3 * made.took / steps))
+    params = (made._shapes.g.params, made._shapes.d.params)
+    suits = population.suits(made.parts.plan, params, 'cpu')
+    made.close()
+  cpu, wall = (round(min(x), 4) for x in zip(*found, strict=True))
+  work = count_parameters(params) * config.batch_size
+  return {'cpu_ms': cpu, 'wall_ms': wall, 'work': work, 'auto': suits}
+
+
+def main() -> None:
+  """Measures every case under every layout."""
+  told: dict[str, Any] = {
+    'jax': jax.__version__,
+    'cores': CORES,
+    'members': MEMBERS,
+  }
+  for name, config in CASES.items():
+    told[name] = {
+      layout: measure(config, layout) for layout in population.LAYOUTS
+    }
+    print(name, told[name], flush=True)
+  (HERE / 'layouts.json').write_text(json.dumps(told, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,462 @@
+"""The engine of an ablation: programs one after another, scored, collected.
+
+A program is a population (`cohort.py`). Finished ones are not run again; one
+that crashes is written down as failed, with its message, and the others go on.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import statistics as stdlib_statistics
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gan_jax import (
+  ablation_plan,
+  data,
+  doors,
+  loop,
+  runs,
+  sharding,
+  signals,
+  variations,
+  workdir,
+)
+from gan_jax.ablation_plan import Plan, Request
+from gan_jax.checkpoint import not_saved
+from gan_jax.cohort import Cohort
+from gan_jax.config import Config, ConfigError
+from gan_jax.evaluation import BATCH, Evaluator, parse_metrics
+from gan_jax.files import write_atomic
+from gan_jax.logs import duration
+
+# What a generator and its scores depend on; the rest is of no interest to the
+# evaluator of a program.
+_SEEN = (
+  'dataset',
+  'network',
+  'width',
+  'depth',
+  'latent_dim',
+  'latent',
+  'norm_g',
+  'norm_d',
+  'packing',
+  'conditioning',
+  'precision',
+  'image_size',
+  'channels',
+)
+_BATCH = 2048  # generated at a time, of a density
+_EVERY = 20.0  # seconds from one line of progress to the next
+
+
+def _say(text: str) -> None:
+  print(text, file=sys.stderr, flush=True)
+
+
+class Judges:
+  """Evaluators, one for each kind of generator."""
+
+  def __init__(self, plan: Plan) -> None:
+    """Makes none yet."""
+    self._plan = plan
+    self._sets: dict[Any, data.Dataset] = {}
+    self._made: dict[Any, Evaluator] = {}
+
+  def dataset(self, config: Config) -> data.Dataset:
+    """Loaded once."""
+    key = (config.dataset, config.image_size, config.channels)
+    if key not in self._sets:
+      self._sets[key] = runs.load_dataset(config)
+    return self._sets[key]
+
+  def of(self, config: Config) -> Evaluator:
+    """The evaluator of a configuration's generators.
+
+    Raises:
+      ConfigError: if its metrics have nothing to see, naming the flag.
+    """
+    key = tuple(getattr(config, name) for name in _SEEN)
+    if key not in self._made:
+      dataset = self.dataset(config)
+      small = isinstance(dataset, data.Density)
+      self._made[key] = Evaluator(
+        dataset,
+        runs.make_networks(config, dataset),
+        parse_metrics(config.metrics),
+        samples=config.eval_samples,
+        features=config.features,
+        weights=config.weights,
+        data_dir=config.data_dir,
+        mesh=sharding.make_mesh(1),
+        batch=_BATCH if small else BATCH,
+      )
+    return self._made[key]
+
+  def check(self) -> None:
+    """Refuses cells that no program could be made of, before any is run.
+
+    Raises:
+      ConfigError, DataError, NetworkError: naming the cell.
+    """
+    seen = set()
+    for program in self._plan.programs:
+      for member in program:
+        if member.cell in seen:
+          continue
+        seen.add(member.cell)
+        label = self._plan.cells[member.cell].label
+        try:
+          runs.make_plan(member.config, self.dataset(member.config))
+        except ValueError as error:
+          if not hasattr(error, 'exit_code'):
+            raise
+          raise ConfigError(f'cell {member.cell} ({label}): {error}') from error
+      self.of(program[0].config)
+
+  def protocol(self) -> dict[str, Any]:
+    """What scores depend on besides the generators."""
+    base = self._plan.programs[0][0].config
+    return {
+      **self.of(base).protocol,
+      'evaluation_seeds': base.eval_seeds,
+      'ema': base.ema_halflife_kimg > 0,
+    }
+
+  def scores(
+    self, config: Config, params: Any, stats: Any
+  ) -> tuple[dict[str, float], dict[str, float]]:
+    """Means over evaluation seeds, and deviations where there are several."""
+    judge = self.of(config)
+    found = [
+      judge.score(params, stats, seed=seed) for seed in range(config.eval_seeds)
+    ]
+    mean = {k: float(np.mean([f[k] for f in found])) for k in found[0]}
+    if len(found) == 1:
+      return mean, {}
+    spread = {k: stdlib_statistics.stdev(f[k] for f in found) for k in mean}
+    return mean, spread
+
+
+class Overall:
+  """How far the whole is, in seconds of the estimate."""
+
+  def __init__(self, plan: Plan, each: dict[int, float]) -> None:
+    """`each`: estimated seconds of the programs that are left."""
+    self._plan, self._left = plan, dict(each)
+    self._total = sum(each.values()) or 1.0
+    self._started = self._told = time.monotonic()
+
+  def moved(self, number: int, cohort: Cohort, last: bool = False) -> None:
+    """Says where a program is, from time to time."""
+    now = time.monotonic()
+    if not last and now - self._told < _EVERY:
+      return
+    self._told = now
+    steps = cohort.config.steps
+    part = self._left.get(number, 0.0) * (1 - cohort.step / steps)
+    later = sum(s for n, s in self._left.items() if n != number)
+    done = self._total - part - later
+    spent = now - self._started
+    # The estimate, until the clock knows better.
+    pace = spent / done if done > 0.05 * self._total else 1.0
+    ended = sum(kind == 'diverged' for kind, _ in cohort.outcomes())
+    left = duration(pace * (part + later))
+    _say(
+      f'program {number + 1}/{len(self._plan.programs)}, step'
+      f' {cohort.step}/{steps} of {cohort.members} runs, {ended} diverged;'
+      f' {done / self._total:.0%} of the whole, {left} left'
+    )
+
+  def finished(self, number: int) -> None:
+    """A program is done with."""
+    self._left[number] = 0.0
+
+
+class Ablation:
+  """One ablation at work, from where its folder says to its end."""
+
+  def __init__(self, plan: Plan, ear: signals.Ear) -> None:
+    """Checks every cell; runs nothing."""
+    self.plan, self._ear = plan, ear
+    self.judges = Judges(plan)
+    self.judges.check()
+    self._open: dict[int, Cohort] = {}
+    self._crashed: set[int] = set()
+
+  def left(self) -> list[int]:
+    """Programs that are to be run; one that has crashed just now is not."""
+    return [
+      n
+      for n in self.plan.chosen()
+      if not self.plan.finished(n) and n not in self._crashed
+    ]
+
+  def _configs(self, number: int) -> list[Config]:
+    folder = str(self.plan.program_folder(number))
+    return [
+      dataclasses.replace(m.config, workdir=folder)
+      for m in self.plan.programs[number]
+    ]
+
+  def cohort(self, number: int, folder: pathlib.Path | None = None) -> Cohort:
+    """The population of a program, made once."""
+    if number not in self._open:
+      self._open[number] = Cohort(
+        self._configs(number),
+        folder or self.plan.program_folder(number),
+        self.plan.request.layout,
+      )
+    return self._open[number]
+
+  def estimate(self, folder: pathlib.Path | None = None) -> dict[int, float]:
+    """Seconds that each program takes that is left, by a short calibration.
+
+    One program is compiled and timed for each kind of step, objectives apart.
+    """
+    kinds: dict[Config, tuple[float, float]] = {}
+    found: dict[int, float] = {}
+    for number in self.left():
+      program = self.plan.programs[number]
+      kind = dataclasses.replace(
+        variations.static(program[0].config),
+        objective='',  # of little weight in a step
+      )
+      if kind not in kinds:
+        with self._crashes(number):
+          place = folder and folder / f'{number:03d}'
+          cohort = self.cohort(number, place)
+          if cohort.step < kind.steps:
+            step = cohort.calibrate() / cohort.members
+            kinds[kind] = (cohort.compile_sec, step)
+      if kind in kinds:
+        compiling, step = kinds[kind]
+        found[number] = compiling + step * len(program) * kind.steps
+    return found
+
+  @contextlib.contextmanager
+  def _crashes(self, number: int) -> Iterator[None]:
+    """Writes down a crash as the end of a program's runs."""
+    try:
+      yield
+    except Exception as error:
+      # A message to the user, or a disk that is full: of no one program.
+      if hasattr(error, 'exit_code') or isinstance(error, OSError):
+        raise
+      told = f'{type(error).__name__}: {error}'.strip()
+      _say(f'program {number + 1} crashed: {told.splitlines()[0]}')
+      runs_ = [
+        {'cell': m.cell, 'seed': m.seed, 'outcome': 'failed', 'step': ''}
+        | {'scores': {}, 'evaluation_std': {}}
+        for m in self.plan.programs[number]
+      ]
+      self._write(number, {'message': told, 'runs': runs_})
+      folder = self.plan.program_folder(number)
+      write_atomic(folder / 'crash.txt', traceback.format_exc())
+      self._crashed.add(number)
+      cohort = self._open.pop(number, None)
+      if cohort is not None:
+        cohort.close()
+
+  def _write(self, number: int, result: dict[str, Any]) -> None:
+    folder = self.plan.program_folder(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / 'results.json', json.dumps(result, indent=1) + '\n')
+
+  def run(self, overall: Overall) -> str:
+    """Runs what is left; `done`, or `saved` after a signal."""
+    for number in self.left():
+      outcome = 'done'
+      with self._crashes(number):
+        outcome = self._run(number, overall)
+      if outcome == 'saved':
+        return outcome
+      overall.finished(number)
+      if not self.plan.request.only:
+        ablation_plan.collect(self.plan)
+    return 'done'
+
+  def _run(self, number: int, overall: Overall) -> str:
+    members = self.plan.programs[number]
+    folder = self.plan.program_folder(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    told = [
+      {'cell': m.cell, 'seed': m.seed, 'values': self.plan.cells[m.cell].told}
+      for m in members
+    ]
+    write_atomic(folder / 'members.json', json.dumps(told, indent=1) + '\n')
+    cohort = self.cohort(number)
+    run_file = workdir.RunFile(folder)
+    run_file.update(
+      **workdir.environment(),
+      layout=cohort.layout,
+      started=run_file.facts.get('started', workdir.now()),
+      outcome='running',
+    )
+    outcome = cohort.run(
+      self._ear, lambda step, took: overall.moved(number, cohort)
+    )
+    if outcome == 'done':
+      outcome = self._scored(number, cohort)
+    run_file.update(
+      outcome=outcome,
+      step=cohort.step,
+      members=len(members),
+      train_sec=round(cohort.train_sec, 3),
+      train_cpu_sec=round(cohort.cpu_sec, 3),
+      compile_sec=round(cohort.compile_sec, 3),
+      finished=workdir.now(),
+    )
+    if outcome == 'done':
+      overall.moved(number, cohort, last=True)
+    del self._open[number]
+    cohort.close()
+    return outcome
+
+  def _scored(self, number: int, cohort: Cohort) -> str:
+    """Scores those that are alive; `saved` if a signal came meanwhile."""
+    cohort.write_samples()
+    members = self.plan.programs[number]
+    found = []
+    for m, (kind, step), generator in zip(
+      members, cohort.outcomes(), cohort.generators(), strict=True
+    ):
+      if self._ear.heard:
+        return 'saved'
+      scores: dict[str, float] = {}
+      spread: dict[str, float] = {}
+      if kind == 'done':
+        scores, spread = self.judges.scores(m.config, *generator)
+      found.append(
+        {'cell': m.cell, 'seed': m.seed, 'outcome': kind, 'step': step}
+        | {'scores': scores, 'evaluation_std': spread}
+      )
+    self._write(number, {'runs': found})
+    return 'done'
+
+  def close(self) -> None:
+    """Closes what a calibration or an error left open."""
+    for cohort in self._open.values():
+      cohort.close()
+
+
+def describe(plan: Plan, each: dict[int, float]) -> str:
+  """The plan as a person reads it; `each`: seconds of the programs left."""
+  lines = [
+    f'{plan.runs} runs: {len(plan.cells)} cells of {plan.request.seeds} seeds,'
+    f' in {len(plan.programs)} programs of {plan.base.steps} steps'
+  ]
+  for axis in plan.axes:
+    values = ', '.join(
+      '/'.join(map(str, v)) if len(set(v)) > 1 else str(v[0])
+      for v in axis.values
+    )
+    lines.append(f'  {axis.name}: {values}')
+  finished = sum(map(plan.finished, range(len(plan.programs))))
+  if finished:
+    lines.append(f'{finished} programs are finished')
+  if each:
+    lines.append(
+      f'about {duration(sum(each.values()))} for the {len(each)} programs left'
+    )
+  return '\n'.join(lines)
+
+
+def ablate(request: Request, *, dry_run: bool = False) -> int:
+  """Runs what is left of an ablation; returns an exit code of `doors`.
+
+  0 when every run has ended, diverged ones too; 1 when some crashed (the others
+  have ended); 75 when it was stopped by a signal.
+
+  Raises:
+    ConfigError, DataError, NetworkError, ShardingError, CheckpointError: whose
+      messages name the flag or file and the remedy.
+  """
+  plan = ablation_plan.make_plan(request)
+  ablation_plan.published(request.published)
+  ablation_plan.check(plan)
+  try:
+    with signals.listening() as ear:
+      loop.setup(plan.base)
+      return _dry(plan, ear) if dry_run else _held(plan, ear)
+  except signals.Stopped as stopped:
+    _say(f'stopped by {stopped}; run the same command again')
+    return doors.SAVED
+
+
+def _dry(plan: Plan, ear: signals.Ear) -> int:
+  work = Ablation(plan, ear)
+  with tempfile.TemporaryDirectory() as folder:
+    try:
+      print(describe(plan, work.estimate(pathlib.Path(folder))))
+    finally:
+      work.close()
+  return doors.DONE
+
+
+def _held(plan: Plan, ear: signals.Ear) -> int:
+  folder, only = plan.folder, plan.request.only
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(ablation_plan.held(folder, shared=bool(only)))
+    ablation_plan.check(plan)  # again: it may have been another's meanwhile
+    work = Ablation(plan, ear)
+    ablation_plan.write_plan(
+      plan, workdir.environment(), work.judges.protocol()
+    )
+    for number in plan.chosen() if only else ():
+      program = plan.program_folder(number)
+      stack.enter_context(ablation_plan.held(program))
+    try:
+      each = work.estimate()
+      _say(describe(plan, each))
+      outcome = work.run(Overall(plan, each))
+    except OSError as error:
+      raise not_saved(folder, error) from error
+    finally:
+      with contextlib.suppress(ValueError, OSError):
+        work.close()
+    return _farewell(plan, outcome)
+
+
+def _farewell(plan: Plan, outcome: str) -> int:
+  """Tells the person where everything is and how it ended."""
+  if outcome == 'saved':
+    _say(f'saved in {plan.folder}; run the same command again to continue')
+    return doors.SAVED
+  if not plan.request.only:
+    return collected(plan)
+  failed = [n for n in plan.chosen() if not plan.finished(n)]
+  print(f'done: --only={plan.request.only} in {plan.folder}')
+  return doors.ERROR if failed else doors.DONE
+
+
+def collected(plan: Plan) -> int:
+  """Writes results.csv and the report of what has ended, and says what has."""
+  ended = ablation_plan.collect(plan)
+  kinds = [run['outcome'] for run in ablation_plan.results(plan)]
+  print(
+    f'{ended} of {plan.runs} runs ended: {kinds.count("done")} done,'
+    f' {kinds.count("diverged")} diverged, {kinds.count("failed")} failed'
+  )
+  print(f'results: {plan.folder / "results.csv"}')
+  if plan.base.report and 'done' in kinds:
+    from gan_jax.ablation_report import write_ablation_report
+
+    print(f'report: {write_ablation_report(plan.folder)}')
+  for number in range(len(plan.programs)):
+    result = plan.result(number)
+    if result and result.get('message'):
+      labels = {plan.cells[m.cell].label for m in plan.programs[number]}
+      _say(
+        f'error: program {number + 1} crashed ({"; ".join(sorted(labels))}):'
+        f' {result["message"]}\nThe same command tries it again.'
+      )
+  return doors.ERROR if 'failed' in kinds else doors.DONE

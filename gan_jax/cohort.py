@@ -1,0 +1,432 @@
+"""The host loop of a population: data, log, samples, checkpoints.
+
+What `loop.py` is to one run. A cohort is made of configurations that differ in
+their seeds and in traced numbers only; its folder holds `stats.npz`, `samples/`
+and `checkpoints/`, and the same call continues what it finds there.
+"""
+
+import dataclasses
+import functools
+import io
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_jax import images, population, runs, sharding, signals, snapshots
+from gan_jax.checkpoint import Checkpoints
+from gan_jax.config import Config, ConfigError
+from gan_jax.data import Density
+from gan_jax.files import write_atomic
+from gan_jax.population import Population
+from gan_jax.state import norm
+from gan_jax.step import TrainStep, init_state, make_train_step
+from gan_jax.variations import static
+
+PyTree = Any
+Rows = dict[str, NDArray[np.generic]]
+# As in `loop.py`: steps and bytes of data in one dispatch at the most, and the
+# seconds one should take.
+_MOST_STEPS = 4096
+_MOST_BYTES = 32 * 2**20
+_SECONDS = 0.5
+_SAMPLES = 4096  # of a density
+_KEEP = 2  # checkpoints: the newest, and one to fall back on
+
+
+def _warn(text: str) -> None:
+  print(f'warning: {text}', file=sys.stderr, flush=True)
+
+
+def read_stats(path: pathlib.Path, step: int) -> Rows:
+  """The rows of a `stats.npz` up to a step; none if there is no file."""
+  if not path.is_file():
+    return {}
+  with np.load(path) as file:
+    kept = file['step'] <= step
+    return {name: file[name][kept] for name in file.files}
+
+
+def write_npz(path: pathlib.Path, arrays: Rows) -> None:
+  """Writes arrays by name, in one step."""
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+  write_atomic(path, buffer.getvalue())
+
+
+def check(configs: Sequence[Config]) -> None:
+  """Refuses members that are not one program's.
+
+  Raises:
+    ConfigError: if there is none, or if two differ in what is compiled.
+  """
+  if not configs:
+    raise ConfigError('a population of 0 members: give it one or more')
+  for config in configs:
+    config.validate()
+  kinds = {static(config) for config in configs}
+  if len(kinds) > 1:
+    raise ConfigError(
+      'members of a population may differ in seed and traced numbers only;'
+      ' train those that differ in more in a population of their own'
+    )
+
+
+class Cohort:
+  """A population in training, from where its folder says to its end.
+
+  Attributes:
+    configs: of each member.
+    layout: `vmap` or `map`.
+    step: steps done.
+    population: as it is, on the devices.
+    train_sec: wall seconds of training, `cpu_sec` of all cores.
+  """
+
+  def __init__(
+    self,
+    configs: Sequence[Config],
+    folder: str | pathlib.Path,
+    layout: str = 'auto',
+  ) -> None:
+    """Restores the newest whole checkpoint, or starts afresh.
+
+    Args:
+      configs: of each member; cadences and devices are the first one's.
+      folder: of the population; made if it is not there.
+      layout: one of `population.LAYOUTS`, or auto.
+
+    Raises:
+      ConfigError, DataError, NetworkError, ShardingError, CheckpointError:
+        whose messages name the flag or file and the remedy.
+    """
+    check(configs)
+    self.configs, self.config = tuple(configs), configs[0]
+    self.folder = pathlib.Path(folder)
+    (self.folder / 'samples').mkdir(parents=True, exist_ok=True)
+    # Each member is whole on one device.
+    self.parts = runs.build(dataclasses.replace(self.config, devices=1))
+    devices = sharding.make_mesh(self.config.devices).devices.flat
+    self.mesh = population.make_mesh(len(configs), list(devices))
+    self._room = population.padded(len(configs), self.mesh)
+    self._shapes = jax.eval_shape(
+      lambda key: init_state(key, self.parts.plan, self.parts.hyper),
+      jax.random.key(0),
+    )
+    self.layout = layout
+    if layout == 'auto':
+      params = (self._shapes.g.params, self._shapes.d.params)
+      platform = self.mesh.devices.flat[0].platform
+      self.layout = population.suits(self.parts.plan, params, platform)
+    self._feeds = {
+      c.seed: self.parts.feed.reseeded(c.seed) for c in self.configs
+    }
+    self._wanted = 1.0
+    self.train_sec = self.cpu_sec = self.compile_sec = 0.0
+    self.rows: Rows = {}
+    self.checkpoints = Checkpoints(self.folder, _KEEP)
+    self._saved = -1
+    self.population, self.step = self._restore()
+
+  @property
+  def members(self) -> int:
+    """How many there are."""
+    return len(self.configs)
+
+  def _step_of(self, constants: PyTree) -> TrainStep:
+    return make_train_step(self.parts.plan_of(constants))
+
+  def _place(self) -> list[int]:
+    """Members in the rooms of the devices; the first one in those left."""
+    return [*range(self.members), *[0] * (self._room - self.members)]
+
+  @functools.cached_property
+  def hyper(self) -> Any:
+    """The numbers of each member, on the devices."""
+    hypers = [runs.make_hyper(self.configs[i]) for i in self._place()]
+    return population.put(population.stacked(hypers), self.mesh)
+
+  def _names(self) -> list[str]:
+    """Of the metrics of a step."""
+    item = jax.tree.map(lambda x: x[0], self.parts.feed.chunk(0, 1))
+
+    def metrics(state: Any, constants: Any, item: Any) -> Any:
+      return self._step_of(constants)(state, self.parts.hyper, item)[1]
+
+    shapes = (self._shapes, self.parts.feed.constants, item)
+    return sorted(jax.eval_shape(metrics, *shapes))
+
+  def _alive(self) -> NDArray[np.bool_]:
+    return np.arange(self._room) < self.members
+
+  def _fresh(self) -> Population:
+    seeds = np.array([self.configs[i].seed for i in self._place()], np.int32)
+    init = population.make_init(self.parts.plan, self._names())
+    jitted = jax.jit(
+      lambda seeds, *rest: init(jax.vmap(jax.random.key)(seeds), *rest),
+      out_shardings=population.split(self.mesh),
+    )
+    made: Population = jitted(seeds, self.hyper, self._alive())
+    return made
+
+  def _template(self) -> Population:
+    """A population of zeros, without the members that only fill up."""
+
+    def zeros(x: jax.ShapeDtypeStruct) -> Any:
+      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.split(jax.random.key(0), self.members)
+      return np.zeros((self.members, *x.shape), x.dtype)
+
+    count = np.zeros(self.members, np.int32)
+    return Population(
+      state=jax.tree.map(zeros, self._shapes),
+      alive=np.zeros(self.members, bool),
+      diverged=count,
+      sums={name: np.zeros(self.members, np.float32) for name in self._names()},
+      counted=count,
+    )
+
+  def _restore(self) -> tuple[Population, int]:
+    found = self.checkpoints.restore_newest(self._template(), _warn)
+    if found is None:
+      return self._fresh(), 0
+    saved, meta = found
+    if meta['fingerprint'] != self.parts.feed.fingerprint:
+      raise ConfigError(
+        f'{self.folder}: its data was another (fingerprint'
+        f' {meta["fingerprint"]} there, {self.parts.feed.fingerprint} now);'
+        ' bring back the data of that run or use another folder'
+      )
+    self.train_sec, self.cpu_sec = meta['train_sec'], meta['cpu_sec']
+    self._saved = step = int(meta['step'])
+    self.rows = read_stats(self.folder / 'stats.npz', step)
+    full = population.taken(saved, np.array(self._place()))
+    full = full.replace(alive=full.alive & self._alive())
+    return population.put(full, self.mesh), step
+
+  def save(self) -> None:
+    """Saves this moment, unless it is saved."""
+    if self._saved == self.step:
+      return
+    self._write_stats()
+    meta = {
+      'fingerprint': self.parts.feed.fingerprint,
+      'train_sec': self.train_sec,
+      'cpu_sec': self.cpu_sec,
+      'layout': self.layout,
+    }
+    now = population.taken(self.population, slice(self.members))
+    self.checkpoints.save(self.step, now, meta)
+    self._saved = self.step
+
+  # The compiled program.
+
+  @functools.cached_property
+  def capacity(self) -> int:
+    """Steps that the data of one dispatch has room for."""
+    one = self.parts.feed.chunk(0, 1)
+    size = sum(x.nbytes for x in jax.tree.leaves(one)) * self._room
+    return max(1, min(_MOST_STEPS, _MOST_BYTES // max(size, 1)))
+
+  def _chunk(self, start: int, count: int) -> PyTree:
+    """Data of `count` steps, (rooms, capacity, batches, rows, ...)."""
+    each = {seed: f.chunk(start, count) for seed, f in self._feeds.items()}
+    chunks = [each[self.configs[i].seed] for i in self._place()]
+
+    def stack(*xs: NDArray[np.generic]) -> Any:
+      room = np.zeros((len(xs), self.capacity, *xs[0].shape[1:]), xs[0].dtype)
+      for i, x in enumerate(xs):
+        room[i, :count] = x
+      return jax.device_put(room, population.split(self.mesh))
+
+    return jax.tree.map(stack, *chunks)
+
+  @functools.cached_property
+  def _constants(self) -> PyTree:
+    return population.put_whole(self.parts.feed.constants, self.mesh)
+
+  @functools.cached_property
+  def program(self) -> Any:
+    """Compiled once, for this process."""
+    started = time.perf_counter()
+    advance = population.make_advance(self._step_of, self.layout, self.mesh)
+    lowered = jax.jit(advance, donate_argnums=0).lower(
+      self.population,
+      self.hyper,
+      self._constants,
+      self._chunk(0, 1),
+      np.int32(0),
+    )
+    compiled = lowered.compile()
+    self.compile_sec = time.perf_counter() - started
+    return compiled
+
+  def _dispatch(self, now: Population, step: int, count: int) -> Population:
+    """Advances, and waits: several CPU devices need that."""
+    started, cpu = time.perf_counter(), time.process_time()
+    chunk = self._chunk(step, count)
+    moved = self.program(
+      now, self.hyper, self._constants, chunk, np.int32(count)
+    )
+    jax.block_until_ready(moved)
+    self.took = time.perf_counter() - started
+    self.took_cpu = time.process_time() - cpu
+    # At most doubled: the first dispatch of a process is not typical.
+    self._wanted = min(_SECONDS * count / self.took, 2 * count + 1)
+    return moved
+
+  def calibrate(self, seconds: float = 1.0) -> float:
+    """Wall seconds a step, measured on a copy of the population.
+
+    The best of a few dispatches, ever longer ones: the first of a process is
+    not typical.
+    """
+    scratch = population.put(self.population, self.mesh)
+    best, spent, tries = float('inf'), 0.0, 0
+    while spent < seconds or (tries < 4 and spent < 10 * seconds):
+      count = max(1, min(int(self._wanted), self.capacity))
+      scratch = self._dispatch(scratch, self.step, count)
+      best, spent = min(best, self.took / count), spent + self.took
+      tries += 1
+    return best
+
+  # The loop.
+
+  def _boundary(self) -> int:
+    c = self.config
+    cadences = (c.log_every, c.checkpoint_every)
+    return min(c.steps, *(self.step // n * n + n for n in cadences))
+
+  def run(
+    self, ear: signals.Ear, moved: Callable[[int, float], None] | None = None
+  ) -> str:
+    """Trains to the end or a signal; says which: `done` or `saved`.
+
+    Args:
+      ear: heard between two dispatches.
+      moved: told the step and the wall seconds of each dispatch.
+    """
+    if self.step < self.config.steps:
+      _ = self.program  # which nobody listens to for a while
+    ear.at_once = False
+    while self.step < self.config.steps:
+      if ear.heard:
+        self.save()
+        self.checkpoints.wait()
+        return 'saved'
+      most = min(self._boundary() - self.step, self.capacity)
+      count = max(1, min(int(self._wanted), most))
+      self.population = self._dispatch(self.population, self.step, count)
+      self.step += count
+      self.train_sec += self.took
+      self.cpu_sec += self.took_cpu
+      if moved is not None:
+        moved(self.step, self.took)
+      self._boundary_reached()
+    self.save()
+    self.checkpoints.wait()
+    return 'done'
+
+  def _boundary_reached(self) -> None:
+    c, last = self.config, self.step == self.config.steps
+    if last or self.step % c.log_every == 0:
+      self._write_row()
+    if not last and self.step % c.checkpoint_every == 0:
+      self.save()
+
+  @functools.cached_property
+  def _row(self) -> Any:
+    def row(now: Population) -> tuple[Population, dict[str, Any]]:
+      now = population.settled(now)
+      found = {k: x / now.counted for k, x in now.sums.items()}
+      found['d/param_norm'] = jax.vmap(norm)(now.state.d.params)
+      found['g/param_norm'] = jax.vmap(norm)(now.state.g.params)
+      return population.emptied(now), found | {'alive': now.alive}
+
+    return jax.jit(
+      row, donate_argnums=0, out_shardings=population.split(self.mesh)
+    )
+
+  def _write_row(self) -> None:
+    """Adds each member's means since the last row; NaN of the dead."""
+    self.population, found = self._row(self.population)
+    found = jax.device_get(found)
+    step = np.array([self.step], np.int32)
+    row: Rows = {
+      k: np.asarray(x)[None, : self.members] for k, x in found.items()
+    }
+    row['step'] = step
+    for name, values in row.items():
+      before = self.rows.get(name)
+      both = [values] if before is None else [before, values]
+      self.rows[name] = np.concatenate(both)
+
+  def _write_stats(self) -> None:
+    if self.rows:
+      write_npz(self.folder / 'stats.npz', self.rows)
+
+  # What came of it.
+
+  @functools.cached_property
+  def _generate(self) -> Any:
+    generator = self.parts.networks.generator
+
+    def generate(params: Any, stats: Any, z: Any, label: Any) -> Any:
+      return generator.apply(params, stats, z, train=False, label=label)[0]
+
+    return jax.jit(generate)
+
+  def generators(self) -> list[tuple[PyTree, PyTree]]:
+    """Parameters and statistics of each member's generator, on the host.
+
+    The averaged one where an average is kept.
+    """
+    state = self.population.state
+    source = state.g if state.ema is None else state.ema
+    pairs = jax.device_get((source.params, source.stats))
+    return [population.taken(pairs, i) for i in range(self.members)]
+
+  def samples(self, i: int, generator: tuple[PyTree, PyTree]) -> Any:
+    """Of member i, from the noise that its own run draws its snapshots of."""
+    networks, dataset = self.parts.networks, self.parts.dataset
+    count = self.config.num_samples
+    if isinstance(dataset, Density):
+      count = _SAMPLES
+    if networks.classes:
+      count = -(-count // networks.classes) * networks.classes
+    key_z, _ = snapshots.fixed_keys(self.configs[i].seed)
+    z = networks.sample_latent(key_z, count)
+    label = runs.in_turn(count, networks.classes)
+    return np.asarray(self._generate(*generator, z, label))
+
+  def write_samples(self) -> None:
+    """A picture of each member's samples in `samples/`."""
+    dataset = self.parts.dataset
+    for i, generator in enumerate(self.generators()):
+      x = self.samples(i, generator)
+      if isinstance(dataset, Density):
+        picture = images.png(images.scatter(x, dataset.extent))
+      else:
+        picture = images.grid_png(x, self.parts.networks.classes)
+      write_atomic(self.folder / 'samples' / f'member_{i:04d}.png', picture)
+
+  def outcomes(self) -> list[tuple[str, int]]:
+    """Of each member, `done` or `diverged`, and the step of it."""
+    diverged = np.asarray(self.population.diverged)[: self.members]
+    return [
+      ('diverged', int(step)) if step else ('done', self.step)
+      for step in diverged
+    ]
+
+  def close(self) -> None:
+    """Ends the background threads.
+
+    Raises:
+      CheckpointError: if something could not be written.
+    """
+    self.checkpoints.close()

@@ -1,0 +1,116 @@
+"""One step of every objective with every regularizer on every architecture.
+
+One program an architecture: the objective is switched and the weights are
+traced, so that what costs is one compilation of all penalties together.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax import networks
+from gan_jax.game import Game
+from gan_jax.networks import ARCHITECTURES
+from gan_jax.objectives import OBJECTIVES, Equilibrium, Objective
+from gan_jax.regularizers import REGULARIZERS, Term
+from gan_jax.state import Hyper, all_finite
+from gan_jax.step import Plan, init_state, make_train_step
+
+POINTS = {'mlp': 2, 'pacgan': 2, 'unrolled': 2, 'dirac': 1}
+SIDES = {'sndcgan': 16}
+FIXED = {'goodfellow2014', 'dirac'}
+BATCH = 4
+
+
+def networks_of(name):
+  side = SIDES.get(name, 8)
+  shape = (POINTS[name],) if name in POINTS else (side, side, 1)
+  norms = {}
+  if name in ('dcgan', 'infogan'):
+    norms['norm_d'] = 'layer'  # a slope through batch norm is no example's own
+  width = 0 if name in FIXED else 4
+  bounded = name not in POINTS
+  return networks.build(name, shape, bounded=bounded, width=width, **norms)
+
+
+def switched(index):
+  """One of the objectives, by a traced number."""
+
+  def loss(player):
+    losses = [getattr(entry, f'{player}_loss') for entry in OBJECTIVES.values()]
+    return lambda *args: jax.lax.switch(index, losses, *args)
+
+  return Objective(
+    loss('d'),
+    loss('g'),
+    Equilibrium(0.0, 0.0, 0.0),
+    log_ratio=None,
+    relativistic=True,
+  )
+
+
+def program(name):
+  """`(objective, weights) -> (whether all is finite, metrics, moved D)`."""
+  nets = networks_of(name)
+  terms = tuple(
+    Term(key)
+    for key, entry in REGULARIZERS.items()
+    if name not in POINTS or not entry.images
+  )
+
+  @jax.jit
+  def step(index, weights):
+    plan = Plan(
+      Game(nets, switched(index), regularizers=terms), batch_size=BATCH
+    )
+    hyper = Hyper(lr_g=1e-3, lr_d=1e-3, penalties=weights)
+    state = init_state(jax.random.key(0), plan, hyper)
+    shape = jax.eval_shape(
+      lambda: nets.generator.apply(
+        state.g.params,
+        state.g.stats,
+        jnp.zeros((BATCH, nets.latent_dim)),
+        train=False,
+      )[0]
+    ).shape
+    real = jnp.linspace(-1, 1, plan.real_batches * np.prod(shape))
+    real = real.reshape(plan.real_batches, *shape)
+    after, metrics = make_train_step(plan)(state, hyper, real)
+    return all_finite(after), metrics
+
+  return terms, step
+
+
+QUICK = {'mlp', 'dirac'}
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+    for name in sorted(ARCHITECTURES)
+  ],
+)
+def test_one_step(name):
+  terms, step = program(name)
+  keys = [term.key for term in terms]
+  logged = {
+    f'{"g" if term.entry.on_g else "d"}/penalty/{term.key}'
+    for term in terms
+    if not term.entry.project
+  }
+  for i, objective in enumerate(OBJECTIVES):
+    # Of images each objective with three regularizers, each of them thrice.
+    some = (
+      keys if name in POINTS else [keys[(i + k) % len(keys)] for k in range(3)]
+    )
+    for key in some:
+      weights = {k: jnp.float32(k == key) for k in keys}
+      weights['clip'] = jnp.float32(0.01 if key == 'clip' else 1e9)
+      finite, metrics = step(i, weights)
+      told = f'{objective} with {key} on {name}'
+      assert finite, told
+      assert all(np.isfinite(x) for x in metrics.values()), told
+      assert logged == {k for k in metrics if '/penalty/' in k}
+  assert step._cache_size() == 1

@@ -1,0 +1,97 @@
+"""docs/tutorial.md: its code runs, prints what it says, names real flags."""
+
+import contextlib
+import io
+import pathlib
+import re
+import shlex
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from gan_jax import config
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = (ROOT / 'docs' / 'tutorial.md').read_text(encoding='utf-8')
+# A block of code, and what the page says that it prints; `checked` if that
+# hangs on no training.
+PYTHON = re.compile(
+  r'^```python\n(?P<code>.*?)^```\n'
+  r'(?:\n```text(?P<checked> checked)?\n(?P<said>.*?)^```\n)?',
+  re.DOTALL | re.MULTILINE,
+)
+SHELL = re.compile(r'^```shell\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+STEPS = 'STEPS = 1500 '
+NUMBER = r'-?\d+\.?\d*'
+
+
+def test_its_code_runs_in_order_and_prints_what_it_says(tmp_path, monkeypatch):
+  matplotlib.use('Agg')
+  monkeypatch.chdir(tmp_path)
+  assert PAGE.count(STEPS) == 1
+  blocks = list(PYTHON.finditer(PAGE.replace(STEPS, 'STEPS = 20 ')))
+  assert len(blocks) == PAGE.count('```python') > 8
+  space = {}
+  for block in blocks:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+      exec(compile(block['code'], 'tutorial.md', 'exec'), space)
+    found = printed.getvalue()
+    assert bool(found) == (block['said'] is not None), block['code']
+    if block['checked']:
+      compare(found, block['said'])
+  assert (tmp_path / 'any_density.png').stat().st_size > 1000
+  plt.close('all')
+  assert np.isfinite(space['log']['game/value']).all()
+
+
+def compare(found, said):
+  """The same words, and numbers to two in their last digit."""
+  assert re.sub(NUMBER, '#', found).split() == re.sub(NUMBER, '#', said).split()
+  for one, other in zip(
+    re.findall(NUMBER, found), re.findall(NUMBER, said), strict=True
+  ):
+    digits = len(other.partition('.')[2])
+    assert float(one) == pytest.approx(float(other), abs=2.1 * 10**-digits)
+
+
+def test_compare_sees_a_difference():
+  compare('V -1.386', 'V -1.385')
+  for other in ('V -1.389', 'W -1.386'):
+    with pytest.raises(AssertionError):
+      compare('V -1.386', other)
+
+
+def commands():
+  blocks = SHELL.findall(PAGE)
+  return [line for block in blocks for line in block.splitlines() if line]
+
+
+@pytest.mark.parametrize('line', commands())
+def test_its_commands_name_real_flags(line, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  python, *words = shlex.split(line)
+  assert python == 'python'
+  if words[0] == '-m':
+    path = ROOT.joinpath(*words[1].split('.')).with_suffix('.py')
+    flags = words[2:]
+  else:
+    path, flags = ROOT / words[0], words[1:]
+  assert path.is_file()
+  if path.name != 'sample.py':  # whose flags are its own
+    config.from_args(flags)
+    return
+  source = path.read_text(encoding='utf-8')
+  for flag in flags:
+    name = flag.removeprefix('--').partition('=')[0]
+    assert f"'{name}'" in source, flag
+
+
+def test_its_links_lead_somewhere():
+  links = re.findall(r'\]\(([^)#]+)\)', PAGE)
+  near = [link for link in links if not link.startswith('https://')]
+  assert len(near) > 8
+  for link in near:
+    assert (ROOT / 'docs' / link).exists(), link
