@@ -119,7 +119,7 @@ def main() -> None:
   parser.add_argument('--data_dir', default='')
   parser.add_argument('--inception', default='', help='file of its weights')
   parser.add_argument(
-    '--classifier', default='classifier-mnist', help='or what it learns from'
+    '--classifier', default='classifier-mnist', help='empty: not'
   )
   parser.add_argument('--images', type=int, default=3000)
   parser.add_argument('--draws', type=int, default=3)
@@ -128,8 +128,13 @@ def main() -> None:
   parser.add_argument('--out', default=str(HERE / 'results.json'))
   asked = parser.parse_args()
   out = pathlib.Path(asked.out)
-  results: dict[str, Any] = {'environment': workdir.versions()}
-  runs = [(asked.classifier, '', asked.images, asked.draws)]
+  results: dict[str, Any] = {}
+  if out.is_file():  # kinds of features may be measured one after another
+    results = json.loads(out.read_text())
+  results['environment'] = workdir.versions()
+  runs = []
+  if asked.classifier:
+    runs.append((asked.classifier, '', asked.images, asked.draws))
   if asked.inception:
     runs.append(
       (
