@@ -38,10 +38,15 @@ def one(preset: str, seed: int, out: pathlib.Path, scored: bool) -> Any:
     )
   rows = (workdir / 'metrics.jsonl').read_text().splitlines()
   facts = json.loads((workdir / 'run.json').read_text())
-  row = json.loads(rows[-1])
+  by_step = {row['step']: row for row in map(json.loads, rows)}
+  row = by_step[max(by_step)]
   return {
     'seed': seed,
     **{k: row[k] for k in ('step', 'parzen', 'parzen_error', 'parzen_sigma')},
+    'by_step': {
+      step: [row['parzen'], row['parzen_error'], row['parzen_sigma']]
+      for step, row in sorted(by_step.items())
+    },
     'train_sec': facts['train_sec'],
     'outcome': facts['outcome'],
     'protocol': row['protocol'],

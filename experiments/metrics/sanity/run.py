@@ -1,10 +1,11 @@
 """Do distances grow with the damage, on real data?
 
 Holds against MNIST's training images: its test images; the same with normal
-noise, blurred, and without some of the classes; and Fashion-MNIST. Fréchet and
-kernel distance on the features of a classifier of MNIST, and on Inception's
+noise, blurred, and without some of the classes; and Fashion-MNIST. Fréchet
+distance on the features of a classifier of MNIST, and on Inception's
 768-dimensional tap where its weights are given. Each set is scored under
-several draws of images and noise. Writes `results.json`.
+several draws of images and noise, the damaged images of a draw being those
+that are also scored whole. Writes `results.json`.
 
   python experiments/metrics/sanity/run.py --inception=WEIGHTS [--data_dir=DIR]
 """
@@ -22,27 +23,22 @@ from gan_jax import data, sharding, workdir
 from gan_jax.evaluation import Evaluator
 
 HERE = pathlib.Path(__file__).parent
-METRICS = ['fid', 'kid']
+METRICS = ['fid']
 # Deviation of the noise, in pixel values; of the blur, in pixels; classes
 # that are left out, of ten.
 DAMAGE = {'noise': (10, 25, 60), 'blur': (0.5, 0.8, 1.2), 'dropped': (1, 3, 6)}
 
 
-def damaged(
-  images: Any, labels: Any, kind: str, level: float, rng: Any
-) -> tuple[Any, Any]:
-  """Images of a damage, and their labels."""
+def damaged(images: Any, kind: str, level: float, rng: Any) -> Any:
+  """Images of a damage."""
   if kind == 'noise':
     noise = rng.normal(0, level, images.shape)
-    images = np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
-  elif kind == 'blur':
+    return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
+  if kind == 'blur':
     sigma = (0, level, level, 0)
     smooth = scipy.ndimage.gaussian_filter(images.astype(np.float32), sigma)
-    images = np.rint(smooth).astype(np.uint8)
-  elif kind == 'dropped':
-    kept = labels >= level
-    images, labels = images[kept], labels[kept]
-  return images, labels
+    return np.rint(smooth).astype(np.uint8)
+  return images
 
 
 def plan() -> list[tuple[str, str, float]]:
@@ -78,8 +74,11 @@ def measure(
     by_draw = []
     for draw in range(draws):
       rng = np.random.default_rng(draw)
-      x, labels = damaged(source.array(), source.labels(), kind, level, rng)
-      x = x[np.sort(rng.permutation(len(x))[:count])]
+      order = rng.permutation(source.size)
+      x, labels = source.array()[order], source.labels()[order]
+      if kind == 'dropped':  # others in the place of those that are left out
+        x = x[labels >= level]
+      x = damaged(x[:count], kind, level, rng)
       by_draw.append(evaluator.score_samples(x, seed=draw))
     found[name] = {
       metric: [scores[metric] for scores in by_draw] for metric in METRICS
@@ -119,6 +118,9 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--data_dir', default='')
   parser.add_argument('--inception', default='', help='file of its weights')
+  parser.add_argument(
+    '--classifier', default='classifier-mnist', help='empty: not'
+  )
   parser.add_argument('--images', type=int, default=3000)
   parser.add_argument('--draws', type=int, default=3)
   parser.add_argument('--inception_images', type=int, default=300)
@@ -126,8 +128,13 @@ def main() -> None:
   parser.add_argument('--out', default=str(HERE / 'results.json'))
   asked = parser.parse_args()
   out = pathlib.Path(asked.out)
-  results: dict[str, Any] = {'environment': workdir.versions()}
-  runs = [('classifier', '', asked.images, asked.draws)]
+  results: dict[str, Any] = {}
+  if out.is_file():  # kinds of features may be measured one after another
+    results = json.loads(out.read_text())
+  results['environment'] = workdir.versions()
+  runs = []
+  if asked.classifier:
+    runs.append((asked.classifier, '', asked.images, asked.draws))
   if asked.inception:
     runs.append(
       (
