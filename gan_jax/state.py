@@ -56,7 +56,7 @@ class GANState(flax.struct.PyTreeNode):
   key: Scalar
   g: Player
   d: Player
-  ema: Average | None
+  ema: Any  # Average, or nothing
   anchors: Any = None  # Anchors, or nothing
 
 

@@ -47,8 +47,7 @@ def summarise(config: Config) -> str:
   flops = _flops(parts, state)
   bound = 'at least ' if parts.plan.schedule == 'unrolled' else ''
   lines.append(
-    f'a step of --batch_size={config.batch_size}:'
-    f' {bound}{flops:,.0f} FLOPs'
+    f'a step of --batch_size={config.batch_size}: {bound}{flops:,.0f} FLOPs'
   )
   return '\n'.join(lines)
 
