@@ -71,8 +71,9 @@ class Config:
   # The game.
   dataset: str = _field(
     'digits',
-    'a density (gaussian_1d, mixture_1d, ring, grid, spiral, delta, or any other'
-    ' in one dimension: density:FILE, a text file of two columns, x and p(x)),'
+    'a density (gaussian_1d, mixture_1d, ring, grid, spiral, delta, or any'
+    ' other in one dimension: density:FILE, a text file of two columns, x and'
+    ' p(x)),'
     ' digits, mnist, fashion_mnist, cifar10, stacks of three of them'
     ' (stacked_digits, stacked_mnist, stacked_fashion), another TFDS image set,'
     ' a part of one (mnist[:50000]), or folder:PATH',
