@@ -27,6 +27,7 @@ def _field(
   below: float | None = None,
   choices: tuple[str, str] | tuple[str, ...] | None = None,
   registry: tuple[str, str] | None = None,
+  words: tuple[str, str] | None = None,
   free: bool = False,
 ) -> Any:
   """A documented option.
@@ -40,6 +41,7 @@ def _field(
     below: the value must be less than this.
     choices: the words allowed.
     registry: (module, dict) whose keys are the words allowed.
+    words: (module, dict) whose keys its words, separated by commas, begin with.
     free: whether a run may be continued with another value.
   """
   metadata = dict(
@@ -50,6 +52,7 @@ def _field(
     below=below,
     choices=choices,
     registry=registry,
+    words=words,
     free=free,
   )
   return dataclasses.field(default=default, metadata=metadata)
@@ -68,8 +71,9 @@ class Config:
   # The game.
   dataset: str = _field(
     'digits',
-    'a density (gaussian_1d, mixture_1d, ring, grid, spiral, or any other in'
-    ' one dimension: density:FILE, a text file of two columns, x and p(x)),'
+    'a density (gaussian_1d, mixture_1d, ring, grid, spiral, delta, or any'
+    ' other in one dimension: density:FILE, a text file of two columns, x and'
+    ' p(x)),'
     ' digits, mnist, fashion_mnist, cifar10, stacks of three of them'
     ' (stacked_digits, stacked_mnist, stacked_fashion), another TFDS image set,'
     ' a part of one (mnist[:50000]), or folder:PATH',
@@ -118,6 +122,7 @@ class Config:
     '',
     'any number of name[@place][:weight], with commas: r1:10,r2:10 or'
     " wgan_gp@real or clip:0.01. A weight left out is its paper's",
+    words=('gan_jax.regularizers', 'REGULARIZERS'),
   )
   regularizer_every: int = _field(
     1,
@@ -128,6 +133,7 @@ class Config:
   diffaugment: str = _field(
     '',
     'augmentations of all that D sees, with commas: color,translation,cutout',
+    words=('gan_jax.augment', 'AUGMENTATIONS'),
   )
   packing: int = _field(
     1, 'samples that D judges together (PacGAN), of --batch_size', low=1
@@ -336,8 +342,10 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   }
   for name, field in FIELDS.items():
     text = field.metadata['help']
-    if choices(name):
-      text += f' <{"|".join(choices(name))}>'
+    words = field.metadata['words']
+    listed = registry.names(*words) if words else choices(name)
+    if listed:
+      text += f' <{"|".join(listed)}>'
     define[type(field.default)](
       name, field.default, text, flag_values=flag_values
     )

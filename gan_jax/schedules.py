@@ -109,6 +109,8 @@ def _g_gradient_ahead(
     now = state.replace(g=state.g.replace(params=g_params))
 
     def ahead(d: Player, key: Any) -> tuple[Player, None]:
+      # A clone: the key-reuse checker takes the way back for a second use.
+      key = jax.random.clone(key)
       grads, (stats, _) = jax.grad(game_lib.discriminator_loss, has_aux=True)(
         d.params, now.replace(d=d), plan.game, real, key, hyper, std, **through
       )

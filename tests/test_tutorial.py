@@ -23,7 +23,7 @@ PYTHON = re.compile(
   re.DOTALL | re.MULTILINE,
 )
 SHELL = re.compile(r'^```shell\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-STEPS = 'STEPS = 1500 '
+STEPS = 'STEPS = 3000 '
 NUMBER = r'-?\d+\.?\d*'
 
 

@@ -46,6 +46,7 @@ def train(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     one = runs.read_config(args.workdir)
     return {_title(one.objective): moments(one, args.frames)}
   base = config.from_args([f'--flagfile={HERE / "movie.flags"}', *rest])
+  _density(base)  # before any training
   found = {}
   for objective in args.objectives.split(','):
     one = dataclasses.replace(
@@ -62,11 +63,16 @@ def _title(objective: str) -> str:
   return NAMES.get(objective, objective.replace('_', '-'))
 
 
-def moments(run: config.Config, frames: int) -> tuple[Density, Moments]:
-  """A run's density and snapshots, ever further apart as it settles."""
+def _density(run: config.Config) -> Density:
   density = runs.load_dataset(run)
   if not isinstance(density, Density) or density.dim != 1:
     sys.exit(f'--dataset={run.dataset}: name a density in one dimension')
+  return density
+
+
+def moments(run: config.Config, frames: int) -> tuple[Density, Moments]:
+  """A run's density and snapshots, ever further apart as it settles."""
+  density = _density(run)
   paths = sorted(pathlib.Path(run.workdir, 'samples').glob('step_*.npz'))
   if not paths:
     sys.exit(f'{run.workdir}/samples: no snapshots; train with --sample_every')
@@ -208,6 +214,10 @@ def main() -> None:
   parser.add_argument('--objectives', default='minimax,non_saturating')
   parser.add_argument('--frames', type=int, default=72)
   args, rest = parser.parse_known_args()
+  if args.frames < 2:
+    parser.error(f'--frames={args.frames}: use 2 or more')
+  if any(word.startswith('--objective') for word in rest):
+    parser.error('--objective: use --objectives=minimax,non_saturating')
   shown = train(args, rest)
   steps = sorted({s for _, moments in shown.values() for s in moments})
   with plt.rc_context(figures.STYLE):

@@ -5,7 +5,7 @@ against it. On the way the gradient that G would be given is taken twice, for
 min-max and for non-saturating, from the same noise and the same D. Writes
 `results.json` and `figure.svg`.
 
-  python experiments/saturation/run.py [--seeds=8] [--moves=1024]
+  python experiments/saturation/run.py [--seeds=8] [--moves=2048]
   python experiments/saturation/run.py --draw    # the figure and table alone
 """
 
@@ -41,6 +41,7 @@ class Setting(NamedTuple):
 
   dataset: str
   network: str
+  width: int
   lr: float
   batch: int
   look: int  # samples that a gradient is taken from
@@ -48,11 +49,13 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-  'gaussian_1d, untrained G': Setting('gaussian_1d', 'mlp', 1e-3, 256, 2048, 0),
-  'ring, untrained G': Setting('ring', 'mlp', 1e-3, 256, 2048, 0),
+  'gaussian_1d, untrained G': Setting(
+    'gaussian_1d', 'mlp', 128, 1e-3, 256, 2048, 0
+  ),
+  'ring, untrained G': Setting('ring', 'mlp', 128, 1e-3, 256, 2048, 0),
   **{
     f'digits, G of {epochs} epoch{"s" * (epochs > 1)}': Setting(
-      'digits', 'dcgan', 2e-4, 64, 256, round(epochs * EPOCH)
+      'digits', 'dcgan', 16, 2e-4, 64, 256, round(epochs * EPOCH)
     )
     for epochs in (1, 10, 25)
   },
@@ -79,7 +82,10 @@ class Race:
     self.setting = setting
     dataset = data.load(setting.dataset)
     nets = networks.build(
-      setting.network, dataset.shape, bounded=dataset.bounded
+      setting.network,
+      dataset.shape,
+      bounded=dataset.bounded,
+      width=setting.width,
     )
     self.game = game.Game(nets, PAIR['non_saturating'])
     self.plan = Plan(self.game, batch_size=setting.batch)
@@ -280,7 +286,7 @@ def main() -> None:
   """Measures, draws, prints."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--seeds', type=int, default=8)
-  parser.add_argument('--moves', type=int, default=1024)
+  parser.add_argument('--moves', type=int, default=2048)
   parser.add_argument('--draw', action='store_true')
   args = parser.parse_args()
   path = HERE / 'results.json'
