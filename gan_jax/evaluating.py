@@ -43,6 +43,7 @@ from gan_jax.scores import SPREAD, Row, Scores, shown, summarised
 
 SAMPLES = 10_000  # of a generator, unless it is said
 _POLL = 2.0  # seconds between two looks at a run that is followed
+_TRIES = 3  # to open a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,14 +349,34 @@ def _scored(run: Run, request: Request, judge: Judge) -> Row:
 
 
 def _opened(workdir_: str, step: int) -> Run | None:
-  """A checkpoint; None, said, if it was deleted or is damaged."""
-  try:
-    return runs.open_run(workdir_, step)
-  except ValueError as error:
-    folder = pathlib.Path(workdir_) / 'checkpoints' / f'{step:09d}'
-    why = 'was deleted meanwhile' if not folder.exists() else str(error)
-    print(f'warning: checkpoint {step} {why}; skipped', file=sys.stderr)
-    return None
+  """A checkpoint; None, said, if it was deleted or is damaged.
+
+  A run deletes its checkpoints file by file: one that cannot be read is looked
+  at again, as it may be on its way out, or its file system out of breath.
+  """
+  folder = pathlib.Path(workdir_) / 'checkpoints' / f'{step:09d}'
+  why = ''
+  for _ in range(_TRIES):
+    try:
+      return runs.open_run(workdir_, step)
+    except (ValueError, OSError) as error:
+      why = f'checkpoint {step}: {error}'
+    time.sleep(_POLL / 10)
+    if not folder.exists():
+      why = f'checkpoint {step} was deleted meanwhile'
+      break
+  print(f'warning: {why}; skipped', file=sys.stderr)
+  return None
+
+
+def _newest(workdir_: str) -> Run:
+  """The newest whole checkpoint, which may not stay the newest."""
+  for _ in range(_TRIES - 1):
+    try:
+      return runs.open_run(workdir_)
+    except FileNotFoundError:  # it went while it was looked at
+      time.sleep(_POLL / 10)
+  return runs.open_run(workdir_)
 
 
 def evaluate_run(
@@ -373,7 +394,10 @@ def evaluate_run(
     steps = runs.saved_steps(workdir_)
     found = (_opened(workdir_, n) for n in steps)
   else:
-    found = iter([runs.open_run(workdir_, step)])
+    newest = step is None
+    found = iter(
+      [_newest(workdir_) if newest else runs.open_run(workdir_, step)]
+    )
   judge, rows = None, []
   for run in found:
     if run is not None:

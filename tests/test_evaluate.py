@@ -179,9 +179,31 @@ def test_a_deleted_and_a_damaged_checkpoint_are_skipped(
   assert [row['step'] for row in rows(run)] == [12]
   said = capsys.readouterr().err
   assert 'checkpoint 4 was deleted meanwhile; skipped' in said
-  assert 'checkpoint 8' in said and said.count('skipped') == 2
+  assert 'warning: checkpoint 8: ' in said and said.count('skipped') == 2
   # Reading changed nothing: the damaged one is still where it was.
   assert runs.saved_steps(run) == [8, 12]
+
+
+@pytest.mark.parametrize('times', [1, 2, 3])
+def test_a_checkpoint_that_cannot_be_read_is_tried_again(
+  times, run, monkeypatch, capsys
+):
+  monkeypatch.setattr(evaluating, '_POLL', 0.01)
+  original, calls = runs.open_run, []
+
+  def failing(workdir, step=None):
+    calls.append(step)
+    if calls.count(8) <= times and step == 8:
+      raise FileNotFoundError('gone for a moment')
+    return original(workdir, step)
+
+  monkeypatch.setattr(runs, 'open_run', failing)
+  evaluate(run, every=True)
+  skipped = times == 3
+  assert [row['step'] for row in rows(run)] == (
+    [4, 12] if skipped else [4, 8, 12]
+  )
+  assert ('gone for a moment; skipped' in capsys.readouterr().err) == skipped
 
 
 def test_a_run_is_followed_to_its_end(trained, tmp_path, monkeypatch):
