@@ -159,7 +159,8 @@ def _as_batch(real: Any) -> Batch:
   return Batch(*real) if isinstance(real, tuple) else Batch(real)
 
 
-def _labels(hyper: Hyper) -> objectives.Labels:
+def labels_of(hyper: Hyper) -> objectives.Labels:
+  """What samples are labelled at these numbers."""
   return objectives.Labels(
     real=hyper.label_real - jnp.asarray(hyper.label_smoothing),
     fake=hyper.label_fake,
@@ -167,17 +168,20 @@ def _labels(hyper: Hyper) -> objectives.Labels:
   )
 
 
-def _beliefs(game: Game, real: Any, fake: Any) -> Metrics:
+def _beliefs(
+  game: Game, real: Any, fake: Any, labels: objectives.Labels
+) -> Metrics:
   """What D's outputs say: probabilities, and the value they amount to.
 
   Of the log density ratio that the game's D is after; where it is after none
   (Wasserstein, hinge, relativistic games), of the output taken for one.
   """
-  ratio = game.objective.log_ratio or _anywhere
-  v = objectives.value(ratio(real), ratio(fake))
+  ratio = game.objective.log_ratio or (lambda logits, labels: logits)
+  on_real, on_fake = ratio(real, labels), ratio(fake, labels)
+  v = objectives.value(on_real, on_fake)
   return {
-    'd/prob_real': jnp.mean(jax.nn.sigmoid(ratio(real))),
-    'd/prob_fake': jnp.mean(jax.nn.sigmoid(ratio(fake))),
+    'd/prob_real': jnp.mean(jax.nn.sigmoid(on_real)),
+    'd/prob_fake': jnp.mean(jax.nn.sigmoid(on_fake)),
     'd/logit_real': jnp.mean(real),
     'd/logit_fake': jnp.mean(fake),
     'game/value': v,
@@ -269,8 +273,9 @@ def discriminator_loss(
     d_params, state, game, real, key, noise_std, frozen=frozen
   )
   logits = view.real_logits, view.fake_logits
-  loss = game.objective.d_loss(*logits, _labels(hyper))
-  metrics = {'d/loss': loss} | _beliefs(game, *logits)
+  labels = labels_of(hyper)
+  loss = game.objective.d_loss(*logits, labels)
+  metrics = {'d/loss': loss} | _beliefs(game, *logits, labels)
   added, found = _penalties_d(game, hyper, view, penalty_factor)
   return loss + added, (stats, metrics | found)
 
@@ -339,7 +344,7 @@ def generator_loss(
   if game.objective.relativistic:
     x = _shown(game, real.x, noise_std, keys.augment_real, keys.noise_real)
     real_logits = judge(x, real.label, keys.d_real)
-  loss = game.objective.g_loss(real_logits, fake_logits, _labels(hyper))
+  loss = game.objective.g_loss(real_logits, fake_logits, labels_of(hyper))
   metrics, total = {'g/loss': loss}, loss
   near = _neighbours(game, g_params, state.g.stats, made, keys)
   for i, term in enumerate(game.regularizers):

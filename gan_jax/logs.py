@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import pathlib
 import sys
@@ -41,6 +42,12 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     if line.endswith('\n'):
       rows.append(json.loads(line))
   return rows
+
+
+def _finite(value: Any) -> Any:
+  """JSON has no NaN."""
+  unknown = isinstance(value, float) and not math.isfinite(value)
+  return None if unknown else value
 
 
 class _Board:
@@ -101,11 +108,12 @@ class Log:
     """Adds a row; it is on its way to the disk when this returns.
 
     Args:
-      row: numbers, among them the step; lists are not for TensorBoard.
+      row: numbers, among them the step; lists are not for TensorBoard, and
+        what is not finite becomes null.
       name: of the file, `stats` or `dynamics`.
     """
     file = self._file(name)
-    file.write(json.dumps(row) + '\n')
+    file.write(json.dumps({k: _finite(v) for k, v in row.items()}) + '\n')
     file.flush()
     self.show({k: v for k, v in row.items() if k != 'step'}, row['step'])
 

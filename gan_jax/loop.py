@@ -353,6 +353,7 @@ class Trainer:
       self.progress.moved(self.step)
       if not finite:
         self.bad = sorted(k for k, v in sums.items() if not np.isfinite(v))
+        self.write_row()
         return 'diverged'
       self._boundary_reached()
     self.save()

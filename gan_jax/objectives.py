@@ -56,7 +56,8 @@ class Equilibrium(NamedTuple):
   g_loss: float
 
 
-def _same(logits: Any) -> Any:
+def _same(logits: Any, labels: Labels = PLAIN) -> Any:
+  del labels
   return logits
 
 
@@ -68,8 +69,9 @@ class Objective(NamedTuple):
     g_loss: `(real_logits, fake_logits, labels) -> scalar`, G's loss; the real
       logits are None unless the game is relativistic.
     equilibrium: of the game.
-    log_ratio: from logits to the log density ratio `log p/q` that they say;
-      None for a game whose D knows none.
+    log_ratio: `(logits, labels)` to the log density ratio `log p/q` that they
+      say, at the labels' defaults if these are left out; None for a game whose
+      D knows none.
     relativistic: whether G's loss needs the real logits.
     labels: those fields of `Labels` that the losses read.
   """
@@ -77,7 +79,7 @@ class Objective(NamedTuple):
   d_loss: Callable[[Logits, Logits, Labels], Scalar]
   g_loss: Callable[[Any, Logits, Labels], Scalar]
   equilibrium: Equilibrium
-  log_ratio: Callable[[Logits], Logits] | None = _same
+  log_ratio: Callable[..., Logits] | None = _same
   relativistic: bool = False
   labels: tuple[str, ...] = ()
 
@@ -176,9 +178,10 @@ def least_squares_g(real: Any, fake: Logits, labels: Labels) -> Scalar:
   return jnp.mean(jnp.square(fake - labels.target)) / 2
 
 
-def _least_squares_ratio(logits: Any) -> Any:
-  # D = p / (p + q) at the defaults, read within what a probability can be.
-  d = jnp.clip(logits, 1e-4, 1 - 1e-4)
+def _least_squares_ratio(logits: Any, labels: Labels = PLAIN) -> Any:
+  # D = (b p + a q) / (p + q), read within what a probability can be.
+  share = (logits - labels.fake) / (labels.real - labels.fake)
+  d = jnp.clip(share, 1e-4, 1 - 1e-4)
   return jnp.log(d) - jnp.log1p(-d)
 
 
@@ -410,12 +413,16 @@ def _f_gan(f: Divergence) -> Objective:
     del real, labels
     return -jnp.mean(f.conjugate(fake))
 
+  def log_ratio(logits: Any, labels: Labels = PLAIN) -> Any:
+    del labels
+    return f.log_ratio(logits)
+
   logit, g_equilibrium = f.equilibrium
   return Objective(
     d_loss,
     g_loss,
     Equilibrium(logit, 0.0, g_equilibrium),
-    log_ratio=f.log_ratio,
+    log_ratio=log_ratio,
   )
 
 

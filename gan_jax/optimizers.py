@@ -32,7 +32,7 @@ def nadam(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
 
 def amsgrad(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
   """AMSGrad. Reference: Reddi et al. 2018, arXiv:1904.09237."""
-  return optax.scale_by_amsgrad(b1=beta1, b2=beta2)
+  return optax.scale_by_amsgrad(b1=beta1, b2=beta2, eps_root=_EPS_ROOT)
 
 
 def adabelief(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:

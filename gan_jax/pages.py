@@ -60,7 +60,7 @@ def summary(
   config: Config, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> list[str]:
   """The run in a few plain sentences."""
-  finite = [r for r in rows if math.isfinite(r['game/value'])]
+  finite = [r for r in rows if math.isfinite(r.get('game/value') or math.nan)]
   last = finite[-1] if finite else {}
   # run.json is of the last stop; a run that was continued has logged more.
   step = max(facts.get('step', 0), rows[-1]['step'] if rows else 0)

@@ -19,6 +19,8 @@ class ConfigError(ValueError):
   exit_code = 2
 
 
+# Schedules whose step is one draw of noise and one real batch anyway.
+_ONE_LOOK = ('simultaneous', 'optimistic', 'consensus')
 _FLOAT32_MIN = 2.0**-126  # what is smaller may be 0 on the device
 
 
@@ -76,6 +78,17 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
         f'--{name}={count}: under --schedule={c.schedule} both players move at'
         f' once; use --{name}=1 or --schedule=alternating'
       )
+  for name in ('reuse_noise', 'reuse_real'):
+    if getattr(c, name) and c.schedule in _ONE_LOOK:
+      found.append(
+        f'--{name}=true: has no effect under --schedule={c.schedule}, which'
+        ' draws once in a step; leave it out'
+      )
+  if c.label_real == c.label_fake:
+    found.append(
+      f'--label_real={c.label_real}: is --label_fake too, and D would have'
+      ' nothing to tell apart; use two numbers'
+    )
   for name, schedule in (('unroll_steps', 'unrolled'), ('consensus',) * 2):
     value = getattr(c, name)
     if c.schedule != schedule and value != defaults[name]:

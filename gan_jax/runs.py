@@ -217,6 +217,13 @@ def _check_game(config: Config, dataset: Dataset | Absent) -> None:
       f'--diffaugment={config.diffaugment}: is for images, and {dataset.name}'
       ' has none; leave it out'
     )
+  on_d = any(term.entry.on_d for term in make_terms(config))
+  if config.regularizer_every > 1 and not on_d:
+    raise ConfigError(
+      f'--regularizer_every={config.regularizer_every}: has no effect on'
+      f' --regularizer={config.regularizer}, of which nothing is a penalty on'
+      ' D; leave it out'
+    )
   if config.conditioning != 'none' and not dataset.classes:
     raise ConfigError(
       f'--conditioning={config.conditioning}: {dataset.name} has no classes;'

@@ -19,6 +19,7 @@ from gan_jax.regularizers import LECAM_DECAY
 from gan_jax.state import Anchors, GANState, Hyper, Player, norm
 
 PyTree = Any
+_SALT = 0x4EA1  # sets the real batches of G's moves apart from its noise
 Scalar = Float[Array, '']
 
 
@@ -95,7 +96,8 @@ def _g_gradient_ahead(
   """G's gradient against the D that would come of some more moves of D.
 
   It flows through those moves. They are D's own (its optimizer, its rate), on
-  one real batch and with noise of their own, and are then forgotten.
+  one real batch and with noise of their own (unless it is reused), and are then
+  forgotten.
 
   Reference: Metz et al. 2017, arXiv:1611.02163, equations 7 to 10.
   """
@@ -103,7 +105,12 @@ def _g_gradient_ahead(
   rate = plan.rate_factor(state.step) * hyper.lr_d
   _, opt_d = plan.optimizers(hyper)
   through: Any = dict(frozen=lambda x: x)
-  key_ahead, key_loss = jax.random.split(key)
+  if plan.reuse_noise:
+    same = [jax.random.clone(key) for _ in range(plan.unroll_steps)]
+    keys, key_loss = jax.random.clone(jnp.stack(same)), jax.random.clone(key)
+  else:
+    key_ahead, key_loss = jax.random.split(key)
+    keys = jax.random.split(key_ahead, plan.unroll_steps)
 
   def loss(g_params: Any) -> Any:
     now = state.replace(g=state.g.replace(params=g_params))
@@ -116,7 +123,6 @@ def _g_gradient_ahead(
       )
       return _clipped(plan, hyper, _move(d, grads, stats, opt_d, rate)), None
 
-    keys = jax.random.split(key_ahead, plan.unroll_steps)
     d, _ = jax.lax.scan(ahead, state.d, keys)
     return game_lib.generator_loss(
       g_params,
@@ -221,7 +227,7 @@ def _in_turn(
   if plan.g_steps > 1:
     keys_g = list(jax.random.split(key_g, plan.g_steps))
   keys_real = [k for k, _ in turns] + [
-    jax.random.fold_in(jax.random.clone(k), 1) for k in keys_g
+    jax.random.fold_in(jax.random.clone(k), _SALT) for k in keys_g
   ]
   if plan.reuse_noise:
     one = keys_d[0]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax import images, runs
+from gan_jax import game, images, runs
 from gan_jax.data import Density
 from gan_jax.files import write_atomic
 from gan_jax.runs import Parts
@@ -62,7 +62,8 @@ class Snapshots:
         params, stats, z, train=False, label=label
       )[0]
 
-    ratio = parts.plan.game.objective.log_ratio or (lambda x: x)
+    ratio = parts.plan.game.objective.log_ratio or (lambda x, labels: x)
+    labels = game.labels_of(parts.hyper)
 
     def judge(params: Any, stats: Any, x: Any) -> Any:
       # A pack of copies: what D would say of nothing but this place.
@@ -70,7 +71,7 @@ class Snapshots:
       logits, _ = networks.discriminator.apply(
         params, stats, packs, train=False
       )
-      return jax.nn.sigmoid(ratio(logits))
+      return jax.nn.sigmoid(ratio(logits, labels))
 
     self._generate = jax.jit(generate)
     self._judge = jax.jit(judge)

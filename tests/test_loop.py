@@ -296,6 +296,8 @@ def test_divergence_is_an_outcome(tmp_path, capsys):
   assert f'the last checkpoint, of step {run.step}, is finite' in said
   for leaf in jax.tree.leaves(checkpoint.to_host(run.state)):
     assert np.isfinite(leaf).all()
+  last = rows(tmp_path)[-1]  # the end is in the log, what is no number as null
+  assert last['step'] == facts['step'] and None in last.values()
 
 
 def test_two_processes_do_not_share_a_workdir(tmp_path):

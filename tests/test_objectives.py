@@ -369,6 +369,14 @@ def test_least_squares_best_d_and_its_ratio(seed):
   )
 
 
+def test_least_squares_ratio_heeds_the_labels():
+  """Mao et al.'s a = -1, b = 1: D says 0 where it can tell nothing apart."""
+  ratio = OBJECTIVES['least_squares'].log_ratio
+  labels = Labels(real=1.0, fake=-1.0, target=0.0)
+  found = ratio(jnp.array([0.0, 0.5]), labels)
+  np.testing.assert_allclose(found, [0.0, np.log(3.0)], atol=1e-6)
+
+
 def test_relativistic_pairs_are_pairs():
   """Real example i meets generated example i, and no other."""
   real, fake = jnp.array([5.0, 0.0]), jnp.array([0.0, 5.0])

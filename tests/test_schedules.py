@@ -9,6 +9,7 @@ import pytest
 
 from gan_jax import game as game_lib
 from gan_jax import networks, objectives
+from gan_jax.optimizers import OPTIMIZERS
 from gan_jax.plan import TOGETHER
 from gan_jax.regularizers import REGULARIZERS, Term
 from gan_jax.schedules import SCHEDULES
@@ -211,6 +212,25 @@ def test_reused_noise_is_one_draw_for_all_moves(monkeypatch):
     assert (seen[0] == seen[1]).all() == same
 
 
+def test_reused_noise_is_one_draw_for_the_looks_ahead_too():
+  seen = []
+  plan = plan_of(schedule='unrolled', unroll_steps=2, reuse_noise=True)
+  draw = plan.game.networks.sample_latent
+
+  def watched(key, n):
+    z = draw(key, n)
+    jax.debug.callback(lambda z: seen.append(np.asarray(z)), z)
+    return z
+
+  nets = plan.game.networks._replace(sample_latent=watched)
+  plan = dataclasses.replace(plan, game=plan.game._replace(networks=nets))
+  jax.block_until_ready(make_train_step(plan)(*start(plan)))
+  jax.effects_barrier()
+  assert len(seen) >= 4
+  for z in seen:
+    np.testing.assert_array_equal(z, seen[0])
+
+
 def test_reused_real_batch_serves_every_move():
   plan = plan_of(d_steps=2, reuse_real=True)
   state, hyper, batch = start(plan)
@@ -382,8 +402,11 @@ def test_unrolled_looks_through_ds_moves():
   assert np.abs(flat(after.g.params) - flat(ordinary.g.params)).max() > 0
 
 
-def test_unrolled_through_adam_is_finite():
-  plan = plan_of(schedule='unrolled', optimizer_d='adam', optimizer_g='adam')
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_unrolled_through_an_optimizer_is_finite(optimizer):
+  plan = plan_of(
+    schedule='unrolled', optimizer_d=optimizer, optimizer_g=optimizer
+  )
   state, hyper, batch = start(plan)
   # A D that says the same of everything: most of its gradient is exactly 0.
   flat_d = jax.tree.map(jnp.zeros_like, state.d.params)

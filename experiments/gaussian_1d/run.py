@@ -104,7 +104,7 @@ def main() -> None:
   results = {
     'jax': jax.__version__,
     'device': jax.devices()[0].device_kind,
-    'platform': platform.platform(),
+    'platform': f'{platform.system()} {platform.machine()}',
     'runs': rows,
     'summary': {
       o: summary([r for r in rows if r['objective'] == o]) for o in OBJECTIVES

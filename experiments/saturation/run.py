@@ -187,7 +187,7 @@ def measure(seeds: int, moves: int) -> dict[str, Any]:
   return {
     'jax': jax.__version__,
     'device': jax.devices()[0].device_kind,
-    'platform': platform.platform(),
+    'platform': f'{platform.system()} {platform.machine()}',
     'settings': {k: v._asdict() for k, v in SETTINGS.items()},
     'cpu_sec': cost,
     'runs': runs,

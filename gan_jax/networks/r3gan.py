@@ -3,9 +3,9 @@
 Stages of two blocks (1x1, grouped 3x3 and 1x1 convolutions, the last of which
 starts at 0, so that a block starts as the identity), with bilinear resampling
 between them. G starts from a learned map that the noise scales channel by
-channel; D ends in one that it is weighed by. For squares of 4 2^k or 7 2^k
-pixels, from 8 to 128. With width 768 and 32 pixels it is the paper's network
-for CIFAR-10, of four stages of 96 groups.
+channel; D ends in one that it is weighed by. For squares whose side
+halves to one of 4 to 7 pixels, from 8 to 128. With width 768 and 32 pixels it
+is the paper's network for CIFAR-10, of four stages of 96 groups.
 
 G's output is linear, as in the paper: D sees it as it is, and only where no
 training goes on is it cut to [-1, 1], the range of images.

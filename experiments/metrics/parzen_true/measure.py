@@ -48,7 +48,7 @@ def main() -> None:
   results = {
     'jax': jax.__version__,
     'device': jax.devices()[0].device_kind,
-    'platform': platform.platform(),
+    'platform': f'{platform.system()} {platform.machine()}',
     'rows': rows,
     'mean': float(np.mean(values)),
     'std': float(np.std(values, ddof=1)),

@@ -76,7 +76,7 @@ def main() -> None:
   results = {
     'numpy': np.__version__,
     'scipy': scipy.__version__,
-    'platform': platform.platform(),
+    'platform': f'{platform.system()} {platform.machine()}',
     'threads': os.environ.get('OPENBLAS_NUM_THREADS', 'all'),
     'dim': DIM,
     'samples': SAMPLES,

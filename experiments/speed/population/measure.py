@@ -167,7 +167,7 @@ def main() -> None:
   told = json.loads(path.read_text()) if path.is_file() else {}
   told[options.part] = found
   told['cores'] = len(os.sched_getaffinity(0))
-  told['platform'] = platform.platform()
+  told['platform'] = f'{platform.system()} {platform.machine()}'
   path.write_text(json.dumps(told, indent=2) + '\n')
 
 

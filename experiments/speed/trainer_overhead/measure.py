@@ -144,7 +144,7 @@ def main() -> None:
     'jax': jax.__version__,
     'devices': [d.device_kind for d in jax.devices()],
     'cores': len(os.sched_getaffinity(0)),
-    'platform': platform.platform(),
+    'platform': f'{platform.system()} {platform.machine()}',
     'repeats': REPEATS,
   }
   for name, config in CASES.items():
