@@ -67,7 +67,7 @@ def grid_png(x: Any, columns: int = 0) -> bytes:
 
 
 def scatter(
-  points: NDArray[np.floating[Any]],
+  points: NDArray[np.generic],
   extent: tuple[float, float],
   side: int = 160,
 ) -> NDArray[np.uint8]:
