@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.networks.layers import Dense, head, uniform
+from gan_jax.networks.layers import Dense, head, maxout, uniform
 
 PIECES = 5
 
@@ -58,9 +58,7 @@ class Discriminator(nn.Module):
       h = Dense(
         self.width * PIECES, kernel_init=uniform(0.005), dtype=self.dtype
       )(h)
-      # Goodfellow et al. 2013, arXiv:1302.4389: the greatest of each unit's
-      # pieces.
-      h = h.reshape(-1, self.width, PIECES).max(axis=-1)
+      h = maxout(h, PIECES)
     h = nn.Dropout(0.5, deterministic=not train)(h)
     init = uniform(0.005)
     return head(h, label, self.classes, kernel_init=init, dtype=self.dtype)

@@ -44,6 +44,21 @@ def leaky_relu(x: Any) -> Any:
   return nn.leaky_relu(x, 0.2)
 
 
+def maxout(x: Float[Array, 'n wide'], pieces: int) -> Float[Array, 'n units']:
+  """The greatest of each unit's pieces, which lie side by side.
+
+  Its slope goes to the first greatest piece. That of `max` goes to the pieces
+  that equal it, and is infinite where the compiler computes the two sides of
+  the comparison with another rounding, so that none does.
+
+  Reference: Goodfellow et al. 2013, arXiv:1302.4389, section 2.
+  """
+  parts = x.reshape(x.shape[0], -1, pieces)
+  which = jax.nn.one_hot(parts.argmax(axis=-1), pieces, dtype=jnp.bool_)
+  zero = jnp.zeros((), x.dtype)
+  return jnp.where(which, parts, zero).sum(axis=-1, dtype=x.dtype)
+
+
 def halved(size: int) -> int:
   """Side after one convolution of stride 2: the half, rounded up."""
   return -(-size // 2)

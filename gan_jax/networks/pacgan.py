@@ -18,7 +18,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from gan_jax.networks.layers import BatchNorm, Dense, head
+from gan_jax.networks.layers import BatchNorm, Dense, head, maxout
 
 PIECES = 5
 
@@ -61,5 +61,5 @@ class Discriminator(nn.Module):
     h = x
     for _ in range(3):
       h = Dense(self.width * PIECES, dtype=self.dtype)(h)
-      h = h.reshape(-1, self.width, PIECES).max(axis=-1)
+      h = maxout(h, PIECES)
     return head(h, label, self.classes, dtype=self.dtype)
