@@ -45,7 +45,13 @@ def _parzen(
 
 # Metrics that take a further set of real images.
 PROTOCOLS: dict[str, Metric] = {
-  'parzen': Metric(_parzen, 'images', True, 'higher', 2),
+  'parzen': Metric(
+    _parzen,
+    'images',
+    True,
+    2,
+    {'parzen': 'higher', 'parzen_error': '', 'parzen_sigma': ''},
+  ),
 }
 KNOWN: dict[str, Metric] = {**METRICS, **PROTOCOLS}
 
@@ -165,7 +171,8 @@ def _fitted(name: str, dataset: Dataset) -> Metric:
       f' {", ".join(_of("points", "features"))}'
     )
   if name == 'modes' and not density and dataset.classes:
-    return Metric(_classes(dataset), 'probabilities', False, 'higher', 1)
+    scores = {n: b for n, b in metric.scores.items() if n != 'high_quality'}
+    return Metric(_classes(dataset), 'probabilities', False, 1, scores)
   if metric.sees == 'points' and not density:
     what = 'images without classes' if name == 'modes' else 'images'
     raise EvaluationError(

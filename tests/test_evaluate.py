@@ -496,6 +496,12 @@ def test_the_best_checkpoint_outlives_a_restart(tmp_path, monkeypatch):
   assert runs.saved_steps(tmp_path) == [3, 12]
 
 
+def test_no_best_by_a_score_without_a_direction(tmp_path):
+  how = {'dataset': 'digits', 'metrics': 'ms_ssim', 'keep_best': 'ms_ssim'}
+  with pytest.raises(ConfigError, match='keep_best=ms_ssim.*use another'):
+    loop.train(at(tmp_path / 'run', **how))
+
+
 def test_the_rule_that_orbax_is_given():
   rule = checkpoint._Kept(2, lambda steps: min(steps))
 
