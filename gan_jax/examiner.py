@@ -12,7 +12,7 @@ from typing import Any
 
 from gan_jax import scores
 from gan_jax.evaluating import Request, identity, judge_of, scores_of, told
-from gan_jax.evaluation import KNOWN
+from gan_jax.evaluation import KNOWN, EvaluationError
 from gan_jax.runs import Parts
 from gan_jax.scores import Row
 from gan_jax.state import GANState
@@ -34,6 +34,12 @@ class Examiner:
     )
     self._ema = parts.plan.average
     self._metric = config.keep_best
+    if self._metric and not self._better:
+      raise EvaluationError(
+        f'--keep_best={self._metric}: its best value is at neither end of its'
+        ' scale (c2st: 1/2; ms_ssim: that of the data), so no checkpoint is the'
+        ' best by it; use another metric, such as fid, kid or swd'
+      )
     self._key = identity(self._judge.of_generator(self._ema))
 
   def __call__(

@@ -10,6 +10,7 @@ import pytest
 
 from gan_jax import data, metrics
 from gan_jax.metrics import METRICS, blocks
+from gan_jax.metrics.arrays import SetupError
 
 N = 120
 TRUTH = data.load('ring')
@@ -81,6 +82,23 @@ def test_plain_finite_floats_and_the_same_again(name):
 
 
 @every
+def test_the_names_it_returns_are_those_it_declares(name):
+  metric = METRICS[name]
+  declared = metric.scores
+  assert set(declared.values()) <= {'lower', 'higher', ''}
+  found = [*score(name, good(metric.sees))]
+  stars = [word[:-1] for word in declared if word.endswith('*')]
+  short = [
+    next((f'{s}*' for s in stars if word.startswith(s)), word) for word in found
+  ]
+  assert [*dict.fromkeys(short)] == [*declared]
+  for word, said in zip(found, short, strict=True):
+    assert metric.direction(f'{word}@pixels') == declared[said]
+  assert metric.direction('none') is None
+  assert metric.better == metric.direction(found[0])
+
+
+@every
 def test_it_leaves_its_arrays_and_jax_as_they_were(name):
   fake = good(METRICS[name].sees)
   real = good(METRICS[name].sees, seed=1)
@@ -114,10 +132,10 @@ def test_like_sets_score_best(name):
       x = np.tile(np.eye(5), (20, 1))
       alike = metric.compute(None, x, splits=1)
     assert alike[first] == pytest.approx(BEST[name], abs=1e-9)
-  if metric.better == 'lower':
+  if metric.better == 'higher':
+    assert alike[first] > other[first]
+  else:  # '' too: what is alike is nearer to what the data have
     assert alike[first] < other[first]
-  else:
-    assert metric.better == 'higher' and alike[first] > other[first]
 
 
 @every
@@ -195,8 +213,9 @@ def test_constant_samples():
   """An error where a score has no meaning, a bad score where it has."""
   grey = np.full((N, 16, 16, 3), 128, np.uint8)
   for real, fake in [(grey, good('images')), (good('images'), grey)]:
-    with pytest.raises(ValueError, match='without detail'):
+    with pytest.raises(ValueError, match='without detail') as told:
       metrics.swd.swd(real, fake)
+    assert (told.type is SetupError) == (real is grey)
   assert score('ms_ssim', grey)['ms_ssim'] == pytest.approx(1)
   same = np.tile(good('features', 1), (N, 1))
   with pytest.raises(ValueError, match='all real samples are the same'):

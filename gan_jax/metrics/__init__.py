@@ -36,8 +36,10 @@ class Metric(NamedTuple):
     sees: 'features' (n, dim), 'probabilities' (n, classes), 'images', uint8
       (n, height, width, channels), or 'points' (n, dim).
     reference: whether it reads `real`; else that may be None.
-    better: 'lower' or 'higher', of the first name that it returns.
     minimum: the fewest samples of a side.
+    scores: every name that it returns, in order, and which values are better:
+      'lower', 'higher', or '' where neither end is. A name that ends in `*`
+      stands for one a level of the image pyramid (`swd.sides`).
     truth: whether it takes the keyword `truth`, a density that is known
       (`gan_jax.data.Density` or its like).
   """
@@ -45,24 +47,103 @@ class Metric(NamedTuple):
   compute: Callable[..., dict[str, float]]
   sees: str
   reference: bool
-  better: str
   minimum: int
+  scores: dict[str, str]
   truth: bool = False
+
+  @property
+  def better(self) -> str:
+    """'lower', 'higher' or '', of the first name that it returns."""
+    return next(iter(self.scores.values()))
+
+  def direction(self, name: str) -> str | None:
+    """'lower', 'higher' or '' of one of its scores; None if it is none.
+
+    What follows an `@` (the features) is not looked at.
+    """
+    stem = name.partition('@')[0]
+    for declared, better in self.scores.items():
+      if stem == declared:
+        return better
+      if declared.endswith('*') and stem.startswith(declared[:-1]):
+        return better
+    return None
 
 
 METRICS: dict[str, Metric] = {
-  'fid': Metric(frechet.fid, 'features', True, 'lower', 2),
-  'kid': Metric(kid.kid, 'features', True, 'lower', 4),
-  'inception_score': Metric(
-    inception_score.inception_score, 'probabilities', False, 'higher', 20
+  'fid': Metric(
+    frechet.fid,
+    'features',
+    True,
+    2,
+    {'fid': 'lower', 'fid_samples_per_dim': ''},
   ),
-  'prdc': Metric(prdc.prdc, 'features', True, 'higher', 6),
-  'swd': Metric(swd.swd, 'images', True, 'lower', 2),
-  'swd_points': Metric(swd.swd_points, 'points', True, 'lower', 2),
-  'ms_ssim': Metric(ms_ssim.ms_ssim, 'images', False, 'lower', 2),
-  'c2st': Metric(c2st.c2st, 'features', True, 'lower', 10),
-  'modes': Metric(modes.modes, 'points', False, 'higher', 1, truth=True),
-  'density': Metric(density.density, 'points', False, 'lower', 2, truth=True),
+  'kid': Metric(
+    kid.kid,
+    'features',
+    True,
+    4,
+    {'kid': 'lower', 'kid_std': '', 'kid_subset_size': ''},
+  ),
+  'inception_score': Metric(
+    inception_score.inception_score,
+    'probabilities',
+    False,
+    20,
+    {'inception_score': 'higher', 'inception_score_std': ''},
+  ),
+  'prdc': Metric(
+    prdc.prdc,
+    'features',
+    True,
+    6,
+    dict.fromkeys(('precision', 'recall', 'density', 'coverage'), 'higher'),
+  ),
+  'swd': Metric(swd.swd, 'images', True, 2, {'swd': 'lower', 'swd_*': 'lower'}),
+  'swd_points': Metric(
+    swd.swd_points, 'points', True, 2, {'swd_points': 'lower'}
+  ),
+  # The best is what the data have, not the end of the scale.
+  'ms_ssim': Metric(
+    ms_ssim.ms_ssim, 'images', False, 2, {'ms_ssim': '', 'ms_ssim_scales': ''}
+  ),
+  # The best is 1/2: below it samples are copies.
+  'c2st': Metric(
+    c2st.c2st,
+    'features',
+    True,
+    10,
+    dict.fromkeys(
+      ('c2st', 'c2st_p', 'c2st_nn', 'c2st_nn_real', 'c2st_nn_fake'), ''
+    ),
+  ),
+  'modes': Metric(
+    modes.modes,
+    'points',
+    False,
+    1,
+    {
+      'modes': 'higher',
+      'high_quality': 'higher',
+      'reverse_kl': 'lower',
+      'forward_kl': 'lower',
+    },
+    truth=True,
+  ),
+  'density': Metric(
+    density.density,
+    'points',
+    False,
+    2,
+    {
+      'jsd': 'lower',
+      'jsd_floor': '',
+      'wasserstein1': 'lower',
+      'wasserstein1_floor': '',
+      'wasserstein1_samples': '',
+    },
+    truth=True,
+  ),
 }
 
 __all__ = [
