@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import statistics as stdlib_statistics
 import sys
 import tempfile
 import time
@@ -16,134 +15,27 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from gan_jax import (
   ablation_plan,
-  data,
   doors,
   loop,
-  runs,
-  sharding,
   signals,
   variations,
   workdir,
 )
+from gan_jax.ablation_judges import Judges
 from gan_jax.ablation_plan import Plan, Request
 from gan_jax.checkpoint import not_saved
 from gan_jax.cohort import Cohort
-from gan_jax.config import Config, ConfigError
-from gan_jax.evaluation import BATCH, Evaluator, parse_metrics
+from gan_jax.config import Config
 from gan_jax.files import write_atomic
 from gan_jax.logs import duration
 
-# What a generator and its scores depend on; the rest is of no interest to the
-# evaluator of a program.
-_SEEN = (
-  'dataset',
-  'network',
-  'width',
-  'depth',
-  'latent_dim',
-  'latent',
-  'norm_g',
-  'norm_d',
-  'packing',
-  'conditioning',
-  'precision',
-  'image_size',
-  'channels',
-)
-_BATCH = 2048  # generated at a time, of a density
 _EVERY = 20.0  # seconds from one line of progress to the next
 
 
 def _say(text: str) -> None:
   print(text, file=sys.stderr, flush=True)
-
-
-class Judges:
-  """Evaluators, one for each kind of generator."""
-
-  def __init__(self, plan: Plan) -> None:
-    """Makes none yet."""
-    self._plan = plan
-    self._sets: dict[Any, data.Dataset] = {}
-    self._made: dict[Any, Evaluator] = {}
-
-  def dataset(self, config: Config) -> data.Dataset:
-    """Loaded once."""
-    key = (config.dataset, config.image_size, config.channels)
-    if key not in self._sets:
-      self._sets[key] = runs.load_dataset(config)
-    return self._sets[key]
-
-  def of(self, config: Config) -> Evaluator:
-    """The evaluator of a configuration's generators.
-
-    Raises:
-      ConfigError: if its metrics have nothing to see, naming the flag.
-    """
-    key = tuple(getattr(config, name) for name in _SEEN)
-    if key not in self._made:
-      dataset = self.dataset(config)
-      small = isinstance(dataset, data.Density)
-      self._made[key] = Evaluator(
-        dataset,
-        runs.make_networks(config, dataset),
-        parse_metrics(config.metrics),
-        samples=config.eval_samples,
-        features=config.features,
-        weights=config.weights,
-        data_dir=config.data_dir,
-        mesh=sharding.make_mesh(1),
-        batch=_BATCH if small else BATCH,
-      )
-    return self._made[key]
-
-  def check(self) -> None:
-    """Refuses cells that no program could be made of, before any is run.
-
-    Raises:
-      ConfigError, DataError, NetworkError: naming the cell.
-    """
-    seen = set()
-    for program in self._plan.programs:
-      for member in program:
-        if member.cell in seen:
-          continue
-        seen.add(member.cell)
-        label = self._plan.cells[member.cell].label
-        try:
-          runs.make_plan(member.config, self.dataset(member.config))
-        except ValueError as error:
-          if not hasattr(error, 'exit_code'):
-            raise
-          raise ConfigError(f'cell {member.cell} ({label}): {error}') from error
-      self.of(program[0].config)
-
-  def protocol(self) -> dict[str, Any]:
-    """What scores depend on besides the generators."""
-    base = self._plan.programs[0][0].config
-    return {
-      **self.of(base).protocol,
-      'evaluation_seeds': base.eval_seeds,
-      'ema': base.ema_halflife_kimg > 0,
-    }
-
-  def scores(
-    self, config: Config, params: Any, stats: Any
-  ) -> tuple[dict[str, float], dict[str, float]]:
-    """Means over evaluation seeds, and deviations where there are several."""
-    judge = self.of(config)
-    found = [
-      judge.score(params, stats, seed=seed) for seed in range(config.eval_seeds)
-    ]
-    mean = {k: float(np.mean([f[k] for f in found])) for k in found[0]}
-    if len(found) == 1:
-      return mean, {}
-    spread = {k: stdlib_statistics.stdev(f[k] for f in found) for k in mean}
-    return mean, spread
 
 
 class Overall:
@@ -189,6 +81,8 @@ class Ablation:
     self.plan, self._ear = plan, ear
     self.judges = Judges(plan)
     self.judges.check()
+    self.scores = self.judges.declared()
+    ablation_plan.ranking(plan.request, self.scores)
     self._open: dict[int, Cohort] = {}
     self._crashed: set[int] = set()
 
@@ -409,7 +303,7 @@ def _held(plan: Plan, ear: signals.Ear) -> int:
     ablation_plan.check(plan)  # again: it may have been another's meanwhile
     work = Ablation(plan, ear)
     ablation_plan.write_plan(
-      plan, workdir.environment(), work.judges.protocol()
+      plan, workdir.environment(), work.judges.protocol(), work.scores
     )
     for number in plan.chosen() if only else ():
       program = plan.program_folder(number)

@@ -25,7 +25,7 @@ from gan_jax.registry import names
 from gan_jax.variations import Axis, Cell, Member, text_of
 
 # Free flags of a run that scores depend on all the same.
-_SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features')
+_SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,27 +313,43 @@ def published(path: str) -> Any:
 
 
 def write_plan(
-  plan: Plan, environment: Mapping[str, Any], protocol: Mapping[str, Any]
+  plan: Plan,
+  environment: Mapping[str, Any],
+  protocol: Mapping[str, Any],
+  scores: Mapping[str, str],
 ) -> None:
-  """Writes `plan.json`, unless it is there; scores are named by `collect`."""
-  path = plan.folder / 'plan.json'
-  if path.is_file():
-    return
+  """Writes `plan.json`; of one that is there, what its scores are called.
+
+  Args:
+    plan: what is written.
+    environment: of this process.
+    protocol: what scores depend on besides the generators.
+    scores: their names, and which values are better (`Metric.scores`).
+  """
+  told = read_plan(plan.folder)
+  if told is None:
+    told = _first_told(plan, environment, protocol)
+  primary, better = ranking(plan.request, scores)
+  told |= {'scores': dict(scores), 'primary': primary, 'better': better}
+  told['metrics'] = _columns(scores, results(plan))
+  _write_told(plan, told)
+
+
+def _first_told(
+  plan: Plan, environment: Mapping[str, Any], protocol: Mapping[str, Any]
+) -> dict[str, Any]:
   vary = {
     name: list(dict.fromkeys(values))
     for axis in plan.axes
     for name, values in axis.columns.items()
   }
   base = dataclasses.asdict(plan.base)
-  told = {
+  return {
     'command': environment['command'],
     'base': {k: v for k, v in base.items() if k != 'workdir'},
     'vary': vary,
     'asked': _asked(plan),
     'seeds': plan.seeds,
-    'metrics': plan.base.metrics.split(','),
-    'primary': plan.request.primary or plan.base.metrics.split(',')[0],
-    'better': plan.request.better or 'higher',
     'environment': dict(environment),
     'protocol': dict(protocol),
     'published': published(plan.request.published),
@@ -341,7 +357,82 @@ def write_plan(
       {'label': cell.label, 'values': cell.told} for cell in plan.cells
     ],
   }
-  write_atomic(path, json.dumps(told, indent=2) + '\n')
+
+
+def _write_told(plan: Plan, told: Mapping[str, Any]) -> None:
+  text = json.dumps(told, indent=2) + '\n'
+  write_atomic(plan.folder / 'plan.json', text)
+
+
+# Names of scores.
+
+
+def _stem(name: str) -> str:
+  return name.partition('@')[0]
+
+
+def _found(name: str, scores: Mapping[str, str]) -> tuple[str, str] | None:
+  """A score by its whole name or by that without the features, and `better`.
+
+  >>> _found('fid', {'fid@inception-768': 'lower'})
+  ('fid@inception-768', 'lower')
+  """
+  if name in scores:
+    return name, scores[name]
+  for declared, better in scores.items():
+    if _stem(declared) == name:
+      return declared, better
+    if declared.endswith('*') and name.startswith(declared[:-1]):
+      return name, better
+  return None
+
+
+def ranking(request: Request, scores: Mapping[str, str]) -> tuple[str, str]:
+  """The score that ranks, and whether lower or higher is better.
+
+  Args:
+    request: its `primary` may leave out the features: `fid`.
+    scores: the names there are, and which values are better.
+
+  Raises:
+    ConfigError: if `--primary` is none of them, or nobody says what is better.
+  """
+  found = _found(request.primary or next(iter(scores)), scores)
+  if found is None:
+    raise ConfigError(
+      f'--primary={request.primary}: is none of the scores that'
+      f' --metrics={request.base.metrics} gives; use one of {", ".join(scores)}'
+    )
+  name, better = found
+  if not (request.better or better):
+    raise ConfigError(
+      f'--primary={name}: neither low nor high values of it are better by'
+      ' themselves; say which are meant to be with --better=lower or'
+      ' --better=higher, or rank by another score'
+    )
+  return name, request.better or better
+
+
+def _declared(plan: Plan, told: Mapping[str, Any]) -> dict[str, str]:
+  """Names of scores as the plan has them."""
+  from gan_jax.metrics import METRICS
+
+  return dict(told.get('scores') or {}) or {
+    # A folder of before there was that.
+    name: better
+    for metric in plan.base.metrics.split(',')
+    if metric in METRICS
+    for name, better in METRICS[metric].scores.items()
+  }
+
+
+def _columns(
+  scores: Mapping[str, str], runs: Sequence[Mapping[str, Any]]
+) -> list[str]:
+  """Scores that are known by name, then what else runs have."""
+  known = [name for name in scores if not name.endswith('*')]
+  also = [name for run in runs for name in run['scores']]
+  return list(dict.fromkeys(known + also))
 
 
 # Results.
@@ -357,7 +448,7 @@ def results(plan: Plan) -> list[dict[str, Any]]:
 
 
 def collect(plan: Plan) -> int:
-  """Writes `results.csv` and names its scores in `plan.json`.
+  """Writes `results.csv`, and in `plan.json` its scores and what ranks.
 
   Returns:
     How many runs have ended.
@@ -365,8 +456,14 @@ def collect(plan: Plan) -> int:
   Raises:
     ConfigError: if `--primary` is none of the scores.
   """
-  runs = results(plan)
-  scores = list(dict.fromkeys(name for run in runs for name in run['scores']))
+  told = read_plan(plan.folder)
+  if told is None:
+    raise ConfigError(
+      f'--workdir={plan.folder}: there is no ablation to collect; start it'
+      ' without --collect'
+    )
+  runs, declared = results(plan), _declared(plan, told)
+  scores = _columns(declared, runs)
   flags = list(plan.cells[0].told)
   columns = ['cell', 'label', *flags, 'seed', 'outcome', 'step', *scores]
   columns += [f'evaluation_std_{name}' for name in scores]
@@ -383,27 +480,8 @@ def collect(plan: Plan) -> int:
       row[f'evaluation_std_{name}'] = value
     writer.writerow(row)
   write_atomic(plan.folder / 'results.csv', text.getvalue())
-  if scores:
-    _name_scores(plan, scores)
+  primary, better = ranking(plan.request, declared)
+  _write_told(
+    plan, told | {'metrics': scores, 'primary': primary, 'better': better}
+  )
   return len(runs)
-
-
-def _name_scores(plan: Plan, scores: Sequence[str]) -> None:
-  """Says in `plan.json` what the columns of scores are, and which one ranks."""
-  from gan_jax.metrics import METRICS
-
-  told = read_plan(plan.folder)
-  assert told is not None
-  primary = plan.request.primary or scores[0]
-  if primary not in scores:
-    raise ConfigError(
-      f'--primary={primary}: is none of the scores; use one of'
-      f' {", ".join(scores)}'
-    )
-  first = METRICS[plan.base.metrics.split(',')[0]]
-  told |= {
-    'metrics': list(scores),
-    'primary': primary,
-    'better': plan.request.better or first.better,
-  }
-  write_atomic(plan.folder / 'plan.json', json.dumps(told, indent=2) + '\n')

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +270,7 @@ def test_what_is_finished_is_not_run_again(calm, monkeypatch):
     (dict(beta1_g=0.1), '--beta1_g: 0.5 there, 0.1 now'),
     (dict(steps=13), '--steps: 12 there, 13 now'),
     (dict(eval_samples=65), '--eval_samples: 64 there, 65 now'),
+    (dict(weights='other.npz'), '--weights:  there, other.npz now'),
     (dict(vary=GRID[:1]), '--vary: '),
   ],
 )
@@ -376,6 +378,77 @@ def test_a_plan_is_told_with_its_time_and_nothing_is_written(tmp_path, capsys):
   assert 'objective: minimax, hinge' in told
   assert re.search(r'about \d+s for the 2 programs left', told)
   assert not (tmp_path / 'a').exists()
+
+
+# Names of scores.
+
+
+def ranked(path, *vary, primary='', better='', **changes):
+  wanted = request(path, *vary, **changes)
+  return dataclasses.replace(wanted, primary=primary, better=better)
+
+
+def test_the_direction_is_that_of_the_primary_itself(calm):
+  wanted = ranked(calm, *GRID, primary='reverse_kl')
+  assert ablation.ablate(wanted) == doors.DONE
+  plan = json.loads((calm / 'plan.json').read_text())
+  assert (plan['primary'], plan['better']) == ('reverse_kl', 'lower')
+  assert ablation.ablate(request(calm, *GRID)) == doors.DONE
+  plan = json.loads((calm / 'plan.json').read_text())
+  assert (plan['primary'], plan['better']) == ('modes', 'higher')
+
+
+@pytest.mark.parametrize(
+  'metrics, primary, better, message',
+  [
+    ('modes', 'nonsense', '', '--primary=nonsense: is none of the scores'),
+    ('modes', 'high_qualit', 'lower', 'use one of modes, high_quality'),
+    ('modes,c2st', 'c2st', '', '--primary=c2st: neither low nor high'),
+    ('c2st', '', '', '--better=lower or --better=higher'),
+  ],
+)
+def test_what_cannot_rank_is_refused_before_anything_is_trained(
+  metrics, primary, better, message, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(cohort.Cohort, '__init__', None)  # would raise
+  wanted = ranked(
+    tmp_path / 'a', primary=primary, better=better, metrics=metrics
+  )
+  for dry in (True, False):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+      ablation.ablate(wanted, dry_run=dry)
+  assert not (tmp_path / 'a' / 'plan.json').exists()
+
+
+def test_a_score_is_found_with_and_without_its_features():
+  scores = {'swd': 'lower', 'swd_*': 'lower', 'fid@classifier-x': 'lower'}
+  for given, found in (
+    ('', 'swd'),
+    ('fid', 'fid@classifier-x'),
+    ('fid@classifier-x', 'fid@classifier-x'),
+    ('swd_16', 'swd_16'),
+  ):
+    wanted = ranked('a', primary=given)
+    assert ablation_plan.ranking(wanted, scores) == (found, 'lower')
+  for given in ('fid@inception-768', 'fi', 'fid@'):
+    with pytest.raises(ConfigError, match='is none of the scores'):
+      ablation_plan.ranking(ranked('a', primary=given), scores)
+
+
+def test_columns_are_the_declared_ones_whatever_ended_first(calm, tmp_path):
+  shutil.copytree(calm, tmp_path / 'a')
+  path = tmp_path / 'a/programs/000/results.json'
+  result = json.loads(path.read_text())
+  for run in result['runs']:
+    run |= {'scores': {'reverse_kl': float('nan')}}
+  path.write_text(json.dumps(result))
+  plan = ablation_plan.make_plan(request(tmp_path / 'a', *GRID))
+  ablation_plan.collect(plan)
+  assert list(rows(tmp_path / 'a')[0]) == list(rows(calm)[0])
+  told = json.loads((tmp_path / 'a/plan.json').read_text())
+  assert (
+    told['metrics'] == json.loads((calm / 'plan.json').read_text())['metrics']
+  )
 
 
 # The command, killed.

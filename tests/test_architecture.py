@@ -48,6 +48,7 @@ SECOND = {
   'ablation_plan',
   'cohort',
   'ablation_figures',
+  'ablation_judges',
   'ablation_report',
   'ablation_results',
   'ablation_tables',
