@@ -75,15 +75,14 @@ def scatter(
 
   Two dimensions as they lie, one as a histogram; those outside are left out.
   """
-  if points.shape[1] == 2:
-    found, _, _ = np.histogram2d(
-      points[:, 1], points[:, 0], side, (extent, extent)
-    )
+  at = np.asarray(points, np.float64)
+  if at.shape[1] == 2:
+    found, _, _ = np.histogram2d(at[:, 1], at[:, 0], side, (extent, extent))
     # The darkest tenth of the places that hold any is black.
     most = np.quantile(found[found > 0], 0.9) if found.any() else 1
     ink = np.clip(found / most, 0, 1)[::-1]
   else:
-    found, _ = np.histogram(points[:, 0], side, extent)
+    found, _ = np.histogram(at[:, 0], side, extent)
     height = np.rint(found / max(found.max(), 1) * side)
     ink = np.arange(side, 0, -1)[:, None] <= height[None, :]
   return np.rint(255 * (1 - ink)).astype(np.uint8)[:, :, None]
