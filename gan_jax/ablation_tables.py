@@ -56,7 +56,12 @@ def places_of(ranking: Sequence[Ranked]) -> int | None:
   """Decimals for the scores of a ranking."""
   rows = [row for row in ranking if row.rank is not None] or ranking
   ends = [row.summary.interval for row in rows]
-  return decimals([(high - low) / 2 for low, high in ends])
+  # Of few seeds the intervals are far wider than what tells two means apart.
+  found = (
+    decimals([(high - low) / 2 for low, high in ends]),
+    decimals([row.summary.std for row in rows]),
+  )
+  return None if None in found else max(p for p in found if p is not None)
 
 
 def row_of(row: Ranked, places: int | None) -> dict[str, Any]:

@@ -136,6 +136,9 @@ def paired_difference(a: Scores, b: Others, level: float = 0.95) -> Difference:
   or permutation test of 8 pairs cannot go below p = 1/128, too much to outlive
   a correction for more than six comparisons; Student's can.
 
+  Where all differences are the same, as those of counts can be, p is the sign
+  test's instead, and there is no interval unless it is below 1 - level.
+
   Args:
     a: scores, one a seed.
     b: scores of the same seeds, in the same order.
@@ -152,7 +155,10 @@ def paired_difference(a: Scores, b: Others, level: float = 0.95) -> Difference:
     return Difference(n, float(x.mean()) if n else np.nan, _UNKNOWN, np.nan)
   mean, error = float(x.mean()), float(x.std(ddof=1) / np.sqrt(n))
   if error == 0:
-    return Difference(n, mean, Interval(mean, mean), float(mean == 0))
+    # Student's test takes no spread for certainty; n equal signs are none.
+    p = 1.0 if mean == 0 else 2.0 ** (1 - n)
+    sure = mean == 0 or p < 1 - level
+    return Difference(n, mean, Interval(mean, mean) if sure else _UNKNOWN, p)
   half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
   p = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
   return Difference(n, mean, Interval(mean - half, mean + half), p)

@@ -43,7 +43,7 @@ def test_equal_scores_have_no_width():
   assert statistics.summary(x).std == 0
   assert statistics.mean_interval(x) == pytest.approx((0.1, 0.1))
   assert statistics.paired_difference(x, x).p == 1
-  assert statistics.paired_difference(x, x + 1).p == 0
+  assert statistics.paired_difference(x, x + 1).p == 2.0**-4
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
@@ -244,3 +244,13 @@ def test_intervals_are_pairs_of_floats():
   low, high = statistics.mean_interval(np.array([1.0, 2.0], np.float32))
   assert type(low) is float and type(high) is float
   assert isinstance(statistics.rate(1, 2).interval, Interval)
+
+
+def test_differences_without_spread_are_no_certainty():
+  """Two seeds that differ by the same count prove nothing; sixteen do."""
+  few = statistics.paired_difference(np.array([3.0, 4.0]), np.array([2.0, 3.0]))
+  assert few.p == 0.5 and np.isnan(few.interval.low)
+  many = statistics.paired_difference(np.full(16, 8.0), np.full(16, 7.0))
+  assert many.p == 2.0**-15 and many.interval == (1.0, 1.0)
+  level = statistics.paired_difference(np.full(2, 8.0), np.full(2, 8.0))
+  assert level.p == 1 and level.interval == (0.0, 0.0)
