@@ -7,6 +7,7 @@ opens checkpoints for it, also those of a run that another process trains, and
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 import sys
 import time
@@ -145,7 +146,10 @@ class Judge:
     if runs.agreed(there is not None):
       return (there or {}), False
     started = time.perf_counter()
-    by_seed = [score(seed) for seed in self.seeds]
+    by_seed, unscored = [], {}
+    for seed in self.seeds:
+      by_seed.append(score(seed))
+      unscored |= self.evaluator.unscored
     features = protocol['features']
     named = [
       {self._shown(k, features): v for k, v in scores.items()}
@@ -155,7 +159,7 @@ class Judge:
       'step': step,
       **summarised(named),
       'primary': {
-        metric: self._shown(self.evaluator.first.get(metric, metric), features)
+        metric: self._shown(self.evaluator.first[metric], features)
         for metric in self.evaluator.metrics
       },
       'key': key,
@@ -166,7 +170,13 @@ class Judge:
       'scored': workdir.now(),
       'score_sec': round(time.perf_counter() - started, 3),
     }
+    if unscored:
+      row['unscored'] = unscored
     if jax.process_index() == 0:
+      for metric, why in unscored.items():
+        moment = '' if step is None else f'step {step}: '
+        text = f'{moment}{metric} is not finite: {why}'
+        print(f'warning: {text}', file=sys.stderr, flush=True)
       row = self.scores.add(row)
     return row, True
 
@@ -187,9 +197,12 @@ def told(row: Row) -> str:
   seeds = row['protocol']['evaluation_seeds']
   words = []
   for name, value in scores_of(row).items():
-    text = f'{name} ' + ('not finite' if value is None else f'{value:.6g}')
+    known = value is not None and math.isfinite(value)
+    text = f'{name} ' + (f'{value:.6g}' if known else 'not finite')
     spread = row.get(name + SPREAD)
-    words.append(text if spread is None else f'{text} ± {spread:.2g}')
+    words.append(
+      text if spread is None or not known else f'{text} ± {spread:.2g}'
+    )
   over = f' (± over {len(seeds)} evaluation seeds)' if len(seeds) > 1 else ''
   return ', '.join(words) + over
 

@@ -22,7 +22,8 @@ from gan_jax import references, sharding
 from gan_jax.data import Dataset, Density, ImageSet
 from gan_jax.data.gathered import parsed
 from gan_jax.data.imageset import data_root, watched
-from gan_jax.metrics import METRICS, Metric, modes, parzen
+from gan_jax.metrics import METRICS, Metric, modes, parzen, swd
+from gan_jax.metrics.arrays import SetupError
 from gan_jax.networks import Networks
 from gan_jax.references import Arrays
 from gan_jax.rules import ConfigError
@@ -189,7 +190,7 @@ def _classes(dataset: Any) -> Callable[..., dict[str, float]]:
     del real, seed
     classes = len(dataset.classes)
     if fake.shape[1] != classes:
-      raise ValueError(
+      raise SetupError(
         f'the features know {fake.shape[1]} classes and {dataset.name} has'
         f' {classes}: use a classifier of that set'
       )
@@ -209,7 +210,9 @@ class Evaluator:
   Attributes:
     protocol: all that a score depends on besides the generator and the seed.
     metrics: their names.
-    first: of each, the name of the first score that it gives, once it has.
+    names: of each, the scores that it gives.
+    first: of each, the name of the first score that it gives.
+    unscored: of those that could not score what `score` was last given, why.
   """
 
   def __init__(
@@ -247,12 +250,14 @@ class Evaluator:
     """
     self.dataset, self.networks = dataset, networks
     self.metrics = tuple(metrics)
-    self.first: dict[str, str] = {}
+    self.unscored: dict[str, str] = {}
     self._known, self.samples = known, samples
     self.mesh = sharding.make_mesh() if mesh is None else mesh
     self._batch = -(-min(batch, samples) // self.mesh.size) * self.mesh.size
     names = parse_metrics(','.join(metrics))
     self._plan = {name: _fitted(name, dataset) for name in names}
+    self.names = {n: self._names(m) for n, m in self._plan.items()}
+    self.first = {name: scores[0] for name, scores in self.names.items()}
     self._kinds = {metric.sees for metric in self._plan.values()}
     self.real = self._count_real(real_samples)
     for name, metric in self._plan.items():
@@ -261,6 +266,16 @@ class Evaluator:
     self._view = View(self._kinds, self.features, self.mesh, self._batch)
     self._folder = data_root(data_dir) / references.FOLDER
     self.protocol = self._protocol()
+
+  def _names(self, metric: Metric) -> list[str]:
+    found: list[str] = []
+    for name in metric.scores:
+      if name.endswith('*'):
+        levels = swd.sides(*self.dataset.shape[:2])
+        found += [f'{name[:-1]}{side}' for side in levels]
+      else:
+        found.append(name)
+    return found
 
   def _count_real(self, asked: int) -> int:
     there = self.dataset.size
@@ -398,12 +413,19 @@ class Evaluator:
       seed: of noise and of whatever a metric draws.
 
     Returns:
-      Plain floats by name; NaN, each, if a sample was not finite.
+      Plain floats by name, always of the same names: NaN, all of them, if a
+      sample was not finite, and those of a metric that cannot score such
+      samples. `unscored` then says why.
+
+    Raises:
+      EvaluationError: for what no generator could be scored with.
     """
     seen, fine = self.draw(params, stats, seed)
-    if not fine:
-      return dict.fromkeys(self.metrics, float('nan'))
-    return self.compare(seen, seed=seed)
+    if fine:
+      return self._compare(seen, seed)
+    why = 'generated samples are not finite'
+    self.unscored = dict.fromkeys(self.metrics, why)
+    return {n: float('nan') for names in self.names.values() for n in names}
 
   def score_samples(self, x: Any, *, seed: int = 0) -> dict[str, float]:
     """Scores of samples (n, *shape), uint8 images or float points."""
@@ -412,8 +434,20 @@ class Evaluator:
   def compare(
     self, seen: Mapping[str, Any], *, seed: int = 0
   ) -> dict[str, float]:
-    """Scores of samples as `view` and `draw` give them."""
+    """Scores of samples as `view` and `draw` give them.
+
+    Raises:
+      EvaluationError: if a metric cannot score them.
+    """
+    found = self._compare(seen, seed)
+    for name, why in self.unscored.items():
+      raise EvaluationError(f'--metrics={name}: {why}')
+    return found
+
+  def _compare(self, seen: Mapping[str, Any], seed: int) -> dict[str, float]:
+    """Scores; NaN, and why, where samples have none."""
     found: dict[str, float] = {}
+    self.unscored = {}
     for name, metric in self._plan.items():
       real = self.reference[metric.sees] if metric.reference else None
       extra: dict[str, Any] = {'truth': self.dataset} if metric.truth else {}
@@ -421,8 +455,10 @@ class Evaluator:
         extra |= {key: images.array() for key, images in self._known.items()}
       try:
         scores = metric.compute(real, seen[metric.sees], seed=seed, **extra)
-      except ValueError as error:
+      except SetupError as error:
         raise EvaluationError(f'--metrics={name}: {error}') from error
-      self.first[name] = next(iter(scores))
+      except ValueError as error:
+        self.unscored[name] = str(error)
+        scores = dict.fromkeys(self.names[name], float('nan'))
       found |= {key: float(value) for key, value in scores.items()}
     return found

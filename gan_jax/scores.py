@@ -41,7 +41,8 @@ def summarised(by_seed: Sequence[Mapping[str, float]]) -> Row:
     values = [scores[name] for scores in by_seed]
     row[name] = float(np.mean(values))
     if len(values) > 1:
-      row[name + SPREAD] = float(np.std(values, ddof=1))
+      with np.errstate(invalid='ignore'):  # of infinite ones there is none
+        row[name + SPREAD] = float(np.std(values, ddof=1))
   row['by_evaluation_seed'] = {
     name: [scores[name] for scores in by_seed] for name in by_seed[0]
   }

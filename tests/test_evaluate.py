@@ -502,6 +502,37 @@ def test_no_best_by_a_score_without_a_direction(tmp_path):
     loop.train(at(tmp_path / 'run', **how))
 
 
+def test_a_draw_that_has_no_score_ends_neither_command_nor_training(
+  tmp_path, monkeypatch, capsys
+):
+  original, calls = evaluation.METRICS['fid'].compute, []
+
+  def compute(real, fake, *, seed=0):
+    calls.append(seed)
+    if len(calls) == 2:
+      raise ValueError('fake has collapsed')
+    return original(real, fake, seed=seed)
+
+  broken = evaluation.KNOWN['fid']._replace(compute=compute)
+  monkeypatch.setitem(evaluation.KNOWN, 'fid', broken)
+  config = at(tmp_path / 'run', SCORED, eval_seeds=2)
+  assert loop.train(config) == doors.DONE
+  first, second, *_ = rows(tmp_path / 'run')
+  assert first['fid'] is None and first['by_evaluation_seed']['fid'][1] is None
+  assert first['unscored'] == {'fid': 'fake has collapsed'}
+  assert second['fid'] is not None and 'unscored' not in second
+  assert (
+    'warning: step 3: fid is not finite: fake has' in capsys.readouterr().err
+  )
+  calls.clear()
+  found = evaluate(
+    tmp_path / 'run',
+    dataclasses.replace(ASKED, samples=70, eval_seeds=2),
+    every=True,
+  )
+  assert not found[0]['fid'] > 0 and found[1]['fid'] > 0
+
+
 def test_the_rule_that_orbax_is_given():
   rule = checkpoint._Kept(2, lambda steps: min(steps))
 

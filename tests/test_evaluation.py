@@ -129,7 +129,27 @@ def test_parameters_that_are_not_finite_score_nothing(digits, root):
   _, state = digits
   bad = jax.tree.map(lambda x: x * np.nan, state.g.params)
   found = evaluator.score(bad, state.g.stats)
-  assert set(found) == {'fid', 'swd'} and np.isnan([*found.values()]).all()
+  assert np.isnan([*found.values()]).all()
+  assert 'not finite' in evaluator.unscored['swd']
+  fine = evaluator.score(state.g.params, state.g.stats)
+  assert [*fine] == [*found] and not evaluator.unscored
+
+
+def test_samples_without_a_score_cost_only_the_metric_that_has_none(
+  digits, root, monkeypatch
+):
+  evaluator = evaluator_of(digits, ['swd', 'fid'], root, **PIXELS)
+  _, state = digits
+  fine = evaluator.score(state.g.params, state.g.stats)
+  grey = np.full((50, 8, 8, 1), 128, np.uint8)
+  seen = evaluator.view(grey)
+  monkeypatch.setattr(evaluator, 'draw', lambda *a: (seen, True))
+  found = evaluator.score(state.g.params, state.g.stats)
+  assert [*found] == [*fine] and np.isfinite(found['fid'])
+  assert np.isnan(found['swd']) and np.isnan(found['swd_8'])
+  assert 'without detail' in evaluator.unscored['swd']
+  with pytest.raises(EvaluationError, match='--metrics=swd: .*detail'):
+    evaluator.score_samples(grey)
 
 
 def test_the_truth_scores_well_and_a_stranger_badly(ring, root):

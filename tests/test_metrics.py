@@ -10,6 +10,7 @@ import pytest
 
 from gan_jax import data, metrics
 from gan_jax.metrics import METRICS, blocks
+from gan_jax.metrics.arrays import SetupError
 
 N = 120
 TRUTH = data.load('ring')
@@ -212,8 +213,9 @@ def test_constant_samples():
   """An error where a score has no meaning, a bad score where it has."""
   grey = np.full((N, 16, 16, 3), 128, np.uint8)
   for real, fake in [(grey, good('images')), (good('images'), grey)]:
-    with pytest.raises(ValueError, match='without detail'):
+    with pytest.raises(ValueError, match='without detail') as told:
       metrics.swd.swd(real, fake)
+    assert (told.type is SetupError) == (real is grey)
   assert score('ms_ssim', grey)['ms_ssim'] == pytest.approx(1)
   same = np.tile(good('features', 1), (N, 1))
   with pytest.raises(ValueError, match='all real samples are the same'):

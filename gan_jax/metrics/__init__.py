@@ -39,7 +39,7 @@ class Metric(NamedTuple):
     minimum: the fewest samples of a side.
     scores: every name that it returns, in order, and which values are better:
       'lower', 'higher', or '' where neither end is. A name that ends in `*`
-      stands for one or more that begin so.
+      stands for one a level of the image pyramid (`swd.sides`).
     truth: whether it takes the keyword `truth`, a density that is known
       (`gan_jax.data.Density` or its like).
   """

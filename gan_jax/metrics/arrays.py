@@ -12,21 +12,31 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
+class SetupError(ValueError):
+  """Wrong whatever is generated: the real samples, the truth, or shapes."""
+
+
+def fault(name: str, text: str) -> ValueError:
+  """The error of a side; that of generated samples may pass with training."""
+  return SetupError(text) if name == 'real' else ValueError(text)
+
+
 def _enough(name: str, n: int, minimum: int) -> None:
   if n < minimum:
-    raise ValueError(f'{name} has {n} samples: give at least {minimum}')
+    raise fault(name, f'{name} has {n} samples: give at least {minimum}')
 
 
 def _numbers(name: str, x: Any) -> Array:
   """`x` as it is if it is an array of finite real numbers."""
   x = np.asarray(x)
   if x.dtype.kind not in 'fiu':
-    raise ValueError(f'{name} is {x.dtype}: give real numbers')
+    raise fault(name, f'{name} is {x.dtype}: give real numbers')
   if x.dtype.kind == 'f' and not np.isfinite(x).all():
     bad = np.count_nonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
-    raise ValueError(
+    raise fault(
+      name,
       f'{name} has {bad} samples with NaN or infinite values, of {len(x)}: the'
-      ' generator has diverged, or the features have'
+      ' generator has diverged, or the features have',
     )
   return x
 
@@ -53,7 +63,7 @@ def two_sets(real: Any, fake: Any, minimum: int = 1) -> tuple[Array, Array]:
   """
   a, b = vectors('real', real, minimum), vectors('fake', fake, minimum)
   if a.shape[1] != b.shape[1]:
-    raise ValueError(
+    raise SetupError(
       f'real has {a.shape[1]} dimensions and fake {b.shape[1]}: give both from'
       ' the same feature network'
     )

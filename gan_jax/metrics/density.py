@@ -173,7 +173,7 @@ def density(
   del real
   x = arrays.vectors('fake', fake, 2)
   if truth.dim not in (1, 2) or truth.mode_std == 0:
-    raise ValueError(
+    raise arrays.SetupError(
       f'{truth.name} is no density over 1 or 2 dimensions: compare samples'
       ' (swd_points)'
     )

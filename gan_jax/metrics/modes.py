@@ -63,7 +63,7 @@ def modes(
   del real, seed
   x = arrays.vectors('fake', fake)
   if truth.modes is None:
-    raise ValueError(f'{truth.name} has no separate modes to count')
+    raise arrays.SetupError(f'{truth.name} has no separate modes to count')
   k, dim = truth.modes.shape
   if x.shape[1] != dim:
     raise ValueError(f'fake has {x.shape[1]} dimensions and {truth.name} {dim}')

@@ -92,7 +92,9 @@ def prdc(
     raise ValueError(f'k_pr={k_pr}, k_dc={k_dc}: use 1 or more')
   real, fake = arrays.two_sets(real, fake, max(k_pr, k_dc) + 1)
   if (real == real[0]).all():
-    raise ValueError('all real samples are the same: their balls are points')
+    raise arrays.SetupError(
+      'all real samples are the same: their balls are points'
+    )
   real_pr, real_dc = _radii(real, k_pr, k_dc)
   fake_pr, _ = _radii(fake, k_pr, k_dc)  # one program for both
   precise, recalled = np.zeros(len(fake), bool), np.zeros(len(real), bool)

@@ -58,12 +58,13 @@ def _up(
   return 4 * _blur(_blur(wide, 1), 2)
 
 
-def _levels(height: int, width: int) -> int:
-  """Levels of the pyramid, the finest included."""
-  count, side = 1, min(height, width)
-  while -(-side // 2) >= COARSEST:
-    side, count = -(-side // 2), count + 1
-  return count
+def sides(height: int, width: int) -> list[int]:
+  """Heights of the levels of the pyramid, the finest first."""
+  found = [height]
+  while -(-min(height, width) // 2) >= COARSEST:
+    height, width = -(-height // 2), -(-width // 2)
+    found.append(height)
+  return found
 
 
 @jax.jit
@@ -71,7 +72,7 @@ def _pyramid(x: Any) -> list[Images]:
   """Laplacian pyramid of images, the finest level first."""
   x = x.astype(jnp.float32)
   found = []
-  for _ in range(_levels(*x.shape[1:3]) - 1):
+  for _ in sides(*x.shape[1:3])[1:]:
     smaller = _down(x)
     found.append(x - _up(smaller, *x.shape[1:3]))
     x = smaller
@@ -100,10 +101,11 @@ def _patches(
   square = np.einsum('nyxc,nyxc->c', found, found, dtype=np.float64)
   std = np.sqrt(np.maximum(square * channels / found.size - mean**2, 0))
   if not (std > 1e-3).all():  # of 255
-    raise ValueError(
+    raise arrays.fault(
+      name,
       f'{name} has a channel without detail at {height}x{width} pixels: the'
       ' sliced Wasserstein distance divides by its deviation; constant images'
-      ' cannot be compared so'
+      ' cannot be compared so',
     )
   found -= mean.astype(np.float32)
   found /= std.astype(np.float32)
@@ -151,12 +153,14 @@ def swd(
   """
   real, fake = arrays.images('real', real, 2), arrays.images('fake', fake, 2)
   if real.shape[1:] != fake.shape[1:]:
-    raise ValueError(
+    raise arrays.SetupError(
       f'real images are {real.shape[1:]} and fake ones {fake.shape[1:]}: give'
       ' one shape'
     )
   if min(real.shape[1:3]) < PATCH:
-    raise ValueError(f'images of {real.shape[1:3]} pixels: give 7x7 or more')
+    raise arrays.SetupError(
+      f'images of {real.shape[1:3]} pixels: give 7x7 or more'
+    )
   rng = np.random.default_rng(seed)
   found = {}
   for a, b in zip(_pyramids(real), _pyramids(fake), strict=True):
