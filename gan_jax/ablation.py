@@ -279,8 +279,7 @@ class Ablation:
   def _score(self, number: int, member: Any, generator: Any) -> dict[str, Any]:
     """Scores of one member, or NaN and why."""
     try:
-      scores, spread = self.judges.scores(member.config, *generator)
-      return {'scores': scores, 'evaluation_std': spread}
+      return self.judges.scores(member.config, *generator)
     except Exception as error:
       if isinstance(error, _OF_ALL):
         raise
@@ -325,8 +324,8 @@ def describe(plan: Plan, each: dict[int, float]) -> str:
 def ablate(request: Request, *, dry_run: bool = False) -> int:
   """Runs what is left of an ablation; returns an exit code of `doors`.
 
-  0 when every run has ended, diverged ones too; 1 when some crashed or could not
-  be scored (the others have ended); 75 when it was stopped by a signal.
+  0 when every run has ended, diverged ones too; 1 when some crashed or could
+  not be scored (the others have ended); 75 when it was stopped by a signal.
 
   Raises:
     ConfigError, DataError, NetworkError, ShardingError, CheckpointError: whose

@@ -24,6 +24,8 @@ from gan_jax import (
   doors,
   loop,
   objectives,
+  runs,
+  sources,
   variations,
 )
 from gan_jax.ablation_judges import Judges
@@ -451,6 +453,62 @@ def test_columns_are_the_declared_ones_whatever_ended_first(calm, tmp_path):
   assert (
     told['metrics'] == json.loads((calm / 'plan.json').read_text())['metrics']
   )
+
+
+def judged(path, *vary, seeds=1, **changes):
+  wanted = request(path, *vary, seeds=seeds, **changes)
+  return Judges(ablation_plan.make_plan(wanted))
+
+
+def test_scores_bear_their_features_in_the_table_too(tmp_path):
+  judges = judged(
+    tmp_path, metrics='fid,swd', dataset='digits', features='pixels', width=16
+  )
+  declared = judges.declared()
+  assert [n for n in declared if n.startswith('fid')] == [
+    'fid@pixels',
+    'fid_samples_per_dim@pixels',
+  ]
+  assert declared['swd'] == declared['fid@pixels'] == 'lower'
+  config = judges._plan.programs[0][0].config
+  g = runs.build(dataclasses.replace(config, devices=1)).init().g
+  assert [*judges.scores(config, g.params, g.stats)['scores']] == [*declared]
+
+
+def test_parzen_is_planned_as_it_is_evaluated(tmp_path, monkeypatch):
+  real = sources.source
+  held = {'digits[test]': 'digits[1500:]'}  # digits have no test split
+  monkeypatch.setattr(
+    sources, 'source', lambda name, *a: real(held.get(name, name), *a)
+  )
+  few = dict(metrics='parzen', dataset='digits[:1000]', width=16)
+  judges = judged(tmp_path, **few)
+  assert next(iter(judges.declared().items())) == ('parzen', 'higher')
+  protocol = judges.protocol()
+  assert protocol['reference'] in ('digits[test]', 'digits[1500:]')
+  assert protocol['validation'].startswith('digits[1000:')
+  config = judges._plan.programs[0][0].config
+  g = runs.build(dataclasses.replace(config, devices=1)).init().g
+  scores = judges.scores(config, g.params, g.stats)['scores']
+  assert np.isfinite(scores['parzen']) and [*scores] == [*judges.declared()]
+  with pytest.raises(ConfigError, match='--validation=: parzen'):
+    judged(tmp_path, **few | {'dataset': 'digits'}).check()
+
+
+def test_the_protocol_says_what_varies_between_cells(tmp_path):
+  judges = judged(
+    tmp_path, 'dataset=ring,grid', 'ema_halflife_kimg=0,0.1', 'lr_g=1e-3,1e-2'
+  )
+  protocol = judges.protocol()
+  assert protocol['samples'] == 64
+  assert protocol['ema'] == {
+    'varies, ema_halflife_kimg=0.0': False,
+    'varies, ema_halflife_kimg=0.1': True,
+  }
+  assert set(protocol['reference']) == {
+    'varies, dataset=ring',
+    'varies, dataset=grid',
+  }
 
 
 # Scoring.
