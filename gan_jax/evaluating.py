@@ -7,7 +7,6 @@ opens checkpoints for it, also those of a run that another process trains, and
 
 import dataclasses
 import hashlib
-import math
 import pathlib
 import sys
 import time
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from gan_jax import (
   checkpoint,
+  data,
   doors,
   references,
   runs,
@@ -40,7 +40,7 @@ from gan_jax.evaluation import (
 )
 from gan_jax.logs import duration
 from gan_jax.runs import Run
-from gan_jax.scores import SPREAD, Row, Scores, shown, summarised
+from gan_jax.scores import Row, Scores, shown, summarised, told
 
 SAMPLES = 10_000  # of a generator, unless it is said
 _POLL = 2.0  # seconds between two looks at a run that is followed
@@ -121,6 +121,12 @@ class Judge:
 
     return self._row(step, model, self.of_generator(ema), score)
 
+  def scored(self, step: int, params: Any, stats: Any, ema: bool) -> bool:
+    """Whether the row of a generator is there."""
+    model = checkpoint.digest(checkpoint.to_host((params, stats)))
+    key = identity(self.of_generator(ema))
+    return runs.agreed(self.scores.find(step, key, model) is not None)
+
   def of_generator(self, ema: bool) -> dict[str, Any]:
     """The whole protocol of a generator's score."""
     return self.protocol({'source': 'generator', 'ema': ema})
@@ -146,7 +152,7 @@ class Judge:
     if runs.agreed(there is not None):
       return (there or {}), False
     started = time.perf_counter()
-    by_seed, unscored = [], {}
+    by_seed, unscored = [], dict[str, str]()
     for seed in self.seeds:
       by_seed.append(score(seed))
       unscored |= self.evaluator.unscored
@@ -187,26 +193,6 @@ class Judge:
     return shown(name, features if sees != 'images' else '')
 
 
-def scores_of(row: Row) -> dict[str, float | None]:
-  """The scores of a row by name, without their spreads."""
-  return {name: row[name] for name in row['by_evaluation_seed']}
-
-
-def told(row: Row) -> str:
-  """A row as a person reads it."""
-  seeds = row['protocol']['evaluation_seeds']
-  words = []
-  for name, value in scores_of(row).items():
-    known = value is not None and math.isfinite(value)
-    text = f'{name} ' + (f'{value:.6g}' if known else 'not finite')
-    spread = row.get(name + SPREAD)
-    words.append(
-      text if spread is None or not known else f'{text} ± {spread:.2g}'
-    )
-  over = f' (± over {len(seeds)} evaluation seeds)' if len(seeds) > 1 else ''
-  return ', '.join(words) + over
-
-
 def evaluate_images(request: Request, images: str, out: pathlib.Path) -> Row:
   """Scores a folder, an .npz or a split of a dataset.
 
@@ -215,6 +201,12 @@ def evaluate_images(request: Request, images: str, out: pathlib.Path) -> Row:
   """
   request.check()
   metrics = parse_metrics(request.metrics)
+  check_validation(request, metrics)
+  if set(metrics) & set(PROTOCOLS) and not request.validation:
+    raise EvaluationError(
+      '--validation=: name the set of real images that parzen picks its width'
+      ' on, such as --validation=mnist[50000:51000]'
+    )
   needed = any(KNOWN[name].reference for name in metrics)
   if needed and not request.against:
     raise EvaluationError(
@@ -228,13 +220,32 @@ def evaluate_images(request: Request, images: str, out: pathlib.Path) -> Row:
     sources.source(against, 'against', request.data_dir), against
   )
   x = sources.check_images(x, real.shape, f'--images={images}')
+  known: dict[str, Any] = {}
+  if request.validation:
+    known['validation'] = sources.as_dataset(
+      sources.source(request.validation, 'validation', request.data_dir),
+      request.validation,
+    )
   evaluator = make_evaluator(
-    dataclasses.replace(request, samples=len(x)), real, None
+    dataclasses.replace(request, samples=len(x)), real, None, **known
   )
   judge = Judge(evaluator, Scores(out), request.seeds)
   row, fresh = judge.images(x, images)
   print(f'{images}: {told(row)}' + ('' if fresh else ' (scored before)'))
   return row
+
+
+def check_validation(request: Request, metrics: Sequence[str]) -> None:
+  """Refuses a further set that no metric reads.
+
+  Raises:
+    EvaluationError: naming the flag.
+  """
+  if request.validation and not set(metrics) & set(PROTOCOLS):
+    raise EvaluationError(
+      f'--validation={request.validation}: only {", ".join(PROTOCOLS)} reads'
+      ' it; leave it out'
+    )
 
 
 def make_evaluator(
@@ -244,8 +255,8 @@ def make_evaluator(
   mesh: Mesh | None = None,
   **known: Any,
 ) -> Evaluator:
-  """The evaluator of a request."""
-  return Evaluator(
+  """The evaluator of a request; says what its scores are not good for."""
+  evaluator = Evaluator(
     dataset,
     networks,
     parse_metrics(request.metrics),
@@ -257,6 +268,9 @@ def make_evaluator(
     mesh=sharding.make_mesh(request.devices) if mesh is None else mesh,
     **known,
   )
+  if evaluator.caution and jax.process_index() == 0:
+    print(f'warning: {evaluator.caution}', file=sys.stderr, flush=True)
+  return evaluator
 
 
 # Checkpoints of a run.
@@ -268,7 +282,12 @@ def _held_out(config: Config, total: int) -> str:
   Raises:
     EvaluationError: if there are none.
   """
-  stem, _, part = parsed(config.dataset)
+  stem, split, part = parsed(config.dataset)
+  if split:
+    raise EvaluationError(
+      f'--validation=: --dataset={config.dataset} names a split, outside of'
+      ' which nothing is known to be held out; name a set'
+    )
   low, _, high = part.partition(':')
   stop = int(high or total)
   if int(low or 0) or stop >= total:
@@ -302,10 +321,18 @@ def of_run(
   )
   request.check()
   names = parse_metrics(request.metrics)
+  check_validation(request, names)
   known: dict[str, Any] = {}
 
   def load(name: str, flag: str) -> Dataset:
     how = config.image_size, config.channels
+    if flag == 'dataset':  # no path, whatever it looks like
+      return data.load(
+        name,
+        data_dir=request.data_dir,
+        image_size=config.image_size,
+        channels=config.channels,
+      )
     return sources.as_dataset(
       sources.source(name, flag, request.data_dir, *how), name
     )
@@ -319,11 +346,14 @@ def of_run(
       )
     stem = parsed(config.dataset)[0]
     total = load(stem, 'dataset').size or 0
-    validation = request.validation or _held_out(config, total)
-    known = {'validation': load(validation, 'validation')}
+    known['validation'] = (
+      load(request.validation, 'validation')
+      if request.validation
+      else load(_held_out(config, total), 'dataset')
+    )
     name = request.against or f'{stem}[test]'
   if dataset is None or name != config.dataset:
-    dataset = load(name, 'against')
+    dataset = load(name, 'against' if request.against else 'dataset')
   return request, dataset, known
 
 

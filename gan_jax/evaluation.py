@@ -22,7 +22,7 @@ from gan_jax import references, sharding
 from gan_jax.data import Dataset, Density, ImageSet
 from gan_jax.data.gathered import parsed
 from gan_jax.data.imageset import data_root, watched
-from gan_jax.metrics import METRICS, Metric, modes, parzen, swd
+from gan_jax.metrics import METRICS, Metric, frechet, modes, parzen, swd
 from gan_jax.metrics.arrays import SetupError
 from gan_jax.networks import Networks
 from gan_jax.references import Arrays
@@ -323,6 +323,14 @@ class Evaluator:
         f' {", ".join(_of("probabilities"))} needs; use a classifier'
       )
     return network
+
+  @property
+  def caution(self) -> str:
+    """What is to be said of the Fréchet distance of so few; mostly ''."""
+    if 'fid' not in self._plan:
+      return ''
+    dim = self.dataset.shape[0] if self.features is None else self.features.dim
+    return frechet.caution(min(self.samples, self.real), dim)
 
   def _protocol(self) -> dict[str, Any]:
     network = self.features

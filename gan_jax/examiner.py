@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gan_jax import scores
-from gan_jax.evaluating import Request, identity, judge_of, scores_of, told
+from gan_jax.evaluating import Request, identity, judge_of
 from gan_jax.evaluation import KNOWN, EvaluationError
 from gan_jax.runs import Parts
-from gan_jax.scores import Row
+from gan_jax.scores import Row, scores_of, told
 from gan_jax.state import GANState
 
 
@@ -41,6 +41,14 @@ class Examiner:
         ' best by it; use another metric, such as fid, kid or swd'
       )
     self._key = identity(self._judge.of_generator(self._ema))
+    self._reached = 0  # later rows are of an earlier run in the same folder
+
+  def resume(self, state: GANState, step: int) -> bool:
+    """Goes on from a checkpoint; says whether it was scored."""
+    player: Any = state.ema if self._ema else state.g
+    there = self._judge.scored(step, player.params, player.stats, self._ema)
+    self._reached = step if there else step - 1
+    return there
 
   def __call__(
     self, state: GANState, step: int
@@ -48,6 +56,7 @@ class Examiner:
     """Finite scores with their spreads by name, and what to say of them."""
     player: Any = state.ema if self._ema else state.g
     row, _ = self._judge.generator(step, player.params, player.stats, self._ema)
+    self._reached = step
     if not row:  # of a process that keeps no rows
       return {}, ''
     names = [n + end for n in scores_of(row) for end in ('', scores.SPREAD)]
@@ -59,7 +68,9 @@ class Examiner:
     rows = {
       row['step']: row
       for row in self._judge.scores.rows()
-      if row['key'] == self._key and (steps is None or row['step'] in steps)
+      if row['key'] == self._key
+      and row['step'] <= self._reached
+      and (steps is None or row['step'] in steps)
     }
     return scores.best([*rows.values()], self._metric, self._better)
 

@@ -315,11 +315,11 @@ class Trainer:
     if c.dynamics_every and self._due(c.dynamics_every):
       self.probe()
     scored = bool(c.metrics) and self._due(c.eval_every)
-    if scored:  # before it is saved: what is saved was scored
-      self.evaluate()
-    # The best one has to be there to be kept.
+    # Before it is scored, which may fail. The best has to be there to be kept.
     if self._due(c.checkpoint_every) or (scored and c.keep_best):
       self.save()
+    if scored:
+      self.evaluate()
 
   @functools.cached_property
   def dispatch(self) -> Dispatch:
@@ -336,6 +336,9 @@ class Trainer:
       self.sample()
       if self.config.dynamics_every:
         self.probe()
+    elif self.examiner and not self.examiner.resume(self.state, self.step):
+      if self._due(self.config.eval_every):  # saved, and not scored any more
+        self.evaluate()
     ear.at_once = False
     while self.step < self.config.steps:
       most = self._boundary() - self.step

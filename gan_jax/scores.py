@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 Row = dict[str, Any]
 SPREAD = '/evaluation_std'
+_ALWAYS = 'step', 'key', 'model', 'primary'
 
 
 def shown(name: str, features: str) -> str:
@@ -64,13 +66,28 @@ class Scores:
   def __init__(self, path: str | pathlib.Path) -> None:
     """Of a file that need not be there yet."""
     self.path = pathlib.Path(path)
+    self._told: set[int] = set()  # damaged lines
 
   def rows(self) -> list[Row]:
-    """All rows; a last line that was cut short is left out."""
+    """All rows; a last line that was cut short is left out.
+
+    A line that is damaged is said, once, and left out: its moment is scored
+    again.
+    """
     if not self.path.is_file():
       return []
-    lines = self.path.read_text(encoding='utf-8').splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith('\n')]
+    found: list[Row] = []
+    for number, line in enumerate(self.path.read_bytes().split(b'\n')[:-1], 1):
+      try:
+        row = json.loads(line)
+        found.append({**row, **{name: row[name] for name in _ALWAYS}})
+      except (ValueError, KeyError, TypeError) as error:
+        if number not in self._told:
+          self._told.add(number)
+          where = f'{self.path}, line {number}'
+          text = f'warning: {where}: damaged ({error}); left out'
+          print(text, file=sys.stderr, flush=True)
+    return found
 
   def find(self, step: int | None, key: str, model: str) -> Row | None:
     """The row of a moment under a protocol, if it was scored before.
@@ -118,6 +135,26 @@ class Scores:
     whole = content.rfind(b'\n') + 1
     if whole < len(content):
       os.truncate(self.path, whole)
+
+
+def scores_of(row: Row) -> dict[str, float | None]:
+  """The scores of a row by name, without their spreads."""
+  return {name: row[name] for name in row['by_evaluation_seed']}
+
+
+def told(row: Row) -> str:
+  """A row as a person reads it."""
+  seeds = row['protocol']['evaluation_seeds']
+  words = []
+  for name, value in scores_of(row).items():
+    known = value is not None and math.isfinite(value)
+    text = f'{name} ' + (f'{value:.6g}' if known else 'not finite')
+    spread = row.get(name + SPREAD)
+    words.append(
+      text if spread is None or not known else f'{text} ± {spread:.2g}'
+    )
+  over = f' (± over {len(seeds)} evaluation seeds)' if len(seeds) > 1 else ''
+  return ', '.join(words) + over
 
 
 def best(rows: Sequence[Row], metric: str, better: str) -> Row | None:

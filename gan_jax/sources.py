@@ -83,12 +83,13 @@ def source(
   text: str, flag: str, data_dir: str, size: int = 0, channels: int = 0
 ) -> Dataset | NDArray[Any]:
   """Samples that a flag names: an .npz, a folder of images, or a dataset."""
-  if text.endswith('.npz'):
+  known = text.startswith(('folder:', 'density:'))
+  if text.endswith('.npz') and not known:
     return check_images(
       _array(pathlib.Path(text), flag), None, f'--{flag}={text}'
     )
   name = f'folder:{text}' if pathlib.Path(text).is_dir() else text
-  if '/' in name and not name.startswith('folder:') and not size:
+  if '/' in text and text == name and not known and not size:
     raise EvaluationError(
       f'--{flag}={text}: no such folder; name an .npz, a folder of images or a'
       ' dataset'

@@ -15,9 +15,18 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from gan_jax import checkpoint, doors, evaluating, evaluation, loop, runs
+from gan_jax import (
+  checkpoint,
+  doors,
+  evaluating,
+  evaluation,
+  loop,
+  runs,
+  sources,
+)
 from gan_jax import scores as scores_lib
 from gan_jax.config import Config, ConfigError
+from gan_jax.data import ImageSet
 from gan_jax.evaluating import Request
 from gan_jax.evaluation import EvaluationError
 from gan_jax.scores import Scores
@@ -403,7 +412,7 @@ def test_killed_and_resumed_loses_and_doubles_no_row(
 def test_killed_at_a_checkpoint_that_was_not_scored_yet(
   scored, tmp_path, monkeypatch
 ):
-  """What is saved was scored: else a restart from there would lose the row."""
+  """It is saved before it is scored; the restart from there scores it."""
   config = at(tmp_path, SCORED, checkpoint_every=6)
   original = loop.Trainer.evaluate
 
@@ -416,9 +425,45 @@ def test_killed_at_a_checkpoint_that_was_not_scored_yet(
     patch.setattr(loop.Trainer, 'evaluate', killed)
     with pytest.raises(KeyboardInterrupt):
       loop.train(config)
+  assert runs.saved_steps(tmp_path) == [6]
   assert loop.train(config) == doors.DONE
   assert [row['step'] for row in rows(tmp_path)] == [3, 6, 9, 12]
   assert rows(tmp_path)[1]['model'] == rows(scored)[1]['model']
+
+
+def test_the_best_of_an_earlier_run_in_the_folder_is_not_the_best(
+  tmp_path, monkeypatch
+):
+  Scripted(monkeypatch, [4.0, 3.0, 2.0, 1.0])
+  config = at(tmp_path, SCORED, keep_best='fid', keep_checkpoints=1)
+  first, original = [], loop.Trainer.evaluate
+  old = {'primary': {'fid': 'fid'}, 'model': 'old', 'fid': -9.0}
+
+  def evaluate(trainer):
+    if not first:
+      for step in (3, 6, 9, 12):
+        row = {**old, 'key': trainer.examiner._key, 'step': step}
+        trainer.examiner._judge.scores.add(row)
+    first.append(trainer.step)
+    original(trainer)
+    best = json.loads((tmp_path / 'run.json').read_text())['best']
+    assert best['step'] == trainer.step and best['value'] > 0
+
+  monkeypatch.setattr(loop.Trainer, 'evaluate', evaluate)
+  assert loop.train(config) == doors.DONE
+  assert first == [3, 6, 9, 12]
+
+
+def test_a_damaged_line_is_left_out_and_said_once(tmp_path, capsys):
+  table = Scores(tmp_path / 'metrics.jsonl')
+  row = {'step': 1, 'key': 'k', 'model': 'm', 'primary': {}}
+  table.add(row)
+  with open(table.path, 'ab') as file:
+    file.write(b'{"step": 2, "key"\n\xff\n7\n{}\n')
+  table.add({**row, 'step': 3})
+  assert [found['step'] for found in table.rows()] == [1, 3]
+  err = capsys.readouterr().err
+  assert err.count(': damaged (') == 4 and 'line 2: damaged' in err
 
 
 class Scripted:
@@ -596,6 +641,57 @@ def test_parzen_by_the_protocol(tmp_path):
   )
   assert row['parzen'] == pytest.approx(wanted['parzen'], rel=1e-5)
   assert row['parzen_sigma'] == wanted['parzen_sigma']
+
+
+def test_parzen_of_images_needs_its_validation_set(tmp_path):
+  def ask(out, **how):
+    request = Request(
+      against='digits[1400:]', real_samples=50, samples=60, devices=1, **how
+    )
+    return evaluating.evaluate_images(request, 'digits[:1000]', tmp_path / out)
+
+  with pytest.raises(EvaluationError, match='--validation=: name the set'):
+    ask('no', metrics='parzen')
+  with pytest.raises(EvaluationError, match='only parzen reads it'):
+    ask('no', metrics='swd', validation='digits[1000:1100]')
+  row = ask('yes', metrics='parzen', validation='digits[1000:1100]')
+  assert np.isfinite(row['parzen'])
+  assert row['protocol']['validation'] == 'digits[1000:1100]'
+
+
+def test_parzen_of_a_named_split_asks_for_its_validation_set():
+  config = Config(dataset='digits[train][:1000]')
+  with pytest.raises(EvaluationError, match='names a split.*name a set'):
+    evaluating._held_out(config, 1797)
+
+
+def test_a_density_of_a_file_and_a_runs_own_dataset_are_no_folders(
+  tmp_path, monkeypatch
+):
+  def load(name, **how):
+    return ImageSet(name, (8, 8, 1), np.zeros((3, 8, 8, 1), np.uint8), 'mark')
+
+  monkeypatch.setattr(sources.data, 'load', load)
+  for name in ('density:some/points.npz', 'density:some/points.csv'):
+    assert sources.source(name, 'against', '').name == name
+  with pytest.raises(EvaluationError, match='--against=a/b: no such folder'):
+    sources.source('a/b', 'against', '')
+  (tmp_path / 'a' / 'b').mkdir(parents=True)
+  monkeypatch.chdir(tmp_path)
+  assert sources.source('a/b', 'against', '').name == 'folder:a/b'
+  _, found, _ = evaluating.of_run(Config(dataset='a/b'), Request(metrics='fid'))
+  assert found.name == 'a/b'
+
+
+def test_a_distance_of_few_samples_is_told(tmp_path, capsys):
+  request = Request(
+    metrics='fid', features='pixels', against='digits', samples=60, devices=1
+  )
+  evaluating.evaluate_images(request, 'digits[:100]', tmp_path / 'x')
+  assert capsys.readouterr().err.count('64 dimensions from 60 samples') == 1
+  more = dataclasses.replace(request, samples=70)
+  evaluating.evaluate_images(more, 'digits[:100]', tmp_path / 'x')
+  assert 'dimensions' not in capsys.readouterr().err
 
 
 def test_parzen_without_held_out_images_is_refused(run):
