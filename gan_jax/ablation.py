@@ -25,7 +25,13 @@ from gan_jax import (
 )
 from gan_jax.ablation_judges import Judges
 from gan_jax.ablation_plan import Plan, Request
-from gan_jax.checkpoint import not_saved
+from gan_jax.checkpoint import (
+  CheckpointUnreachable,
+  NotSaved,
+  digest,
+  not_saved,
+  to_host,
+)
 from gan_jax.cohort import Cohort
 from gan_jax.config import Config
 from gan_jax.files import write_atomic
@@ -34,8 +40,19 @@ from gan_jax.logs import duration
 _EVERY = 20.0  # seconds from one line of progress to the next
 
 
+# A disk that is full, or does not answer, is so for all programs.
+_OF_ALL = (OSError, NotSaved, CheckpointUnreachable)
+
+
 def _say(text: str) -> None:
   print(text, file=sys.stderr, flush=True)
+
+
+def _named(error: Exception) -> str:
+  """An error as results have it; one that is told by itself, as it is."""
+  if hasattr(error, 'exit_code'):
+    return str(error)
+  return f'{type(error).__name__}: {error}'.strip()
 
 
 class Overall:
@@ -71,6 +88,28 @@ class Overall:
   def finished(self, number: int) -> None:
     """A program is done with."""
     self._left[number] = 0.0
+
+
+class _Kept:
+  """Scores of a program's members as they come, for a kill to spare them."""
+
+  def __init__(self, path: pathlib.Path) -> None:
+    """Of a file that need not be there yet."""
+    self.path = path
+    self._found: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):  # as good as none
+      self._found = json.loads(path.read_text(encoding='utf-8'))
+
+  def get(self, key: str) -> dict[str, Any] | None:
+    """What is known under a protocol's and a generator's hash."""
+    found: dict[str, Any] | None = self._found.get(key)
+    return found
+
+  def put(self, key: str, scored: dict[str, Any]) -> None:
+    """Writes one more, if it is not there."""
+    if key not in self._found:
+      self._found[key] = scored
+      write_atomic(self.path, json.dumps(self._found))
 
 
 class Ablation:
@@ -142,10 +181,9 @@ class Ablation:
     try:
       yield
     except Exception as error:
-      # A message to the user, or a disk that is full: of no one program.
-      if hasattr(error, 'exit_code') or isinstance(error, OSError):
+      if isinstance(error, _OF_ALL):
         raise
-      told = f'{type(error).__name__}: {error}'.strip()
+      told = _named(error)
       _say(f'program {number + 1} crashed: {told.splitlines()[0]}')
       runs_ = [
         {'cell': m.cell, 'seed': m.seed, 'outcome': 'failed', 'step': ''}
@@ -220,21 +258,40 @@ class Ablation:
     cohort.write_samples()
     members = self.plan.programs[number]
     found = []
+    kept = _Kept(self.plan.program_folder(number) / 'scores.json')
     for m, (kind, step), generator in zip(
       members, cohort.outcomes(), cohort.generators(), strict=True
     ):
       if self._ear.heard:
         return 'saved'
-      scores: dict[str, float] = {}
-      spread: dict[str, float] = {}
+      run = {'cell': m.cell, 'seed': m.seed, 'outcome': kind, 'step': step}
+      scored: dict[str, Any] = {'scores': {}, 'evaluation_std': {}}
       if kind == 'done':
-        scores, spread = self.judges.scores(m.config, *generator)
-      found.append(
-        {'cell': m.cell, 'seed': m.seed, 'outcome': kind, 'step': step}
-        | {'scores': scores, 'evaluation_std': spread}
-      )
+        key = f'{self.judges.identity(m.config)} {digest(to_host(generator))}'
+        scored = kept.get(key) or self._score(number, m, generator)
+        if 'unscored' not in scored:
+          kept.put(key, scored)
+      found.append(run | scored)
     self._write(number, {'runs': found})
+    kept.path.unlink(missing_ok=True)
     return 'done'
+
+  def _score(self, number: int, member: Any, generator: Any) -> dict[str, Any]:
+    """Scores of one member, or NaN and why."""
+    try:
+      return self.judges.scores(member.config, *generator)
+    except Exception as error:
+      if isinstance(error, _OF_ALL):
+        raise
+      told = _named(error)
+      label = self.plan.cells[member.cell].label
+      _say(
+        f'program {number + 1}: {label}, seed {member.seed} could not be'
+        f' scored: {told.splitlines()[0]}'
+      )
+      names = [n for n in self.scores if not n.endswith('*')]
+      nothing = dict.fromkeys(names, float('nan'))
+      return {'scores': nothing, 'evaluation_std': {}, 'unscored': told}
 
   def close(self) -> None:
     """Closes what a calibration or an error left open."""
@@ -267,8 +324,8 @@ def describe(plan: Plan, each: dict[int, float]) -> str:
 def ablate(request: Request, *, dry_run: bool = False) -> int:
   """Runs what is left of an ablation; returns an exit code of `doors`.
 
-  0 when every run has ended, diverged ones too; 1 when some crashed (the others
-  have ended); 75 when it was stopped by a signal.
+  0 when every run has ended, diverged ones too; 1 when some crashed or could
+  not be scored (the others have ended); 75 when it was stopped by a signal.
 
   Raises:
     ConfigError, DataError, NetworkError, ShardingError, CheckpointError: whose
@@ -327,9 +384,17 @@ def _farewell(plan: Plan, outcome: str) -> int:
     return doors.SAVED
   if not plan.request.only:
     return collected(plan)
-  failed = [n for n in plan.chosen() if not plan.finished(n)]
+  failed = [
+    n for n in plan.chosen() if not plan.finished(n) or _unscored(plan, n)
+  ]
   print(f'done: --only={plan.request.only} in {plan.folder}')
   return doors.ERROR if failed else doors.DONE
+
+
+def _unscored(plan: Plan, number: int) -> list[str]:
+  """Why runs of a program have no scores, of those that could not be scored."""
+  found = (plan.result(number) or {}).get('runs', ())
+  return [run['unscored'] for run in found if 'unscored' in run]
 
 
 def collected(plan: Plan) -> int:
@@ -345,12 +410,24 @@ def collected(plan: Plan) -> int:
     from gan_jax.ablation_report import write_ablation_report
 
     print(f'report: {write_ablation_report(plan.folder)}')
+  faults = 'failed' in kinds
   for number in range(len(plan.programs)):
-    result = plan.result(number)
-    if result and result.get('message'):
+    result = plan.result(number) or {}
+    unscored = [
+      r['unscored'] for r in result.get('runs', ()) if 'unscored' in r
+    ]
+    if unscored:
+      faults = True
+      path = plan.program_folder(number) / 'results.json'
+      _say(
+        f'error: {len(unscored)} runs of program {number + 1} could not be'
+        f' scored: {unscored[0]}\nTo try it again, remove {path} and run the'
+        ' same command.'
+      )
+    if result.get('message'):
       labels = {plan.cells[m.cell].label for m in plan.programs[number]}
       _say(
         f'error: program {number + 1} crashed ({"; ".join(sorted(labels))}):'
         f' {result["message"]}\nThe same command tries it again.'
       )
-  return doors.ERROR if 'failed' in kinds else doors.DONE
+  return doors.ERROR if faults else doors.DONE

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import (
   EngFormatter,
+  FuncFormatter,
   LogLocator,
   MaxNLocator,
   NullFormatter,
@@ -56,7 +57,12 @@ def _jitter(count: int) -> Floats:
 
 def _ticks(axis: Any, log: bool) -> None:
   if log:
-    axis.set_major_locator(LogLocator(numticks=6))
+    low, high = sorted(axis.get_view_interval())
+    # Fewer than two whole decades in sight say nothing of the scale.
+    few = np.floor(np.log10(high)) - np.ceil(np.log10(low)) < 1
+    subs = (1.0, 2.0, 5.0) if few else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:g}'))
     axis.set_minor_formatter(NullFormatter())
   else:
     axis.set_major_locator(MaxNLocator(5))

@@ -13,8 +13,7 @@ import numpy as np
 from gan_jax import data, evaluating, runs, sharding
 from gan_jax.ablation_plan import Plan
 from gan_jax.config import Config, ConfigError
-from gan_jax.evaluation import BATCH, Evaluator
-from gan_jax.metrics import Metric
+from gan_jax.evaluation import BATCH, KNOWN, Evaluator
 from gan_jax.scores import shown
 from gan_jax.variations import Cell, text_of
 
@@ -60,11 +59,6 @@ def _varying(cells: Sequence[Cell], values: Sequence[Any]) -> dict[str, Any]:
     f'varies, {cell.label}': value
     for cell, value in zip(cells, values, strict=True)
   }
-
-
-def _metrics(judge: Evaluator) -> list[Metric]:
-  """As they are for its dataset: classes have other modes than densities."""
-  return list(judge._plan.values())
 
 
 class Judges:
@@ -132,13 +126,16 @@ class Judges:
     for program in self._plan.programs:
       self.of(program[0].config)
 
-  def _name(self, judge: Evaluator, name: str) -> str:
-    """A score as it is called in public."""
+  def _public(self, judge: Evaluator) -> dict[str, tuple[str, str]]:
+    """By the name of each score: that in public, and which end is better."""
     features = judge.protocol['features']
-    for metric in _metrics(judge):
-      if metric.direction(name) is not None:
-        return shown(name, '' if metric.sees == 'images' else features)
-    return shown(name, features)
+    found = {}
+    for key, names in judge.names.items():
+      metric = KNOWN[key]
+      for name in names:
+        public = shown(name, '' if metric.sees == 'images' else features)
+        found[name] = public, metric.direction(name) or ''
+    return found
 
   def declared(self) -> dict[str, str]:
     """Every score's public name, and which values of it are better.
@@ -146,14 +143,8 @@ class Judges:
     Raises:
       ConfigError: if cells have no score in common to be compared by.
     """
-    each = [
-      {
-        self._name(judge, name): better
-        for metric in _metrics(judge)
-        for name, better in metric.scores.items()
-      }
-      for judge in map(self.of, self._cells())
-    ]
+    judges = map(self.of, self._cells())
+    each = [dict(self._public(judge).values()) for judge in judges]
     for i, names in enumerate(each):
       if next(iter(names)) not in each[0]:
         raise ConfigError(
@@ -186,21 +177,24 @@ class Judges:
     protocol = self.of(config).protocol | {'seeds': config.eval_seeds}
     return evaluating.identity(protocol)
 
-  def scores(
-    self, config: Config, params: Any, stats: Any
-  ) -> tuple[dict[str, float], dict[str, float]]:
-    """Means over evaluation seeds, and deviations where there are several."""
+  def scores(self, config: Config, params: Any, stats: Any) -> dict[str, Any]:
+    """Means over evaluation seeds, and deviations where there are several.
+
+    Returns:
+      `scores` and `evaluation_std` by public name; `nan`, why some are, if so.
+    """
     judge = self.of(config)
-    found = [
-      judge.score(params, stats, seed=seed) for seed in range(config.eval_seeds)
-    ]
-    # One without a score may know fewer names than the others.
-    names = dict.fromkeys(k for f in found for k in f if not k.endswith('*'))
-    values = {
-      self._name(judge, k): [f.get(k, float('nan')) for f in found]
-      for k in names
-    }
+    found: list[dict[str, float]] = []
+    why: dict[str, str] = {}
+    for seed in range(config.eval_seeds):
+      found.append(judge.score(params, stats, seed=seed))
+      why |= judge.unscored
+    public = self._public(judge)
+    values = {public[k][0]: [f[k] for f in found] for k in found[0]}
     mean = {k: float(np.mean(x)) for k, x in values.items()}
-    if len(found) == 1:
-      return mean, {}
-    return mean, {k: stdlib_statistics.stdev(x) for k, x in values.items()}
+    several = len(found) > 1
+    spread = {
+      k: stdlib_statistics.stdev(x) for k, x in values.items() if several
+    }
+    told = {'scores': mean, 'evaluation_std': spread}
+    return told | ({'nan': why} if why else {})

@@ -210,6 +210,11 @@ def _versus(best: Ranked, other: Ranked, ablation: Ablation) -> str:
   places = ablation_tables.places_of(ablation.ranking)
   apart = ablation_tables.facing(other, ablation.better).apart
   assert apart is not None  # only the best has none
+  if not apart.mean:
+    return (
+      f', exactly level with the next, {other.cell.name}, on {apart.n} shared'
+      ' seeds'
+    )
   if not math.isfinite(other.p):
     return (
       f'; the next, {other.cell.name}, shares too few finished seeds with it'

@@ -34,6 +34,10 @@ class CheckpointUnreachable(CheckpointError):
   """It cannot be read now, which does not mean that it is damaged."""
 
 
+class NotSaved(CheckpointError):
+  """Nothing can be written: not for this run, and hardly for another."""
+
+
 def _is_key(x: Any) -> bool:
   return isinstance(x, jax.Array) and jax.dtypes.issubdtype(
     x.dtype, jax.dtypes.prng_key
@@ -80,11 +84,11 @@ def _meta_digest(meta: Meta) -> str:
   return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def not_saved(folder: pathlib.Path, error: Exception) -> CheckpointError:
+def not_saved(folder: pathlib.Path, error: Exception) -> NotSaved:
   """What to tell of a write that failed: a full disk, a lost mount, ..."""
   first = (str(error).strip() or repr(error)).splitlines()[0][:300]
   free = shutil.disk_usage(folder).free / 2**20
-  return CheckpointError(
+  return NotSaved(
     f'could not write in {folder}: {first}\n({free:.0f} MiB are free there).'
     ' Nothing that was saved before is lost: make room, then run the same'
     ' command again.'

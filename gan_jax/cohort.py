@@ -7,11 +7,13 @@ and `checkpoints/`, and the same call continues what it finds there.
 
 import dataclasses
 import functools
+import hashlib
 import io
+import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from gan_jax import images, population, runs, sharding, signals, snapshots
 from gan_jax.checkpoint import Checkpoints
-from gan_jax.config import Config, ConfigError
+from gan_jax.config import FIELDS, Config, ConfigError
 from gan_jax.data import Density
 from gan_jax.files import write_atomic
 from gan_jax.population import Population
@@ -50,6 +52,17 @@ def read_stats(path: pathlib.Path, step: int) -> Rows:
   with np.load(path) as file:
     kept = file['step'] <= step
     return {name: file[name][kept] for name in file.files}
+
+
+def _telling(config: Config) -> list[str]:
+  """Flags that say which run a member is: all that are not free.
+
+  How long it is to be is not one of them where no step depends on it.
+  """
+  names = [name for name in FIELDS if not FIELDS[name].metadata['free']]
+  if config.lr_schedule == 'constant':
+    names.remove('steps')
+  return sorted(names)
 
 
 def write_npz(path: pathlib.Path, arrays: Rows) -> None:
@@ -118,8 +131,8 @@ class Cohort:
       lambda key: init_state(key, self.parts.plan, self.parts.hyper),
       jax.random.key(0),
     )
-    self.layout = layout
-    if layout == 'auto':
+    self.layout, self._chosen = layout, layout == 'auto'
+    if self._chosen:
       params = (self._shapes.g.params, self._shapes.d.params)
       platform = self.mesh.devices.flat[0].platform
       self.layout = population.suits(self.parts.plan, params, platform)
@@ -202,12 +215,48 @@ class Cohort:
         f' {meta["fingerprint"]} there, {self.parts.feed.fingerprint} now);'
         ' bring back the data of that run or use another folder'
       )
+    self._check_members(meta)
     self.train_sec, self.cpu_sec = meta['train_sec'], meta['cpu_sec']
     self._saved = step = int(meta['step'])
     self.rows = read_stats(self.folder / 'stats.npz', step)
     full = population.taken(saved, np.array(self._place()))
     full = full.replace(alive=full.alive & self._alive())
     return population.put(full, self.mesh), step
+
+  def _check_members(self, meta: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint of others, or of sums in another order.
+
+    Raises:
+      ConfigError: saying what differs.
+    """
+    there = meta.get('members')  # none, of an earlier version
+    if there is not None and there != self._identity:
+      raise ConfigError(
+        f'{self.folder}: holds a population of other members (seeds'
+        f' {meta["seeds"]} there, {self._seeds} now; if these agree, another'
+        ' flag differs); use another folder, or the configurations of that one'
+      )
+    if self._chosen:
+      self.layout = meta['layout']
+    elif meta['layout'] != self.layout:
+      raise ConfigError(
+        f'--layout={self.layout}: {self.folder} was begun with'
+        f' --layout={meta["layout"]}, which rounds otherwise; use that, or'
+        ' another folder'
+      )
+
+  @property
+  def _seeds(self) -> list[int]:
+    return [config.seed for config in self.configs]
+
+  @functools.cached_property
+  def _identity(self) -> str:
+    """Hash of all that members are told apart by, their order included."""
+    told = [
+      [getattr(config, name) for name in _telling(config)]
+      for config in self.configs
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
   def save(self) -> None:
     """Saves this moment, unless it is saved."""
@@ -219,6 +268,8 @@ class Cohort:
       'train_sec': self.train_sec,
       'cpu_sec': self.cpu_sec,
       'layout': self.layout,
+      'members': self._identity,
+      'seeds': self._seeds,
     }
     now = population.taken(self.population, slice(self.members))
     self.checkpoints.save(self.step, now, meta)

@@ -19,12 +19,16 @@ import pytest
 from gan_jax import (
   ablation,
   ablation_plan,
+  checkpoint,
   cohort,
   doors,
   loop,
   objectives,
+  runs,
+  sources,
   variations,
 )
+from gan_jax.ablation_judges import Judges
 from gan_jax.ablation_plan import Request
 from gan_jax.config import Config, ConfigError
 from gan_jax.variations import axis, cells
@@ -449,6 +453,144 @@ def test_columns_are_the_declared_ones_whatever_ended_first(calm, tmp_path):
   assert (
     told['metrics'] == json.loads((calm / 'plan.json').read_text())['metrics']
   )
+
+
+def judged(path, *vary, seeds=1, **changes):
+  wanted = request(path, *vary, seeds=seeds, **changes)
+  return Judges(ablation_plan.make_plan(wanted))
+
+
+def test_scores_bear_their_features_in_the_table_too(tmp_path):
+  judges = judged(
+    tmp_path, metrics='fid,swd', dataset='digits', features='pixels', width=16
+  )
+  declared = judges.declared()
+  assert [n for n in declared if n.startswith('fid')] == [
+    'fid@pixels',
+    'fid_samples_per_dim@pixels',
+  ]
+  assert declared['swd'] == declared['fid@pixels'] == 'lower'
+  config = judges._plan.programs[0][0].config
+  g = runs.build(dataclasses.replace(config, devices=1)).init().g
+  assert [*judges.scores(config, g.params, g.stats)['scores']] == [*declared]
+
+
+def test_parzen_is_planned_as_it_is_evaluated(tmp_path, monkeypatch):
+  real = sources.source
+  held = {'digits[test]': 'digits[1500:]'}  # digits have no test split
+  monkeypatch.setattr(
+    sources, 'source', lambda name, *a: real(held.get(name, name), *a)
+  )
+  few = dict(metrics='parzen', dataset='digits[:1000]', width=16)
+  judges = judged(tmp_path, **few)
+  assert next(iter(judges.declared().items())) == ('parzen', 'higher')
+  protocol = judges.protocol()
+  assert protocol['reference'] in ('digits[test]', 'digits[1500:]')
+  assert protocol['validation'].startswith('digits[1000:')
+  config = judges._plan.programs[0][0].config
+  g = runs.build(dataclasses.replace(config, devices=1)).init().g
+  scores = judges.scores(config, g.params, g.stats)['scores']
+  assert np.isfinite(scores['parzen']) and [*scores] == [*judges.declared()]
+  with pytest.raises(ConfigError, match='--validation=: parzen'):
+    judged(tmp_path, **few | {'dataset': 'digits'}).check()
+
+
+def test_the_protocol_says_what_varies_between_cells(tmp_path):
+  judges = judged(
+    tmp_path, 'dataset=ring,grid', 'ema_halflife_kimg=0,0.1', 'lr_g=1e-3,1e-2'
+  )
+  protocol = judges.protocol()
+  assert protocol['samples'] == 64
+  assert protocol['ema'] == {
+    'varies, ema_halflife_kimg=0.0': False,
+    'varies, ema_halflife_kimg=0.1': True,
+  }
+  assert set(protocol['reference']) == {
+    'varies, dataset=ring',
+    'varies, dataset=grid',
+  }
+
+
+# Scoring.
+
+
+def test_a_member_that_cannot_be_scored_costs_no_other_one(
+  calm, tmp_path, monkeypatch, capsys
+):
+  """Its faults are its own, whoever they are told to; the others are kept."""
+  real, path = Judges.scores, tmp_path / 'a'
+  faults = {0: RuntimeError('out of memory'), 3: ConfigError('--x: no sense')}
+  seen = []
+
+  def faulty(self, config, *generator):
+    seen.append(config.seed)
+    if (fault := faults.get(len(seen) - 1)) is not None:
+      raise fault
+    return real(self, config, *generator)
+
+  monkeypatch.setattr(Judges, 'scores', faulty)
+  assert ablation.ablate(request(path, *GRID)) == doors.ERROR
+  told, whole = rows(path), rows(calm)
+  assert list(told[0]) == list(whole[0])
+  for i, (row, other) in enumerate(zip(told, whole, strict=True)):
+    if i in faults:
+      assert row['outcome'] == 'done' and row['modes'] == 'nan'
+    else:
+      assert row == other
+  said = capsys.readouterr().err
+  assert 'lr_g+lr_d=0.001, seed 0 could not be scored: RuntimeError' in said
+  assert '2 runs of program 1 could not be scored' in said
+  result = json.loads((path / 'programs/000/results.json').read_text())
+  assert result['runs'][3]['unscored'] == '--x: no sense'
+
+
+def test_a_kill_while_scoring_costs_one_score(calm, tmp_path, monkeypatch):
+  real, path, seen = Judges.scores, tmp_path / 'a', []
+
+  def killed(self, config, *generator):
+    if len(seen) == 3:
+      raise KeyboardInterrupt
+    seen.append(config)
+    return real(self, config, *generator)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Judges, 'scores', killed)
+    with pytest.raises(KeyboardInterrupt):
+      ablation.ablate(request(path, *GRID))
+
+  def counted(self, config, *generator):
+    seen.append(config)
+    return real(self, config, *generator)
+
+  monkeypatch.setattr(Judges, 'scores', counted)
+  assert ablation.ablate(request(path, *GRID)) == doors.DONE
+  assert len(seen) == 8
+  assert (path / 'results.csv').read_bytes() == (
+    calm / 'results.csv'
+  ).read_bytes()
+  assert not list(path.glob('programs/*/scores.json'))
+
+
+def test_a_program_that_is_refused_leaves_the_others(
+  calm, tmp_path, monkeypatch
+):
+  """A message to the user is of that program too; a full disk is of all."""
+  real = cohort.Cohort.run
+
+  def refused(self, ear, moved=None):
+    if self.config.objective == 'minimax':
+      raise error
+    return real(self, ear, moved)
+
+  monkeypatch.setattr(cohort.Cohort, 'run', refused)
+  error = ConfigError('--minimax: not today')
+  assert ablation.ablate(request(tmp_path / 'a', *GRID)) == doors.ERROR
+  outcomes = [row['outcome'] for row in rows(tmp_path / 'a')]
+  assert outcomes == ['failed'] * 4 + ['done'] * 4
+  assert rows(tmp_path / 'a')[4:] == rows(calm)[4:]
+  error = checkpoint.NotSaved('could not write')
+  with pytest.raises(checkpoint.NotSaved):
+    ablation.ablate(request(tmp_path / 'a', *GRID))
 
 
 # The command, killed.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import ablation_folder
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from htmlpage import Page, svg_words
@@ -311,6 +312,35 @@ def test_one_cell_has_nothing_to_be_compared_with(tmp_path):
   assert 'game-0 has the lowest swd' in found.text
   assert 'next' not in found.text and 'best' not in found.sections
   assert 'None: every run that ended has one.' in found.text
+
+
+@pytest.mark.parametrize(
+  'other', [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]
+)  # the second without a spread: it has no p
+def test_what_is_level_is_not_said_to_be_better(other, tmp_path, no_pictures):
+  found = small(tmp_path, [[1.0, 2.0, 3.0], other, [7.0, 8.0, 9.5]])
+  told = ''.join(ablation_report.verdict(ablation_results.read(found)))
+  assert 'exactly level with the next, game-1, on 3 shared seeds' in told
+  assert 'better than' not in told
+
+
+@pytest.mark.parametrize(
+  'low, high', [(2.0, 90.0), (0.9, 31.0), (3.0, 950.0), (0.002, 40.0)]
+)
+def test_a_logarithmic_axis_has_two_labels_at_least(low, high):
+  figure, axes = plt.subplots(figsize=(4.6, 1.0))
+  axes.set(
+    xscale='log', xlim=ablation_figures._limits(np.array([low, high]), True)
+  )
+  ablation_figures._ticks(axes.xaxis, True)
+  figure.canvas.draw()
+  left, right = axes.get_xlim()
+  labels = [
+    t.label1.get_text() for t in axes.xaxis.get_major_ticks()
+    if left <= t.get_loc() <= right
+  ]  # fmt: skip
+  plt.close(figure)
+  assert 2 <= len([word for word in labels if word]) <= 6
 
 
 def test_one_seed_cannot_be_ranked(tmp_path):

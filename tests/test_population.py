@@ -250,6 +250,28 @@ def test_it_restores_on_other_devices(tmp_path):
   again.close()
 
 
+def test_other_members_and_layouts_are_refused(tmp_path):
+  """A cohort is restored as what it was begun as, or not at all."""
+  configs = members()
+  made = cohort.Cohort(configs, tmp_path, 'map')
+  made.save()
+  made.close()
+  a, b, c = configs
+  for others in (
+    [b, a, c],
+    [a, b, dataclasses.replace(c, seed=7)],
+    [a, b, dataclasses.replace(c, lr_d=3e-4)],
+  ):
+    with pytest.raises(ConfigError, match='a population of other members'):
+      cohort.Cohort(others, tmp_path, 'map')
+  with pytest.raises(ConfigError, match='was begun with --layout=map'):
+    cohort.Cohort(configs, tmp_path, 'vmap')
+  more = [dataclasses.replace(x, steps=40, log_every=5) for x in configs]
+  again = cohort.Cohort(more, tmp_path, 'auto')
+  assert again.layout == 'map'
+  again.close()
+
+
 def test_one_compile(tmp_path, monkeypatch):
   """However many members, rows, checkpoints and dispatches."""
   traced = []
