@@ -6,6 +6,7 @@ are a function of a seed and their number: neither the batch nor the number of
 devices has a say in which noise is drawn.
 """
 
+import collections
 import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,15 +109,27 @@ class View:
       text: says what is going on, on a terminal.
     """
     parts: dict[str, list[NDArray[Any]]] = {}
+    coming: collections.deque[tuple[dict[str, Any], int]] = collections.deque()
+    # An accelerator computes a batch while the one before is fetched; several
+    # CPU devices in one process hang unless each is waited for.
+    ahead = 0 if jax.default_backend() == 'cpu' else 1
+
+    def fetch() -> None:
+      found, rows = coming.popleft()
+      for name, y in found.items():
+        parts.setdefault(name, []).append(np.asarray(y)[:rows])
+
     total = -(-count // self._batch)
     for i, x in enumerate(watched(batches, total, text)):
       rows = min(self._batch, count - i * self._batch)
       found = dict(self._see(self._weights, x))
       if self._kinds & {'images', 'points'}:
         found['images' if x.ndim == 4 else 'points'] = x
-      for name, y in found.items():
-        # Waited for: several CPU devices need it.
-        parts.setdefault(name, []).append(np.asarray(y)[:rows])
+      coming.append((found, rows))
+      if len(coming) > ahead:
+        fetch()
+    while coming:
+      fetch()
     return {name: np.concatenate(ys) for name, ys in parts.items()}
 
 
@@ -227,7 +240,7 @@ class Evaluator:
     data_dir: str = '',
     real_samples: int = 0,
     mesh: Mesh | None = None,
-    batch: int = BATCH,
+    batch: int = 0,
     **known: ImageSet,
   ) -> None:
     """Loads the features and sees the real samples, or finds them kept.
@@ -242,7 +255,8 @@ class Evaluator:
       data_dir: the data root, under which what is seen of real samples is kept.
       real_samples: 0 for as many as are generated, or all that there are.
       mesh: the devices; all of them by default.
-      batch: samples at a time; no score depends on it.
+      batch: samples at a time; 0 for `BATCH`, or on a CPU what the features
+        ask for, if that is less. No score depends on it.
       **known: further sets of images, which those of `PROTOCOLS` take.
 
     Raises:
@@ -253,7 +267,6 @@ class Evaluator:
     self.unscored: dict[str, str] = {}
     self._known, self.samples = known, samples
     self.mesh = sharding.make_mesh() if mesh is None else mesh
-    self._batch = -(-min(batch, samples) // self.mesh.size) * self.mesh.size
     names = parse_metrics(','.join(metrics))
     self._plan = {name: _fitted(name, dataset) for name in names}
     self.names = {n: self._names(m) for n, m in self._plan.items()}
@@ -263,6 +276,7 @@ class Evaluator:
     for name, metric in self._plan.items():
       self._check_minimum(name, metric)
     self.features = self._load_features(features, weights, data_dir)
+    self._batch = self._rows(batch)
     self._view = View(self._kinds, self.features, self.mesh, self._batch)
     self._folder = data_root(data_dir) / references.FOLDER
     self.protocol = self._protocol()
@@ -276,6 +290,12 @@ class Evaluator:
       else:
         found.append(name)
     return found
+
+  def _rows(self, batch: int) -> int:
+    rows, devices = batch or BATCH, self.mesh.size
+    if not batch and self.features and jax.default_backend() == 'cpu':
+      rows = min(rows, self.features.batch * devices)
+    return -(-min(rows, self.samples) // devices) * devices
 
   def _count_real(self, asked: int) -> int:
     there = self.dataset.size

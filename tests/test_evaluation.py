@@ -108,6 +108,23 @@ def test_it_compiles_once(digits, root):
   assert evaluator._view._see._cache_size() == 1
 
 
+def test_reading_ahead_loses_no_batch(digits, root, monkeypatch):
+  evaluator = evaluator_of(digits, ['fid'], root, batch=8, **PIXELS)
+  x = np.random.default_rng(0).integers(0, 256, (29, 8, 8, 1), np.uint8)
+  waited = evaluator.view(x)['features']
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  np.testing.assert_array_equal(evaluator.view(x)['features'], waited)
+  assert len(waited) == 29
+
+
+def test_a_batch_is_what_the_features_ask_for(digits, root, monkeypatch):
+  network = feature_networks.load('pixels', image_shape=(8, 8, 1))
+  small = network._replace(batch=6)
+  monkeypatch.setattr(feature_networks, 'load', lambda *a, **k: small)
+  assert evaluator_of(digits, ['fid'], root, **PIXELS)._batch == 6
+  assert evaluator_of(digits, ['fid'], root, batch=9, **PIXELS)._batch == 9
+
+
 def test_classes_are_drawn_in_turn(root):
   parts = parts_of(root, dataset='digits', conditioning='embedding')
   state = parts.init()
