@@ -21,11 +21,11 @@ from gan_jax import (
   ablation_plan,
   checkpoint,
   cohort,
+  data,
   doors,
   loop,
   objectives,
   runs,
-  sources,
   variations,
 )
 from gan_jax.ablation_judges import Judges
@@ -476,10 +476,10 @@ def test_scores_bear_their_features_in_the_table_too(tmp_path):
 
 
 def test_parzen_is_planned_as_it_is_evaluated(tmp_path, monkeypatch):
-  real = sources.source
+  real = data.load
   held = {'digits[test]': 'digits[1500:]'}  # digits have no test split
   monkeypatch.setattr(
-    sources, 'source', lambda name, *a: real(held.get(name, name), *a)
+    data, 'load', lambda name, **how: real(held.get(name, name), **how)
   )
   few = dict(metrics='parzen', dataset='digits[:1000]', width=16)
   judges = judged(tmp_path, **few)
