@@ -52,6 +52,7 @@ SECOND = {
   'ablation_results',
   'ablation_tables',
   'config',
+  'copies',
   'curves',
   'doors',
   'evaluating',
