@@ -52,6 +52,9 @@ flags.DEFINE_boolean(
 flags.DEFINE_string(
   'data_dir', '', "data root; empty: the run's, or $TFDS_DATA_DIR"
 )
+flags.DEFINE_integer(
+  'neighbours', 0, 'samples shown beside their nearest training images'
+)
 flags.DEFINE_integer('devices', 0, 'devices used; 0: all there are')
 flags.DEFINE_string('out', 'metrics.jsonl', 'file of the scores of --images')
 
@@ -61,6 +64,10 @@ def main() -> int:
   f = flags.FLAGS
   if bool(f.workdir) == bool(f.images):
     raise ConfigError('name the folder of a run (--workdir) or --images, one')
+  if f.neighbours and f.images:
+    raise ConfigError(
+      f'--neighbours={f.neighbours}: is of a run (--workdir), not of --images'
+    )
   if bool(f.all) + bool(f.follow) + (f.step is not None) > 1:
     raise ConfigError('--step, --all, --follow: use one of them')
   from gan_jax import evaluating

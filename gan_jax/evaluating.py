@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gan_jax import (
   checkpoint,
+  copies,
   data,
   doors,
   references,
@@ -38,13 +39,13 @@ from gan_jax.evaluation import (
   Evaluator,
   parse_metrics,
 )
+from gan_jax.files import write_atomic
 from gan_jax.logs import duration
 from gan_jax.runs import Run
 from gan_jax.scores import Row, Scores, shown, summarised, told
 
 SAMPLES = 10_000  # of a generator, unless it is said
-_POLL = 2.0  # seconds between two looks at a run that is followed
-_TRIES = 3  # to open a checkpoint
+_POLL, _TRIES = 2.0, 3  # seconds between two looks; looks at a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Request:
   ema: bool | None = None
   data_dir: str = ''
   devices: int = 0
+  neighbours: int = 0
 
   def check(self) -> None:
     """Refuses numbers that no evaluation could have.
@@ -75,6 +77,7 @@ class Request:
       ('real_samples', 0),
       ('eval_seeds', 1),
       ('seed', 0),
+      ('neighbours', 0),
     ):
       if getattr(self, name) < least:
         raise EvaluationError(
@@ -388,6 +391,14 @@ def _scored(run: Run, request: Request, judge: Judge) -> Row:
     + (f' [{took}]' if fresh else ' (scored before)'),
     flush=True,
   )
+  if request.neighbours:
+    how: Any = {'data_dir': request.data_dir or run.config.data_dir}
+    train = runs.load_dataset(dataclasses.replace(run.config, **how))
+    png = copies.sheet(
+      judge.evaluator, train, player.params, player.stats, request.neighbours
+    )
+    path = judge.scores.path
+    write_atomic(path.with_name(f'neighbours_{run.step:09d}.png'), png)
   return row
 
 

@@ -407,7 +407,8 @@ class Evaluator:
     return self._view(batched(x, self._batch), len(x), text)
 
   @functools.cached_property
-  def _generate(self) -> Any:
+  def generate(self) -> Any:
+    """The compiled `make_generate` of its networks."""
     if self.networks is None:
       raise EvaluationError('there are no networks to draw samples from')
     return make_generate(
@@ -423,7 +424,7 @@ class Evaluator:
 
     def batches() -> Iterable[Any]:
       for start in range(0, self.samples, self._batch):
-        x, ok = self._generate(params, stats, key, np.int32(start))
+        x, ok = self.generate(params, stats, key, np.int32(start))
         rows = min(self._batch, self.samples - start)
         fine[0] &= bool(np.asarray(ok)[:rows].all())
         yield x

@@ -53,6 +53,7 @@ SECOND = {
   'ablation_results',
   'ablation_tables',
   'config',
+  'copies',
   'curves',
   'doors',
   'evaluating',

@@ -683,6 +683,19 @@ def test_a_density_of_a_file_and_a_runs_own_dataset_are_no_folders(
   assert found.name == 'a/b'
 
 
+def test_samples_are_shown_beside_what_is_nearest(run, tmp_path):
+  config = at(tmp_path / 'digits', dataset='digits', steps=2)
+  assert loop.train(config) == doors.DONE
+  asked = Request(metrics='ms_ssim', samples=20, devices=1, neighbours=4)
+  evaluate(tmp_path / 'digits', asked)
+  path = tmp_path / 'digits' / 'neighbours_000000002.png'
+  with PIL.Image.open(path) as picture:
+    wide, high = picture.size
+  assert wide / high == (6 * 9 - 1) / (4 * 9 - 1)
+  with pytest.raises(EvaluationError, match='--neighbours=4: is for images'):
+    evaluate(run, dataclasses.replace(ASKED, neighbours=4))
+
+
 def test_a_distance_of_few_samples_is_told(tmp_path, capsys):
   request = Request(
     metrics='fid', features='pixels', against='digits', samples=60, devices=1

@@ -104,7 +104,7 @@ def test_it_compiles_once(digits, root):
   _, state = digits
   for seed, player in enumerate((state.g, state.ema, state.g)):
     evaluator.score(player.params, player.stats, seed=seed)
-  assert evaluator._generate._cache_size() == 1
+  assert evaluator.generate._cache_size() == 1
   assert evaluator._view._see._cache_size() == 1
 
 
