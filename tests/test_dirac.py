@@ -50,18 +50,20 @@ def test_every_entry_has_a_closed_form_or_a_reason():
 
 def compared(schedule, steps, **numbers):
   """The farthest that any game is from the integrator, and which."""
+  # The field's length pulls some so hard that they are out at once.
+  start = np.array(play.START) / (3 if schedule == 'consensus' else 1)
   settings = {}
   for name in ('d_steps', 'g_steps'):
     if name in numbers:
       settings[name] = numbers[name]
   rates = {k: v for k, v in numbers.items() if k.startswith('rate')}
   found = play.trajectories(
-    play.SETTINGS, schedule, steps, rates=rates, **settings
+    play.SETTINGS, schedule, steps, tuple(start), rates=rates, **settings
   )
   worst = 0.0, None
   for setting, points in zip(play.SETTINGS, found):
     expected = theory.trajectory(
-      setting.game(**numbers), schedule, play.START, steps, limit=3.0
+      setting.game(**numbers), schedule, tuple(start), steps, limit=3.0
     )
     assert len(expected) > 5, setting
     away = np.abs(points[: len(expected)] - expected).max()

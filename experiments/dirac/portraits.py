@@ -12,7 +12,7 @@ import numpy as np
 import play
 from play import Setting
 
-_STEPS, _SIDE = 600, 1.6
+_STEPS, _SIDE = 600, 2.3
 _BLUE, _RED, _GREY = '#1f6fb4', '#c8442c', '#b9bfc6'
 # (title, setting, schedules that are drawn).
 PANELS: list[tuple[str, Setting, tuple[str, ...]]] = [

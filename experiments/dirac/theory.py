@@ -436,6 +436,17 @@ def step_matrix(game: Dirac, schedule: str) -> Matrix:
   return d @ g if schedule == 'alternating_g_first' else g @ d
 
 
+def defective(game: Dirac, schedule: str) -> bool:
+  """Whether two eigenvalues of a step are one, with one eigenvector."""
+  values = np.linalg.eigvals(step_matrix(game, schedule))
+  leading = values[np.abs(values) > np.abs(values).max() - 1e-6]
+  return (
+    len(leading) > 1
+    and bool(np.ptp(leading.real) < 1e-6)
+    and not bool(np.abs(leading.imag).max() > 1e-6)
+  )
+
+
 def modulus(game: Dirac, schedule: str) -> float:
   """What a step multiplies the radius by in the long run, near (0, 0)."""
   values = np.linalg.eigvals(step_matrix(game, schedule))
