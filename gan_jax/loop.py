@@ -33,9 +33,7 @@ from gan_jax.step import make_train_step
 PyTree = Any
 # Steps in one dispatch at the most, and the seconds one should take: long
 # enough that its cost is lost in it, short enough that a signal is heard.
-_MOST_STEPS = 4096
-_MOST_BYTES = 32 * 2**20
-_SECONDS = 0.5
+_MOST_STEPS, _MOST_BYTES, _SECONDS = 4096, 32 * 2**20, 0.5
 
 
 def make_advance(parts: Parts) -> Callable[..., Any]:

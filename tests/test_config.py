@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan_jax import config as config_lib
-from gan_jax import registry
+from gan_jax import registry, rules
 from gan_jax.config import Config, ConfigError
 
 FIELDS = config_lib.FIELDS
@@ -52,6 +52,10 @@ def consistent(kwargs):
   """A configuration of drawn values, less what would contradict the rest."""
   if kwargs['schedule'] in registry.names('gan_jax.plan', 'TOGETHER'):
     kwargs['d_steps'] = kwargs['g_steps'] = 1
+  if kwargs['schedule'] in rules._ONE_LOOK:
+    kwargs['reuse_noise'] = kwargs['reuse_real'] = False
+  if kwargs['label_real'] == kwargs['label_fake']:
+    kwargs['label_real'], kwargs['label_fake'] = 1.0, 0.0
   for name, schedule in (('unroll_steps', 'unrolled'), ('consensus',) * 2):
     if kwargs['schedule'] != schedule:
       kwargs[name] = FIELDS[name].default
