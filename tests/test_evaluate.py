@@ -138,7 +138,7 @@ def test_a_cut_line_is_mended_and_its_score_taken_again(run):
 
 
 def test_two_writers_leave_one_row(tmp_path):
-  row = {'step': 1, 'key': 'k', 'model': 'm', 'x': 1.0}
+  row = {'step': 1, 'key': 'k', 'model': 'm', 'primary': {}, 'x': 1.0}
   threads = [
     threading.Thread(target=Scores(tmp_path / 'm.jsonl').add, args=(row,))
     for _ in range(8)
