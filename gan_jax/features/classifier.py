@@ -93,7 +93,7 @@ class Trained(NamedTuple):
 
 
 def train(
-  images: UInt8[NDArray[Any], 'n h w c'],
+  images: UInt8[np.ndarray, 'n h w c'],
   labels: NDArray[np.int32],
   classes: int,
   held: tuple[NDArray[np.uint8], NDArray[np.int32]],
