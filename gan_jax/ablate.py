@@ -12,7 +12,7 @@ import os
 
 from absl import flags
 
-from gan_jax import ablation_plan, config, doors
+from gan_jax import ablation_files, ablation_plan, config, doors
 from gan_jax.ablation_plan import Request
 from gan_jax.config import ConfigError
 
@@ -73,7 +73,7 @@ def main() -> int:
   request = _request()
   plan = ablation_plan.make_plan(request)  # what is wrong is told at once
   if flags.FLAGS.collect:
-    ablation_plan.check(plan)
+    ablation_files.check(plan)
     from gan_jax import ablation
 
     return ablation.collected(plan)

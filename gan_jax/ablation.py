@@ -16,7 +16,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from gan_jax import (
+  ablation_files,
   ablation_plan,
+  ablation_results,
+  ablation_verdict,
   doors,
   loop,
   signals,
@@ -213,7 +216,7 @@ class Ablation:
         return outcome
       overall.finished(number)
       if not self.plan.request.only:
-        ablation_plan.collect(self.plan)
+        ablation_files.collect(self.plan)
     return 'done'
 
   def _run(self, number: int, overall: Overall) -> str:
@@ -332,8 +335,7 @@ def ablate(request: Request, *, dry_run: bool = False) -> int:
       messages name the flag or file and the remedy.
   """
   plan = ablation_plan.make_plan(request)
-  ablation_plan.published(request.published)
-  ablation_plan.check(plan)
+  ablation_files.check(plan)
   try:
     with signals.listening() as ear:
       loop.setup(plan.base)
@@ -356,15 +358,15 @@ def _dry(plan: Plan, ear: signals.Ear) -> int:
 def _held(plan: Plan, ear: signals.Ear) -> int:
   folder, only = plan.folder, plan.request.only
   with contextlib.ExitStack() as stack:
-    stack.enter_context(ablation_plan.held(folder, shared=bool(only)))
-    ablation_plan.check(plan)  # again: it may have been another's meanwhile
+    stack.enter_context(ablation_files.held(folder, shared=bool(only)))
+    ablation_files.check(plan)  # again: it may have been another's meanwhile
     work = Ablation(plan, ear)
-    ablation_plan.write_plan(
+    ablation_files.write_plan(
       plan, workdir.environment(), work.judges.protocol(), work.scores
     )
     for number in plan.chosen() if only else ():
       program = plan.program_folder(number)
-      stack.enter_context(ablation_plan.held(program))
+      stack.enter_context(ablation_files.held(program))
     try:
       each = work.estimate()
       _say(describe(plan, each))
@@ -384,10 +386,11 @@ def _farewell(plan: Plan, outcome: str) -> int:
     return doors.SAVED
   if not plan.request.only:
     return collected(plan)
-  failed = [
-    n for n in plan.chosen() if not plan.finished(n) or _unscored(plan, n)
-  ]
-  print(f'done: --only={plan.request.only} in {plan.folder}')
+  failed = any(_fault(plan, n) for n in plan.chosen())
+  print(
+    f'done: --only={plan.request.only} in {plan.folder}; --collect in place of'
+    ' it makes results.csv and the report of all parts'
+  )
   return doors.ERROR if failed else doors.DONE
 
 
@@ -398,36 +401,43 @@ def _unscored(plan: Plan, number: int) -> list[str]:
 
 
 def collected(plan: Plan) -> int:
-  """Writes results.csv and the report of what has ended, and says what has."""
-  ended = ablation_plan.collect(plan)
-  kinds = [run['outcome'] for run in ablation_plan.results(plan)]
+  """Writes results.csv and the report of what has ended, and says what has.
+
+  The last words are the ranking, the verdict and where both are to be found.
+  """
+  ended = ablation_files.collect(plan)
+  kinds = [run['outcome'] for run in ablation_files.results(plan)]
+  faults = [_fault(plan, n) for n in range(len(plan.programs))]
+  for fault in filter(None, faults):
+    _say(f'error: {fault}')
   print(
     f'{ended} of {plan.runs} runs ended: {kinds.count("done")} done,'
     f' {kinds.count("diverged")} diverged, {kinds.count("failed")} failed'
   )
-  print(f'results: {plan.folder / "results.csv"}')
-  if plan.base.report and 'done' in kinds:
+  if ended:
+    print(f'\n{ablation_verdict.spoken(ablation_results.read(plan.folder))}\n')
+  if plan.base.report and ended:
     from gan_jax.ablation_report import write_ablation_report
 
     print(f'report: {write_ablation_report(plan.folder)}')
-  faults = 'failed' in kinds
-  for number in range(len(plan.programs)):
-    result = plan.result(number) or {}
-    unscored = [
-      r['unscored'] for r in result.get('runs', ()) if 'unscored' in r
-    ]
-    if unscored:
-      faults = True
-      path = plan.program_folder(number) / 'results.json'
-      _say(
-        f'error: {len(unscored)} runs of program {number + 1} could not be'
-        f' scored: {unscored[0]}\nTo try it again, remove {path} and run the'
-        ' same command.'
-      )
-    if result.get('message'):
-      labels = {plan.cells[m.cell].label for m in plan.programs[number]}
-      _say(
-        f'error: program {number + 1} crashed ({"; ".join(sorted(labels))}):'
-        f' {result["message"]}\nThe same command tries it again.'
-      )
-  return doors.ERROR if faults else doors.DONE
+  print(f'results: {plan.folder / "results.csv"}')
+  return doors.ERROR if any(faults) else doors.DONE
+
+
+def _fault(plan: Plan, number: int) -> str:
+  """What went wrong with a program that ended, and what to do; or nothing."""
+  result = plan.result(number) or {}
+  if result.get('message'):
+    labels = {plan.cells[m.cell].label for m in plan.programs[number]}
+    return (
+      f'program {number + 1} crashed ({"; ".join(sorted(labels))}):'
+      f' {result["message"]}\nThe same command tries it again.'
+    )
+  if unscored := _unscored(plan, number):
+    path = plan.program_folder(number) / 'results.json'
+    return (
+      f'{len(unscored)} runs of program {number + 1} could not be scored:'
+      f' {unscored[0]}\nTo try it again, remove {path} and run the same'
+      ' command.'
+    )
+  return ''

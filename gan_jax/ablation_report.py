@@ -11,17 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from gan_jax import ablation_curves, ablation_tables, statistics
+from gan_jax import (
+  ablation_curves,
+  ablation_tables,
+  ablation_verdict,
+  statistics,
+)
 from gan_jax.ablation_results import (
-  ALPHA,
   Ablation,
   Ranked,
   read,
-  text_of,
 )
-from gan_jax.ablation_tables import interval, number, probability
+from gan_jax.ablation_tables import interval, number
 from gan_jax.config import ConfigError
 from gan_jax.files import write_atomic
+from gan_jax.variations import text_of
 
 _PICTURES = 36  # cells whose samples are shown
 
@@ -205,109 +209,6 @@ def _flat(
       yield prefix + name, text_of(value)
 
 
-def _versus(best: Ranked, other: Ranked, ablation: Ablation) -> str:
-  """The best against the next, in words."""
-  places = ablation_tables.places_of(ablation.ranking)
-  apart = ablation_tables.facing(other, ablation.better).apart
-  assert apart is not None  # only the best has none
-  if not apart.mean:
-    return (
-      f', exactly level with the next, {other.cell.name}, on {apart.n} shared'
-      ' seeds'
-    )
-  if not math.isfinite(other.p):
-    return (
-      f'; the next, {other.cell.name}, shares too few finished seeds with it'
-      ' to be compared'
-    )
-  settled = (
-    'a significant difference'
-    if other.p < ALPHA
-    else 'a difference that may be chance'
-  )
-  return (
-    f', {number(apart.mean, places)} better than the next, {other.cell.name}'
-    f' (95% interval {interval(apart.interval, places)} on {apart.n} shared'
-    f' seeds): {settled} (p\xa0{_equals(other.p)}{_corrected(ablation)})'
-  )
-
-
-def _corrected(ablation: Ablation) -> str:
-  pairs = ablation.pairs
-  return f" after Holm's correction for {pairs} pairs" if pairs > 1 else ''
-
-
-def _equals(p: float) -> str:
-  text = probability(p)
-  return (text if text.startswith('<') else f'= {text}').replace(' ', '\xa0')
-
-
-def verdict(ablation: Ablation) -> tuple[str, str]:
-  """The answer in one sentence: its head, and the rest of it."""
-  lost = ablation.count('diverged')
-  ended = sum(len(cell.seeds) for cell in ablation.cells)
-  runs = f'{lost or "none"} of {ended:,} runs diverged'
-  if not ablation.ranked:
-    return 'No cell can be ranked', f': none has enough scored runs; {runs}.'
-  best, *others = ablation.ranked
-  places = ablation_tables.places_of(ablation.ranking)
-  known = best.summary
-  most = 'lowest' if ablation.better == 'lower' else 'highest'
-  head = (
-    f'{best.cell.name} has the {most} {ablation.primary},'
-    f' {number(known.mean, places)}'
-  )
-  return head, (
-    f' (95% interval {interval(known.interval, places)}, {known.n} seeds'
-    + (
-      f', {best.cell.count("diverged")} more diverged'
-      if best.cell.count('diverged')
-      else ''
-    )
-    + ')'
-    + (_versus(best, others[0], ablation) if others else '')
-    + f'; {runs}.'
-  )
-
-
-def _remarks(ablation: Ablation) -> list[str]:
-  """What a reader should know before the tables."""
-  told = []
-  others = ablation.ranked[1:]
-  if len(others) > 1:
-    beaten = sum(row.p < ALPHA for row in others)
-    told.append(
-      f'It is significantly better than {beaten or "none"} of the'
-      f' {len(others)} other'
-      ' ranked cells.'
-      + (
-        f' The best of {len(others) + 1} is in part the luckiest: on fresh'
-        ' seeds its mean will be somewhat worse.'
-        if len(others) > 4
-        else ''
-      )
-    )
-  return told
-
-
-def _warnings(ablation: Ablation) -> list[str]:
-  told = []
-  ended = sum(len(cell.seeds) for cell in ablation.cells)
-  if ended < ablation.total:
-    told.append(
-      f'This ablation has not ended: {ablation.total - ended:,} of'
-      f' {ablation.total:,} runs are missing. What follows is how it stood.'
-    )
-  failed = [cell.name for cell in ablation.cells if cell.count('failed')]
-  if failed:
-    told.append(
-      f'{ablation.count("failed")} runs failed before they came to an end, in:'
-      f' {"; ".join(failed)}. They say nothing about those settings, and are'
-      ' counted nowhere else.'
-    )
-  return told
-
-
 def _title(ablation: Ablation) -> str:
   base = ablation.plan.get('base', {})
   varied = ' × '.join(ablation.vary)
@@ -327,9 +228,9 @@ def render(ablation: Ablation, folder: pathlib.Path) -> str:
   plan = ablation.plan
   return pages.template('ablation.html.j2').render(
     title=_title(ablation),
-    verdict=verdict(ablation),
-    remarks=_remarks(ablation),
-    warnings=_warnings(ablation),
+    verdict=ablation_verdict.verdict(ablation),
+    remarks=ablation_verdict.remarks(ablation),
+    warnings=ablation_verdict.warnings(ablation),
     plan=plan,
     pairs=ablation.pairs,
     rows=[ablation_tables.row_of(row, places) for row in facing],

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gan_jax import statistics
 from gan_jax.config import ConfigError
 from gan_jax.statistics import Difference, Estimate, Summary
+from gan_jax.variations import text_of
 
 Floats = NDArray[np.float64]
 ALPHA = 0.05
@@ -65,11 +66,6 @@ class Cell:
 
 # Flags whose values say what they are values of.
 _PLAIN = ('dataset', 'network', 'objective')
-
-
-def text_of(value: Any) -> str:
-  """A flag's value as it is written on the command line."""
-  return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def short(flag: str, value: Any) -> str:

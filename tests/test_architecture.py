@@ -45,6 +45,7 @@ FIRST = {
 SECOND = {
   'ablation_curves',
   'ablation',
+  'ablation_files',
   'ablation_plan',
   'cohort',
   'ablation_figures',
@@ -52,6 +53,7 @@ SECOND = {
   'ablation_report',
   'ablation_results',
   'ablation_tables',
+  'ablation_verdict',
   'config',
   'copies',
   'curves',
