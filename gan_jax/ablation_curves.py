@@ -12,20 +12,34 @@ from gan_jax.ablation_results import Ablation, Cell, short
 
 _PANELS = 12  # of one curve
 _LINES = 7  # in one panel
-# Comparable between objectives, as losses are not: title, what it is, level.
-_CURVES: dict[str, tuple[str, str, float | None]] = {
-  'game/jsd_bound': (
+
+
+class Curve(NamedTuple):
+  """How a logged number is drawn; nothing is below the floor of its axis."""
+
+  title: str
+  caption: str = ''
+  level: float | None = None
+  floor: float | None = None
+
+
+# Comparable between objectives, as losses are not.
+_CURVES = {
+  'game/jsd_bound': Curve(
     'Jensen-Shannon bound',
     'What the value of the game proves about the distance from the data, in'
-    ' nats. 0 at the equilibrium.',
-    0.0,
+    ' nats, log 2 at the most. 0 at the equilibrium; below it nothing is'
+    ' proved, and the axis ends.',
+    level=0.0,
+    # Objectives whose logits drift together send it down without end.
+    floor=-0.1,
   ),
-  'd/prob_fake': (
+  'd/prob_fake': Curve(
     "D's probability of generated samples",
     '1/2 at the equilibrium.',
-    0.5,
+    level=0.5,
   ),
-  'g/grad_norm': ("Norm of G's gradient", 'What reaches G through D.', None),
+  'g/grad_norm': Curve("Norm of G's gradient", 'What reaches G through D.'),
 }
 
 
@@ -122,18 +136,24 @@ def curves(ablation: Ablation, stats: Stats) -> dict[str, Any]:
     return shades[settings.index(cell.values.get(last)) if settings else 0]
 
   found = []
-  for name in _curve_names(ablation, stats.names()):
-    title, caption, level = _CURVES.get(name, (name, '', None))
+  names = stats.names()
+  for name in _curve_names(ablation, names):
+    curve = _CURVES.get(name, Curve(name))
     lines = {
       title: [(colour(cell), *stats.of(cell, name)) for cell in cells]
       for title, cells in groups.items()
     }
-    panels = figures.panels(name, lines, level)
+    if all(len(steps) < 2 for each in lines.values() for _, steps, _ in each):
+      continue  # a moment is no curve
+    panels = figures.panels(name, lines, curve.level, curve.floor)
     if panels:
-      found.append({'title': title, 'caption': caption, 'panels': panels})
+      found.append(
+        {'title': curve.title, 'caption': curve.caption, 'panels': panels}
+      )
   legend = [short(last, s) for s in settings]
   return {
     'figures': found,
+    'logged': bool(names),
     'legend': list(zip(legend, shades, strict=True)) if settings else [],
     'left_out': left_out,
     'single': len(groups) == 1,

@@ -166,7 +166,10 @@ def bands(values: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def panels(
-  name: str, groups: Mapping[str, Lines], level: float | None = None
+  name: str,
+  groups: Mapping[str, Lines],
+  level: float | None = None,
+  floor: float | None = None,
 ) -> list[tuple[str, str]]:
   """Learning curves of a logged number: (title, data URI) of each panel.
 
@@ -174,6 +177,7 @@ def panels(
     name: of the number.
     groups: the lines of each panel.
     level: marked in each.
+    floor: the least that the axis shows.
   """
   drawn = {
     title: [(colour, steps, bands(values)) for colour, steps, values in lines]
@@ -191,6 +195,7 @@ def panels(
   # A panel gone wild is cut, for the others to be seen.
   low, high = np.quantile(known, [0.005, 0.995])
   kept = known[(known >= low) & (known <= high)]
+  kept = kept if floor is None else np.maximum(kept, floor)
   limits = _limits(np.append(kept, level) if level is not None else kept, log)
   last = max(
     int(steps[-1])
@@ -210,7 +215,8 @@ def panels(
         axes.fill_between(
           steps, first, third, color=colour, alpha=0.2, linewidth=0
         )
-        axes.plot(steps, middle, color=colour)
+        alone = np.isfinite(middle).sum() == 1
+        axes.plot(steps, middle, color=colour, marker='o' if alone else '')
       axes.xaxis.set_major_locator(MaxNLocator(3))
       axes.xaxis.set_major_formatter(EngFormatter(sep=''))
       found.append((title, uri(figure, 'svg')))

@@ -189,7 +189,12 @@ def published(path: str) -> dict[str, Any] | None:
       for label, (mean, std) in found['rows'].items()
     }
     return {'source': str(found['source']), 'rows': rows}
-  except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+  except OSError as error:
+    raise ConfigError(
+      f'--published={path}: cannot be read ({error.strerror}); give a JSON file'
+      ' of published values, or leave it out'
+    ) from error
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ConfigError(
       f'--published={path}: give a JSON file {{"source": ..., "rows": {{label:'
       f' [mean, deviation or null]}}}} ({type(error).__name__}: {error})'

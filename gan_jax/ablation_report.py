@@ -175,25 +175,31 @@ def _published(ablation: Ablation) -> dict[str, Any] | None:
   }
 
 
-def _spreads(ablation: Ablation) -> list[tuple[str, list[Sequence[str]]]]:
+def _spreads(ablation: Ablation) -> dict[str, Any]:
   """By cell: each metric's mean and two spreads, which are kept apart."""
   told: dict[str, list[Sequence[str]]] = {
     row.cell.name: [] for row in ablation.ranking
   }
-  for metric in ablation.plan['metrics']:
+  metrics = ablation.plan['metrics']
+  again = any(
+    np.isfinite(row.cell.evaluation[metric]).any()
+    for row in ablation.ranking
+    for metric in metrics
+  )
+  for metric in metrics:
     known = [
       (row, statistics.summary(row.cell.finite(metric)))
       for row in ablation.ranking
     ]
     places = ablation_tables.decimals([s.std for _, s in known])
     for row, found in known:
-      again = row.cell.evaluation[metric]
-      again = again[np.isfinite(again)]
+      within = row.cell.evaluation[metric]
+      within = within[np.isfinite(within)]
       # Variances average, deviations do not.
-      within = math.sqrt((again**2).mean()) if again.size else math.nan
-      numbers = (found.mean, found.std, within)
+      deviation = math.sqrt((within**2).mean()) if within.size else math.nan
+      numbers = (found.mean, found.std, deviation)[: 3 if again else 2]
       told[row.cell.name].append([number(x, places) for x in numbers])
-  return list(told.items())
+  return {'rows': list(told.items()), 'again': again}
 
 
 def _flat(

@@ -4,12 +4,19 @@ Exit codes: 0 done, 1 error, 2 bad flags or refused workdir, 3 diverged, 75
 saved after a signal, run me again.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+# Python's words for a value of another type, and better ones.
+_TYPES = (
+  (r'invalid literal for int\(\).*', 'use a whole number'),
+  (r'could not convert string to float.*', 'use a number'),
+  (r'\(.Non-boolean argument.*\)', 'use true or false'),
+)
 DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
 
 
@@ -23,7 +30,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
   try:
     words = flags.FLAGS(argv)
   except flags.Error as error:
-    fail(f'{error}\nSee --help for the flags of this command.', REFUSED)
+    said = str(error)
+    for pattern, remedy in _TYPES:
+      said = re.sub(pattern, remedy, said)
+    fail(f'{said}\nSee --help for the flags of this command.', REFUSED)
   except SystemExit:
     sys.exit(DONE)  # absl has printed the help that was asked for
   if words[1:]:

@@ -39,6 +39,7 @@ TRACED = (
 # Of these, those of which 0 means that a part of the step is not there.
 _SWITCHES = ('clip_g', 'clip_d', 'instance_noise', 'ema_halflife_kimg')
 _RANGE = re.compile(r'(uniform|loguniform)\((.*)\)')
+_USAGE = 'write --vary=FLAG=VALUE,VALUE, for example --vary=lr_d=1e-4,2e-4'
 # Digits of a number that was drawn: enough to search, few enough to read.
 _DIGITS = 5
 
@@ -104,8 +105,10 @@ def static(config: Config) -> Config:
 def _flag(word: str, name: str) -> None:
   """Refuses a name that is no flag, or none to vary."""
   if name not in FIELDS:
+    free = {n for n, f in FIELDS.items() if f.metadata['free']}
+    known = [n for n in FIELDS if n not in free | {'seed'}]
     raise ConfigError(
-      f'--vary={word}: {name}: {rules.nearest(name, [*FIELDS])}'
+      f'--vary={word}: --{name} is no flag; {rules.nearest(name, known)}'
     )
   if name == 'seed':
     raise ConfigError(
@@ -121,6 +124,10 @@ def _flag(word: str, name: str) -> None:
 def _value(word: str, name: str, text: str) -> Any:
   """A value of a flag, from its text."""
   kind: Any = type(FIELDS[name].default)
+  if not text and kind is not str:
+    raise ConfigError(
+      f'--vary={word}: a value of --{name} is missing; {_USAGE}'
+    )
   try:
     if kind is bool:
       value = {'true': True, '1': True, 'false': False, '0': False}[
@@ -131,7 +138,7 @@ def _value(word: str, name: str, text: str) -> Any:
   except (KeyError, ValueError) as error:
     names = {bool: 'true or false', int: 'a whole number', float: 'a number'}
     raise ConfigError(
-      f'--vary={word}: {name}={text!r} is not {names[kind]}'
+      f'--vary={word}: --{name}={text}: use {names[kind]}'
     ) from error
   _in_bounds(word, name, value)
   return value
@@ -183,7 +190,7 @@ def _drawn(word: str, name: str, text: str, seed: int) -> list[float] | None:
 def _split(word: str, text: str) -> list[str]:
   """Values: by `;` where there is one, so that they may hold commas."""
   if not text:
-    raise ConfigError(f'--vary={word}: write --vary=FLAG=VALUE,VALUE,...')
+    raise ConfigError(f'--vary={word}: there is no value; {_USAGE}')
   return text.split(';' if ';' in text else ',')
 
 
@@ -216,10 +223,10 @@ def axis(word: str, search_seed: int = 0) -> Axis:
   """
   names, equals, text = word.partition('=')
   flags = tuple(name.removeprefix('--') for name in names.split('+'))
+  if not equals:
+    raise ConfigError(f"--vary={word}: there is no '='; {_USAGE}")
   for name in flags:
     _flag(word, name)
-  if not equals:
-    raise ConfigError(f'--vary={word}: write --vary=FLAG=VALUE,VALUE,...')
   if len(set(flags)) < len(flags):
     raise ConfigError(f'--vary={word}: one flag is there twice')
   ranges = _ranges(word, flags, text, search_seed)
