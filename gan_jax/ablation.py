@@ -277,6 +277,7 @@ class Ablation:
       found.append(run | scored)
     self._write(number, {'runs': found})
     kept.path.unlink(missing_ok=True)
+    (kept.path.parent / 'crash.txt').unlink(missing_ok=True)  # an older one
     return 'done'
 
   def _score(self, number: int, member: Any, generator: Any) -> dict[str, Any]:
@@ -302,11 +303,15 @@ class Ablation:
       cohort.close()
 
 
+def _programs(count: int) -> str:
+  return f'{count} program{"s" if count != 1 else ""}'
+
+
 def describe(plan: Plan, each: dict[int, float]) -> str:
   """The plan as a person reads it; `each`: seconds of the programs left."""
   lines = [
     f'{plan.runs} runs: {len(plan.cells)} cells of {plan.request.seeds} seeds,'
-    f' in {len(plan.programs)} programs of {plan.base.steps} steps'
+    f' in {_programs(len(plan.programs))} of {plan.base.steps} steps'
   ]
   for axis in plan.axes:
     values = ', '.join(
@@ -316,10 +321,10 @@ def describe(plan: Plan, each: dict[int, float]) -> str:
     lines.append(f'  {axis.name}: {values}')
   finished = sum(map(plan.finished, range(len(plan.programs))))
   if finished:
-    lines.append(f'{finished} programs are finished')
+    lines.append(f'{_programs(finished)} finished before')
   if each:
     lines.append(
-      f'about {duration(sum(each.values()))} for the {len(each)} programs left'
+      f'about {duration(sum(each.values()))} for {_programs(len(each))} left'
     )
   return '\n'.join(lines)
 
@@ -429,9 +434,11 @@ def _fault(plan: Plan, number: int) -> str:
   result = plan.result(number) or {}
   if result.get('message'):
     labels = {plan.cells[m.cell].label for m in plan.programs[number]}
+    trace = plan.program_folder(number) / 'crash.txt'
     return (
       f'program {number + 1} crashed ({"; ".join(sorted(labels))}):'
-      f' {result["message"]}\nThe same command tries it again.'
+      f' {result["message"]}\nThe traceback is in {trace}; the same command'
+      ' tries it again.'
     )
   if unscored := _unscored(plan, number):
     path = plan.program_folder(number) / 'results.json'

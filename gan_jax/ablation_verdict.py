@@ -59,10 +59,12 @@ def _equals(p: float) -> str:
 def verdict(ablation: Ablation) -> tuple[str, str]:
   """The answer in one sentence: its head, and the rest of it."""
   lost = ablation.count('diverged')
-  ended = sum(len(cell.seeds) for cell in ablation.cells)
-  runs = f'{lost or "none"} of {ended:,} runs diverged'
+  tried = lost + ablation.count('done')
+  runs = f'{lost or "none"} of {tried:,} runs diverged'
   if not ablation.ranked:
-    return 'No cell can be ranked', f': none has enough scored runs; {runs}.'
+    return 'No cell can be ranked', (
+      f': that takes two scored runs, and half of those that ended; {runs}.'
+    )
   best, *others = ablation.ranked
   places = places_of(ablation.ranking)
   known = best.summary
