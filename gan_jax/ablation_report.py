@@ -199,7 +199,15 @@ def _spreads(ablation: Ablation) -> dict[str, Any]:
       deviation = math.sqrt((within**2).mean()) if within.size else math.nan
       numbers = (found.mean, found.std, deviation)[: 3 if again else 2]
       told[row.cell.name].append([number(x, places) for x in numbers])
-  return {'rows': list(told.items()), 'again': again}
+  # What all scores were seen through is told once.
+  seen = {metric.partition('@')[2] for metric in metrics}
+  once = len(seen) == 1
+  return {
+    'rows': list(told.items()),
+    'again': again,
+    'names': [m.partition('@')[0] if once else m for m in metrics],
+    'seen': seen.pop() if once else '',
+  }
 
 
 def _flat(

@@ -118,9 +118,9 @@ def warnings(ablation: Ablation) -> list[str]:
   failed = [cell.name for cell in ablation.cells if cell.count('failed')]
   if failed:
     told.append(
-      f'{ablation.count("failed")} runs failed before they came to an end, in:'
-      f' {"; ".join(failed)}. They say nothing about those settings, and are'
-      ' counted nowhere else.'
+      f'Failed before the end: {ablation.count("failed")} of'
+      f' {ended:,} runs, in {"; ".join(failed)}. That says nothing about those'
+      ' settings, and is counted nowhere else.'
     )
   return told
 

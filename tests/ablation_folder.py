@@ -207,6 +207,23 @@ def grid(folder, seeds=8, pictures=True):
   return write(folder, plan, rows, joined)
 
 
+def small(
+  folder, scores, outcomes=None, better='lower', extra=(), seeds=None, **changes
+):
+  """An ablation of one flag: scores (cells, seeds), None where none is."""
+  seeds = seeds if seeds is not None else range(len(scores[0]))
+  vary = {'objective': [f'game_{i}' for i in range(len(scores))]}
+  plan = plan_of(vary, seeds, better=better, metrics=['swd'], **changes)
+  rows = []
+  for index, cell in enumerate(plan['cells']):
+    for seed, score in zip(seeds, scores[index], strict=True):
+      outcome = (outcomes or {}).get((index, seed), 'done')
+      row = row_of(index, cell, seed, 'done', 100, {'swd': 0.0})
+      row |= {'outcome': outcome, 'swd': '' if score is None else score}
+      rows.append(row)
+  return write(folder, plan, [*rows, *extra])
+
+
 if __name__ == '__main__':
   from gan_jax.ablation_report import write_ablation_report
 

@@ -301,7 +301,7 @@ def test_a_program_that_crashes_leaves_the_others_and_is_tried_again(
   assert rows(path)[0]['step'] == '' and rows(path)[4:] == rows(calm)[4:]
   said = capsys.readouterr()
   assert f'lr_g+lr_d=0.01): {told}\nThe traceback is in' in said.err
-  assert '4 runs failed before they came to an end' in said.out
+  assert 'Failed before the end: 4 of 8 runs' in said.out
   assert 'crashing' in (path / 'programs/000/crash.txt').read_text()
   assert ablation.ablate(request(path, *GRID)) == doors.DONE
   assert rows(path) == rows(calm)

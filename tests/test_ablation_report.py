@@ -9,19 +9,18 @@ import subprocess
 import sys
 
 import ablation_folder
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from ablation_folder import small
 from htmlpage import Page, svg_words
 from scipy import stats
 
 from gan_jax import (
-  ablation_curves,
   ablation_figures,
   ablation_report,
   ablation_results,
+  ablation_verdict,
 )
-from gan_jax import ablation_tables as tables
 from gan_jax.ablation_report import write_ablation_report
 from gan_jax.config import ConfigError
 
@@ -31,9 +30,9 @@ SECTIONS = [
   'grid',
   'best',
   'published',
+  'samples',
   'divergence',
   'curves',
-  'samples',
   'spreads',
   'configuration',
   'protocol',
@@ -78,25 +77,6 @@ def no_pictures(monkeypatch):
   monkeypatch.setattr(ablation_figures, 'panels', lambda *a: [])
 
 
-def small(
-  folder, scores, outcomes=None, better='lower', extra=(), seeds=None, **changes
-):
-  """An ablation of one flag: scores (cells, seeds), None where none is."""
-  seeds = seeds if seeds is not None else range(len(scores[0]))
-  vary = {'objective': [f'game_{i}' for i in range(len(scores))]}
-  plan = ablation_folder.plan_of(
-    vary, seeds, better=better, metrics=['swd'], **changes
-  )
-  rows = []
-  for index, cell in enumerate(plan['cells']):
-    for seed, score in zip(seeds, scores[index], strict=True):
-      outcome = (outcomes or {}).get((index, seed), 'done')
-      row = ablation_folder.row_of(index, cell, seed, 'done', 100, {'swd': 0.0})
-      row |= {'outcome': outcome, 'swd': '' if score is None else score}
-      rows.append(row)
-  return ablation_folder.write(folder, plan, [*rows, *extra])
-
-
 def test_nothing_is_fetched_and_every_picture_is_whole(grid):
   assert grid.sections == SECTIONS
   page = grid.page
@@ -109,27 +89,6 @@ def test_nothing_is_fetched_and_every_picture_is_whole(grid):
   assert len(page.pictures) == 1 + 3 * 6 + 17
   assert all(alt for alt, _ in page.pictures)
   assert [m['name'] for m in page.named('meta') if 'name' in m] == ['viewport']
-
-
-def test_the_verdict_says_which_is_best_and_by_how_much(grid):
-  best = grid.scores('non_saturating', '0.0002')
-  second = grid.scores('hinge', '0.0002')
-  x, y = np.array(list(best.values())), np.array(list(second.values()))
-  low, high = stats.ttest_rel(y, x).confidence_interval()
-  head, rest = ablation_report.verdict(ablation_results.read(grid.folder))
-  assert f'{head}{rest}'.replace('\xa0', ' ') in grid.text
-  assert head.replace('\xa0', ' ') == (
-    f'non-saturating · lr_d 0.0002 has the lowest swd, {x.mean():.3f}'
-  )
-  for told in (
-    f'{(y - x).mean():.3f} better than the next, hinge',
-    f'{low:.3f} to {high:.3f} on 8 shared seeds',
-    'may be chance',
-    'for 120 pairs',
-    '12 of 144 runs diverged',
-  ):
-    assert told in rest.replace('\xa0', ' ')
-  assert '8 runs failed' in grid.text
 
 
 def test_the_ranking_is_by_the_mean(grid):
@@ -173,6 +132,27 @@ def test_the_correction_is_over_every_pair(grid):
     worst = max(worst, min(1, (120 - k) * raw[pair]))
     if pair[0] == 0:
       assert found.ranked[pair[1]].p == pytest.approx(worst)
+
+
+def test_the_verdict_says_which_is_best_and_by_how_much(grid):
+  best = grid.scores('non_saturating', '0.0002')
+  second = grid.scores('hinge', '0.0002')
+  x, y = np.array(list(best.values())), np.array(list(second.values()))
+  low, high = stats.ttest_rel(y, x).confidence_interval()
+  head, rest = ablation_verdict.verdict(ablation_results.read(grid.folder))
+  assert f'{head}{rest}'.replace('\xa0', ' ') in grid.text
+  assert head.replace('\xa0', ' ') == (
+    f'non-saturating · lr_d 0.0002 has the lowest swd, {x.mean():.3f}'
+  )
+  for told in (
+    f'{(y - x).mean():.3f} better than the next, hinge',
+    f'{low:.3f} to {high:.3f} on 8 shared seeds',
+    'may be chance',
+    'for 120 pairs',
+    '12 of 136 runs diverged',
+  ):
+    assert told in rest.replace('\xa0', ' ')
+  assert 'Failed before the end: 8 of 144 runs' in grid.text
 
 
 def test_diverged_and_failed_runs_are_told_apart(grid):
@@ -314,35 +294,6 @@ def test_one_cell_has_nothing_to_be_compared_with(tmp_path):
   assert 'None: every run that ended has one.' in found.text
 
 
-@pytest.mark.parametrize(
-  'other', [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]
-)  # the second without a spread: it has no p
-def test_what_is_level_is_not_said_to_be_better(other, tmp_path, no_pictures):
-  found = small(tmp_path, [[1.0, 2.0, 3.0], other, [7.0, 8.0, 9.5]])
-  told = ''.join(ablation_report.verdict(ablation_results.read(found)))
-  assert 'exactly level with the next, game-1, on 3 shared seeds' in told
-  assert 'better than' not in told
-
-
-@pytest.mark.parametrize(
-  'low, high', [(2.0, 90.0), (0.9, 31.0), (3.0, 950.0), (0.002, 40.0)]
-)
-def test_a_logarithmic_axis_has_two_labels_at_least(low, high):
-  figure, axes = plt.subplots(figsize=(4.6, 1.0))
-  axes.set(
-    xscale='log', xlim=ablation_figures._limits(np.array([low, high]), True)
-  )
-  ablation_figures._ticks(axes.xaxis, True)
-  figure.canvas.draw()
-  left, right = axes.get_xlim()
-  labels = [
-    t.label1.get_text() for t in axes.xaxis.get_major_ticks()
-    if left <= t.get_loc() <= right
-  ]  # fmt: skip
-  plt.close(figure)
-  assert 2 <= len([word for word in labels if word]) <= 6
-
-
 def test_one_seed_cannot_be_ranked(tmp_path):
   found = Report(small(tmp_path, [[1.0], [2.0]]))
   assert 'No cell can be ranked' in found.text
@@ -376,29 +327,13 @@ def test_a_diverged_run_has_no_score_whatever_is_written(tmp_path, no_pictures):
   assert re.search(r'game-2 3 0 0% \(0% to 56%\) – 0 2', text)
 
 
-def test_a_diverged_run_loses_every_comparison_of_runs(tmp_path):
-  lost = {(1, 2): 'diverged', (1, 3): 'diverged'}
-  scores = [[1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 0.0, 0.0]]
-  _, other = ablation_results.read(small(tmp_path, scores, lost)).ranking
-  assert other.cell.index == 0  # the survivors alone have the lower mean
-  # Of the best's four runs two are beaten by none but their own kind.
-  wins = [x < y for x in (1.5, 2.5, 9, 9) for y in scores[0]]
-  assert other.beaten.value == sum(wins) / 16
-
-
-def test_half_of_the_runs_must_have_a_score(tmp_path):
-  scores = [[1.0, 1.1, 1.2, None, None], [2.0, 2.1, None, None, None]]
-  first, second = ablation_results.read(small(tmp_path, scores)).ranking
-  assert first.rank == 1 and second.rank is None and second.summary.n == 2
-
-
 def test_deviations_average_as_variances(tmp_path):
   folder = small(tmp_path, [[1.0, 2.0]])
   text = (folder / 'results.csv').read_text().split('\n')
   rows = [f'{line.rsplit(",", 1)[0]},{x}' for line, x in zip(text[1:3], (1, 7))]
   (folder / 'results.csv').write_text('\n'.join([text[0].rstrip(), *rows]))
   found = ablation_report._spreads(ablation_results.read(folder))
-  assert found == [('game-0', [['1.50', '0.71', '5.00']])]
+  assert found['rows'] == [('game-0', [['1.50', '0.71', '5.00']])]
 
 
 def test_cells_without_shared_seeds_are_not_compared(tmp_path, no_pictures):
@@ -464,94 +399,6 @@ def test_a_report_that_cannot_be_written(tmp_path, no_pictures):
     write_ablation_report(folder)
 
 
-def members(*pairs):
-  return [{'cell': c, 'seed': s, 'values': {}} for c, s in pairs]
-
-
-def test_one_flag_is_one_panel_with_every_setting(tmp_path):
-  plan = ablation_folder.plan_of({'objective': ['a_b', 'c']}, [0])
-  rows, told = [], members((0, 0), (1, 0))
-  for i, cell in enumerate(plan['cells']):
-    rows.append(ablation_folder.row_of(i, cell, 0, 'done', 9, {'swd': 1.0}))
-  arrays = {'step': np.arange(3), 'alive': np.ones((3, 2), bool)}
-  arrays |= {'eval/swd': np.ones((3, 2)), 'd/loss': np.ones((3, 2))}
-  plan['metrics'] = ['swd']
-  folder = ablation_folder.write(tmp_path, plan, rows, [(told, arrays, [])])
-  ablation = ablation_results.read(folder)
-  stats_of = ablation_curves.Stats(ablation_curves.members(folder))
-  found = ablation_curves.curves(ablation, stats_of)
-  # Scores over time are drawn where there are some; losses are not, then.
-  assert [f['title'] for f in found['figures']] == ['eval/swd']
-  assert found['single'] and [n for n, _ in found['legend']] == ['a-b', 'c']
-  assert len(found['figures'][0]['panels']) == 1
-  assert 'a-b c eval/swd' in Report(folder).text
-
-
-def test_curves_join_programs_and_end_where_a_run_died(tmp_path):
-  plan = ablation_folder.plan_of({'objective': ['a']}, [0, 1, 2])
-  rows = [
-    ablation_folder.row_of(0, plan['cells'][0], s, 'done', 30, {'swd': 1.0})
-    for s in range(3)
-  ]
-  one = {
-    'step': np.array([10, 20]),
-    'alive': np.array([[True, True], [True, False]]),
-    'g/grad_norm': np.array([[1.0, 2.0], [3.0, 4.0]]),
-  }
-  two = {
-    'step': np.array([20, 30]),
-    'alive': np.ones((2, 1), bool),
-    'g/grad_norm': np.array([[5.0], [np.inf]]),
-  }
-  folder = ablation_folder.write(
-    tmp_path,
-    plan,
-    rows,
-    [(members((0, 0), (0, 2)), one, []), (members((0, 1)), two, [])],
-  )
-  stats_of = ablation_curves.Stats(ablation_curves.members(folder))
-  assert stats_of.names() == ['g/grad_norm']
-  (cell,) = ablation_results.read(folder).cells
-  steps, values = stats_of.of(cell, 'g/grad_norm')
-  nan = np.nan
-  assert steps.tolist() == [10, 20, 30]
-  np.testing.assert_array_equal(
-    values, [[1, nan, 2], [3, 5, nan], [nan, np.inf, nan]]
-  )
-  low, middle, high = ablation_figures.bands(values)
-  np.testing.assert_allclose(middle, [1.5, 4, nan])
-  np.testing.assert_allclose(high - low, [0.5, 1, nan])
-
-
-def test_a_panel_without_a_number_is_left_out():
-  steps, some, none = np.arange(2), np.ones((2, 3)), np.full((2, 3), np.nan)
-  lines = {'a': [('#000', steps, some)], 'b': [('#000', steps, none)]}
-  assert [t for t, _ in ablation_figures.panels('x', lines)] == ['a']
-  empty = {'b': lines['b'], 'c': [('#000', np.zeros(0), np.zeros((0, 0)))]}
-  assert ablation_figures.panels('x', empty) == []
-
-
-def test_colours_are_hues_of_words_and_shades_of_numbers():
-  words = ablation_figures.colours(['a', 'b'])
-  assert words == list(ablation_figures.COLOURS[:2])
-  shades = ablation_figures.colours([1e-4, 2e-4, 1e-3])
-  assert len(set(shades)) == 3 and not set(shades) & {*ablation_figures.COLOURS}
-
-
-def test_numbers_have_the_digits_that_mean_something():
-  assert tables.decimals([0.02, 0.03, 5.0]) == 3
-  assert tables.decimals([12.0]) == 0 and tables.decimals([1e-9]) is None
-  assert tables.decimals([math.nan]) == tables.decimals([]) == 3
-  assert tables.number(-0.0001, 2) == '0.00'
-  assert tables.number(1.5e-8, None) == '1.5e-08'
-  assert tables.number(math.nan, 2) == '–'
-  assert [tables.probability(p) for p in (0.0002, 0.0214, 0.314)] == [
-    '< 0.001',
-    '0.021',
-    '0.31',
-  ]
-
-
 def test_latex_is_balanced_and_escaped(grid):
   tex = (grid.folder / 'table.tex').read_text()
   body = re.search(r'\\midrule\n(.*)\\bottomrule', tex, re.S)[1]
@@ -566,3 +413,22 @@ def test_latex_is_balanced_and_escaped(grid):
   assert r'lr\_d~0.0002' in tex and r'$-$0.018 to 0.029' in tex
   assert r'$<$ 0.001' in tex and r'$\dagger$' in tex
   assert tex.isascii()
+
+
+def test_one_draw_of_samples_has_no_spread_over_them(tmp_path, no_pictures):
+  """Nor is what scores were seen through told with each of them."""
+  folder = small(tmp_path, [[1.0, 2.0]])
+  for name in ('results.csv', 'plan.json'):
+    text = (folder / name).read_text().replace('"swd"', '"swd@pixels"')
+    text = text.replace(',swd,', ',swd@pixels,').replace('std_swd', 'std_other')
+    (folder / name).write_text(text)
+  found = ablation_report._spreads(ablation_results.read(folder))
+  assert found == {
+    'rows': [('game-0', [['1.50', '0.71']])],
+    'again': False,
+    'names': ['swd'],
+    'seen': 'pixels',
+  }
+  text = Report(folder).text
+  assert 'is not known: --eval_seeds takes more' in text
+  assert 'All are of what pixels sees' in text
