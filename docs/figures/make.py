@@ -1,6 +1,8 @@
 """Makes the figures of the README and of the tutorial.
 
 python docs/figures/make.py --digits=runs/digits
+python docs/figures/make.py --ablation=runs/ring --name=ablation_ring
+  (with chromium: the top of its report on a desktop and on a phone)
 python docs/figures/make.py --tutorial   # runs docs/tutorial.md, prints all
 """
 
@@ -10,9 +12,11 @@ import io
 import os
 import pathlib
 import re
+import subprocess
 import tempfile
 
 import numpy as np
+import PIL.Image
 
 from gan_jax import data, images, runs
 
@@ -30,6 +34,23 @@ def digits(workdir: str) -> bytes:
   ]
   gap = np.full((sheets[0].shape[0], 40, 1), 255, np.uint8)
   return images.png(np.concatenate([sheets[0], gap, sheets[1]], axis=1))
+
+
+def page(
+  report: pathlib.Path, width: int, height: int, out: pathlib.Path
+) -> None:
+  """The top of a page as a browser shows it, in few colours."""
+  with tempfile.TemporaryDirectory() as folder:
+    shot = pathlib.Path(folder, 'shot.png')
+    words = ['chromium', '--headless', '--no-sandbox', '--hide-scrollbars']
+    words += [f'--user-data-dir={folder}/user', f'--screenshot={shot}']
+    words += [f'--window-size={width},{height}', report.resolve().as_uri()]
+    subprocess.run(words, check=True, capture_output=True)
+    with PIL.Image.open(shot) as picture:
+      few = picture.convert('RGB').quantize(
+        128, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE
+      )
+  few.save(out, optimize=True)
 
 
 def tutorial() -> str:
@@ -74,9 +95,15 @@ def main() -> None:
   parser.add_argument(
     '--tutorial', action='store_true', help='run the page, write it anew'
   )
+  parser.add_argument('--ablation', help='workdir of one with a report')
+  parser.add_argument('--name', help='of its two pictures, without the ending')
   args = parser.parse_args()
   if args.digits:
     (HERE / 'digits.png').write_bytes(digits(args.digits))
+  if args.ablation:
+    report = pathlib.Path(args.ablation, 'report.html')
+    page(report, 1280, 1480, HERE / f'{args.name}.png')
+    page(report, 390, 1480, HERE / f'{args.name}_phone.png')
   if args.tutorial:
     (HERE.parent / 'tutorial.md').write_text(tutorial(), encoding='utf-8')
 
