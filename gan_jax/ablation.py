@@ -8,9 +8,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +26,7 @@ from gan_jax import (
 )
 from gan_jax.ablation_judges import Judges
 from gan_jax.ablation_plan import Plan, Request
+from gan_jax.ablation_progress import Overall, describe, say
 from gan_jax.checkpoint import (
   CheckpointUnreachable,
   NotSaved,
@@ -38,17 +37,9 @@ from gan_jax.checkpoint import (
 from gan_jax.cohort import Cohort
 from gan_jax.config import Config
 from gan_jax.files import write_atomic
-from gan_jax.logs import duration
-
-_EVERY = 20.0  # seconds from one line of progress to the next
-
 
 # A disk that is full, or does not answer, is so for all programs.
 _OF_ALL = (OSError, NotSaved, CheckpointUnreachable)
-
-
-def _say(text: str) -> None:
-  print(text, file=sys.stderr, flush=True)
 
 
 def _named(error: Exception) -> str:
@@ -56,41 +47,6 @@ def _named(error: Exception) -> str:
   if hasattr(error, 'exit_code'):
     return str(error)
   return f'{type(error).__name__}: {error}'.strip()
-
-
-class Overall:
-  """How far the whole is, in seconds of the estimate."""
-
-  def __init__(self, plan: Plan, each: dict[int, float]) -> None:
-    """`each`: estimated seconds of the programs that are left."""
-    self._plan, self._left = plan, dict(each)
-    self._total = sum(each.values()) or 1.0
-    self._started = self._told = time.monotonic()
-
-  def moved(self, number: int, cohort: Cohort, last: bool = False) -> None:
-    """Says where a program is, from time to time."""
-    now = time.monotonic()
-    if not last and now - self._told < _EVERY:
-      return
-    self._told = now
-    steps = cohort.config.steps
-    part = self._left.get(number, 0.0) * (1 - cohort.step / steps)
-    later = sum(s for n, s in self._left.items() if n != number)
-    done = self._total - part - later
-    spent = now - self._started
-    # The estimate, until the clock knows better.
-    pace = spent / done if done > 0.05 * self._total else 1.0
-    ended = sum(kind == 'diverged' for kind, _ in cohort.outcomes())
-    left = duration(pace * (part + later))
-    _say(
-      f'program {number + 1}/{len(self._plan.programs)}, step'
-      f' {cohort.step}/{steps} of {cohort.members} runs, {ended} diverged;'
-      f' {done / self._total:.0%} of the whole, {left} left'
-    )
-
-  def finished(self, number: int) -> None:
-    """A program is done with."""
-    self._left[number] = 0.0
 
 
 class _Kept:
@@ -126,14 +82,14 @@ class Ablation:
     self.scores = self.judges.declared()
     ablation_plan.ranking(plan.request, self.scores)
     self._open: dict[int, Cohort] = {}
-    self._crashed: set[int] = set()
+    self.crashed: set[int] = set()
 
   def left(self) -> list[int]:
     """Programs that are to be run; one that has crashed just now is not."""
     return [
       n
       for n in self.plan.chosen()
-      if not self.plan.finished(n) and n not in self._crashed
+      if not self.plan.finished(n) and n not in self.crashed
     ]
 
   def _configs(self, number: int) -> list[Config]:
@@ -157,6 +113,10 @@ class Ablation:
     """Seconds that each program takes that is left, by a short calibration.
 
     One program is compiled and timed for each kind of step, objectives apart.
+
+    Args:
+      folder: where to try them in place of the ablation's, of which nothing is
+        written then.
     """
     kinds: dict[Config, tuple[float, float]] = {}
     found: dict[int, float] = {}
@@ -167,7 +127,7 @@ class Ablation:
         objective='',  # of little weight in a step
       )
       if kind not in kinds:
-        with self._crashes(number):
+        with self._crashes(number, written=folder is None):
           place = folder and folder / f'{number:03d}'
           cohort = self.cohort(number, place)
           if cohort.step < kind.steps:
@@ -179,27 +139,32 @@ class Ablation:
     return found
 
   @contextlib.contextmanager
-  def _crashes(self, number: int) -> Iterator[None]:
-    """Writes down a crash as the end of a program's runs."""
+  def _crashes(self, number: int, written: bool = True) -> Iterator[None]:
+    """Tells of a crash, and writes it down as the end of a program's runs."""
     try:
       yield
     except Exception as error:
       if isinstance(error, _OF_ALL):
         raise
       told = _named(error)
-      _say(f'program {number + 1} crashed: {told.splitlines()[0]}')
-      runs_ = [
-        {'cell': m.cell, 'seed': m.seed, 'outcome': 'failed', 'step': ''}
-        | {'scores': {}, 'evaluation_std': {}}
-        for m in self.plan.programs[number]
-      ]
-      self._write(number, {'message': told, 'runs': runs_})
-      folder = self.plan.program_folder(number)
-      write_atomic(folder / 'crash.txt', traceback.format_exc())
-      self._crashed.add(number)
+      say(f'program {number + 1} crashed: {told.splitlines()[0]}')
+      if written:
+        self._write_crash(number, told)
+      self.crashed.add(number)
       cohort = self._open.pop(number, None)
       if cohort is not None:
         cohort.close()
+
+  def _write_crash(self, number: int, told: str) -> None:
+    """How its runs ended, and the traceback of the exception at hand."""
+    failed = {'outcome': 'failed', 'step': '', 'scores': {}}
+    runs = [
+      {'cell': m.cell, 'seed': m.seed, **failed, 'evaluation_std': {}}
+      for m in self.plan.programs[number]
+    ]
+    self._write(number, {'message': told, 'runs': runs})
+    folder = self.plan.program_folder(number)
+    write_atomic(folder / 'crash.txt', traceback.format_exc())
 
   def _write(self, number: int, result: dict[str, Any]) -> None:
     folder = self.plan.program_folder(number)
@@ -240,7 +205,7 @@ class Ablation:
       self._ear, lambda step, took: overall.moved(number, cohort)
     )
     if outcome == 'done':
-      outcome = self._scored(number, cohort)
+      outcome = self._scored(number, cohort, overall)
     run_file.update(
       outcome=outcome,
       step=cohort.step,
@@ -256,7 +221,7 @@ class Ablation:
     cohort.close()
     return outcome
 
-  def _scored(self, number: int, cohort: Cohort) -> str:
+  def _scored(self, number: int, cohort: Cohort, overall: Overall) -> str:
     """Scores those that are alive; `saved` if a signal came meanwhile."""
     cohort.write_samples()
     members = self.plan.programs[number]
@@ -275,6 +240,7 @@ class Ablation:
         if 'unscored' not in scored:
           kept.put(key, scored)
       found.append(run | scored)
+      overall.scored(number, len(found), len(members))
     self._write(number, {'runs': found})
     kept.path.unlink(missing_ok=True)
     (kept.path.parent / 'crash.txt').unlink(missing_ok=True)  # an older one
@@ -289,7 +255,7 @@ class Ablation:
         raise
       told = _named(error)
       label = self.plan.cells[member.cell].label
-      _say(
+      say(
         f'program {number + 1}: {label}, seed {member.seed} could not be'
         f' scored: {told.splitlines()[0]}'
       )
@@ -301,32 +267,6 @@ class Ablation:
     """Closes what a calibration or an error left open."""
     for cohort in self._open.values():
       cohort.close()
-
-
-def _programs(count: int) -> str:
-  return f'{count} program{"s" if count != 1 else ""}'
-
-
-def describe(plan: Plan, each: dict[int, float]) -> str:
-  """The plan as a person reads it; `each`: seconds of the programs left."""
-  lines = [
-    f'{plan.runs} runs: {len(plan.cells)} cells of {plan.request.seeds} seeds,'
-    f' in {_programs(len(plan.programs))} of {plan.base.steps} steps'
-  ]
-  for axis in plan.axes:
-    values = ', '.join(
-      '/'.join(map(str, v)) if len(set(v)) > 1 else str(v[0])
-      for v in axis.values
-    )
-    lines.append(f'  {axis.name}: {values}')
-  finished = sum(map(plan.finished, range(len(plan.programs))))
-  if finished:
-    lines.append(f'{_programs(finished)} finished before')
-  if each:
-    lines.append(
-      f'about {duration(sum(each.values()))} for {_programs(len(each))} left'
-    )
-  return '\n'.join(lines)
 
 
 def ablate(request: Request, *, dry_run: bool = False) -> int:
@@ -346,7 +286,7 @@ def ablate(request: Request, *, dry_run: bool = False) -> int:
       loop.setup(plan.base)
       return _dry(plan, ear) if dry_run else _held(plan, ear)
   except signals.Stopped as stopped:
-    _say(f'stopped by {stopped}; run the same command again')
+    say(f'stopped by {stopped}; run the same command again')
     return doors.SAVED
 
 
@@ -357,7 +297,7 @@ def _dry(plan: Plan, ear: signals.Ear) -> int:
       print(describe(plan, work.estimate(pathlib.Path(folder))))
     finally:
       work.close()
-  return doors.DONE
+  return doors.ERROR if work.crashed else doors.DONE
 
 
 def _held(plan: Plan, ear: signals.Ear) -> int:
@@ -374,7 +314,7 @@ def _held(plan: Plan, ear: signals.Ear) -> int:
       stack.enter_context(ablation_files.held(program))
     try:
       each = work.estimate()
-      _say(describe(plan, each))
+      say(describe(plan, each))
       outcome = work.run(Overall(plan, each))
     except OSError as error:
       raise not_saved(folder, error) from error
@@ -387,7 +327,7 @@ def _held(plan: Plan, ear: signals.Ear) -> int:
 def _farewell(plan: Plan, outcome: str) -> int:
   """Tells the person where everything is and how it ended."""
   if outcome == 'saved':
-    _say(f'saved in {plan.folder}; run the same command again to continue')
+    say(f'saved in {plan.folder}; run the same command again to continue')
     return doors.SAVED
   if not plan.request.only:
     return collected(plan)
@@ -414,7 +354,7 @@ def collected(plan: Plan) -> int:
   kinds = [run['outcome'] for run in ablation_files.results(plan)]
   faults = [_fault(plan, n) for n in range(len(plan.programs))]
   for fault in filter(None, faults):
-    _say(f'error: {fault}')
+    say(f'error: {fault}')
   print(
     f'{ended} of {plan.runs} runs ended: {kinds.count("done")} done,'
     f' {kinds.count("diverged")} diverged, {kinds.count("failed")} failed'

@@ -47,8 +47,11 @@ def difference(told: Mapping[str, Any], plan: Plan) -> list[str]:
     if was != now and line not in lines:
       lines.append(line)
   for name, value in _asked(plan).items():
-    if told['asked'][name] != value:
-      lines.append(f'--{name}: {told["asked"][name]} there, {value} now')
+    was = told['asked'][name]
+    if was != value and name == 'vary':
+      lines.append(f'--vary: {" ".join(was)} there, {" ".join(value)} now')
+    elif was != value:
+      lines.append(f'--{name}: {was} there, {value} now')
   return lines
 
 

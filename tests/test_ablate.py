@@ -100,7 +100,10 @@ def test_what_is_finished_is_not_run_again(calm, monkeypatch):
     (dict(steps=13), '--steps: 12 there, 13 now'),
     (dict(eval_samples=65), '--eval_samples: 64 there, 65 now'),
     (dict(weights='other.npz'), '--weights:  there, other.npz now'),
-    (dict(vary=GRID[:1]), '--vary: '),
+    (
+      dict(vary=GRID[:1]),
+      f'--vary: {GRID[0]} {GRID[1]} there, {GRID[0]} now',
+    ),
   ],
 )
 def test_another_plan_is_refused_with_the_difference(calm, changes, line):
@@ -187,6 +190,21 @@ def test_a_plan_is_told_with_its_time_and_nothing_is_written(tmp_path, capsys):
   assert '8 runs: 4 cells of 2 seeds, in 2 programs of 12 steps' in told
   assert 'objective: minimax, hinge' in told
   assert re.search(r'about \d+s for 2 programs left', told)
+  assert not (tmp_path / 'a').exists()
+
+
+def test_a_plan_that_crashes_writes_nothing_either(
+  tmp_path, monkeypatch, capsys
+):
+  def crashing(*args):
+    raise RuntimeError('out of memory')
+
+  monkeypatch.setattr(cohort.Cohort, '__init__', crashing)
+  wanted = request(tmp_path / 'a', *GRID)
+  assert ablation.ablate(wanted, dry_run=True) == doors.ERROR
+  told = capsys.readouterr()
+  assert 'program 2 crashed: RuntimeError: out of memory' in told.err
+  assert 'in 2 programs of 12 steps' in told.out
   assert not (tmp_path / 'a').exists()
 
 

@@ -53,6 +53,14 @@ def test_the_command_refuses_without_jax():
   for words, said in (
     (['--vary=lrd=1'], 'did you mean lr_d'),
     (['--seeds=0'], '--seeds=0: use 1 or more'),
+    (['--seeds=two'], '--seeds=two: use a whole number'),
+    (['--vary=nonsense'], "--vary=nonsense: there is no '='"),
+    (['--metrics=mods'], '--metrics=mods: mods: did you mean modes?'),
+    (
+      ['--metrics=fid', '--features=clasifier'],
+      '--features=clasifier: did you mean classifier?',
+    ),
+    (['--published=/no.json'], '--published=/no.json: cannot be read'),
     (['--layout=fast'], '--layout=fast: use auto, vmap or map'),
   ):
     done = subprocess.run(

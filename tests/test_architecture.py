@@ -47,6 +47,7 @@ SECOND = {
   'ablation',
   'ablation_files',
   'ablation_plan',
+  'ablation_progress',
   'cohort',
   'ablation_figures',
   'ablation_judges',
