@@ -219,6 +219,20 @@ def test_the_direction_is_that_of_the_primary_itself(calm):
   assert (plan['primary'], plan['better']) == ('modes', 'higher')
 
 
+def test_published_values_may_come_later(calm, tmp_path):
+  path, source = tmp_path / 'a', tmp_path / 'published.json'
+  shutil.copytree(calm, path)
+  source.write_text('{"source": "table 1", "rows": {"hinge": [1, null]}}')
+  wanted = request(path, *GRID, published=str(source))
+  for again in (wanted, request(path, *GRID)):  # and stay
+    assert ablation.ablate(again) == doors.DONE
+    told = json.loads((path / 'plan.json').read_text())
+    assert told['published'] == {
+      'source': 'table 1',
+      'rows': {'hinge': [1.0, None]},
+    }
+
+
 def test_columns_are_the_declared_ones_whatever_ended_first(calm, tmp_path):
   shutil.copytree(calm, tmp_path / 'a')
   path = tmp_path / 'a/programs/000/results.json'
