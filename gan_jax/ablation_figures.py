@@ -148,7 +148,13 @@ def _strip_row(
   low, high = row.summary.interval
   ink = {'color': '#111111', 'zorder': 4}
   if np.isfinite(low):
-    axes.plot([low, high], [y - 0.27] * 2, linewidth=1.3, **ink)
+    left, right = axes.get_xlim()
+    ends = [max(low, left), min(high, right)]
+    axes.plot(ends, [y - 0.27] * 2, linewidth=1.3, **ink)
+    # Of few seeds it is so wide that it would squeeze the points.
+    for cut, x, mark in ((low < left, left, '<'), (high > right, right, '>')):
+      if cut:
+        axes.plot(x, y - 0.27, marker=mark, markersize=4, clip_on=False, **ink)
   axes.plot(row.summary.mean, y - 0.27, marker='d', markersize=4.5, **ink)
   axes.axhline(y - 0.42, color='#dddddd', linewidth=0.5)
 

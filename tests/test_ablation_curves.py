@@ -152,3 +152,22 @@ def test_the_axis_of_a_bound_ends_where_it_proves_nothing(monkeypatch):
     ablation_figures.panels('x', lines, 0.0, floor)
   assert shown[0][0] < -800
   assert -0.2 < shown[1][0] <= -0.1 and 0.5 < shown[1][1] < 0.6
+
+
+@pytest.mark.parametrize('third, arrows', [(1.1, 0), (9.0, 2)])
+def test_an_interval_that_is_cut_has_arrows(
+  third, arrows, tmp_path, monkeypatch
+):
+  shown = []
+
+  def uri(figure, kind):
+    shown.extend(line.get_marker() for line in figure.axes[0].get_lines())
+    plt.close(figure)
+    return ''
+
+  monkeypatch.setattr(ablation_figures, 'uri', uri)
+  scores = [[1.0, 1.05, third] + [1.0, 1.1] * 4 * (not arrows)]
+  folder = ablation_folder.small(tmp_path, scores)
+  ranking = ablation_results.read(folder).ranking
+  ablation_figures.strips(ranking, 'swd')
+  assert sum(mark in ('<', '>') for mark in shown) == arrows
