@@ -62,6 +62,7 @@ SECOND = {
   'figures',
   'logs',
   'loop',
+  'pacing',
   'pages',
   'probe',
   'references',
