@@ -248,7 +248,7 @@ class Trainer:
     if self.log is None:
       return
     each = totals.seconds / totals.steps
-    shown = self.config.batch_size * self.config.d_steps
+    shown = self.parts.plan.images_a_step
     factor = float(self.parts.plan.rate_factor(jnp.int32(self.step - 1)))
     row: dict[str, float] = {'step': self.step, 'images': self.step * shown}
     row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}

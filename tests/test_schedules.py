@@ -271,6 +271,36 @@ def test_extragradient_moves_from_here_by_the_gradient_of_there():
   close(after.d.params, at.d.params)
 
 
+@pytest.mark.parametrize(
+  'schedule, numbers, moves',
+  [
+    ('alternating', {}, 1),
+    ('alternating', {'d_steps': 3, 'reuse_real': True}, 3),
+    ('alternating', {'g_steps': 3}, 1),
+    ('unrolled', {'unroll_steps': 5}, 1),
+    ('simultaneous', {}, 1),
+    ('extragradient', {}, 2),
+    ('extragradient', {'reuse_real': True}, 2),
+  ],
+)
+def test_images_shown_are_those_of_ds_moves(schedule, numbers, moves):
+  plan = plan_of(schedule=schedule, **numbers)
+  assert plan.images_a_step == moves * plan.batch_size
+  assert plan.images_shown(jnp.int32(7)) == 7 * moves * plan.batch_size
+
+
+def test_the_average_ages_by_the_images_of_both_of_extragradients_moves():
+  plan = plan_of(schedule='extragradient', average=True)
+  state, hyper, batch = start(plan, ema_halflife_kimg=1e-3 * plan.batch_size)
+  late = state.replace(step=jnp.int32(1000))  # past its ramp
+  moved, _ = make_train_step(plan)(late, hyper, batch)
+  for old, new, now in zip(
+    *map(jax.tree.leaves, (late.ema.params, moved.g.params, moved.ema.params))
+  ):
+    # Two batches, each a half-life.
+    np.testing.assert_allclose(now, 0.75 * new + 0.25 * old, atol=1e-6)
+
+
 def test_optimistic_is_twice_this_gradient_less_the_last():
   plan = plan_of(schedule='optimistic')
   state, hyper, batch = start(plan)
