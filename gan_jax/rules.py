@@ -32,6 +32,13 @@ def nearest(word: str, words: Sequence[str]) -> str:
   return f'use one of {", ".join(words)}'
 
 
+def suitable_network(dataset: str) -> str:
+  """The architecture for data when none is asked for."""
+  kind, _, _ = dataset.partition(':')
+  densities = ('density', *registry.names('gan_jax.data', 'DENSITIES'))
+  return 'mlp' if kind in densities else 'dcgan'
+
+
 def _float32(value: float) -> float:
   """A number as the device will have it."""
   try:

@@ -1,8 +1,8 @@
 """Data: densities with known truth, and sets of images.
 
 `load` finds a dataset by name; `make_feed` puts it in order for the step. To
-add a density, write it in `densities.py` and give it an entry in `DATASETS`, or
-draw its curve into a file (`density:FILE`); an image set that TFDS knows has
+add a density, write it in `densities.py` and give it an entry in `DENSITIES`,
+or draw its curve into a file (`density:FILE`); an image set that TFDS knows has
 its name already.
 """
 
@@ -18,15 +18,18 @@ from gan_jax.data.imageset import ImageSet
 
 Dataset = Density | ImageSet
 
-# None: a TFDS set, or stacks of one's images (`gathered.STACKED`). Any other
-# TFDS set of images is found by its name as well.
-DATASETS: dict[str, Callable[[], Density] | None] = {
+DENSITIES: dict[str, Callable[[], Density]] = {
   'gaussian_1d': densities.gaussian_1d,
   'mixture_1d': densities.mixture_1d,
   'ring': densities.ring,
   'grid': densities.grid,
   'spiral': densities.spiral,
   'delta': densities.delta,
+}
+# None: a TFDS set, or stacks of one's images (`gathered.STACKED`). Any other
+# TFDS set of images is found by its name as well.
+DATASETS: dict[str, Callable[[], Density] | None] = {
+  **DENSITIES,
   'digits': None,
   'mnist': None,
   'fashion_mnist': None,
@@ -114,6 +117,7 @@ def prepared_as(name: str) -> str:
 
 __all__ = [
   'DATASETS',
+  'DENSITIES',
   'DataError',
   'DataFlagError',
   'Dataset',
