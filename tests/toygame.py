@@ -1,0 +1,59 @@
+"""A game of two MLPs in the plane, and its first step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax import game as game_lib
+from gan_jax import networks, objectives
+from gan_jax.regularizers import Term
+from gan_jax.state import Hyper
+from gan_jax.step import Plan, init_state, make_train_step
+
+BATCH = 8
+
+RATES = dict(lr_g=1e-2, lr_d=2e-2, beta1_g=0.0, beta1_d=0.0)
+
+
+def plan_of(
+  objective='non_saturating',
+  regularizers=(),
+  packing=1,
+  **settings,
+):
+  built = networks.build(
+    'mlp', (2,), bounded=False, width=4, depth=1, packing=packing
+  )
+  game = game_lib.Game(
+    built,
+    objectives.OBJECTIVES[objective],
+    regularizers=tuple(Term(name) for name in regularizers),
+  )
+  settings = dict(optimizer_g='sgd', optimizer_d='sgd') | settings
+  return Plan(game=game, batch_size=BATCH, **settings)
+
+
+def hyper_of(plan, **numbers):
+  weights = {t.key: jnp.float32(0.1) for t in plan.game.regularizers}
+  return Hyper(**(RATES | dict(penalties=weights) | numbers))
+
+
+def start(plan, seed=0, **numbers):
+  hyper = hyper_of(plan, **numbers)
+  state = init_state(jax.random.key(seed), plan, hyper)
+  rng = np.random.default_rng(seed)
+  real = rng.normal(size=(plan.real_batches, BATCH, 2))
+  return state, hyper, jnp.asarray(real, jnp.float32)
+
+
+def stepped(plan, **numbers):
+  state, hyper, batch = start(plan, **numbers)
+  return state, *jax.jit(make_train_step(plan))(state, hyper, batch)
+
+
+def flat(tree):
+  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def close(a, b, **how):
+  np.testing.assert_allclose(flat(a), flat(b), **(dict(atol=1e-6) | how))
