@@ -244,7 +244,7 @@ def test_the_average_ages_by_the_images_of_both_of_extragradients_moves():
   plan = plan_of(schedule='extragradient', average=True)
   state, hyper, batch = start(plan, ema_halflife_kimg=1e-3 * plan.batch_size)
   late = state.replace(step=jnp.int32(1000))  # past its ramp
-  moved, _ = make_train_step(plan)(late, hyper, batch)
+  moved, _ = jax.jit(make_train_step(plan))(late, hyper, batch)
   for old, new, now in zip(
     *map(jax.tree.leaves, (late.ema.params, moved.g.params, moved.ema.params))
   ):

@@ -1,4 +1,4 @@
-"""A game of two MLPs in the plane, and its first step."""
+"""Games to test with: two MLPs in the plane, and all objectives in one."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 
 from gan_jax import game as game_lib
 from gan_jax import networks, objectives
+from gan_jax.objectives import OBJECTIVES, Equilibrium, Objective
 from gan_jax.regularizers import Term
 from gan_jax.state import Hyper
 from gan_jax.step import Plan, init_state, make_train_step
@@ -57,3 +58,19 @@ def flat(tree):
 
 def close(a, b, **how):
   np.testing.assert_allclose(flat(a), flat(b), **(dict(atol=1e-6) | how))
+
+
+def switched(index):
+  """One of the objectives, by a traced number: all of them in one program."""
+
+  def loss(player):
+    losses = [getattr(entry, f'{player}_loss') for entry in OBJECTIVES.values()]
+    return lambda *args: jax.lax.switch(index, losses, *args)
+
+  return Objective(
+    loss('d'),
+    loss('g'),
+    Equilibrium(0.0, 0.0, 0.0),
+    log_ratio=None,
+    relativistic=True,
+  )
