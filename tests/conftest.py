@@ -4,12 +4,13 @@ import os
 import pathlib
 import shutil
 
+import compiling
+
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
   + ' --xla_force_host_platform_device_count=4'
-  # Most of the tests' time is the compiler's.
-  + ' --xla_backend_optimization_level=0'
+  + compiling.flags(os.environ.get('XLA_FLAGS', ''))
 )
 
 import jax
