@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toygame import BATCH, close, flat, hyper_of, plan_of, start, stepped
+from toygame import (
+  BATCH,
+  close,
+  compiled,
+  flat,
+  hyper_of,
+  plan_of,
+  start,
+  stepped,
+)
 
 from gan_jax import game as game_lib
 from gan_jax import networks, objectives
@@ -33,7 +42,7 @@ def test_lazy_penalties_come_every_so_often_and_so_much_heavier():
   plan = plan_of(regularizers=('r1',))
   lazy = dataclasses.replace(plan, penalty_every=4)
   state, hyper, batch = start(plan)
-  step, lazy_step = (jax.jit(make_train_step(p)) for p in (plan, lazy))
+  step, lazy_step = (compiled(p) for p in (plan, lazy))
   _, always = step(state, hyper, batch)
   _, due = lazy_step(state, hyper, batch)
   np.testing.assert_allclose(
@@ -47,7 +56,7 @@ def test_lazy_penalties_come_every_so_often_and_so_much_heavier():
   later = state.replace(step=jnp.int32(1))
   moved, not_due = lazy_step(later, hyper, batch)
   assert float(not_due['d/penalty/r1']) == 0.0
-  none = jax.jit(make_train_step(plan_of()))
+  none = compiled(plan_of())
   close(moved.d.params, none(later, hyper_of(plan_of()), batch)[0].d.params)
 
 
@@ -55,7 +64,7 @@ def test_clipping_holds_after_every_step():
   plan = plan_of('wasserstein', regularizers=('clip',), d_steps=2)
   state, hyper, batch = start(plan)
   hyper = dataclasses.replace(hyper, penalties={'clip': jnp.float32(0.01)})
-  after, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
+  after, _ = compiled(plan)(state, hyper, batch)
   assert np.abs(flat(after.d.params)).max() <= np.float32(0.01)
   assert np.abs(flat(after.g.params)).max() > 0.01
 
@@ -140,11 +149,9 @@ def test_every_regularizer_reaches_the_player_it_is_for(name):
   state, hyper, batch = start(plan, lr_g=0.1, lr_d=0.1)
   steep = jax.tree.map(lambda w: 10 * w, state.d.params)
   state = state.replace(d=state.d.replace(params=steep))
-  moved, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
+  moved, _ = compiled(plan)(state, hyper, batch)
   _, plain_hyper, _ = start(bare, lr_g=0.1, lr_d=0.1)
-  plain, _ = jax.jit(make_train_step(bare))(
-    state.replace(anchors=None), plain_hyper, batch
-  )
+  plain, _ = compiled(bare)(state.replace(anchors=None), plain_hyper, batch)
   player = 'g' if entry.on_g else 'd'
   mine, other = getattr(moved, player), getattr(plain, player)
   assert np.abs(flat(mine.params) - flat(other.params)).max() > 1e-7

@@ -1,5 +1,7 @@
 """Games to test with: two MLPs in the plane, and all objectives in one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,17 +18,21 @@ BATCH = 8
 RATES = dict(lr_g=1e-2, lr_d=2e-2, beta1_g=0.0, beta1_d=0.0)
 
 
+@functools.cache
+def built(packing):
+  return networks.build(
+    'mlp', (2,), bounded=False, width=4, depth=1, packing=packing
+  )
+
+
 def plan_of(
   objective='non_saturating',
   regularizers=(),
   packing=1,
   **settings,
 ):
-  built = networks.build(
-    'mlp', (2,), bounded=False, width=4, depth=1, packing=packing
-  )
   game = game_lib.Game(
-    built,
+    built(packing),
     objectives.OBJECTIVES[objective],
     regularizers=tuple(Term(name) for name in regularizers),
   )
@@ -39,9 +45,20 @@ def hyper_of(plan, **numbers):
   return Hyper(**(RATES | dict(penalties=weights) | numbers))
 
 
+@functools.cache
+def begun(plan, seed):
+  return init_state(jax.random.key(seed), plan, hyper_of(plan))
+
+
+@functools.cache
+def compiled(plan):
+  """The step of a plan, compiled once for all tests of it."""
+  return jax.jit(make_train_step(plan))
+
+
 def start(plan, seed=0, **numbers):
-  hyper = hyper_of(plan, **numbers)
-  state = init_state(jax.random.key(seed), plan, hyper)
+  hyper, state = hyper_of(plan, **numbers), begun(plan, seed)
+  state = state.replace(key=jax.random.clone(state.key))
   rng = np.random.default_rng(seed)
   real = rng.normal(size=(plan.real_batches, BATCH, 2))
   return state, hyper, jnp.asarray(real, jnp.float32)
@@ -49,7 +66,7 @@ def start(plan, seed=0, **numbers):
 
 def stepped(plan, **numbers):
   state, hyper, batch = start(plan, **numbers)
-  return state, *jax.jit(make_train_step(plan))(state, hyper, batch)
+  return state, *compiled(plan)(state, hyper, batch)
 
 
 def flat(tree):
