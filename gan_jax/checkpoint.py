@@ -34,6 +34,10 @@ class CheckpointUnreachable(CheckpointError):
   """It cannot be read now, which does not mean that it is damaged."""
 
 
+class CheckpointMismatch(CheckpointError):
+  """It is whole, and of another structure than what is to be restored."""
+
+
 class NotSaved(CheckpointError):
   """Nothing can be written: not for this run, and hardly for another."""
 
@@ -75,8 +79,43 @@ def digest(tree: PyTree) -> str:
   return total.hexdigest()
 
 
-def _shapes(host: PyTree) -> PyTree:
-  return jax.tree.map(lambda x: (x.shape, str(x.dtype)), host)
+def _structure(host: PyTree) -> dict[str, str]:
+  """Type and shape of each array of a tree, by its place there."""
+  return {
+    jax.tree_util.keystr(path): f'{x.dtype}{list(x.shape)}'
+    for path, x in jax.tree_util.tree_leaves_with_path(host)
+  }
+
+
+_TOLD = 5  # differences that an error lists
+
+
+def _check_structure(
+  place: str, there: dict[str, str], now: dict[str, str]
+) -> None:
+  """Refuses a whole checkpoint of other networks, optimizers or numbers.
+
+  Raises:
+    CheckpointMismatch: saying what differs.
+  """
+  lines = [
+    f'  {name}: {there.get(name, "nothing")} there, {now.get(name, "nothing")}'
+    ' now'
+    for name in sorted(there.keys() | now.keys())
+    if there.get(name) != now.get(name)
+  ]
+  if not lines:
+    return
+  more = len(lines) - _TOLD
+  if more > 0:
+    lines[_TOLD:] = [f'  and {more} more']
+  raise CheckpointMismatch(
+    f'{place} is whole, but of other networks or optimizers than the'
+    ' configuration makes here:\n'
+    + '\n'.join(lines)
+    + '\nNothing was changed: use the flags and the version of gan_jax that it'
+    ' was saved with (run.json), or start over in another --workdir.'
+  )
 
 
 def _meta_digest(meta: Meta) -> str:
@@ -101,9 +140,11 @@ def _newest(steps: list[int], passed: list[int]) -> int:
 
 
 def _severity(error: CheckpointError | None) -> int:
+  """0: whole; 1: damaged, to be passed over; 2: not for another to replace."""
   if error is None:
     return 0
-  return 2 if isinstance(error, CheckpointUnreachable) else 1
+  final = (CheckpointUnreachable, CheckpointMismatch)
+  return 2 if isinstance(error, final) else 1
 
 
 def _of_first(number: int) -> int:
@@ -204,7 +245,9 @@ class Checkpoints:
         checkpoints saved before are whole.
     """
     host = to_host(state)
-    body = dict(meta, step=step, state_digest=digest(host))
+    body = dict(
+      meta, step=step, state_digest=digest(host), structure=_structure(host)
+    )
     sealed = {'body': body, 'digest': _meta_digest(body)}
     try:
       self._manager.save(
@@ -249,20 +292,38 @@ class Checkpoints:
 
     Raises:
       CheckpointUnreachable: if the file system refuses to read it.
-      CheckpointError: if it is damaged or of another structure.
+      CheckpointMismatch: if it is whole and of another structure.
+      CheckpointError: if it is damaged.
     """
-    target = to_host(template)
+    target, place = to_host(template), f'checkpoint {step} in {self.folder}'
+    sealed = self._read(step, meta=ocp.args.JsonRestore())['meta']
     try:
-      saved = self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(target),
-          meta=ocp.args.JsonRestore(),
-        ),
-      )
-      host, sealed = saved['state'], saved['meta']
       body = sealed['body']
       whole = sealed['digest'] == _meta_digest(body)
+      said = body['state_digest']
+    except (KeyError, TypeError) as error:
+      raise CheckpointError(f'{place} cannot be read: {error!r}') from error
+    # Before its arrays, of which Orbax would say that they cannot be read. An
+    # earlier version saved no structure.
+    if whole and 'structure' in body:
+      _check_structure(place, body['structure'], _structure(target))
+    host = self._read(step, state=ocp.args.StandardRestore(target))['state']
+    if not whole or said != digest(host):
+      raise CheckpointError(
+        f'{place} is damaged: its content does not have the hash it was saved'
+        ' with'
+      )
+    _check_structure(place, _structure(host), _structure(target))
+    return like(template, host), body
+
+  def _read(self, step: int, **items: Any) -> Any:
+    """Parts of one step, unverified.
+
+    Raises:
+      CheckpointUnreachable, CheckpointError: as `restore`.
+    """
+    try:
+      return self._manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:
       # Orbax raises bare exceptions of many kinds for damaged files.
       first = (str(error).strip() or repr(error)).splitlines()[0][:300]
@@ -274,17 +335,6 @@ class Checkpoints:
           ' command again.'
         ) from error
       raise CheckpointError(text) from error
-    if not whole or body['state_digest'] != digest(host):
-      raise CheckpointError(
-        f'checkpoint {step} in {self.folder} is damaged: its content does not'
-        ' have the hash it was saved with'
-      )
-    if _shapes(host) != _shapes(target):
-      raise CheckpointError(
-        f'checkpoint {step} in {self.folder} is of other networks or'
-        ' optimizers than the configuration says'
-      )
-    return like(template, host), body
 
   def restore_newest(
     self, template: PyTree, warn: Callable[[str], None]
@@ -297,6 +347,7 @@ class Checkpoints:
 
     Raises:
       CheckpointUnreachable: if the file system refuses to read one.
+      CheckpointMismatch: if the newest whole one is of another structure.
       CheckpointError: if there are checkpoints and all of them are damaged.
     """
     steps = self.steps()
@@ -314,7 +365,7 @@ class Checkpoints:
       told = error or CheckpointError(
         f'checkpoint {step} in {self.folder} cannot be read by another process'
       )
-      if worst == _severity(CheckpointUnreachable()):
+      if worst == 2:
         raise told
       warn(f'{told}; passing over it')
       passed.append(step)

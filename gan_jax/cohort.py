@@ -20,11 +20,20 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax import images, population, runs, sharding, signals, snapshots
+from gan_jax import (
+  images,
+  population,
+  runs,
+  sharding,
+  signals,
+  snapshots,
+  workdir,
+)
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.config import FIELDS, Config, ConfigError
 from gan_jax.data import Density
 from gan_jax.files import write_atomic
+from gan_jax.pacing import Pace, boundary
 from gan_jax.population import Population
 from gan_jax.state import norm
 from gan_jax.step import TrainStep, init_state, make_train_step
@@ -32,11 +41,6 @@ from gan_jax.variations import static
 
 PyTree = Any
 Rows = dict[str, NDArray[np.generic]]
-# As in `loop.py`: steps and bytes of data in one dispatch at the most, and the
-# seconds one should take.
-_MOST_STEPS = 4096
-_MOST_BYTES = 32 * 2**20
-_SECONDS = 0.5
 _SAMPLES = 4096  # of a density
 _KEEP = 2  # checkpoints: the newest, and one to fall back on
 
@@ -139,7 +143,7 @@ class Cohort:
     self._feeds = {
       c.seed: self.parts.feed.reseeded(c.seed) for c in self.configs
     }
-    self._wanted = 1.0
+    self.pace = Pace(self.parts.feed.chunk(0, 1), self._room)
     self.train_sec = self.cpu_sec = self.compile_sec = 0.0
     self.rows: Rows = {}
     self.checkpoints = Checkpoints(self.folder, _KEEP)
@@ -209,12 +213,8 @@ class Cohort:
     if found is None:
       return self._fresh(), 0
     saved, meta = found
-    if meta['fingerprint'] != self.parts.feed.fingerprint:
-      raise ConfigError(
-        f'{self.folder}: its data was another (fingerprint'
-        f' {meta["fingerprint"]} there, {self.parts.feed.fingerprint} now);'
-        ' bring back the data of that run or use another folder'
-      )
+    now = self.parts.feed.fingerprint
+    workdir.check_data(str(self.folder), meta['fingerprint'], now)
     self._check_members(meta)
     self.train_sec, self.cpu_sec = meta['train_sec'], meta['cpu_sec']
     self._saved = step = int(meta['step'])
@@ -277,25 +277,11 @@ class Cohort:
 
   # The compiled program.
 
-  @functools.cached_property
-  def capacity(self) -> int:
-    """Steps that the data of one dispatch has room for."""
-    one = self.parts.feed.chunk(0, 1)
-    size = sum(x.nbytes for x in jax.tree.leaves(one)) * self._room
-    return max(1, min(_MOST_STEPS, _MOST_BYTES // max(size, 1)))
-
   def _chunk(self, start: int, count: int) -> PyTree:
     """Data of `count` steps, (rooms, capacity, batches, rows, ...)."""
     each = {seed: f.chunk(start, count) for seed, f in self._feeds.items()}
-    chunks = [each[self.configs[i].seed] for i in self._place()]
-
-    def stack(*xs: NDArray[np.generic]) -> Any:
-      room = np.zeros((len(xs), self.capacity, *xs[0].shape[1:]), xs[0].dtype)
-      for i, x in enumerate(xs):
-        room[i, :count] = x
-      return jax.device_put(room, population.split(self.mesh))
-
-    return jax.tree.map(stack, *chunks)
+    room = self.pace.room(each[self.configs[i].seed] for i in self._place())
+    return jax.device_put(room, population.split(self.mesh))
 
   @functools.cached_property
   def _constants(self) -> PyTree:
@@ -326,8 +312,7 @@ class Cohort:
     jax.block_until_ready(moved)
     self.took = time.perf_counter() - started
     self.took_cpu = time.process_time() - cpu
-    # At most doubled: the first dispatch of a process is not typical.
-    self._wanted = min(_SECONDS * count / self.took, 2 * count + 1)
+    self.pace.took(self.took, count, count)
     return moved
 
   def calibrate(self, seconds: float = 1.0) -> float:
@@ -339,18 +324,13 @@ class Cohort:
     scratch = population.put(self.population, self.mesh)
     best, spent, tries = float('inf'), 0.0, 0
     while spent < seconds or (tries < 4 and spent < 10 * seconds):
-      count = max(1, min(int(self._wanted), self.capacity))
+      count = self.pace.count()
       scratch = self._dispatch(scratch, self.step, count)
       best, spent = min(best, self.took / count), spent + self.took
       tries += 1
     return best
 
   # The loop.
-
-  def _boundary(self) -> int:
-    c = self.config
-    cadences = (c.log_every, c.checkpoint_every)
-    return min(c.steps, *(self.step // n * n + n for n in cadences))
 
   def run(
     self, ear: signals.Ear, moved: Callable[[int, float], None] | None = None
@@ -361,16 +341,17 @@ class Cohort:
       ear: heard between two dispatches.
       moved: told the step and the wall seconds of each dispatch.
     """
-    if self.step < self.config.steps:
+    c = self.config
+    if self.step < c.steps:
       _ = self.program  # which nobody listens to for a while
     ear.at_once = False
-    while self.step < self.config.steps:
+    while self.step < c.steps:
       if ear.heard:
         self.save()
         self.checkpoints.wait()
         return 'saved'
-      most = min(self._boundary() - self.step, self.capacity)
-      count = max(1, min(int(self._wanted), most))
+      there = boundary(self.step, c.steps, (c.log_every, c.checkpoint_every))
+      count = self.pace.count(there - self.step)
       self.population = self._dispatch(self.population, self.step, count)
       self.step += count
       self.train_sec += self.took

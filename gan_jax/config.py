@@ -79,8 +79,8 @@ class Config:
     ' a part of one (mnist[:50000]), or folder:PATH',
   )
   network: str = _field(
-    'dcgan',
-    'architecture of G and D',
+    '',
+    'architecture of G and D; empty: mlp for densities, dcgan for images',
     registry=('gan_jax.networks.designs', 'ARCHITECTURES'),
   )
   objective: str = _field(
@@ -300,6 +300,11 @@ class Config:
     'folder of compiled programs kept between runs; off: none',
     free=True,
   )
+
+  def __post_init__(self) -> None:
+    """Puts the network that suits the data in the place of none."""
+    if not self.network:
+      object.__setattr__(self, 'network', rules.suitable_network(self.dataset))
 
   def validate(self) -> 'Config':
     """Returns self.

@@ -91,79 +91,82 @@ def curves(
     rows: of stats.jsonl.
     equilibrium: of `d/loss` and `g/loss`, where the objective states them.
   """
-  log4 = math.log(4)
-  plans: list[_Curves] = [
-    (
-      "D's probability",
-      'Mean of D over real and over generated samples. At the equilibrium both'
-      ' are 1/2.',
-      [('d/prob_real', 'real', REAL), ('d/prob_fake', 'generated', FAKE)],
-      [(0.5, '1/2')],
-    ),
-    (
-      'Losses',
-      'What each player descends; dashed, their values at the equilibrium.',
-      [('d/loss', 'D', D), ('g/loss', 'G', FAKE)],
-      [
-        (equilibrium[name], f'{player}: {_said(equilibrium[name])}')
-        for name, player in (('d/loss', 'D'), ('g/loss', 'G'))
-        if name in equilibrium
-      ],
-    ),
-    (
-      "D's output",
-      'Mean of what D says of real and of generated samples, as it says it.',
-      [('d/logit_real', 'real', REAL), ('d/logit_fake', 'generated', FAKE)],
-      [],
-    ),
-    (
-      'Value of the game',
-      'V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))]; -log 4 where D says 1/2.',
-      [('game/value', 'V', D)],
-      [(-log4, '-log 4')],
-    ),
-    (
-      'Jensen-Shannon bound',
-      'What V proves about the distance from the data, in nats: at least'
-      ' (V + log 4) / 2. No distance exceeds log 2.',
-      [('game/jsd_bound', 'bound', D)],
-      [(0.0, '0')],
-    ),
-    (
-      'Gradient norms',
-      'Euclidean norm of each gradient.',
-      [('d/grad_norm', 'D', D), ('g/grad_norm', 'G', FAKE)],
-      [],
-    ),
-    (
-      'Parameter norms',
-      "Euclidean norm of each player's parameters.",
-      [('d/param_norm', 'D', D), ('g/param_norm', 'G', FAKE)],
-      [],
-    ),
-    (
-      'Speed',
-      'Real images (or samples) shown to D a second, compilation apart.',
-      [('speed/images_per_sec', 'images/s', LINE)],
-      [],
-    ),
-  ]
-  names = sorted({n for row in rows for n in row if '/penalty/' in n})
-  if names:
-    shades = plt.get_cmap('tab10')
-    plans.insert(
-      3,
-      (
-        'Penalties',
-        'Each regularizer as it is, before its weight.',
-        [
-          (n, n.replace('penalty/', ''), shades(i % 10))
-          for i, n in enumerate(names)
-        ],
-        [],
-      ),
-    )
+  losses = _losses(equilibrium)
+  plans = [_PROBABILITY, losses, _OUTPUT, *_penalties(rows), *_REST]
   return _drawn(rows, plans)
+
+
+_PROBABILITY: _Curves = (
+  "D's probability",
+  'Mean of D over real and over generated samples. At the equilibrium both'
+  ' are 1/2.',
+  [('d/prob_real', 'real', REAL), ('d/prob_fake', 'generated', FAKE)],
+  [(0.5, '1/2')],
+)
+_OUTPUT: _Curves = (
+  "D's output",
+  'Mean of what D says of real and of generated samples, as it says it.',
+  [('d/logit_real', 'real', REAL), ('d/logit_fake', 'generated', FAKE)],
+  [],
+)
+_REST: tuple[_Curves, ...] = (
+  (
+    'Value of the game',
+    'V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))]; -log 4 where D says 1/2.',
+    [('game/value', 'V', D)],
+    [(-math.log(4), '-log 4')],
+  ),
+  (
+    'Jensen-Shannon bound',
+    'What V proves about the distance from the data, in nats: at least'
+    ' (V + log 4) / 2. No distance exceeds log 2.',
+    [('game/jsd_bound', 'bound', D)],
+    [(0.0, '0')],
+  ),
+  (
+    'Gradient norms',
+    'Euclidean norm of each gradient.',
+    [('d/grad_norm', 'D', D), ('g/grad_norm', 'G', FAKE)],
+    [],
+  ),
+  (
+    'Parameter norms',
+    "Euclidean norm of each player's parameters.",
+    [('d/param_norm', 'D', D), ('g/param_norm', 'G', FAKE)],
+    [],
+  ),
+  (
+    'Speed',
+    'Real images (or samples) shown to D a second, compilation apart.',
+    [('speed/images_per_sec', 'images/s', LINE)],
+    [],
+  ),
+)
+
+
+def _losses(equilibrium: Mapping[str, float]) -> _Curves:
+  """Both losses, and their values at the equilibrium where they are known."""
+  return (
+    'Losses',
+    'What each player descends; dashed, their values at the equilibrium.',
+    [('d/loss', 'D', D), ('g/loss', 'G', FAKE)],
+    [
+      (equilibrium[name], f'{player}: {_said(equilibrium[name])}')
+      for name, player in (('d/loss', 'D'), ('g/loss', 'G'))
+      if name in equilibrium
+    ],
+  )
+
+
+def _penalties(rows: Sequence[Row]) -> list[_Curves]:
+  """Every regularizer of a run; nothing of a run without."""
+  names = sorted({n for row in rows for n in row if '/penalty/' in n})
+  shades = plt.get_cmap('tab10')
+  lines = [
+    (n, n.replace('penalty/', ''), shades(i % 10)) for i, n in enumerate(names)
+  ]
+  caption = 'Each regularizer as it is, before its weight.'
+  return [('Penalties', caption, lines, [])] if names else []
 
 
 def _drawn(
@@ -234,51 +237,53 @@ def scores(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
   return found
 
 
+_DYNAMICS: tuple[_Curves, ...] = (
+  (
+    'Stability',
+    'Largest real part of an eigenvalue: below 0, small deviations die away.',
+    [('game/rightmost', 'rightmost', D)],
+    [(0.0, '0')],
+  ),
+  (
+    'Fastest motion',
+    'Largest modulus of an eigenvalue; a plain gradient step is to be smaller'
+    ' than 2 over it.',
+    [('game/spectral_radius', 'spectral radius', D)],
+    [],
+  ),
+  (
+    'Turning',
+    'Alignment of the field v and its change along itself (-1: it only'
+    ' shrinks, 0: it only turns), and the part of that change that is'
+    ' rotation (0: a potential, 1: rotation alone).',
+    [('game/alignment', 'alignment', D), ('game/rotation', 'rotation', FAKE)],
+    [(0.0, '0')],
+  ),
+  (
+    'Length of the field',
+    "Norm of both players' gradients together.",
+    [('game/field_norm', '|v|', D)],
+    [],
+  ),
+  (
+    "D's slope",
+    'Mean norm of the gradient of D with respect to its input.',
+    [
+      ('d/input_grad_real', 'at real', REAL),
+      ('d/input_grad_fake', 'at generated', FAKE),
+    ],
+    [],
+  ),
+)
+
+
 def dynamics(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
   """What the instruments of a game saw: (title, caption, data URI) each.
 
   Args:
     rows: of dynamics.jsonl.
   """
-  plans: list[_Curves] = [
-    (
-      'Stability',
-      'Largest real part of an eigenvalue: below 0, small deviations die away.',
-      [('game/rightmost', 'rightmost', D)],
-      [(0.0, '0')],
-    ),
-    (
-      'Fastest motion',
-      'Largest modulus of an eigenvalue; a plain gradient step is to be smaller'
-      ' than 2 over it.',
-      [('game/spectral_radius', 'spectral radius', D)],
-      [],
-    ),
-    (
-      'Turning',
-      'Alignment of the field v and its change along itself (-1: it only'
-      ' shrinks, 0: it only turns), and the part of that change that is'
-      ' rotation (0: a potential, 1: rotation alone).',
-      [('game/alignment', 'alignment', D), ('game/rotation', 'rotation', FAKE)],
-      [(0.0, '0')],
-    ),
-    (
-      'Length of the field',
-      "Norm of both players' gradients together.",
-      [('game/field_norm', '|v|', D)],
-      [],
-    ),
-    (
-      "D's slope",
-      'Mean norm of the gradient of D with respect to its input.',
-      [
-        ('d/input_grad_real', 'at real', REAL),
-        ('d/input_grad_fake', 'at generated', FAKE),
-      ],
-      [],
-    ),
-  ]
-  return [_eigenvalues(rows), *_drawn(rows, plans)]
+  return [_eigenvalues(rows), *_drawn(rows, _DYNAMICS)]
 
 
 def _eigenvalues(rows: Sequence[Row]) -> tuple[str, str, str]:
@@ -293,26 +298,37 @@ def _eigenvalues(rows: Sequence[Row]) -> tuple[str, str, str]:
       colour = shades((i + 1) / len(known))
       axes.scatter(across, up, s=7, color=colour, alpha=0.7, linewidths=0)
     axes.axvline(0, color=LINE, linestyle='--', linewidth=0.8)
-    # Most are near 0, some far away: a scale for both.
-    sizes = [abs(x) for r in known for pair in r['eigenvalues'] for x in pair]
-    if sizes and max(sizes) > 50 * (np.median(sizes) + 1e-9):
-      last = math.ceil(math.log10(max(sizes)))
-      ticks = [10.0**e for e in range(last - 4, last + 1, 2)]
-      for axis, scale in (
-        (axes.xaxis, axes.set_xscale),
-        (axes.yaxis, axes.set_yscale),
-      ):
-        scale('symlog', linthresh=ticks[0])
-        axis.set_major_locator(
-          FixedLocator([-t for t in ticks[::-1]] + [0.0] + ticks)
-        )
+    _both_scales(axes, [p for r in known for p in r['eigenvalues']])
     axes.set_xlabel('real part')
     axes.set_ylabel('imaginary part')
     picture = uri(figure, 'svg')
+  late = sum(bool(row.get('unfinished')) for row in rows)
   which = 'All' if whole else 'The largest and the rightmost'
   caption = (
     f'{which} eigenvalues of the Jacobian of the field, the later the darker.'
     ' Left of the line a deviation dies away, right of it it grows; off the'
     ' axis it turns.'
   )
+  if late:
+    caption += (
+      f' At {late} of {len(rows)} looks a search had not converged: what it'
+      ' did find is here, the number that it was for is left out below.'
+    )
   return 'Eigenvalues', caption, picture
+
+
+def _both_scales(axes: Any, pairs: Sequence[Sequence[float]]) -> None:
+  """A scale for all where most numbers are near 0 and some far away."""
+  sizes = [abs(x) for pair in pairs for x in pair]
+  if not sizes or max(sizes) <= 50 * (np.median(sizes) + 1e-9):
+    return
+  last = math.ceil(math.log10(max(sizes)))
+  ticks = [10.0**e for e in range(last - 4, last + 1, 2)]
+  for axis, scale in (
+    (axes.xaxis, axes.set_xscale),
+    (axes.yaxis, axes.set_yscale),
+  ):
+    scale('symlog', linthresh=ticks[0])
+    axis.set_major_locator(
+      FixedLocator([-t for t in ticks[::-1]] + [0.0] + ticks)
+    )

@@ -123,10 +123,13 @@ class Leading(NamedTuple):
   Attributes:
     largest: those of largest modulus.
     rightmost: those of largest real part.
+    unfinished: `largest`, `rightmost`: searches that ended before all were
+      found. What they did find are eigenvalues, but maybe not the foremost.
   """
 
   largest: Complex128[np.ndarray, ' k']
   rightmost: Complex128[np.ndarray, ' m']
+  unfinished: tuple[str, ...] = ()
 
   @property
   def together(self) -> Complex128[np.ndarray, ' n']:
@@ -144,8 +147,8 @@ def leading(
 ) -> Leading:
   """The eigenvalues of largest modulus, and those of largest real part.
 
-  By SciPy's implicitly restarted Arnoldi iteration; those that it has not found
-  in its time are left out.
+  By SciPy's implicitly restarted Arnoldi iteration; those that have not
+  converged in its time are left out, and the search is called unfinished.
 
   Args:
     product: with the matrix, or with its transpose.
@@ -160,7 +163,11 @@ def leading(
   )
   start = np.random.default_rng(0).normal(size=size)
   found: list[NDArray[np.complex128]] = []
-  for which, count in (('LM', _LARGEST), ('LR', _RIGHTMOST)):
+  unfinished: list[str] = []
+  for name, which, count in (
+    ('largest', 'LM', _LARGEST),
+    ('rightmost', 'LR', _RIGHTMOST),
+  ):
     try:
       values = linalg.eigs(
         matrix,
@@ -173,11 +180,14 @@ def leading(
         return_eigenvectors=False,
       )
     except linalg.ArpackNoConvergence as error:
-      values = error.eigenvalues
+      values = error.eigenvalues  # the converged ones
+      unfinished.append(name)
     except linalg.ArpackError:  # a matrix of zeros, or one that is not finite
       values = []
+      unfinished.append(name)
     found.append(np.array(values, np.complex128))
-  return Leading(*found)
+  largest, rightmost = found
+  return Leading(largest, rightmost, tuple(unfinished))
 
 
 def input_slopes(

@@ -3,7 +3,8 @@
 The compiled program advances as many steps as it is asked for: a loop whose
 trip count is an argument, so that one program serves every stretch between
 two boundaries (log, samples, checkpoint, end) and a run compiles its step
-once. How many steps go into one dispatch is then a matter of timing alone.
+once. How many steps go into one dispatch is then a matter of timing alone
+(`pacing.py`).
 """
 
 import contextlib
@@ -19,21 +20,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from gan_jax import config as config_lib
 from gan_jax import doors, runs, sharding, signals, snapshots, workdir
 from gan_jax.checkpoint import CheckpointError, Checkpoints, not_saved
 from gan_jax.config import Config, ConfigError
 from gan_jax.logs import Log, Progress, duration
+from gan_jax.pacing import Pace, boundary
 from gan_jax.runs import Parts
 from gan_jax.state import GANState, all_finite, norm
 from gan_jax.step import make_train_step
 
 PyTree = Any
-# Steps in one dispatch at the most, and the seconds one should take: long
-# enough that its cost is lost in it, short enough that a signal is heard.
-_MOST_STEPS, _MOST_BYTES, _SECONDS = 4096, 32 * 2**20, 0.5
 
 
 def make_advance(parts: Parts) -> Callable[..., Any]:
@@ -81,10 +79,7 @@ class Dispatch:
     self._parts = parts
     self._rows = sharding.local_rows(parts.mesh, parts.config.batch_size)
     self.constants = sharding.put_replicated(parts.feed.constants, parts.mesh)
-    one = parts.feed.chunk(0, 1, self._rows)
-    size = sum(x.nbytes for x in jax.tree.leaves(one))
-    self.capacity = max(1, min(_MOST_STEPS, _MOST_BYTES // max(size, 1)))
-    self._wanted = 1.0
+    self.pace = Pace(parts.feed.chunk(0, 1, self._rows))
     started = time.perf_counter()
     jitted = jax.jit(make_advance(parts), donate_argnums=0)
     self._program = jitted.lower(
@@ -93,32 +88,16 @@ class Dispatch:
     self.compile_sec = time.perf_counter() - started
 
   def _chunk(self, start: int, count: int) -> PyTree:
-    """Data of `count` steps, in arrays that have room for `capacity`."""
+    """Data of `count` steps, in arrays that have room for the most."""
     chunk = self._parts.feed.chunk(start, count, self._rows)
-
-    def padded(x: NDArray[np.generic]) -> NDArray[np.generic]:
-      room = np.zeros((self.capacity, *x.shape[1:]), x.dtype)
-      room[:count] = x
-      return room
-
-    chunk = jax.tree.map(padded, chunk)
-    return sharding.put_chunk(chunk, self._parts.mesh)
+    room = jax.tree.map(lambda x: x[0], self.pace.room([chunk]))
+    return sharding.put_chunk(room, self._parts.mesh)
 
   def item(self, step: int) -> PyTree:
     """The first batch of a step's data, on the device."""
     chunk = self._parts.feed.chunk(step, 1, self._rows)
     chunk = sharding.put_chunk(chunk, self._parts.mesh)
     return jax.tree.map(lambda x: x[0, 0], chunk)
-
-  def agree(self, stop: bool, most: int) -> tuple[bool, int]:
-    """Whether any process must stop, and the steps all of them take next."""
-    count = max(1, min(int(self._wanted), self.capacity, most))
-    if jax.process_count() == 1:
-      return stop, count
-    from jax.experimental import multihost_utils
-
-    said = multihost_utils.process_allgather(np.array([stop, count]))
-    return bool(said[:, 0].any()), int(said[:, 1].min())
 
   def __call__(
     self, state: GANState, step: int, count: int
@@ -136,9 +115,7 @@ class Dispatch:
         f' another JAX; empty {self._parts.config.compilation_cache}, or use'
         ' --compilation_cache=off'
       )
-    each = (time.perf_counter() - started) / max(int(done), 1)
-    # At most doubled: the first dispatch of a process is not typical.
-    self._wanted = min(_SECONDS / each, 2 * count + 1)
+    self.pace.took(time.perf_counter() - started, int(done), count)
     return (
       state,
       {k: float(v) for k, v in sums.items()},
@@ -208,13 +185,9 @@ class Trainer:
     if found is None:
       return self.parts.init(), 0
     state, meta = found
-    if meta['fingerprint'] != self.parts.feed.fingerprint:
-      raise ConfigError(
-        f'--workdir={self.config.workdir}: its data was another'
-        f' (fingerprint {meta["fingerprint"]} there,'
-        f' {self.parts.feed.fingerprint} now); bring back the data of that run'
-        ' or use another folder'
-      )
+    place = f'--workdir={self.config.workdir}'
+    now = self.parts.feed.fingerprint
+    workdir.check_data(place, meta['fingerprint'], now)
     self.totals = Totals(**meta['totals'])
     self.train_sec = meta['train_sec']
     self.saved = int(meta['step'])
@@ -275,7 +248,7 @@ class Trainer:
     if self.log is None:
       return
     each = totals.seconds / totals.steps
-    shown = self.config.batch_size * self.config.d_steps
+    shown = self.parts.plan.images_a_step
     factor = float(self.parts.plan.rate_factor(jnp.int32(self.step - 1)))
     row: dict[str, float] = {'step': self.step, 'images': self.step * shown}
     row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}
@@ -292,12 +265,12 @@ class Trainer:
     self.log.write(row)
     self.progress.row(row)
 
-  def _boundary(self) -> int:
-    """The next step at which something is written."""
+  def _left(self) -> int:
+    """Steps to the next at which something is written."""
     c = self.config
-    cadences = [c.log_every, c.sample_every, c.checkpoint_every]
-    cadences += [n for n in (c.dynamics_every, c.eval_every) if n]
-    return min(c.steps, *(self.step // n * n + n for n in cadences))
+    cadences = (c.log_every, c.sample_every, c.checkpoint_every)
+    often = (*cadences, c.dynamics_every, c.eval_every)
+    return boundary(self.step, c.steps, often) - self.step
 
   def _due(self, every: int) -> bool:
     """Whether what comes every so many steps comes now, at the end anyway."""
@@ -339,8 +312,7 @@ class Trainer:
         self.evaluate()
     ear.at_once = False
     while self.step < self.config.steps:
-      most = self._boundary() - self.step
-      stop, count = dispatch.agree(bool(ear.heard), most)
+      stop, count = dispatch.pace.agree(bool(ear.heard), self._left())
       if stop:
         self.save()
         self.checkpoints.wait()

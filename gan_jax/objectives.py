@@ -10,7 +10,6 @@ Not here: games whose D is an autoencoder (EBGAN, BEGAN). What they descend is
 no function of one logit a sample, and BEGAN's weight is a state of its own.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from gan_jax import divergences
 
 Logits = Float[Array, ' batch']
 Scalar = Float[Array, '']
@@ -282,128 +283,88 @@ relativistic = Objective(
 )
 
 
-def _average_d(real: Any, fake: Any, labels: Any, *, up: Any, down: Any) -> Any:
-  """D's move: each sample against the mean of the other kind.
+def _average(on_real: Any, on_fake: Any, real: Any, fake: Any) -> Scalar:
+  """`E[on_real(r)] + E[on_fake(f)]`: each sample against the other kind's mean.
 
-  `E[up(D(x) - E D(G(z)))] + E[down(D(G(z)) - E D(x))]`.
+  `r = D(x) - E D(G(z))` and `f = D(G(z)) - E D(x)`, as in all that follows.
+  """
+  real_term = jnp.mean(on_real(real - jnp.mean(fake)))
+  return real_term + jnp.mean(on_fake(fake - jnp.mean(real)))
 
-  Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4.
+
+def average_d(real: Logits, fake: Logits, labels: Labels) -> Scalar:
+  """D's move: `E[softplus(-r)] + E[softplus(f)]`, cross-entropy of averages.
+
+  log 4 at the equilibrium. With s the sigmoid, the slope per real logit is
+  `-s(-r) - E[s(f)]`, per generated logit `s(f) + E[s(-r)]`; -1 and 1 there.
+
+  Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4 (RaSGAN).
   """
   del labels
-  real_term = jnp.mean(up(real - jnp.mean(fake)))
-  return real_term + jnp.mean(down(fake - jnp.mean(real)))
+  return _average(lambda r: softplus(-r), softplus, real, fake)
 
 
-def _average_g(real: Any, fake: Any, labels: Any, *, up: Any, down: Any) -> Any:
-  """G's move: D's with real and generated exchanged."""
-  return _average_d(fake, real, labels, up=up, down=down)
+def average_ls_d(real: Logits, fake: Logits, labels: Labels) -> Scalar:
+  """D's move: `E[(r - 1)^2] + E[(f + 1)^2]`, on the raw output.
+
+  2 at the equilibrium. Slope per real output `2 (r - 1) - 2 E[f + 1]`, per
+  generated output `2 (f + 1) - 2 E[r - 1]`; -4 and 4 there.
+
+  Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4 (RaLSGAN).
+  """
+  del labels
+  return _average(
+    lambda r: jnp.square(r - 1), lambda f: jnp.square(f + 1), real, fake
+  )
 
 
-def _relativistic_average(up: Any, down: Any, equilibrium: float) -> Objective:
+def average_hinge_d(real: Logits, fake: Logits, labels: Labels) -> Scalar:
+  """D's move: `E[max(0, 1 - r)] + E[max(0, 1 + f)]`.
+
+  2 at the equilibrium. With `[.]` 1 where it holds and 0 elsewhere, the slope
+  per real output is `-[r < 1] - E[f > -1]`, per generated output `[f > -1] +
+  E[r < 1]`; -2 and 2 there.
+
+  Reference: Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4 (RaHingeGAN).
+  """
+  del labels
+  return _average(
+    lambda r: jax.nn.relu(1 - r), lambda f: jax.nn.relu(1 + f), real, fake
+  )
+
+
+def _relativistic_average(d_loss: Any, equilibrium: float) -> Objective:
+  """G's move is D's with the kinds exchanged; so are its value and slopes.
+
+  Its slope per generated logit is what D's is per real one, r and f exchanged.
+  """
+
+  def g_loss(real: Logits, fake: Logits, labels: Labels) -> Scalar:
+    loss: Scalar = d_loss(fake, real, labels)
+    return loss
+
   return Objective(
-    functools.partial(_average_d, up=up, down=down),
-    functools.partial(_average_g, up=up, down=down),
+    d_loss,
+    g_loss,
     Equilibrium(0.0, equilibrium, equilibrium),
     log_ratio=None,
     relativistic=True,
   )
 
 
-# log 4 at the equilibrium; slopes of cross-entropy in the differences.
-relativistic_average = _relativistic_average(
-  lambda t: softplus(-t), softplus, 2 * _LOG2
-)
-# Differences regressed to 1 and -1; 2 at the equilibrium.
-relativistic_average_ls = _relativistic_average(
-  lambda t: jnp.square(t - 1), lambda t: jnp.square(t + 1), 2.0
-)
-# Differences to beyond the margins 1 and -1; 2 at the equilibrium.
-relativistic_average_hinge = _relativistic_average(
-  lambda t: jax.nn.relu(1 - t), lambda t: jax.nn.relu(1 + t), 2.0
-)
+relativistic_average = _relativistic_average(average_d, 2 * _LOG2)
+relativistic_average_ls = _relativistic_average(average_ls_d, 2.0)
+relativistic_average_hinge = _relativistic_average(average_hinge_d, 2.0)
 
 
-# f-GANs: any f-divergence from its convex conjugate.
-
-_STEEPEST = 30.0
+# f-GANs: any f-divergence from its convex conjugate (`divergences.py`).
 
 
-def _exp(t: Any) -> Any:
-  """`e^t`, gone on along its tangent beyond 30; finite, and convex as before.
+def _f_gan(f: divergences.Divergence) -> Objective:
+  """The two losses of an f-divergence, as `Divergence` says.
 
-  Density ratios of 10^13 are out of reach of any batch; a logit that strays
-  there would end the run by one overflow.
+  `E[f*(T(D(G(z))))] - E[T(D(x))]` for D, `-E[f*(T(D(G(z))))]` for G.
   """
-  inside = jnp.exp(jnp.minimum(t, _STEEPEST))
-  return jnp.where(
-    t < _STEEPEST, inside, math.exp(_STEEPEST) * (1 + t - _STEEPEST)
-  )
-
-
-class Divergence(NamedTuple):
-  """An f-divergence `E_q[f(p / q)]` as a game of D's output v.
-
-  D's move ascends `E_p[T(v)] - E_q[f*(T(v))]`, which is the divergence at the
-  best D, where `T(v) = f'(p / q)`; G descends the same. 0 at the equilibrium
-  for D's loss.
-
-  Attributes:
-    activation: `v -> T`, onto the domain of `f*`.
-    conjugate: `v -> f*(T(v))`, simplified.
-    equilibrium: D's output where p = q, and G's loss there, `-f'(1)`.
-    log_ratio: `log p/q` that an output says.
-
-  Reference: Nowozin et al. 2016, arXiv:1606.00709, equation 6 and table 6.
-  """
-
-  activation: Callable[[Any], Any]
-  conjugate: Callable[[Any], Any]
-  equilibrium: tuple[float, float]
-  log_ratio: Callable[[Any], Any]
-
-
-# Each: f(u); slopes per output on real and generated samples in D's move (the
-# one on generated samples, negated, is G's).
-_KL = Divergence(  # u log u; -1, e^(v-1)
-  activation=_same,
-  conjugate=lambda v: _exp(v - 1),
-  equilibrium=(1.0, -1.0),
-  log_ratio=lambda v: v - 1,
-)
-_REVERSE_KL = Divergence(  # -log u; -e^-v, 1
-  activation=lambda v: -_exp(-v),
-  conjugate=lambda v: v - 1,
-  equilibrium=(0.0, 1.0),
-  log_ratio=_same,
-)
-_PEARSON = Divergence(  # (u - 1)^2; -1, v/2 + 1
-  activation=_same,
-  conjugate=lambda v: jnp.square(v) / 4 + v,
-  equilibrium=(0.0, 0.0),
-  log_ratio=lambda v: jnp.log(jnp.maximum(1 + v / 2, 1e-4)),
-)
-_NEYMAN = Divergence(  # (1 - u)^2 / u; -e^-v, e^(-v/2)
-  activation=lambda v: 1 - _exp(-v),
-  conjugate=lambda v: 2 - 2 * _exp(-v / 2),
-  equilibrium=(0.0, 0.0),
-  log_ratio=lambda v: v / 2,
-)
-_HELLINGER = Divergence(  # (sqrt(u) - 1)^2; -e^-v, e^v
-  activation=lambda v: 1 - _exp(-v),
-  conjugate=lambda v: _exp(v) - 1,
-  equilibrium=(0.0, 0.0),
-  log_ratio=lambda v: 2 * v,
-)
-_JENSEN_SHANNON = Divergence(  # u log u - (u+1) log((u+1)/2); -(1 - D), D
-  activation=lambda v: _LOG2 - softplus(-v),
-  conjugate=lambda v: softplus(v) - _LOG2,
-  equilibrium=(0.0, 0.0),
-  log_ratio=_same,
-)
-
-
-def _f_gan(f: Divergence) -> Objective:
-  """The two losses of an f-divergence."""
 
   def d_loss(real: Logits, fake: Logits, labels: Labels) -> Scalar:
     del labels
@@ -437,12 +398,12 @@ OBJECTIVES: dict[str, Objective] = {
   'relativistic_average': relativistic_average,
   'relativistic_average_ls': relativistic_average_ls,
   'relativistic_average_hinge': relativistic_average_hinge,
-  'fgan_kl': _f_gan(_KL),
-  'fgan_reverse_kl': _f_gan(_REVERSE_KL),
-  'fgan_pearson': _f_gan(_PEARSON),
-  'fgan_neyman': _f_gan(_NEYMAN),
-  'fgan_hellinger': _f_gan(_HELLINGER),
-  'fgan_jensen_shannon': _f_gan(_JENSEN_SHANNON),
+  'fgan_kl': _f_gan(divergences.KL),
+  'fgan_reverse_kl': _f_gan(divergences.REVERSE_KL),
+  'fgan_pearson': _f_gan(divergences.PEARSON),
+  'fgan_neyman': _f_gan(divergences.NEYMAN),
+  'fgan_hellinger': _f_gan(divergences.HELLINGER),
+  'fgan_jensen_shannon': _f_gan(divergences.JENSEN_SHANNON),
 }
 
 

@@ -38,14 +38,16 @@ def _snapshots(workdir: pathlib.Path, kind: str, suffix: str) -> dict[int, Any]:
 def _settings(config: Config) -> list[dict[str, Any]]:
   """Every flag with its value, those that differ from the default first."""
   rows = []
+  plain = Config(dataset=config.dataset)  # with the network of these data
   for name, field in config_lib.FIELDS.items():
     value = getattr(config, name)
+    default = field.default if name == 'dataset' else getattr(plain, name)
     rows.append(
       {
         'name': name,
         'value': str(value).lower() if isinstance(value, bool) else value,
         'help': field.metadata['help'],
-        'set': value != field.default,
+        'set': value != default,
       }
     )
   return sorted(rows, key=lambda row: not row['set'])

@@ -109,6 +109,17 @@ class Plan:
     relativistic = self.game.objective.relativistic
     return self.d_steps + (self.g_steps if relativistic else 0)
 
+  @property
+  def images_a_step(self) -> int:
+    """Real images that D moves by in a step, however often it has seen them.
+
+    As the field counts (StyleGAN, EDM): a batch for each of D's moves, both of
+    extragradient's among them. What G's moves look at (relativistic games, the
+    look ahead of unrolled ones) does not count.
+    """
+    moves = 2 if self.schedule == 'extragradient' else self.d_steps
+    return self.batch_size * moves
+
   def rate_factor(self, step: Int[Array, '']) -> Scalar:
     """Factor on both learning rates at a generator update."""
     factor: Scalar = rate_factor(
@@ -121,8 +132,8 @@ class Plan:
     return factor
 
   def images_shown(self, step: Int[Array, '']) -> Scalar:
-    """Real images that D was shown by a step, one batch for each move."""
-    return step.astype(jnp.float32) * (self.batch_size * self.d_steps)
+    """Real images that D was shown by a step (`images_a_step` in each)."""
+    return step.astype(jnp.float32) * self.images_a_step
 
   def noise_std(self, hyper: Hyper, step: Int[Array, '']) -> Scalar | None:
     """Deviation of the instance noise at a step: linear to 0, or constant."""

@@ -76,6 +76,9 @@ class Probe:
       state: the point.
       constants: of the data feed.
       item: of the data feed, one batch.
+
+    A search for eigenvalues that has not converged is named in `unfinished`,
+    and its number (`game/rightmost`, `game/spectral_radius`) left out.
     """
     at = (state, constants, item)
     look = jax.device_get(self._at(*at))
@@ -86,11 +89,12 @@ class Probe:
       x.size for x in jax.tree.leaves((state.g.params, state.d.params))
     )
     found = self._eigenvalues(at, size) if 'game/field_norm' in row else _NONE
-    # Each of its own search: what was not found is not told.
-    if len(found.rightmost):
+    # Each of its own search: of some that it found, none need be the foremost.
+    if len(found.rightmost) and 'rightmost' not in found.unfinished:
       row['game/rightmost'] = float(found.rightmost.real.max())
-    if len(found.largest):
+    if len(found.largest) and 'largest' not in found.unfinished:
       row['game/spectral_radius'] = float(abs(found.largest).max())
+    row['unfinished'] = list(found.unfinished)
     values = found.together
     values = values[np.argsort(-abs(values), kind='stable')]
     row['eigenvalues'] = [[float(x.real), float(x.imag)] for x in values]

@@ -32,6 +32,13 @@ def nearest(word: str, words: Sequence[str]) -> str:
   return f'use one of {", ".join(words)}'
 
 
+def suitable_network(dataset: str) -> str:
+  """The architecture for data when none is asked for."""
+  kind, _, _ = dataset.partition(':')
+  densities = ('density', *registry.names('gan_jax.data', 'DENSITIES'))
+  return 'mlp' if kind in densities else 'dcgan'
+
+
 def _float32(value: float) -> float:
   """A number as the device will have it."""
   try:
@@ -70,6 +77,17 @@ def problems(
 
 def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
   """Values that are fine alone and of no use, or no effect, together."""
+  return [
+    *_schedules(c, defaults),
+    *_terms(c),
+    *_rates(c),
+    *_samples(c),
+    *_scores(c),
+  ]
+
+
+def _schedules(c: Any, defaults: Mapping[str, Any]) -> list[str]:
+  """What is of no use in the flags of the players' moves."""
   found = []
   for name in ('d_steps', 'g_steps'):
     count = getattr(c, name)
@@ -84,11 +102,6 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
         f'--{name}=true: has no effect under --schedule={c.schedule}, which'
         ' draws once in a step; leave it out'
       )
-  if c.label_real == c.label_fake:
-    found.append(
-      f'--label_real={c.label_real}: is --label_fake too, and D would have'
-      ' nothing to tell apart; use two numbers'
-    )
   for name, schedule in (('unroll_steps', 'unrolled'), ('consensus',) * 2):
     value = getattr(c, name)
     if c.schedule != schedule and value != defaults[name]:
@@ -96,6 +109,17 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
         f'--{name}={value}: has no effect under --schedule={c.schedule}; use'
         f' --schedule={schedule} or leave it out'
       )
+  return found
+
+
+def _terms(c: Any) -> list[str]:
+  """What is of no use in what the losses are made of."""
+  found = []
+  if c.label_real == c.label_fake:
+    found.append(
+      f'--label_real={c.label_real}: is --label_fake too, and D would have'
+      ' nothing to tell apart; use two numbers'
+    )
   for parse, text in (
     (penalties, c.regularizer),
     (augmentations, c.diffaugment),
@@ -109,11 +133,12 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
       f'--regularizer_every={c.regularizer_every}: has no effect without'
       ' --regularizer; leave it out'
     )
-  if c.batch_size % c.packing:
-    found.append(
-      f'--packing={c.packing}: does not divide --batch_size={c.batch_size}; the'
-      ' batch counts samples, not packs'
-    )
+  return found
+
+
+def _rates(c: Any) -> list[str]:
+  """What is of no use in the flags of the learning rates."""
+  found = []
   if c.lr_schedule == 'constant' and c.lr_final != 1:
     found.append(
       f'--lr_final={c.lr_final}: has no effect under --lr_schedule=constant;'
@@ -126,6 +151,17 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
     )
   if c.lr_warmup >= c.steps:
     found.append(f'--lr_warmup={c.lr_warmup}: use fewer than --steps={c.steps}')
+  return found
+
+
+def _samples(c: Any) -> list[str]:
+  """What is of no use in what D is shown."""
+  found = []
+  if c.batch_size % c.packing:
+    found.append(
+      f'--packing={c.packing}: does not divide --batch_size={c.batch_size}; the'
+      ' batch counts samples, not packs'
+    )
   if c.instance_noise_kimg and not c.instance_noise:
     found.append(
       f'--instance_noise_kimg={c.instance_noise_kimg}: has no effect without'
@@ -133,7 +169,7 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
     )
   if c.channels == 2:
     found.append('--channels=2: use 1 (grey) or 3 (colour)')
-  return found + _scores(c)
+  return found
 
 
 def _scores(c: Any) -> list[str]:

@@ -40,6 +40,12 @@ def _move(
 def _penalty_factor(plan: Plan, step: Int[Array, '']) -> Any:
   """Applies D's penalties every so many steps, so many times as heavy.
 
+  The mean of D's gradient is thus what it is without. StyleGAN2 also multiplies
+  the learning rate by c = k / (k + 1) and takes the betas to the power c: there
+  a penalty is a step of the optimizer by itself, of which k steps have k + 1.
+  Here it joins the loss of its step, so that there are no more steps than
+  before, and nothing to correct.
+
   Reference: Karras et al. 2020 (StyleGAN2), arXiv:1912.04958, appendix B.
   """
   every = plan.penalty_every

@@ -28,7 +28,7 @@ def _averaged(plan: Plan, hyper: Hyper, state: GANState) -> GANState:
     return state
   shown = plan.images_shown(state.step + 1)
   half_life = jnp.minimum(hyper.ema_halflife_kimg * 1000.0, shown / 20)
-  decay = 0.5 ** (plan.batch_size * plan.d_steps / half_life)
+  decay = 0.5 ** (plan.images_a_step / half_life)
 
   def mix(average: Any, live: Any) -> Any:
     return live + decay * (average - live)

@@ -62,6 +62,24 @@ def check(config: Config) -> None:
     )
 
 
+def check_data(place: str, there: str, now: str) -> None:
+  """Refuses to go on with other data than a checkpoint came of.
+
+  Args:
+    place: of the checkpoint, as it is to be called.
+    there: fingerprint of the data that it came of.
+    now: fingerprint of the data at hand.
+
+  Raises:
+    ConfigError: if they differ.
+  """
+  if there != now:
+    raise ConfigError(
+      f'{place}: its data was another (fingerprint {there} there, {now} now);'
+      ' bring back the data of that run or use another folder'
+    )
+
+
 def _is_beginning(path: pathlib.Path) -> bool:
   """Whether a run that was killed at its very start leaves this behind."""
   return path.name == '.lock' or path.name.startswith('.config.flags.')

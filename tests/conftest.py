@@ -2,13 +2,15 @@
 
 import os
 import pathlib
+import shutil
+
+import compiling
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
   + ' --xla_force_host_platform_device_count=4'
-  # Most of the tests' time is the compiler's.
-  + ' --xla_backend_optimization_level=0'
+  + compiling.flags(os.environ.get('XLA_FLAGS', ''))
 )
 
 import jax
@@ -27,3 +29,35 @@ def real_data() -> pathlib.Path:
   path = pathlib.Path(folder)
   assert path.is_dir(), f'GAN_JAX_TEST_DATA={folder} is not a folder'
   return path
+
+
+@pytest.fixture(scope='session')
+def programs(tmp_path_factory) -> str:
+  """A folder for the compiled programs of this session, as a flag takes it."""
+  return str(tmp_path_factory.mktemp('xla'))
+
+
+@pytest.fixture(scope='session')
+def digits_root(tmp_path_factory) -> pathlib.Path:
+  """A data root in which `digits` is prepared."""
+  from gan_jax import data
+
+  path = tmp_path_factory.mktemp('tfds')
+  data.load('digits', data_dir=str(path))
+  return path
+
+
+@pytest.fixture
+def digits(digits_root, monkeypatch):
+  """The embedded set, found by the environment."""
+  from gan_jax import data
+
+  monkeypatch.setenv('TFDS_DATA_DIR', str(digits_root))
+  return data.load('digits')
+
+
+@pytest.fixture
+def digits_copy(digits_root, tmp_path) -> tuple[pathlib.Path, pathlib.Path]:
+  """A copy of the prepared digits: data root, and folder of the set."""
+  shutil.copytree(digits_root / 'digits', tmp_path / 'digits')
+  return tmp_path, tmp_path / 'digits' / '1.0.0'

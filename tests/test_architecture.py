@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'gan_jax'
 
 # Helpers without a sibling import, usable from everywhere.
-BASEMENT = {'files', 'registry'}
+BASEMENT = {'divergences', 'files', 'registry'}
 GROUND = {
   'augment',
   'data',
@@ -65,6 +65,7 @@ SECOND = {
   'figures',
   'logs',
   'loop',
+  'pacing',
   'pages',
   'probe',
   'references',

@@ -169,12 +169,70 @@ def test_an_unfinished_save_is_not_a_checkpoint(saved):
   assert int(state['step']) == 3
 
 
-def test_another_structure_is_refused(saved):
+OTHERS = {
+  'shape': (
+    lambda s: s | {'params': {'w': jnp.zeros((3, 3))}},
+    r"\['params'\]\['w'\]: float32\[64, 64\] there, float32\[3, 3\] now",
+  ),
+  'more': (
+    lambda s: s | {'params': {**s['params'], 'b': jnp.zeros(3)}},
+    r"\['params'\]\['b'\]: nothing there, float32\[3\] now",
+  ),
+  'fewer': (
+    lambda s: s | {'params': {}},
+    r"\['params'\]\['w'\]: float32\[64, 64\] there, nothing now",
+  ),
+  'type': (
+    lambda s: s | {'params': {'w': jnp.zeros((64, 64), jnp.bfloat16)}},
+    r'float32\[64, 64\] there, bfloat16\[64, 64\] now',
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', OTHERS)
+def test_another_structure_is_told_from_damage(kind, saved):
+  """Refused with what differs, nothing passed over or moved aside."""
+  change, told = OTHERS[kind]
+  warned = []
   checkpoints = Checkpoints(saved)
-  other = {**state_of(0), 'params': {'w': jnp.zeros((3, 3))}}
-  with pytest.raises(CheckpointError, match='checkpoint 3'):
-    checkpoints.restore(3, other)
+  with pytest.raises(checkpoint.CheckpointMismatch, match=told) as caught:
+    checkpoints.restore_newest(change(state_of(0)), warned.append)
   checkpoints.close()
+  assert 'checkpoint 3' in str(caught.value)
+  assert 'damaged' not in str(caught.value) and not warned
+  assert not (saved / 'damaged').exists()
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 3 and not told
+
+
+def test_a_damaged_one_of_another_structure_is_passed_over(saved):
+  """What its own hash denies tells nothing of the structure."""
+  for path in step_folder(saved, 3).rglob('metadata'):
+    if path.parent.name == 'meta':
+      path.write_text(path.read_text().replace('[64, 64]', '[64, 63]', 1))
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 2 and 'checkpoint 3' in told[0]
+
+
+def test_a_checkpoint_without_its_structure_is_as_good(saved, monkeypatch):
+  """As earlier versions saved them."""
+  seal = checkpoint._structure
+  monkeypatch.setattr(checkpoint, '_structure', lambda host: None)
+  made = Checkpoints(saved)
+  original = checkpoint._meta_digest
+
+  def without(meta):
+    meta.pop('structure', None)
+    return original(meta)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, '_meta_digest', without)
+    made.save(4, state_of(4), META)
+    made.wait()
+  made.close()
+  monkeypatch.setattr(checkpoint, '_structure', seal)
+  (state, meta), told = restored(saved)
+  assert int(state['step']) == 4 and 'structure' not in meta and not told
 
 
 def test_a_failed_save_is_told_and_loses_nothing(saved, monkeypatch):

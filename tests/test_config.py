@@ -205,7 +205,7 @@ def test_registry_names_are_those_of_the_registries():
     (augment, 'AUGMENTATIONS'),
     (layers, 'NORMS'),
     (networks, 'CONDITIONINGS'),
-    (data, 'DATASETS'),
+    (data, 'DENSITIES'),
     (metrics, 'METRICS'),
     (evaluation, 'PROTOCOLS'),
   ]:
@@ -230,3 +230,24 @@ def test_a_configuration_is_read_without_jax():
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+  'dataset, network',
+  [
+    ('ring', 'mlp'),
+    ('gaussian_1d', 'mlp'),
+    ('density:some/file.txt', 'mlp'),
+    ('digits', 'dcgan'),
+    ('mnist[:50000]', 'dcgan'),
+    ('folder:some/ring', 'dcgan'),
+  ],
+)
+def test_the_network_suits_the_data_unless_one_is_named(dataset, network):
+  """Once, before anything is written: a run's flags name it."""
+  config = config_lib.from_args([f'--dataset={dataset}'])
+  assert config.network == network
+  assert f'--network={network}' in config_lib.to_args(config)
+  assert Config(dataset=dataset) == config
+  named = config_lib.from_args([f'--dataset={dataset}', '--network=pacgan'])
+  assert named.network == 'pacgan'

@@ -219,6 +219,20 @@ def test_a_matrix_without_a_leading_eigenvalue_ends_no_run(fill, capfd):
   assert not np.abs(np.nan_to_num(found.together)).any()
 
 
+def test_an_unfinished_search_says_so(monkeypatch):
+  """What it did find is kept; the other search knows nothing of it."""
+  rng = np.random.default_rng(1)
+  # Eight far from the rest are found at once, the rightmost of a bulk are not.
+  far = -np.linspace(60.0, 90.0, 8)
+  spectrum = np.concatenate([far, rng.uniform(-1.0, 1.0, 300)])
+  matrix = known(spectrum.astype(complex))
+  monkeypatch.setattr(dynamics, '_RESTARTS', 2)
+  found = dynamics.leading(lambda u: matrix @ u, len(matrix))
+  assert found.unfinished == ('rightmost',)
+  assert len(found.largest) == 8 and len(found.rightmost) < 4
+  assert inside(found.together, spectrum)
+
+
 def test_leading_eigenvalues_of_an_mlp_game_are_among_all():
   products, w = mlp_game()
   spectrum = np.linalg.eigvals(np.float64(products(jnp.zeros(w.shape))[0]))
@@ -426,3 +440,18 @@ def test_a_larger_game_is_looked_at_by_its_leading_eigenvalues(
   values, whole = (np.array(r['eigenvalues']) @ [1, 1j] for r in (row, full))
   assert inside(values, whole)
   json.dumps(row, allow_nan=False)
+
+
+def test_numbers_of_an_unfinished_search_are_left_out(run, monkeypatch):
+  config, _ = run
+  parts = runs.build(config)
+  values = np.array([3 + 4j, -1])
+  partial = dynamics.Leading(values, values, unfinished=('rightmost',))
+  instrument = probe.Probe(parts)
+  monkeypatch.setattr(instrument, '_eigenvalues', lambda at, size: partial)
+  item = jax.tree.map(lambda x: x[0, 0], parts.feed.chunk(0, 1))
+  row = instrument(parts.init(), parts.feed.constants, item)
+  assert 'game/rightmost' not in row
+  assert row['game/spectral_radius'] == pytest.approx(5.0)
+  assert row['unfinished'] == ['rightmost']
+  assert row['eigenvalues'] == [[3.0, 4.0], [-1.0, 0.0]]

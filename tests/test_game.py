@@ -1,12 +1,14 @@
 """The two moves: whose gradient flows, whose statistics move, what D sees."""
 
 import dataclasses
+import functools
 import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toygame import switched
 
 from gan_jax import game as game_lib
 from gan_jax import networks, objectives
@@ -17,10 +19,14 @@ HYPER = Hyper(lr_g=1e-2, lr_d=1e-2)
 BATCH = 8
 
 
+@functools.cache
+def built(network, shape, bounded):
+  return networks.build(network, shape, bounded=bounded, width=8)
+
+
 def plan_of(network='mlp', shape=(2,), bounded=False, **settings):
-  built = networks.build(network, shape, bounded=bounded, width=8)
   objective = objectives.OBJECTIVES[settings.pop('objective', 'minimax')]
-  game = game_lib.Game(built, objective)
+  game = game_lib.Game(built(network, shape, bounded), objective)
   return Plan(game=game, batch_size=BATCH, **settings)
 
 
@@ -28,8 +34,18 @@ def images_plan(**settings):
   return plan_of('dcgan', (8, 8, 1), True, **settings)
 
 
-def state_of(plan, seed=0):
-  return init_state(jax.random.key(seed), plan, HYPER)
+@functools.cache
+def started(networks, **settings):
+  """A start is compiled once for all plans that it does not depend on."""
+  plan = Plan(game_lib.Game(networks, None), BATCH, **settings)
+  return jax.jit(lambda key: init_state(key, plan, HYPER))(jax.random.key(0))
+
+
+def state_of(plan):
+  names = ('optimizer_g', 'optimizer_d', 'average')
+  settings = {name: getattr(plan, name) for name in names}
+  state = started(plan.game.networks, **settings)
+  return state.replace(key=jax.random.clone(state.key))
 
 
 def real_of(plan, d_steps=1, seed=5):
@@ -60,23 +76,34 @@ def equal(a, b):
   )
 
 
+@functools.cache
+def slopes_of_g(make):
+  """`(objective's number, state, real, key) -> to G, to D`, compiled once."""
+  plan = make()
+
+  @jax.jit
+  def slopes(index, state, real, key):
+    game = plan.game._replace(objective=switched(index))
+
+    def loss(g_params, d_params):
+      moved = state.replace(d=state.d.replace(params=d_params))
+      return game_lib.generator_loss(g_params, moved, game, real, key, HYPER)[0]
+
+    return jax.grad(loss, (0, 1))(state.g.params, state.d.params)
+
+  return slopes
+
+
 @pytest.mark.parametrize('objective', sorted(objectives.OBJECTIVES))
 @pytest.mark.parametrize('make', [plan_of, images_plan])
 def test_g_move_has_no_gradient_for_d(objective, make):
-  plan = make(objective=objective)
-  state = state_of(plan)
-  key, real = jax.random.key(1), real_of(plan)[0]
-
-  def loss(g_params, d_params):
-    moved = state.replace(d=state.d.replace(params=d_params))
-    value, _ = game_lib.generator_loss(
-      g_params, moved, plan.game, real, key, HYPER
-    )
-    return value
-
-  to_g, to_d = jax.grad(loss, (0, 1))(state.g.params, state.d.params)
+  index = list(objectives.OBJECTIVES).index(objective)
+  plan, slopes = make(), slopes_of_g(make)
+  at = state_of(plan), real_of(plan)[0], jax.random.key(1)
+  to_g, to_d = slopes(index, *at)
   assert largest(to_d) == 0.0
   assert largest(to_g) > 0.0
+  assert slopes._cache_size() == 1
 
 
 @pytest.mark.parametrize('make', [plan_of, images_plan])
@@ -93,7 +120,8 @@ def test_d_move_has_no_gradient_for_g(make):
     )
     return value
 
-  to_d, to_g = jax.grad(loss, (0, 1))(state.d.params, state.g.params)
+  slopes = jax.jit(jax.grad(loss, (0, 1)))
+  to_d, to_g = slopes(state.d.params, state.g.params)
   assert largest(to_g) == 0.0
   assert largest(to_d) > 0.0
 
@@ -116,20 +144,32 @@ def test_a_removed_stop_gradient_would_be_seen(move):
     args = (getattr(state, mine).params, moved, plan.game, real, key, HYPER)
     return loss_of(*args, frozen=lambda x: x)[0]
 
-  assert largest(jax.grad(loss)(getattr(state, other).params)) > 0.0
+  slope = jax.jit(jax.grad(loss))(getattr(state, other).params)
+  assert largest(slope) > 0.0
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def moved_stats(move, plan, params, state, real, key):
+  loss = getattr(game_lib, move)
+  return loss(params, state, plan.game, real, key, HYPER)[1][0]
+
+
+def own_stats(plan, state, real, key_d, key_g):
+  """Statistics of both players after their own moves from one state."""
+  return tuple(
+    moved_stats(move, plan, getattr(state, player).params, state, real, key)
+    for move, player, key in (
+      ('discriminator_loss', 'd', key_d),
+      ('generator_loss', 'g', key_g),
+    )
+  )
 
 
 def test_statistics_move_only_in_their_own_players_move():
   plan = images_plan()
   state = state_of(plan)
-  real = real_of(plan)[0]
-  key_d, key_g = jax.random.split(jax.random.key(3))
-  _, (d_stats, _) = game_lib.discriminator_loss(
-    state.d.params, state, plan.game, real, key_d, HYPER
-  )
-  _, (g_stats, _) = game_lib.generator_loss(
-    state.g.params, state, plan.game, real_of(plan)[0], key_g, HYPER
-  )
+  keys = jax.random.split(jax.random.key(3))
+  d_stats, g_stats = own_stats(plan, state, real_of(plan)[0], *keys)
   same_tree = jax.tree.structure
   assert same_tree(d_stats) == same_tree(state.d.stats)
   assert same_tree(g_stats) == same_tree(state.g.stats)
@@ -150,12 +190,7 @@ def test_the_other_players_move_leaves_statistics_alone(schedule):
     _, key_d = jax.random.split(key_turn)
   else:  # one key, so that both moves see the same samples
     key_d = jax.random.clone(key_g)
-  _, (d_stats, _) = game_lib.discriminator_loss(
-    state.d.params, state, plan.game, batch[0], key_d, HYPER
-  )
-  _, (g_stats, _) = game_lib.generator_loss(
-    state.g.params, state, plan.game, real_of(plan)[0], key_g, HYPER
-  )
+  d_stats, g_stats = own_stats(plan, state, batch[0], key_d, key_g)
   for found, own in ((moved.d.stats, d_stats), (moved.g.stats, g_stats)):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(own), strict=True):
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -237,9 +272,9 @@ def test_simultaneous_moves_both_from_one_point():
   after, _ = jax.jit(make_train_step(plan))(before, hyper, batch)
   key = jax.random.fold_in(jax.random.clone(before.key), 0)
   _, key_loss = jax.random.split(key)
-  g_grad, _ = jax.grad(game_lib.generator_loss, has_aux=True)(
-    before.g.params, before, plan.game, batch[0], key_loss, HYPER
-  )
+  g_grad, _ = jax.jit(
+    jax.grad(game_lib.generator_loss, has_aux=True), static_argnums=2
+  )(before.g.params, before, plan.game, batch[0], key_loss, HYPER)
   moved = jax.tree.map(lambda p, g: p - 1e-2 * g, before.g.params, g_grad)
   for found, expected in zip(
     jax.tree.leaves(after.g.params), jax.tree.leaves(moved)
@@ -314,7 +349,7 @@ def test_instance_noise_reaches_d_and_anneals_to_none():
     hyper = dataclasses.replace(HYPER, **numbers)
     return float(step(state, hyper, batch)[1]['d/loss'])
 
-  plain = make_train_step(plan_of())
+  plain = jax.jit(make_train_step(plan_of()))
   without = float(plain(state, HYPER, batch)[1]['d/loss'])
   assert loss(instance_noise=0.0) == pytest.approx(without, rel=1e-6)
   assert abs(loss(instance_noise=1.0) - without) > 1e-3

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+import small
 
 from gan_jax import checkpoint, doors, logs, loop, runs, workdir
-from gan_jax.config import Config, ConfigError
+from gan_jax.config import ConfigError
 from gan_jax.sharding import ShardingError
 
 # Orbax's reading threads outlive its event loop when a file is damaged.
@@ -21,37 +22,23 @@ pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
 
-TOY = Config(
-  dataset='ring',
-  network='mlp',
-  width=16,
-  batch_size=8,
-  steps=24,
-  log_every=5,
-  sample_every=12,
-  checkpoint_every=7,
-  devices=1,
-  report=False,
-)
-DIGITS = dataclasses.replace(
-  TOY, dataset='digits', network='dcgan', width=4, flip=True, num_samples=4
-)
+OFTEN = dict(steps=24, log_every=5, sample_every=12, checkpoint_every=7)
+TOY = small.ring(**OFTEN)
+DIGITS = small.dcgan(**OFTEN)
 KINDS = {
   'density': TOY,
   'resident': DIGITS,
   'streamed': dataclasses.replace(DIGITS, residence='stream'),
 }
-
-
 CACHE = []  # folder of compiled programs, shared by the tests below
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _folders(tmp_path_factory):
+def _folders(digits_root, programs):
   """`digits` prepared once, away from the user's data; programs kept."""
-  CACHE.append(str(tmp_path_factory.mktemp('xla')))
+  CACHE.append(programs)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv('TFDS_DATA_DIR', str(tmp_path_factory.mktemp('tfds')))
+    patch.setenv('TFDS_DATA_DIR', str(digits_root))
     yield
 
 

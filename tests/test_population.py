@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
+import small
 
 from gan_jax import (
   checkpoint,
@@ -21,46 +22,27 @@ from gan_jax import (
   state,
   variations,
 )
-from gan_jax.config import Config, ConfigError
+from gan_jax.config import ConfigError
 
-TOY = Config(
-  dataset='ring',
-  network='mlp',
-  width=8,
-  depth=1,
-  batch_size=8,
-  steps=20,
-  log_every=6,
-  checkpoint_every=8,
-  sample_every=100,
-  devices=2,
-  report=False,
-)
+OFTEN = dict(steps=20, log_every=6, checkpoint_every=8)
+TOY = small.ring(**OFTEN, devices=2)
 # Not Adam for G: a bias before a normalisation has no slope but rounding, of
 # which Adam makes full steps.
-DIGITS = dataclasses.replace(
-  TOY,
-  dataset='digits',
-  norm_g='batch',
-  optimizer_g='sgd',
-  flip=True,
-  num_samples=4,
-  devices=1,
-)
+SGD = dict(norm_g='batch', optimizer_g='sgd')
+DIGITS = small.digits(**OFTEN, **SGD)
+DCGAN = small.dcgan(**OFTEN, **SGD)
 PENALTY = 'orthogonal'
-DCGAN = dataclasses.replace(DIGITS, network='dcgan', width=4, depth=0)
 SINGLE = {}  # runs of one member alone, kept for the tests that want them
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _folders(tmp_path_factory):
+def _folders(digits_root, programs, tmp_path_factory):
   """`digits` prepared once; compiled programs kept for the module's tests."""
-  root = tmp_path_factory.mktemp('population')
-  SINGLE['root'] = root
+  SINGLE['root'] = tmp_path_factory.mktemp('population')
+  SINGLE['programs'] = programs
   with pytest.MonkeyPatch.context() as patch:
-    patch.setenv('TFDS_DATA_DIR', str(root / 'tfds'))
-    cache = str(root / 'xla')
-    loop.setup(dataclasses.replace(TOY, compilation_cache=cache))
+    patch.setenv('TFDS_DATA_DIR', str(digits_root))
+    loop.setup(dataclasses.replace(TOY, compilation_cache=programs))
     yield
 
 
@@ -97,7 +79,7 @@ def alone(config):
       config,
       workdir=str(path),
       devices=1,
-      compilation_cache=str(SINGLE['root'] / 'xla'),
+      compilation_cache=SINGLE['programs'],
     )
     SINGLE[config] = loop.train(settings), path
   return SINGLE[config]

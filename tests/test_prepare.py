@@ -1,67 +1,24 @@
-"""Preparation without TensorFlow: synthetic originals, damage, real sets."""
+"""Preparing image sets: whole, interrupted, damaged, offline, by command."""
 
-import gzip
 import hashlib
-import io
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
-import tarfile
 import time
-import zipfile
-import zlib
 
-import jax
 import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
+from originals import IDX, TAR, draw, records, write_idx, write_tar
 from tensorflow_datasets.core.download import checksums
 
 from gan_jax import data
 from gan_jax.data import builders, tfds_sets
 
 TRAIN, TEST = 7, 3
-IDX = (
-  'train-images-idx3-ubyte.gz',
-  'train-labels-idx1-ubyte.gz',
-  't10k-images-idx3-ubyte.gz',
-  't10k-labels-idx1-ubyte.gz',
-)
-TAR = 'cifar-10-binary.tar.gz'
-
-
-def draw(*shape, seed=0, top=256):
-  return np.random.default_rng(seed).integers(0, top, shape, np.uint8)
-
-
-def idx(values):
-  header = struct.pack('>HBB', 0, 8, values.ndim)
-  sizes = struct.pack(f'>{values.ndim}I', *values.shape)
-  return header + sizes + values.tobytes()
-
-
-def write_idx(path, values):
-  with gzip.open(path, 'wb') as file:
-    file.write(idx(values))
-
-
-def records(n, seed):
-  """n records of CIFAR-10: a label and 3072 values."""
-  return np.concatenate(
-    [draw(n, 1, seed=seed, top=10), draw(n, 3072, seed=seed + 1)], axis=1
-  )
-
-
-def write_tar(path, files):
-  with tarfile.open(path, 'w:gz') as archive:
-    for name, content in files.items():
-      member = tarfile.TarInfo(f'cifar-10-batches-bin/{name}')
-      member.size = len(content)
-      archive.addfile(member, io.BytesIO(content))
 
 
 def trust(monkeypatch, name, folder):
@@ -121,82 +78,6 @@ def as_set(images, labels):
   return sorted(
     (int(k), x.tobytes()) for x, k in zip(images, labels, strict=True)
   )
-
-
-# Files
-
-
-@pytest.mark.parametrize('shape', [(7,), (3, 28, 28), (0, 2)])
-def test_read_idx_reads_what_was_written(shape, tmp_path):
-  values = draw(*shape)
-  write_idx(tmp_path / 'a.gz', values)
-  found = builders.read_idx(tmp_path / 'a.gz')
-  assert found.dtype == np.uint8
-  np.testing.assert_array_equal(found, values)
-
-
-def _bad_idx():
-  good = idx(draw(50, 28, 28))
-  packed = gzip.compress(good)
-  damaged = bytearray(packed)
-  damaged[len(packed) // 2] ^= 255
-  invalid = packed[:10] + b'\xff' + packed[11:]  # no such kind of block
-  yield 'gzip cut short', packed[: len(packed) // 2]
-  yield 'gzip without its end', packed[:-4]
-  yield 'damaged gzip', bytes(damaged)
-  yield 'invalid deflate', invalid
-  yield 'damaged checksum', packed[:-8] + b'abcdefgh'
-  yield 'no gzip', good
-  yield 'nothing', b''
-  yield 'empty gzip', gzip.compress(b'')
-  yield 'pixels cut short', gzip.compress(good[:-1])
-  yield 'pixels to spare', gzip.compress(good + b'x')
-  yield 'header cut short', gzip.compress(good[:6])
-  yield 'wrong magic', gzip.compress(b'\x01' + good[1:])
-  yield 'not of bytes', gzip.compress(good[:2] + b'\x0d' + good[3:])
-
-
-@pytest.mark.parametrize(
-  'content', [pytest.param(c, id=name) for name, c in _bad_idx()]
-)
-def test_read_idx_names_a_bad_file(content, tmp_path):
-  (tmp_path / 'bad.gz').write_bytes(content)
-  with pytest.raises(data.DataError, match=r'bad\.gz: .*copy it again'):
-    builders.read_idx(tmp_path / 'bad.gz')
-
-
-def test_read_cifar_reads_the_batches(tmp_path):
-  one, two = records(2, 0), records(3, 5)
-  files = {'a.bin': one.tobytes(), 'x.txt': b'text', 'b.bin': two.tobytes()}
-  write_tar(tmp_path / TAR, files)
-  found = dict(builders.read_cifar(tmp_path / TAR))
-  assert list(found) == ['a.bin', 'b.bin']
-  np.testing.assert_array_equal(found['a.bin'], one)
-  np.testing.assert_array_equal(found['b.bin'], two)
-
-
-def _bad_tar(path):
-  write_tar(path, {'a.bin': records(40, 0).tobytes()})
-  good = path.read_bytes()
-  half = len(good) // 2
-  plain = zlib.decompressobj(31).decompress(good)
-  packer = zlib.compressobj(wbits=31)
-  begun = packer.compress(plain[: len(plain) // 2])
-  begun += packer.flush(zlib.Z_FULL_FLUSH)  # a byte's edge: a block begins
-  write_tar(path, {'a.bin': records(2, 0).tobytes()[:-1]})
-  yield from (b'', b'no archive', good[:half], begun + b'\xff' * 999)
-  yield path.read_bytes()
-
-
-@pytest.mark.parametrize('kind', range(5))
-def test_read_cifar_names_a_bad_file(kind, tmp_path):
-  bad = list(_bad_tar(tmp_path / TAR))[kind]
-  (tmp_path / TAR).write_bytes(bad)
-  with pytest.raises(data.DataError, match=rf'(?s){TAR}: .*copy it again'):
-    list(builders.read_cifar(tmp_path / TAR))
-
-
-# Whole preparations
 
 
 def test_mnist_is_prepared_from_idx_files(idx_folder, tmp_path):
@@ -353,9 +234,6 @@ def test_processes_may_start_on_digits_together(tmp_path):
   assert len({told.splitlines()[-1] for told, _ in ended}) == 1
 
 
-# CIFAR-10, unpacked
-
-
 @pytest.fixture
 def bin_folder(tmp_path, monkeypatch):
   """A small CIFAR-10 as its archive unpacks."""
@@ -395,9 +273,6 @@ def test_damaged_batches_are_named(damage, told, bin_folder, tmp_path):
   with pytest.raises(data.DataError, match=rf'data_batch_3\.bin: .*{told}'):
     tfds_sets.prepare('cifar10', tmp_path / 'root', str(bin_folder))
   assert not (tmp_path / 'root' / 'cifar10').exists()
-
-
-# Networks
 
 
 def _offline(told, root):
@@ -455,9 +330,6 @@ def test_other_sets_ask_for_tensorflow(tmp_path, monkeypatch):
     tfds_sets.prepare('kmnist', tmp_path)
 
 
-# The command
-
-
 def command(*words, home=None):
   env = {**os.environ, 'HOME': str(home or '/nonexistent')}
   env.pop('TFDS_DATA_DIR', None)
@@ -500,133 +372,3 @@ def test_command_tells_errors(words, code, told, tmp_path):
 def test_command_leaves_densities_alone():
   done = command('--dataset=ring')
   assert done.returncode == 0 and 'needs no preparation' in done.stdout
-
-
-# Real data: first labels, and mean of the training images.
-
-REAL = {
-  'mnist': ([5, 0, 4, 1, 9], 0.1307),
-  'fashion_mnist': ([9, 0, 0, 3, 0], 0.2860),
-}
-ones = pytest.mark.parametrize('name', REAL)
-
-
-@pytest.fixture(scope='session')
-def real_root(real_data, tmp_path_factory):
-  root = tmp_path_factory.mktemp('real')
-  for name in REAL:
-    _, counts = tfds_sets.prepare(name, root, str(real_data / name))
-    assert counts == {'train': 60000, 'test': 10000}
-  return root
-
-
-@pytest.mark.data
-@ones
-def test_real_images_are_the_originals(name, real_root, real_data):
-  wanted = builders.read_idx(real_data / name / IDX[0])
-  images = data.load(name, data_dir=str(real_root)).array()
-  assert images.shape == (60000, 28, 28, 1)
-  assert abs(images.mean() / 255 - REAL[name][1]) < 5e-5
-  rows = [x.reshape(60000, 784).copy().view('V784') for x in (images, wanted)]
-  ours, theirs = [sorted(x.ravel().tolist()) for x in rows]
-  assert ours == theirs
-
-
-@pytest.mark.data
-@ones
-def test_real_labels_go_with_their_images(name, real_root, real_data):
-  labels = builders.read_idx(real_data / name / IDX[1])
-  assert labels[:5].tolist() == REAL[name][0]
-  source = tfds.data_source(name, data_dir=real_root, download=False)
-  assert {k: len(v) for k, v in source.items()} == {
-    'train': 60000,
-    'test': 10000,
-  }
-  found = [source['train'][i] for i in range(0, 60000, 30)]
-  images = builders.read_idx(real_data / name / IDX[0])
-  known = {x.tobytes(): k for x, k in zip(images, labels, strict=True)}
-  assert all(known[row['image'].tobytes()] == row['label'] for row in found)
-
-
-@pytest.mark.data
-@ones
-@pytest.mark.parametrize('split, each', [('train', 6000), ('test', 1000)])
-def test_real_classes_are_as_many_as_known(name, split, each, real_root):
-  source = tfds.data_source(
-    name,
-    data_dir=real_root,
-    split=split,
-    download=False,
-    decoders={'image': tfds.decode.SkipDecoding()},
-  )
-  counts = np.bincount([int(source[i]['label']) for i in range(len(source))])
-  if name == 'fashion_mnist':
-    assert counts.tolist() == [each] * 10
-  else:
-    ones = {'train': 6742, 'test': 1135}  # the most frequent digit
-    assert counts.argmax() == 1 and counts[1] == ones[split]
-
-
-@pytest.fixture(scope='session')
-def real_batches(real_data, tmp_path_factory):
-  """CIFAR-10's training batches, from their lossless encoding."""
-  folder = tmp_path_factory.mktemp('cifar10')
-  source = real_data / 'cifar10'
-  parts = []
-  for half in 'ab':
-    packed, plain = f'cifar10_train_{half}.medxz', folder / f'{half}.npz'
-    words = [source / 'medxz.py', source / packed, plain]
-    subprocess.run([sys.executable, *map(str, words)], check=True)
-    with np.load(plain) as part:
-      parts.append((part['images'], part['labels']))
-  images, labels = map(np.concatenate, zip(*parts, strict=True))
-  planes = images.transpose(0, 3, 1, 2).reshape(-1, 3072)
-  whole = np.concatenate([np.uint8(labels)[:, None], planes], axis=1)
-  for n, batch in enumerate(np.split(whole, 5), start=1):
-    batch.tofile(folder / f'data_batch_{n}.bin')
-  return folder
-
-
-@pytest.mark.data
-def test_real_cifar10_is_prepared_from_its_batches(real_batches, tmp_path):
-  _, counts = tfds_sets.prepare('cifar10', tmp_path, str(real_batches))
-  assert counts == {'train': 50000}
-  assert tfds.builder('cifar10', data_dir=tmp_path).info.full_name.endswith(
-    '3.0.2'
-  )
-  images = data.load('cifar10', data_dir=str(tmp_path)).array()
-  scaled = images.reshape(-1, 3) / np.float32(255)
-  mean, std = [0.49140, 0.48216, 0.44653], [0.24703, 0.24349, 0.26159]
-  np.testing.assert_allclose(scaled.mean(0, np.float64), mean, atol=6e-6)
-  np.testing.assert_allclose(scaled.std(0, np.float64), std, atol=6e-6)
-  source = tfds.data_source(
-    'cifar10',
-    data_dir=tmp_path,
-    split='train',
-    download=False,
-    decoders={'image': tfds.decode.SkipDecoding()},
-  )
-  rows = [source[i] for i in range(0, 50000, 10)]
-  first = np.bincount([row['label'] for row in rows], minlength=10)
-  assert first.min() > 400  # of 500: TFDS shuffles
-  known = {row['id'].decode(): row['label'] for row in rows}
-  labels = np.fromfile(real_batches / 'data_batch_1.bin', np.uint8)[::3073]
-  early = {k: v for k, v in known.items() if int(k[-5:]) < 10000}
-  assert early and all(labels[int(k[-5:])] == v for k, v in early.items())
-
-
-@pytest.mark.data
-def test_real_faces_are_loaded_from_a_folder(real_data, tmp_path):
-  with zipfile.ZipFile(real_data / 'faces' / 'faces64.zip') as archive:
-    archive.extractall(tmp_path / 'faces')
-  faces = data.load(
-    f'folder:{tmp_path / "faces"}', data_dir=str(tmp_path), image_size=32
-  )
-  assert faces.shape == (32, 32, 3) and faces.size == 13233
-  feed = data.make_feed(faces, seed=0, batch_size=64, residence='stream')
-  item = feed.chunk(0, 1)[0, 0]
-  assert item.shape == (64, 32, 32, 3) and item.dtype == np.uint8
-  key = jax.random.key(0)
-  x = jax.jit(feed.decode, static_argnums=3)(feed.constants, item, key, 64)
-  assert x.shape == item.shape and x.min() < -0.9 and x.max() > 0.9
-  assert 20 < item.std((1, 2, 3)).mean() < 100  # pictures, no flat colours

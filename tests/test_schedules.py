@@ -1,4 +1,4 @@
-"""The schedules, and what a game adds to its losses, in whole steps."""
+"""The schedules, in whole steps."""
 
 import dataclasses
 
@@ -6,62 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toygame import BATCH, close, flat, plan_of, start, stepped
 
 from gan_jax import game as game_lib
-from gan_jax import networks, objectives
 from gan_jax.optimizers import OPTIMIZERS
 from gan_jax.plan import TOGETHER
-from gan_jax.regularizers import REGULARIZERS, Term
 from gan_jax.schedules import SCHEDULES
-from gan_jax.state import Hyper
-from gan_jax.step import Plan, init_state, make_train_step
-
-BATCH = 8
-RATES = dict(lr_g=1e-2, lr_d=2e-2, beta1_g=0.0, beta1_d=0.0)
-
-
-def plan_of(
-  objective='non_saturating',
-  regularizers=(),
-  packing=1,
-  **settings,
-):
-  built = networks.build(
-    'mlp', (2,), bounded=False, width=4, depth=1, packing=packing
-  )
-  game = game_lib.Game(
-    built,
-    objectives.OBJECTIVES[objective],
-    regularizers=tuple(Term(name) for name in regularizers),
-  )
-  settings = dict(optimizer_g='sgd', optimizer_d='sgd') | settings
-  return Plan(game=game, batch_size=BATCH, **settings)
-
-
-def hyper_of(plan, **numbers):
-  weights = {t.key: jnp.float32(0.1) for t in plan.game.regularizers}
-  return Hyper(**(RATES | dict(penalties=weights) | numbers))
-
-
-def start(plan, seed=0, **numbers):
-  hyper = hyper_of(plan, **numbers)
-  state = init_state(jax.random.key(seed), plan, hyper)
-  rng = np.random.default_rng(seed)
-  real = rng.normal(size=(plan.real_batches, BATCH, 2))
-  return state, hyper, jnp.asarray(real, jnp.float32)
-
-
-def stepped(plan, **numbers):
-  state, hyper, batch = start(plan, **numbers)
-  return state, *jax.jit(make_train_step(plan))(state, hyper, batch)
-
-
-def flat(tree):
-  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
-
-
-def close(a, b, **how):
-  np.testing.assert_allclose(flat(a), flat(b), **(dict(atol=1e-6) | how))
+from gan_jax.step import make_train_step
 
 
 @pytest.mark.parametrize('schedule', sorted(SCHEDULES))
@@ -271,6 +222,36 @@ def test_extragradient_moves_from_here_by_the_gradient_of_there():
   close(after.d.params, at.d.params)
 
 
+@pytest.mark.parametrize(
+  'schedule, numbers, moves',
+  [
+    ('alternating', {}, 1),
+    ('alternating', {'d_steps': 3, 'reuse_real': True}, 3),
+    ('alternating', {'g_steps': 3}, 1),
+    ('unrolled', {'unroll_steps': 5}, 1),
+    ('simultaneous', {}, 1),
+    ('extragradient', {}, 2),
+    ('extragradient', {'reuse_real': True}, 2),
+  ],
+)
+def test_images_shown_are_those_of_ds_moves(schedule, numbers, moves):
+  plan = plan_of(schedule=schedule, **numbers)
+  assert plan.images_a_step == moves * plan.batch_size
+  assert plan.images_shown(jnp.int32(7)) == 7 * moves * plan.batch_size
+
+
+def test_the_average_ages_by_the_images_of_both_of_extragradients_moves():
+  plan = plan_of(schedule='extragradient', average=True)
+  state, hyper, batch = start(plan, ema_halflife_kimg=1e-3 * plan.batch_size)
+  late = state.replace(step=jnp.int32(1000))  # past its ramp
+  moved, _ = jax.jit(make_train_step(plan))(late, hyper, batch)
+  for old, new, now in zip(
+    *map(jax.tree.leaves, (late.ema.params, moved.g.params, moved.ema.params))
+  ):
+    # Two batches, each a half-life.
+    np.testing.assert_allclose(now, 0.75 * new + 0.25 * old, atol=1e-6)
+
+
 def test_optimistic_is_twice_this_gradient_less_the_last():
   plan = plan_of(schedule='optimistic')
   state, hyper, batch = start(plan)
@@ -414,139 +395,3 @@ def test_unrolled_through_an_optimizer_is_finite(optimizer):
   after, metrics = jax.jit(make_train_step(plan))(state, hyper, batch)
   assert np.isfinite(flat(after.g.params)).all()
   assert np.isfinite(metrics['g/grad_norm'])
-
-
-def test_penalties_join_the_loss_that_is_descended_and_are_logged():
-  plan, plain = plan_of(regularizers=('r1', 'r2')), plan_of()
-  state, hyper, batch = start(plan)
-  key = jax.random.key(3)
-  loss = lambda p, h: game_lib.discriminator_loss(
-    state.d.params, state, p.game, batch[0], jax.random.clone(key), h
-  )
-  total, (_, metrics) = loss(plan, hyper)
-  bare, _ = loss(plain, hyper_of(plain))
-  added = metrics['d/penalty/r1'] + metrics['d/penalty/r2']
-  assert float(added) > 0
-  np.testing.assert_allclose(total, bare + 0.1 * added, rtol=1e-5)
-  np.testing.assert_allclose(metrics['d/loss'], bare, rtol=1e-6)
-
-
-def test_lazy_penalties_come_every_so_often_and_so_much_heavier():
-  plan = plan_of(regularizers=('r1',))
-  lazy = dataclasses.replace(plan, penalty_every=4)
-  state, hyper, batch = start(plan)
-  step, lazy_step = (jax.jit(make_train_step(p)) for p in (plan, lazy))
-  _, always = step(state, hyper, batch)
-  _, due = lazy_step(state, hyper, batch)
-  np.testing.assert_allclose(
-    due['d/penalty/r1'], 4 * always['d/penalty/r1'], rtol=1e-5
-  )
-  heavy = dataclasses.replace(hyper, penalties={'r1': jnp.float32(0.4)})
-  close(
-    lazy_step(state, hyper, batch)[0].d.params,
-    step(state, heavy, batch)[0].d.params,
-  )
-  later = state.replace(step=jnp.int32(1))
-  moved, not_due = lazy_step(later, hyper, batch)
-  assert float(not_due['d/penalty/r1']) == 0.0
-  none = jax.jit(make_train_step(plan_of()))
-  close(moved.d.params, none(later, hyper_of(plan_of()), batch)[0].d.params)
-
-
-def test_clipping_holds_after_every_step():
-  plan = plan_of('wasserstein', regularizers=('clip',), d_steps=2)
-  state, hyper, batch = start(plan)
-  hyper = dataclasses.replace(hyper, penalties={'clip': jnp.float32(0.01)})
-  after, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
-  assert np.abs(flat(after.d.params)).max() <= np.float32(0.01)
-  assert np.abs(flat(after.g.params)).max() > 0.01
-
-
-def test_penalties_are_neither_lazy_nor_there_unless_asked_for():
-  """The traps: both break toy sets, and neither is in any paper's defaults."""
-  from gan_jax.config import Config
-
-  assert plan_of().penalty_every == 1
-  assert Config().regularizer_every == 1 and not Config().regularizer
-  assert Config().label_smoothing == 0 and not Config().diffaugment
-
-
-def test_zcr_shows_neighbours_as_it_shows_what_they_are_beside():
-  """With no distance between them there is nothing to be told apart."""
-  nets = networks.build('mlp', (8, 8, 1), bounded=True, width=4, depth=1)
-  game = game_lib.Game(
-    nets,
-    objectives.OBJECTIVES['minimax'],
-    regularizers=(Term('zcr'),),
-    augment=('color', 'translation', 'cutout'),
-  )
-  plan = Plan(game=game, batch_size=BATCH)
-  state = init_state(jax.random.key(0), plan, hyper_of(plan))
-  same = jax.tree.map(jnp.zeros_like, state.g.params)  # whatever the noise
-  state = state.replace(g=state.g.replace(params=same))
-  real = jnp.ones((BATCH, 8, 8, 1))
-  _, (_, metrics) = game_lib.discriminator_loss(
-    state.d.params,
-    state,
-    game,
-    real,
-    jax.random.key(1),
-    hyper_of(plan),
-    jnp.float32(0.5),
-  )
-  np.testing.assert_allclose(metrics['d/penalty/zcr'], 0, atol=1e-9)
-  assert float(metrics['d/logit_fake']) != 0
-
-
-def test_lecam_anchors_follow_ds_output():
-  plan = plan_of(regularizers=('lecam',))
-  state, after, metrics = stepped(plan)
-  assert float(state.anchors.real) == 0.0
-  for kind in ('real', 'fake'):
-    np.testing.assert_allclose(
-      getattr(after.anchors, kind), 0.01 * metrics[f'd/logit_{kind}'], rtol=1e-5
-    )
-  assert stepped(plan_of())[1].anchors is None
-
-
-def test_packs_are_samples_side_by_side():
-  x = jnp.arange(24.0).reshape(4, 2, 3, 1)
-  packs = game_lib.packed(x, 2)
-  assert packs.shape == (2, 2, 3, 2)
-  np.testing.assert_array_equal(packs[0, ..., 0], x[0, ..., 0])
-  np.testing.assert_array_equal(packs[0, ..., 1], x[1, ..., 0])
-  np.testing.assert_array_equal(packs[1, ..., 1], x[3, ..., 0])
-  points = jnp.arange(8.0).reshape(4, 2)
-  np.testing.assert_array_equal(
-    game_lib.packed(points, 2), [[0, 1, 2, 3], [4, 5, 6, 7]]
-  )
-  assert game_lib.packed(points, 1) is points
-
-
-def test_packing_trains_and_refuses_what_it_does_not_divide():
-  _, _, metrics = stepped(plan_of(packing=4))
-  assert np.isfinite(metrics['d/loss'])
-  with pytest.raises(ValueError, match='packing=3'):
-    make_train_step(plan_of(packing=3))
-
-
-def takes(name):
-  """Regularizers that need no image."""
-  return not REGULARIZERS[name].images
-
-
-@pytest.mark.parametrize('name', sorted(filter(takes, REGULARIZERS)))
-def test_every_regularizer_reaches_the_player_it_is_for(name):
-  entry = REGULARIZERS[name]
-  plan, bare = plan_of(regularizers=(name,)), plan_of()
-  state, hyper, batch = start(plan, lr_g=0.1, lr_d=0.1)
-  steep = jax.tree.map(lambda w: 10 * w, state.d.params)
-  state = state.replace(d=state.d.replace(params=steep))
-  moved, _ = jax.jit(make_train_step(plan))(state, hyper, batch)
-  _, plain_hyper, _ = start(bare, lr_g=0.1, lr_d=0.1)
-  plain, _ = jax.jit(make_train_step(bare))(
-    state.replace(anchors=None), plain_hyper, batch
-  )
-  player = 'g' if entry.on_g else 'd'
-  mine, other = getattr(moved, player), getattr(plain, player)
-  assert np.abs(flat(mine.params) - flat(other.params)).max() > 1e-7

@@ -1,13 +1,13 @@
 """Data: densities with known truth, and sets of images.
 
 `load` finds a dataset by name; `make_feed` puts it in order for the step. To
-add a density, write it in `densities.py` and give it an entry in `DATASETS`, or
-draw its curve into a file (`density:FILE`); an image set that TFDS knows has
+add a density, write it in `densities.py` and give it an entry in `DENSITIES`,
+or draw its curve into a file (`density:FILE`); an image set that TFDS knows has
 its name already.
 """
 
 import dataclasses
-import functools
+import pathlib
 from collections.abc import Callable
 
 from gan_jax.data import densities, gathered, imageset, tfds_sets
@@ -18,15 +18,18 @@ from gan_jax.data.imageset import ImageSet
 
 Dataset = Density | ImageSet
 
-# None: a TFDS set, or stacks of one's images (`gathered.STACKED`). Any other
-# TFDS set of images is found by its name as well.
-DATASETS: dict[str, Callable[[], Density] | None] = {
+DENSITIES: dict[str, Callable[[], Density]] = {
   'gaussian_1d': densities.gaussian_1d,
   'mixture_1d': densities.mixture_1d,
   'ring': densities.ring,
   'grid': densities.grid,
   'spiral': densities.spiral,
   'delta': densities.delta,
+}
+# None: a TFDS set, or stacks of one's images (`gathered.STACKED`). Any other
+# TFDS set of images is found by its name as well.
+DATASETS: dict[str, Callable[[], Density] | None] = {
+  **DENSITIES,
   'digits': None,
   'mnist': None,
   'fashion_mnist': None,
@@ -66,44 +69,57 @@ def load(
     raise DataFlagError(f'--image_size={image_size}: use pixels, or 0')
   told, (name, named, part) = name, gathered.parsed(name)
   kind, _, path = name.partition(':')
-  make = DATASETS.get(name)
-  if kind == 'density':
-    if not path:
-      raise DataFlagError('--dataset=density: write density:FILE')
-    make = functools.partial(densities.from_file, path)
-  if make is not None:
+  if kind in ('density', 'folder') and not path:
+    raise DataFlagError(f'--dataset={kind}: write {kind}:{_PATHS[kind]}')
+  if kind == 'density' or name in DENSITIES:
     if named or part:
       raise DataFlagError(
         f'--dataset={told}: {name} is a density, which has no parts; leave the'
         ' brackets out'
       )
-    for flag, value in (('image_size', image_size), ('channels', channels)):
-      if value:
-        raise DataFlagError(
-          f'--{flag}={value}: is for images, and {name} is a density; leave it'
-          ' out'
-        )
-    return make()
+    return _density(name, path, image_size, channels)
   root = imageset.data_root(data_dir)
   if kind == 'folder':
-    if not path:
-      raise DataFlagError('--dataset=folder: write folder:PATH')
     return imageset.load_folder(
       path, image_size, channels, root / 'gan_jax_arrays'
     )
-  split = named or split
-  if name in gathered.STACKED:
-    if channels == 1:
+  images = _images(name, named, root, image_size, channels, split)
+  return gathered.sliced(images, part) if part else images
+
+
+_PATHS = {'density': 'FILE', 'folder': 'PATH'}
+
+
+def _density(name: str, path: str, image_size: int, channels: int) -> Density:
+  """A density by name, or of a file."""
+  for flag, value in (('image_size', image_size), ('channels', channels)):
+    if value:
       raise DataFlagError(
-        f'--channels=1: {name} is three channels; leave it out'
+        f'--{flag}={value}: is for images, and {name} is a density; leave it'
+        ' out'
       )
-    base = tfds_sets.load(gathered.STACKED[name], root, image_size, 1, split)
-    images = gathered.stacked(base, f'{name}[{named}]' if named else name)
-  else:
+  return densities.from_file(path) if path else DENSITIES[name]()
+
+
+def _images(
+  name: str,
+  named: str,
+  root: pathlib.Path,
+  image_size: int,
+  channels: int,
+  split: str,
+) -> ImageSet:
+  """A TFDS set or a stack of one's images, of the split that the name says."""
+  split = named or split
+  if name not in gathered.STACKED:
     images = tfds_sets.load(name, root, image_size, channels, split)
     if named:
       images = dataclasses.replace(images, name=f'{name}[{named}]')
-  return gathered.sliced(images, part) if part else images
+    return images
+  if channels == 1:
+    raise DataFlagError(f'--channels=1: {name} is three channels; leave it out')
+  base = tfds_sets.load(gathered.STACKED[name], root, image_size, 1, split)
+  return gathered.stacked(base, f'{name}[{named}]' if named else name)
 
 
 def prepared_as(name: str) -> str:
@@ -114,6 +130,7 @@ def prepared_as(name: str) -> str:
 
 __all__ = [
   'DATASETS',
+  'DENSITIES',
   'DataError',
   'DataFlagError',
   'Dataset',

@@ -7,7 +7,7 @@ are is said in `designs.py`.
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Key
 
 from gan_jax.networks import conditional as _conditional
 from gan_jax.networks.designs import ARCHITECTURES as ARCHITECTURES
+from gan_jax.networks.designs import Design, Request
 from gan_jax.networks.designs import NetworkError as NetworkError
-from gan_jax.networks.designs import Request
 from gan_jax.networks.layers import NORMS
 
 Params = Mapping[str, Any]
@@ -174,16 +174,13 @@ def build(
   Raises:
     NetworkError: naming the flag, the value and the remedy.
   """
-  for flag, word, words in (
-    ('network', name, ARCHITECTURES),
-    ('latent', latent, {'', *LATENTS}),
-    ('norm_g', norm_g, {'', *NORMS}),
-    ('norm_d', norm_d, {'', *NORMS}),
-    ('conditioning', conditioning, CONDITIONINGS),
-  ):
-    if word not in words:
-      close = difflib.get_close_matches(word, words, n=2) or sorted(words)
-      raise NetworkError(f'--{flag}={word}: use {" or ".join(close)}')
+  _check_words(
+    network=(name, ARCHITECTURES),
+    latent=(latent, {'', *LATENTS}),
+    norm_g=(norm_g, {'', *NORMS}),
+    norm_d=(norm_d, {'', *NORMS}),
+    conditioning=(conditioning, CONDITIONINGS),
+  )
   classes = 0 if conditioning == 'none' else classes
   if classes and packing > 1:
     raise NetworkError(
@@ -201,14 +198,9 @@ def build(
       f'--conditioning={conditioning}: --network={name} heeds no labels; use'
       ' --conditioning=none, or another network'
     )
-  dim = latent_dim or design.latent_dim
-  latent = latent or design.latent
+  generator, discriminator = _conditioned(design, classes, projected)
+  dim, latent = latent_dim or design.latent_dim, latent or design.latent
   draw = LATENTS[latent]
-  generator, discriminator = design.generator, design.discriminator
-  if classes and not (projected and design.conditional):
-    generator = _conditional.Generator(generator, classes)
-  if classes and not projected:
-    discriminator = _conditional.Discriminator(discriminator, classes)
   return Networks(
     pure(generator, (dim,), classes),
     pure(discriminator, packed_shape(shape, packing), classes),
@@ -218,3 +210,33 @@ def build(
     packing,
     classes,
   )
+
+
+def _check_words(**flags: tuple[str, Collection[str]]) -> None:
+  """Refuses words that are none of those that their flags take.
+
+  Raises:
+    NetworkError: with the closest ones.
+  """
+  for flag, (word, words) in flags.items():
+    if word not in words:
+      close = difflib.get_close_matches(word, words, n=2) or sorted(words)
+      raise NetworkError(f'--{flag}={word}: use {" or ".join(close)}')
+
+
+def _conditioned(
+  design: Design, classes: int, projected: int
+) -> tuple[nn.Module, nn.Module]:
+  """G and D of a design, made to heed labels where they do not by themselves.
+
+  Args:
+    design: of the pair.
+    classes: of the labels, 0 for none.
+    projected: the same where D projects on an embedding of them, else 0.
+  """
+  generator, discriminator = design.generator, design.discriminator
+  if classes and not (projected and design.conditional):
+    generator = _conditional.Generator(generator, classes)
+  if classes and not projected:
+    discriminator = _conditional.Discriminator(discriminator, classes)
+  return generator, discriminator

@@ -44,10 +44,10 @@ def measure(config: Config, layout: str) -> dict[str, Any]:
     made = cohort.Cohort(configs, folder, layout)
     made.calibrate(0.2)
     now, found = made.population, []
-    count = max(1, int(2 * made._wanted))
+    count = max(1, int(2 * made.pace.wanted))
     for _ in range(DISPATCHES):
-      now = made._dispatch(now, 0, min(count, made.capacity))
-      steps = min(count, made.capacity) * MEMBERS
+      now = made._dispatch(now, 0, min(count, made.pace.capacity))
+      steps = min(count, made.pace.capacity) * MEMBERS
       found.append((1e3 * made.took_cpu / steps, 1e3 * made.took / steps))
     params = (made._shapes.g.params, made._shapes.d.params)
     made.close()

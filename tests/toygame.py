@@ -1,0 +1,93 @@
+"""Games to test with: two MLPs in the plane, and all objectives in one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax import game as game_lib
+from gan_jax import networks, objectives
+from gan_jax.objectives import OBJECTIVES, Equilibrium, Objective
+from gan_jax.regularizers import Term
+from gan_jax.state import Hyper
+from gan_jax.step import Plan, init_state, make_train_step
+
+BATCH = 8
+
+RATES = dict(lr_g=1e-2, lr_d=2e-2, beta1_g=0.0, beta1_d=0.0)
+
+
+@functools.cache
+def built(packing):
+  return networks.build(
+    'mlp', (2,), bounded=False, width=4, depth=1, packing=packing
+  )
+
+
+def plan_of(
+  objective='non_saturating',
+  regularizers=(),
+  packing=1,
+  **settings,
+):
+  game = game_lib.Game(
+    built(packing),
+    objectives.OBJECTIVES[objective],
+    regularizers=tuple(Term(name) for name in regularizers),
+  )
+  settings = dict(optimizer_g='sgd', optimizer_d='sgd') | settings
+  return Plan(game=game, batch_size=BATCH, **settings)
+
+
+def hyper_of(plan, **numbers):
+  weights = {t.key: jnp.float32(0.1) for t in plan.game.regularizers}
+  return Hyper(**(RATES | dict(penalties=weights) | numbers))
+
+
+@functools.cache
+def begun(plan, seed):
+  return init_state(jax.random.key(seed), plan, hyper_of(plan))
+
+
+@functools.cache
+def compiled(plan):
+  """The step of a plan, compiled once for all tests of it."""
+  return jax.jit(make_train_step(plan))
+
+
+def start(plan, seed=0, **numbers):
+  hyper, state = hyper_of(plan, **numbers), begun(plan, seed)
+  state = state.replace(key=jax.random.clone(state.key))
+  rng = np.random.default_rng(seed)
+  real = rng.normal(size=(plan.real_batches, BATCH, 2))
+  return state, hyper, jnp.asarray(real, jnp.float32)
+
+
+def stepped(plan, **numbers):
+  state, hyper, batch = start(plan, **numbers)
+  return state, *compiled(plan)(state, hyper, batch)
+
+
+def flat(tree):
+  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def close(a, b, **how):
+  np.testing.assert_allclose(flat(a), flat(b), **(dict(atol=1e-6) | how))
+
+
+def switched(index):
+  """One of the objectives, by a traced number: all of them in one program."""
+
+  def loss(player):
+    losses = [getattr(entry, f'{player}_loss') for entry in OBJECTIVES.values()]
+    return lambda *args: jax.lax.switch(index, losses, *args)
+
+  return Objective(
+    loss('d'),
+    loss('g'),
+    Equilibrium(0.0, 0.0, 0.0),
+    log_ratio=None,
+    relativistic=True,
+  )
