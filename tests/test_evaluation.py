@@ -115,13 +115,8 @@ def stem(tmp_path_factory):
   return str(path)
 
 
-@pytest.mark.parametrize(
-  'features',
-  [
-    'classifier',
-    pytest.param('inception-64', marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('features', ['classifier', 'inception-64'])
 def test_networks_score_alike_in_any_batch_on_any_devices(
   features, digits, root, stem, monkeypatch
 ):
