@@ -136,20 +136,34 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
   return found + _scores(c)
 
 
+def metric_faults(metrics: str, features: str) -> list[str]:
+  """What is wrong with the names in `--metrics` and `--features`."""
+  found: list[str] = []
+  words = [word.strip() for word in metrics.split(',') if word.strip()]
+  if words:
+    known = (
+      *registry.names('gan_jax.metrics', 'METRICS'),
+      *registry.names('gan_jax.evaluation', 'PROTOCOLS'),
+    )
+    found += [
+      f'--metrics={metrics}: {word}: {nearest(word, known)}'
+      for word in words
+      if word not in known
+    ]
+  if len(set(words)) < len(words):
+    found.append(f'--metrics={metrics}: one of them is there twice')
+  if features:
+    known = registry.names('gan_jax.features', 'FEATURES')
+    kind = features.partition('-')[0]
+    if kind not in known:
+      found.append(f'--features={features}: {kind}: {nearest(kind, known)}')
+  return found
+
+
 def _scores(c: Any) -> list[str]:
   """What is of no use in the flags of scores in training."""
-  known: tuple[str, ...] = ()
-  if c.metrics:
-    known += registry.names('gan_jax.metrics', 'METRICS')
-    known += registry.names('gan_jax.evaluation', 'PROTOCOLS')
   words = c.metrics.split(',') if c.metrics else []
-  found = [
-    f'--metrics={c.metrics}: {word}: {nearest(word, known)}'
-    for word in words
-    if word not in known
-  ]
-  if len(set(words)) < len(words):
-    found.append(f'--metrics={c.metrics}: one of them is there twice')
+  found = metric_faults(c.metrics, c.features)
   for name in ('eval_every', 'features', 'weights', 'keep_best'):
     value = getattr(c, name)
     if value and not words:
