@@ -61,12 +61,9 @@ flags.DEFINE_integer('devices', 0, 'devices used; 0: all there are')
 flags.DEFINE_string('out', 'metrics.jsonl', 'file of the scores of --images')
 
 
-def check(f: Any) -> None:
-  """Refuses what can be told before JAX is imported, which takes seconds.
-
-  Raises:
-    ConfigError: naming the flag.
-  """
+def main() -> int:
+  """Scores what the flags name."""
+  f = flags.FLAGS
   if bool(f.workdir) == bool(f.images):
     raise ConfigError('name the folder of a run (--workdir) or --images, one')
   if f.neighbours and f.images:
@@ -75,19 +72,7 @@ def check(f: Any) -> None:
     )
   if bool(f.all) + bool(f.follow) + (f.step is not None) > 1:
     raise ConfigError('--step, --all, --follow: use one of them')
-  for fault in rules.metric_faults(f.metrics, f.features):
-    raise ConfigError(fault)
-  if f.workdir and not (pathlib.Path(f.workdir) / 'config.flags').is_file():
-    raise ConfigError(
-      f'--workdir={f.workdir}: no run there (no config.flags); start one with'
-      f' python -m gan_jax.train --workdir={f.workdir}'
-    )
-
-
-def main() -> int:
-  """Scores what the flags name."""
-  f = flags.FLAGS
-  check(f)
+  rules.check_scored(f.workdir, f.metrics, f.features)
   from gan_jax import evaluating
 
   fields = evaluating.Request.__dataclass_fields__

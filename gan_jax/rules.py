@@ -6,6 +6,7 @@ Nothing here is heavy to import: a misspelt value is answered at once.
 import dataclasses
 import difflib
 import math
+import pathlib
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -136,8 +137,8 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[str]:
   return found + _scores(c)
 
 
-def metric_faults(metrics: str, features: str) -> list[str]:
-  """What is wrong with the names in `--metrics` and `--features`."""
+def metric_faults(metrics: str) -> list[str]:
+  """What is wrong with the names in `--metrics`."""
   found: list[str] = []
   words = [word.strip() for word in metrics.split(',') if word.strip()]
   if words:
@@ -152,18 +153,45 @@ def metric_faults(metrics: str, features: str) -> list[str]:
     ]
   if len(set(words)) < len(words):
     found.append(f'--metrics={metrics}: one of them is there twice')
-  if features:
-    known = registry.names('gan_jax.features', 'FEATURES')
-    kind = features.partition('-')[0]
-    if kind not in known:
-      found.append(f'--features={features}: {kind}: {nearest(kind, known)}')
   return found
+
+
+def check_scored(workdir: str, metrics: str, features: str) -> None:
+  """Refuses what cannot be scored, as far as names tell.
+
+  Raises:
+    ConfigError: naming the flag.
+  """
+  faults = metric_faults(metrics)
+  kinds = registry.names('gan_jax.features', 'FEATURES')
+  kind = features.partition('-')[0]
+  if kind and kind not in kinds:
+    faults.append(f'--features={features}: {kind}: {nearest(kind, kinds)}')
+  if faults:
+    raise ConfigError(faults[0])
+  if workdir:
+    config_file(workdir)
+
+
+def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
+  """The file of a run's configuration.
+
+  Raises:
+    ConfigError: if there is no run there.
+  """
+  path = pathlib.Path(workdir) / 'config.flags'
+  if not path.is_file():
+    raise ConfigError(
+      f'--workdir={workdir}: no run there (no {path.name}); start one with'
+      f' python -m gan_jax.train --workdir={workdir}'
+    )
+  return path
 
 
 def _scores(c: Any) -> list[str]:
   """What is of no use in the flags of scores in training."""
   words = c.metrics.split(',') if c.metrics else []
-  found = metric_faults(c.metrics, c.features)
+  found = metric_faults(c.metrics)
   for name in ('eval_every', 'features', 'weights', 'keep_best'):
     value = getattr(c, name)
     if value and not words:
