@@ -6,6 +6,7 @@ Nothing here is heavy to import: a misspelt value is answered at once.
 import dataclasses
 import difflib
 import math
+import pathlib
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -172,20 +173,61 @@ def _samples(c: Any) -> list[str]:
   return found
 
 
+def metric_faults(metrics: str) -> list[str]:
+  """What is wrong with the names in `--metrics`."""
+  found: list[str] = []
+  words = [word.strip() for word in metrics.split(',') if word.strip()]
+  if words:
+    known = (
+      *registry.names('gan_jax.metrics', 'METRICS'),
+      *registry.names('gan_jax.evaluation', 'PROTOCOLS'),
+    )
+    found += [
+      f'--metrics={metrics}: {word}: {nearest(word, known)}'
+      for word in words
+      if word not in known
+    ]
+  if len(set(words)) < len(words):
+    found.append(f'--metrics={metrics}: one of them is there twice')
+  return found
+
+
+def check_scored(workdir: str, metrics: str, features: str) -> None:
+  """Refuses what cannot be scored, as far as names tell.
+
+  Raises:
+    ConfigError: naming the flag.
+  """
+  faults = metric_faults(metrics)
+  kinds = registry.names('gan_jax.features', 'FEATURES')
+  kind = features.partition('-')[0]
+  if kind and kind not in kinds:
+    faults.append(f'--features={features}: {kind}: {nearest(kind, kinds)}')
+  if faults:
+    raise ConfigError(faults[0])
+  if workdir:
+    config_file(workdir)
+
+
+def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
+  """The file of a run's configuration.
+
+  Raises:
+    ConfigError: if there is no run there.
+  """
+  path = pathlib.Path(workdir) / 'config.flags'
+  if not path.is_file():
+    raise ConfigError(
+      f'--workdir={workdir}: no run there (no {path.name}); start one with'
+      f' python -m gan_jax.train --workdir={workdir}'
+    )
+  return path
+
+
 def _scores(c: Any) -> list[str]:
   """What is of no use in the flags of scores in training."""
-  known: tuple[str, ...] = ()
-  if c.metrics:
-    known += registry.names('gan_jax.metrics', 'METRICS')
-    known += registry.names('gan_jax.evaluation', 'PROTOCOLS')
   words = c.metrics.split(',') if c.metrics else []
-  found = [
-    f'--metrics={c.metrics}: {word}: {nearest(word, known)}'
-    for word in words
-    if word not in known
-  ]
-  if len(set(words)) < len(words):
-    found.append(f'--metrics={c.metrics}: one of them is there twice')
+  found = metric_faults(c.metrics)
   for name in ('eval_every', 'features', 'weights', 'keep_best'):
     value = getattr(c, name)
     if value and not words:

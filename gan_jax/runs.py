@@ -26,7 +26,7 @@ from gan_jax.data import Dataset, Density, Feed
 from gan_jax.game import Game
 from gan_jax.networks import Networks
 from gan_jax.regularizers import Term
-from gan_jax.rules import augmentations, penalties
+from gan_jax.rules import augmentations, config_file, penalties
 from gan_jax.state import GANState, Hyper, count_parameters
 
 Samples = NDArray[np.generic]
@@ -403,12 +403,7 @@ def read_config(workdir: str | pathlib.Path) -> Config:
   Raises:
     ConfigError: if there is no run there.
   """
-  path = pathlib.Path(workdir) / 'config.flags'
-  if not path.is_file():
-    raise ConfigError(
-      f'--workdir={workdir}: no run there (no {path.name}); start one with'
-      f' python -m gan_jax.train --workdir={workdir}'
-    )
+  path = config_file(workdir)
   return dataclasses.replace(load_flagfile(path), workdir=str(workdir))
 
 

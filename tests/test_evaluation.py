@@ -11,6 +11,7 @@ from gan_jax import data, references, runs, sharding, sources
 from gan_jax import features as feature_networks
 from gan_jax.config import Config
 from gan_jax.evaluation import EvaluationError, Evaluator
+from gan_jax.features import layout
 from gan_jax.features.base import make_features
 
 TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
@@ -97,6 +98,43 @@ def test_scores_agree_on_any_devices(digits, root, devices):
   many = score(digits, metrics, root, mesh=mesh, batch=12, **PIXELS)
   for name, value in one.items():
     assert many[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+@pytest.fixture(scope='module')
+def stem(tmp_path_factory):
+  """Random weights of the first three layers of the Inception."""
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for name in ('conv', 'conv_1', 'conv_2'):
+    shape = layout.LAYERS[name].shape
+    scale = np.sqrt(2 / np.prod(shape[:3]))
+    arrays[f'{name}/w'] = rng.normal(0, scale, shape).astype(np.float32)
+    arrays[f'{name}/b'] = rng.normal(0, 0.1, shape[3]).astype(np.float32)
+  path = tmp_path_factory.mktemp('stem') / 'stem.npz'
+  np.savez(path, **arrays)
+  return str(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('features', ['classifier', 'inception-64'])
+def test_networks_score_alike_in_any_batch_on_any_devices(
+  features, digits, root, stem, monkeypatch
+):
+  """To 1e-4 of the score, as `evaluate` has it."""
+  monkeypatch.setattr(references, 'kept', lambda folder, facts, make: make())
+  how = {'features': features, 'samples': 24}
+  metrics = ['fid', 'kid', 'prdc']
+  if features == 'classifier':
+    metrics.append('inception_score')
+  else:
+    how['weights'] = stem
+  one = score(digits, metrics, root, mesh=sharding.make_mesh(1), **how)
+  assert one['fid'] > 1e-2
+  for devices, batch in ((1, 5), (2, 10), (4, 0)):
+    mesh = sharding.make_mesh(devices)
+    other = score(digits, metrics, root, mesh=mesh, batch=batch, **how)
+    for name, value in one.items():
+      assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
 def test_it_compiles_once(digits, root):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gan_jax import logs, runs
+from gan_jax.scores import Scores, scores_of
 
 pytestmark = pytest.mark.multiprocess
 
@@ -139,3 +140,28 @@ def test_both_save_at_the_same_step_and_one_goes_on(place):
   assert process.returncode == 75, lines
   assert f'continuing at step {saved}\n' in lines
   assert runs.open_run(workdir).step > saved
+
+
+def test_two_processes_score_as_one(place):
+  """What they wrote while training, and one process of the same generator."""
+  root, environment = place
+  workdir = root / 'scored'
+  words = [
+    *KINDS['density'],
+    '--steps=4',
+    '--metrics=fid,kid,modes',
+    '--eval_samples=200',
+  ]
+  done = run(together(root, workdir, words), environment)
+  assert done.returncode == 0, done.stdout + done.stderr
+  scores = Scores(workdir / 'metrics.jsonl')
+  (two,) = scores.rows()
+  assert two['step'] == 4 and two['fid'] > 1e-2
+  scores.path.unlink()
+  command = [sys.executable, '-m', 'gan_jax.evaluate', f'--workdir={workdir}']
+  done = run([*command, '--samples=200'], environment)
+  assert done.returncode == 0, done.stderr
+  (one,) = scores.rows()
+  assert one['model'] == two['model']
+  for name, value in scores_of(one).items():
+    assert two[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name

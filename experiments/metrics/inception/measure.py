@@ -1,9 +1,10 @@
-"""The FID Inception beside pytorch-fid's in PyTorch: errors and speed.
+"""The FID Inception and the Fréchet distance beside pytorch-fid's.
 
 With the public weights (taps as far as they are given) and with random ones
-(every tap), the relative error of each tap; and seconds an image of both, in
-turns, on the same two threads. Needs torch, which the project does not. Writes
-`results.json` beside this file.
+(every tap), the relative error of each tap. Then, in turns on the same threads,
+the CPU time of features and of the distance: ours, and pytorch-fid's own
+network and distance. Needs torch, torchvision and pytorch-fid, which the
+project does not. Writes `results.json` beside this file.
 
   python experiments/metrics/inception/measure.py --weights=PATH
 """
@@ -13,11 +14,8 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
 
 # Threads that wait must not be counted as threads that work.
@@ -27,18 +25,31 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+# torchvision of PyPI is built against another torch than the CPU's, whose
+# compiled operators it does not find; the network needs none of them.
+_LIBRARY = torch.library.Library('torchvision', 'DEF')
+for _name in ('nms', 'qnms'):
+  _LIBRARY.define(f'{_name}(Tensor a, Tensor b, float c) -> Tensor')
+
+import pytorch_fid.inception  # noqa: E402
+import scipy  # noqa: E402
+from pytorch_fid.fid_score import calculate_frechet_distance  # noqa: E402
+
 HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[2] / 'tests'))
+sys.path[:0] = [str(HERE.parents[2] / 'tests'), str(HERE.parents[1])]
 
 import inception_torch  # noqa: E402
+import timing  # noqa: E402
 
 from gan_jax import features  # noqa: E402
 from gan_jax.features import inception, weights  # noqa: E402
 from gan_jax.features.layout import LAYERS  # noqa: E402
+from gan_jax.metrics import frechet  # noqa: E402
 
 THREADS = len(os.sched_getaffinity(0))
-BATCH, PAIRS, IMAGES = 8, 8, 32
-SPEED_TAP = '2048'
+IMAGES, TURNS = 32, 7
+BATCHES = 8, 32  # of pytorch-fid, whose default is 50; ours has its own
+SAMPLES, DISTANCES = 10_000, 2  # features a side, turns, of the distance
 
 
 def images(count: int, side: int = 32) -> Any:
@@ -72,59 +83,109 @@ def errors(net: Any, folded: Any, taps: list[str]) -> dict[str, float]:
   return gaps
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, float]:
-  """Milliseconds (wall, CPU) an image."""
-  wall, cpu = time.perf_counter(), time.process_time()
-  run()
-  wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-  return wall * 1e3 / IMAGES, cpu * 1e3 / IMAGES
+def published(net: Any) -> Any:
+  """pytorch-fid's own network with the weights of `net`; nothing downloaded."""
+  pytorch_fid.inception.load_state_dict_from_url = lambda *a, **k: (
+    net.state_dict()
+  )
+  return pytorch_fid.inception.InceptionV3().eval()
 
 
 def speed(net: Any, path: pathlib.Path) -> dict[str, Any]:
-  """Both on the same bytes, in turns; each from bytes to 2048 features."""
+  """From the same bytes to 2048 features."""
   ours = features.load(
-    f'inception-{SPEED_TAP}-pytorch',
-    weights=str(path),
-    image_shape=(32, 32, 3),
+    'inception-2048-pytorch', weights=str(path), image_shape=(32, 32, 3)
   )
-  x = images(IMAGES)
+  theirs, x = published(net), images(IMAGES)
 
-  def run_ours() -> None:
-    features.extract_all(ours, x, batch=BATCH)
+  def run_theirs(batch: int) -> Any:
+    found = []
+    with torch.no_grad():
+      for start in range(0, IMAGES, batch):
+        found.append(theirs(as_torch(x[start : start + batch]))[0])
+    return np.concatenate([y.flatten(1).numpy() for y in found])
 
-  def run_torch() -> None:
-    with torch.inference_mode():
-      for start in range(0, IMAGES, BATCH):
-        net(as_torch(x[start : start + BATCH]))
+  def run_ours() -> Any:
+    return features.extract_all(ours, x)['features']
 
-  run_ours()
-  run_torch()  # both warm
-  rows = [
-    {'torch': timed(run_torch), 'ours': timed(run_ours)} for _ in range(PAIRS)
-  ]
-  return {
+  a, b = np.float64(run_ours()), np.float64(run_theirs(BATCHES[0]))
+  run_theirs(BATCHES[-1])  # all warm
+  ways: dict[str, Any] = {'ours': run_ours}
+  for batch in BATCHES:
+    ways[f'pytorch-fid, batch {batch}'] = lambda batch=batch: run_theirs(batch)
+  rows = timing.in_turns(ways, TURNS)
+  each = {
+    way: [(w * 1e3 / IMAGES, c * 1e3 / IMAGES) for w, c in took]
+    for way, took in rows.items()
+  }
+  found: dict[str, Any] = {
     'images': IMAGES,
-    'batch': BATCH,
+    'our_batch': ours.batch,
     'threads': THREADS,
-    'pairs_ms_per_image_wall_cpu': rows,
-    'ours_over_torch_wall': summary(
-      [r['ours'][0] / r['torch'][0] for r in rows]
-    ),
-    'ours_over_torch_cpu': summary(
-      [r['ours'][1] / r['torch'][1] for r in rows]
-    ),
-    'ours_cpu_ms': summary([r['ours'][1] for r in rows]),
-    'torch_cpu_ms': summary([r['torch'][1] for r in rows]),
+    'relative_difference': float(np.linalg.norm(a - b) / np.linalg.norm(b)),
+    'ms_per_image_wall_cpu': each,
+    'cpu_ms': {w: timing.summary([c for _, c in t]) for w, t in each.items()},
   }
+  for i, name in enumerate(('wall', 'cpu')):
+    found[f'ours_over_theirs_{name}'] = {
+      way: timing.summary(
+        [a[i] / b[i] for a, b in zip(each['ours'], took, strict=True)]
+      )
+      for way, took in each.items()
+      if way != 'ours'
+    }
+  return found
 
 
-def summary(values: list[float]) -> dict[str, float]:
-  """Least, median and greatest."""
+def distances() -> dict[str, Any]:
+  """From features of two sets to the distance, of full rank."""
+  rng = np.random.default_rng(0)
+  dim = inception.TAPS['2048']
+  mix = rng.normal(size=(dim, dim)) / np.sqrt(dim)
+  mix *= np.exp(-4 * np.arange(dim) / dim)[:, None]
+  x, y = (
+    np.maximum(rng.normal(size=(SAMPLES, dim)) @ mix + shift, 0).astype('f4')
+    for shift in (0.3, 0.32)
+  )
+  values = {}
+
+  def ours() -> None:
+    values['ours'] = frechet.fid(x, y)['fid']
+
+  def theirs() -> None:
+    # It keeps features in float64, and takes moments by these two.
+    sets = [np.float64(x), np.float64(y)]
+    moments = [f(z) for z in sets for f in (_mean, _covariance)]
+    values['pytorch-fid'] = float(calculate_frechet_distance(*moments))
+
+  rows = timing.in_turns({'ours': ours, 'pytorch-fid': theirs}, DISTANCES)
   return {
-    'min': round(min(values), 4),
-    'median': round(statistics.median(values), 4),
-    'max': round(max(values), 4),
+    'samples': SAMPLES,
+    'values': values,
+    'sec_wall_cpu': rows,
+    'cpu_sec': {w: timing.summary([c for _, c in t]) for w, t in rows.items()},
   }
+
+
+def _mean(x: Any) -> Any:
+  return np.mean(x, axis=0)
+
+
+def _covariance(x: Any) -> Any:
+  return np.cov(x, rowvar=False)
+
+
+def total(speed: Any, distance: Any) -> dict[str, float]:
+  """CPU seconds of a score of SAMPLES images, extrapolated from IMAGES.
+
+  The features of one side, as those of the reference are kept by both, and the
+  distance with the moments of both.
+  """
+  found = {}
+  for way, took in speed['cpu_ms'].items():
+    rest = distance['cpu_sec'][way.partition(',')[0]]['median']
+    found[way] = round(took['median'] * SAMPLES / 1e3 + rest, 1)
+  return found
 
 
 def main() -> None:
@@ -139,6 +200,7 @@ def main() -> None:
   results: dict[str, Any] = {
     'jax': jax.__version__,
     'torch': torch.__version__,
+    'scipy': scipy.__version__,
     'devices': [d.device_kind for d in jax.devices()],
     'cores': len(os.sched_getaffinity(0)),
     'load_average': os.getloadavg(),
@@ -157,7 +219,11 @@ def main() -> None:
     results['error_random_weights'] = errors(random, folded, [*inception.TAPS])
     print(results['error_random_weights'])
     results['speed'] = speed(random, file)
-  print({k: v for k, v in results['speed'].items() if 'pairs' not in k})
+  print(results['speed']['cpu_ms'], results['speed']['ours_over_theirs_cpu'])
+  results['distance'] = distances()
+  print(results['distance'])
+  results['extrapolated_cpu_sec'] = total(results['speed'], results['distance'])
+  print(results['extrapolated_cpu_sec'])
   (HERE / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
 
 
