@@ -30,12 +30,8 @@ def check_images(x: Any, shape: tuple[int, ...] | None, where: str) -> Any:
       ' images or (n, dim) points'
     )
   if x.ndim == 4 and x.dtype != np.uint8:
-    low, high = (
-      (np.nanmin(x), np.nanmax(x)) if x.dtype.kind == 'f' else ('', '')
-    )
-    span = f' from {low:.4g} to {high:.4g}' if x.dtype.kind == 'f' else ''
     raise EvaluationError(
-      f'{where}: images of type {x.dtype}{span}; give uint8 from 0 to 255'
+      f'{where}: images of type {x.dtype}{_span(x)}; give uint8 from 0 to 255'
       ' (a fixed range: stretched to their own extremes, images would score as'
       ' others)'
     )
@@ -52,6 +48,18 @@ def check_images(x: Any, shape: tuple[int, ...] | None, where: str) -> Any:
       ' generator, not copies'
     )
   return x
+
+
+def _span(x: NDArray[Any]) -> str:
+  """The range of floats, and how many images have others than numbers."""
+  if x.dtype.kind != 'f':
+    return ''
+  fine = np.isfinite(x)
+  bad = len(x) - int(fine.reshape(len(x), -1).all(1).sum())
+  faults = f', not finite in {bad} of {len(x)}' if bad else ''
+  if not fine.any():
+    return faults
+  return f' from {x[fine].min():.4g} to {x[fine].max():.4g}{faults}'
 
 
 def _array(path: pathlib.Path, flag: str) -> NDArray[Any]:

@@ -378,7 +378,11 @@ RNG = np.random.default_rng(0)
 GOOD = RNG.integers(0, 256, (6, 8, 8, 1), np.uint8)
 BAD_ARRAYS = {
   'floats': (GOOD / 255, 'float64 from 0'),
-  'NaN images': (np.full((6, 8, 8, 1), np.nan, np.float32), 'give uint8'),
+  'all NaN': (np.full((6, 8, 8, 1), np.nan), 'float64, not finite in 6 of 6'),
+  'a NaN': (
+    np.where(np.arange(6)[:, None, None, None] == 2, np.nan, GOOD / 256),
+    r'float64 from 0 to 0\.\d+, not finite in 1 of 6; give uint8',
+  ),
   'one image': (GOOD[0], 'shape'),
   'empty': (GOOD[:0], 'shape'),
   'other size': (np.repeat(GOOD, 2, axis=1), r'\(16, 8, 1\).*\(8, 8, 1\)'),
@@ -388,7 +392,6 @@ BAD_ARRAYS = {
 }
 
 
-@pytest.mark.filterwarnings('ignore:All-NaN')
 @pytest.mark.parametrize('case', sorted(BAD_ARRAYS))
 def test_bad_arrays_are_refused(case):
   x, said = BAD_ARRAYS[case]
