@@ -102,7 +102,35 @@ def source(
       f'--{flag}={text}: no such folder; name an .npz, a folder of images or a'
       ' dataset'
     )
-  return data.load(name, data_dir=data_dir, image_size=size, channels=channels)
+  try:
+    return data.load(
+      name, data_dir=data_dir, image_size=size, channels=channels
+    )
+  except data.DataError as error:
+    raise type(error)(_retold(str(error), name, f'--{flag}={text}')) from error
+
+
+# Remedies of a run that sets of samples do not have.
+_REMEDIES = (
+  (
+    'set --image_size to resize and crop them to one square',
+    'resize and crop them to one square',
+  ),
+  (
+    'set --channels=1 or --channels=3 to convert them all',
+    'convert them all to one kind',
+  ),
+)
+
+
+def _retold(said: str, name: str, where: str) -> str:
+  """What is wrong with a dataset, of the flag that was given in its place."""
+  start = f'--dataset={name}:'
+  if said.startswith(start):
+    said = f'{where}:{said.removeprefix(start)}'
+  for old, new in _REMEDIES:
+    said = said.replace(old, new)
+  return said
 
 
 def as_dataset(x: Dataset | NDArray[Any], name: str) -> Dataset:

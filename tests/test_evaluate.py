@@ -228,6 +228,9 @@ def pictures(tmp_path_factory):
   np.savez(root / 'points.npz', samples=x.reshape(20, -1)[:, :2] / 255)
   save(root / 'same', x[[0] * 5])
   (root / 'empty').mkdir()
+  for name, third in ('sizes', x[0, :7, :7]), ('kinds', x[:3, ..., 0].T):
+    save(root / name, x[:2])
+    PIL.Image.fromarray(third.squeeze()).save(root / name / 'c.png')
   (root / 'bad.npz').write_bytes(b'PK\3\4 nothing')
   return root
 
@@ -276,8 +279,18 @@ BAD = {
   'floats': ('floats.npz', {}, 'floats.npz: .*give uint8'),
   'points': ('points.npz', {}, 'samples of shape'),
   'constant': ('same', {}, 'all 5 samples are the same'),
-  'empty': ('empty', {}, 'no image files there'),
-  'no set': ('x.npz', {'against': 'digts'}, 'digts.*digits'),
+  'empty': ('empty', {}, '^--images=.*/empty: no image files there'),
+  'sizes': (
+    'sizes',
+    {},
+    '^--images=.*2 sizes, .*; resize and crop them to one',
+  ),
+  'kinds': (
+    'kinds',
+    {},
+    '^--images=.*2 grey and 1 colour .*; convert them all',
+  ),
+  'no set': ('x.npz', {'against': 'digts'}, '^--against=digts: .*digits'),
   'no reference': ('x.npz', {'against': ''}, '--against=: name'),
   'a density': ('x.npz', {'against': 'ring'}, 'shape|density'),
   'no metrics': ('x.npz', {'metrics': ''}, '--metrics=: name some of'),
