@@ -12,7 +12,7 @@ import os
 
 from absl import flags
 
-from gan_jax import ablation_files, ablation_plan, config, doors
+from gan_jax import ablation_files, ablation_plan, config, doors, variations
 from gan_jax.ablation_plan import Request
 from gan_jax.config import ConfigError
 
@@ -46,9 +46,12 @@ def _request() -> Request:
   given = flags.FLAGS
   if given.layout not in ('auto', 'vmap', 'map'):
     raise ConfigError(f'--layout={given.layout}: use auto, vmap or map')
+  base, vary = config.from_flags(), tuple(given.vary)
+  if not given.network:
+    vary = variations.suited(vary, base)
   return Request(
-    base=config.from_flags(),
-    vary=tuple(given.vary),
+    base=base,
+    vary=vary,
     seeds=given.seeds,
     search_seed=given.search_seed,
     layout=given.layout,

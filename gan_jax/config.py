@@ -302,7 +302,11 @@ class Config:
   )
 
   def __post_init__(self) -> None:
-    """Puts the network that suits the data in the place of none."""
+    """Puts the network that suits the data in the place of none.
+
+    Once: with other data, `dataclasses.replace` keeps it unless it is told
+    `network=''` as well.
+    """
     if not self.network:
       object.__setattr__(self, 'network', rules.suitable_network(self.dataset))
 

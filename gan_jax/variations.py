@@ -221,8 +221,8 @@ def axis(word: str, search_seed: int = 0) -> Axis:
   >>> axis('lr_g+lr_d=1e-4,2e-4').values
   ((0.0001, 0.0001), (0.0002, 0.0002))
   """
-  names, equals, text = word.partition('=')
-  flags = tuple(name.removeprefix('--') for name in names.split('+'))
+  _, equals, text = word.partition('=')
+  flags = _flags(word)
   if not equals:
     raise ConfigError(f"--vary={word}: there is no '='; {_USAGE}")
   for name in flags:
@@ -276,6 +276,49 @@ def axes(words: Sequence[str], search_seed: int = 0) -> list[Axis]:
     if names.count(name) > 1:
       raise ConfigError(f'--vary={name}: is varied twice; join the values')
   return found
+
+
+def suited(words: Sequence[str], base: Config) -> tuple[str, ...]:
+  """Words in which datasets bring their networks, if that of `base` won't do.
+
+  Args:
+    words: of the axes.
+    base: whose network was not named.
+
+  Raises:
+    ConfigError: if a name has a slash, which cannot be told from others.
+
+  >>> suited(['dataset=ring,digits'], Config())
+  ('dataset+network=ring/mlp,digits/dcgan',)
+  """
+  if any('network' in _flags(word) for word in words):
+    return tuple(words)
+  return tuple(_suited(word, base) for word in words)
+
+
+def _flags(word: str) -> tuple[str, ...]:
+  names = word.partition('=')[0].split('+')
+  return tuple(name.removeprefix('--') for name in names)
+
+
+def _suited(word: str, base: Config) -> str:
+  names, _, text = word.partition('=')
+  flags = _flags(word)
+  if 'dataset' not in flags or not text:
+    return word
+  at, rows = flags.index('dataset'), _split(word, text)
+  sets = [_together(word, flags, row)[at] for row in rows]
+  networks = [rules.suitable_network(name) for name in sets]
+  if all(network == base.network for network in networks):
+    return word
+  for name in sets:
+    if '/' in name:
+      raise ConfigError(
+        f'--vary={word}: {name} and other data take other networks; name one'
+        ' with --network'
+      )
+  rows = [f'{row}/{net}' for row, net in zip(rows, networks, strict=True)]
+  return f'{names}+network={(";" if ";" in text else ",").join(rows)}'
 
 
 def cells(found: Sequence[Axis]) -> list[Cell]:

@@ -7,7 +7,7 @@ import pytest
 from ablations import TOY
 
 from gan_jax import variations
-from gan_jax.config import ConfigError
+from gan_jax.config import Config, ConfigError
 from gan_jax.variations import axis, cells
 
 
@@ -82,6 +82,39 @@ def test_a_range_is_drawn_from_the_search_seed_alone():
   assert all(g == d for g, d in both)
   apart = axis('lr_g+lr_d=uniform(1,2,3)/uniform(1,2,3)').values
   assert all(g != d for g, d in apart)
+
+
+@pytest.mark.parametrize(
+  'dataset, words, told',
+  [
+    ('digits', ['dataset=mnist,folder:/a/b'], None),
+    ('ring', ['dataset=ring,grid', 'lr_d=1,2'], None),
+    ('ring', ['dataset=ring,digits', 'network=mlp,dcgan'], None),
+    ('ring', ['dataset=ring,digits', 'network+lr_d=mlp/1'], None),
+    ('digits', ['dataset'], None),
+    ('digits', ['dataset=ring,grid'], 'dataset+network=ring/mlp,grid/mlp'),
+    ('ring', ['dataset=ring;digits'], 'dataset+network=ring/mlp;digits/dcgan'),
+    (
+      'ring',
+      ['--lr_d+dataset=1/ring,2/mnist[:9]'],
+      '--lr_d+dataset+network=1/ring/mlp,2/mnist[:9]/dcgan',
+    ),
+  ],
+)
+def test_a_varied_dataset_brings_its_network_where_none_is_named(
+  dataset, words, told
+):
+  found = variations.suited(words, Config(dataset=dataset))
+  assert found == (tuple(words) if told is None else (told,))
+  if told:
+    grid = cells(variations.axes(found))
+    for run in variations.members(Config(), grid, [0]):
+      assert run.config.network == Config(dataset=run.config.dataset).network
+
+
+def test_a_folder_beside_points_asks_for_a_network():
+  with pytest.raises(ConfigError, match='folder:/a.*name one with --network'):
+    variations.suited(['dataset=ring,folder:/a'], Config())
 
 
 def test_cells_are_the_cross_product():
