@@ -4,9 +4,11 @@ Of the newest checkpoint, `--step=N`, or `--all` of them; with `--follow` those
 of a run that another process trains, until it ends. Or a set of samples:
 `--images=PATH --against=DATASET`, each an .npz, a folder of images or a dataset
 such as `mnist[test]`. Scores go to metrics.jsonl with their whole protocol;
-what was scored under it is not scored again. The same command gives the same
-digits; another batch, or 1, 2 or 4 devices or processes, give them to 1e-4 of
-the score, which is float32's rounding.
+what was scored under it is not scored again, and of two commands on one folder
+at a time the second keeps the first one's row. The same command gives the same
+digits; another batch, or 1, 2 or 4 devices, give them to 1e-4 of the score,
+which is float32's rounding; so do several processes that train and score
+(`gan_jax.train --multihost`). A command is one process.
 """
 
 import pathlib
