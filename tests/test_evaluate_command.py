@@ -33,6 +33,15 @@ def test_command(run):
 REFUSED = {
   'nothing': ([], '--workdir'),
   'two ways': (['--workdir={run}', '--all', '--step=4'], 'use one of them'),
+  'a run of images': (
+    ['--images=x.npz', '--step=0'],
+    '--step=0: has no effect on --images, only on a run (--workdir)',
+  ),
+  'live images': (['--images=x.npz', '--noema'], '--ema=False: has no effect'),
+  'out of a run': (
+    ['--workdir={run}', '--out=m.jsonl'],
+    '--out=m.jsonl: has no effect on a run (--workdir), only on --images',
+  ),
   'metric': (
     ['--workdir={run}', '--metrics=modes,fidd'],
     '--metrics=modes,fidd: fidd: did you mean fid',
