@@ -85,6 +85,7 @@ def describe(plan: Plan, each: dict[int, float]) -> str:
     lines.append(f'{_programs(finished)} finished before')
   if each:
     lines.append(
-      f'about {duration(sum(each.values()))} for {_programs(len(each))} left'
+      f'about {duration(sum(each.values()))} for {_programs(len(each))} left,'
+      ' scores not counted'
     )
   return '\n'.join(lines)

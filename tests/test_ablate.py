@@ -190,7 +190,7 @@ def test_a_plan_is_told_with_its_time_and_nothing_is_written(tmp_path, capsys):
   told = capsys.readouterr().out
   assert '8 runs: 4 cells of 2 seeds, in 2 programs of 12 steps' in told
   assert 'objective: minimax, hinge' in told
-  assert re.search(r'about \d+s for 2 programs left', told)
+  assert re.search(r'about \d+s for 2 programs left, scores not', told)
   assert not (tmp_path / 'a').exists()
 
 
