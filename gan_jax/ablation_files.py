@@ -77,7 +77,7 @@ def read_plan(folder: pathlib.Path) -> dict[str, Any] | None:
   try:
     found: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
     found['base'], found['asked'], found['scores']
-  except (OSError, ValueError, KeyError) as error:
+  except (OSError, ValueError, KeyError, TypeError) as error:
     raise ConfigError(
       f'--workdir={folder}: plan.json cannot be read ({error}); use another'
       ' folder'

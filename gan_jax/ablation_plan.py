@@ -100,11 +100,15 @@ class Plan:
     return [*every[k - 1 :: n]]
 
   def result(self, number: int) -> dict[str, Any] | None:
-    """How a program ended; None before."""
+    """How a program ended; None before, or if that was damaged since."""
     path = self.program_folder(number) / 'results.json'
     if not path.is_file():
       return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+    try:
+      found: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+      found['runs']
+    except (ValueError, KeyError, TypeError):
+      return None  # its checkpoint gives it again
     return found
 
   def finished(self, number: int) -> bool:

@@ -92,6 +92,18 @@ def test_what_is_finished_is_not_run_again(calm, monkeypatch):
   assert (calm / 'results.csv').read_bytes() == before
 
 
+@pytest.mark.parametrize('text', ['{"runs": [', '[]', '{}'])
+def test_damaged_results_are_made_again(text, calm, tmp_path):
+  path = tmp_path / 'a'
+  shutil.copytree(calm, path)
+  damaged = path / 'programs/001/results.json'
+  damaged.write_text(text)
+  assert ablation.ablate(request(path, *GRID)) == doors.DONE
+  assert damaged.read_text() == (calm / 'programs/001/results.json').read_text()
+  same = (calm / 'results.csv').read_bytes()
+  assert (path / 'results.csv').read_bytes() == same
+
+
 @pytest.mark.parametrize(
   'changes, line',
   [

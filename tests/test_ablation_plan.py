@@ -70,6 +70,13 @@ def test_the_folder_of_something_else_is_refused(tmp_path):
     ablation.ablate(request(tmp_path))
 
 
+@pytest.mark.parametrize('text', ['[]', '{"base": ', '{}'])
+def test_a_damaged_plan_is_named(text, tmp_path):
+  (tmp_path / 'plan.json').write_text(text)
+  with pytest.raises(ConfigError, match='plan.json cannot be read'):
+    ablation.ablate(request(tmp_path))
+
+
 @pytest.mark.parametrize(
   'metrics, primary, better, message',
   [
