@@ -61,8 +61,6 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer('devices', 0, 'devices used; 0: all there are')
 flags.DEFINE_string('out', 'metrics.jsonl', 'file of the scores of --images')
-_OF_RUNS = ('step', 'all', 'follow', 'follow_timeout', 'ema', 'neighbours')
-_OF_IMAGES = ('out',)
 
 
 def main() -> int:
@@ -70,14 +68,7 @@ def main() -> int:
   f = flags.FLAGS
   if bool(f.workdir) == bool(f.images):
     raise ConfigError('name the folder of a run (--workdir) or --images, one')
-  kinds = ('--images', 'a run (--workdir)')
-  there, other = kinds if f.images else kinds[::-1]
-  for name in _OF_RUNS if f.images else _OF_IMAGES:
-    if f[name].present:
-      raise ConfigError(
-        f'--{name}={f[name].value}: has no effect on {there}, only on {other};'
-        ' leave it out'
-      )
+  rules.check_effect({n: f[n].value for n in f if f[n].present}, f.images)
   if bool(f.all) + bool(f.follow) + (f.step is not None) > 1:
     raise ConfigError('--step, --all, --follow: use one of them')
   rules.check_scored(f.workdir, f.metrics, f.features)

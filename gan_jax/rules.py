@@ -209,6 +209,30 @@ def check_scored(workdir: str, metrics: str, features: str) -> None:
     config_file(workdir)
 
 
+_OF_RUNS = ('step', 'all', 'follow', 'follow_timeout', 'ema', 'neighbours')
+_OF_IMAGES = ('out',)
+
+
+def check_effect(given: Mapping[str, Any], images: str) -> None:
+  """Refuses flags of an evaluation that would not be read.
+
+  Args:
+    given: the flags that were given, and their values.
+    images: what is scored in place of a run, if anything is.
+
+  Raises:
+    ConfigError: naming the flag.
+  """
+  kinds = ('--images', 'a run (--workdir)')
+  there, other = kinds if images else kinds[::-1]
+  for name in _OF_RUNS if images else _OF_IMAGES:
+    if name in given:
+      raise ConfigError(
+        f'--{name}={given[name]}: has no effect on {there}, only on {other};'
+        ' leave it out'
+      )
+
+
 def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
   """The file of a run's configuration.
 
