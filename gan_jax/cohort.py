@@ -343,6 +343,8 @@ class Cohort:
     """
     c = self.config
     if self.step < c.steps:
+      for text in runs.cautions(c, self._shapes):
+        _warn(text)
       _ = self.program  # which nobody listens to for a while
     ear.at_once = False
     while self.step < c.steps:

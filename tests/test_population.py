@@ -262,6 +262,12 @@ def test_other_members_and_layouts_are_refused(tmp_path):
   again.close()
 
 
+def test_a_population_is_warned_as_a_run_is(tmp_path, capsys):
+  base = dataclasses.replace(TOY, norm_d='batch', regularizer='r1:1', steps=1)
+  trained([base], tmp_path).close()
+  assert '--norm_d=layer or --norm_d=none' in capsys.readouterr().err
+
+
 def test_one_compile(tmp_path, monkeypatch):
   """However many members, rows, checkpoints and dispatches."""
   traced = []
