@@ -214,11 +214,14 @@ def discriminator_view(
       d_params, stats, x, train=True, key=key, label=label
     )
 
-  real_logits, stats = judge(x, real.label, keys.d_real)
-  fake_logits, stats = judge(y, made.label, keys.d_fake, stats)
+  real_logits, between = judge(x, real.label, keys.d_real)
+  fake_logits, stats = judge(y, made.label, keys.d_fake, between)
   near = _neighbours(game, state.g.params, state.g.stats, made, keys)
   view = View(
     critic=lambda x, label: judge(x, label, jax.random.clone(keys.d_real))[0],
+    critic_fake=lambda x, label: judge(
+      x, label, jax.random.clone(keys.d_fake), between
+    )[0],
     real=x,
     fake=y,
     real_label=real.label,

@@ -173,10 +173,19 @@ def _samples(c: Any) -> list[str]:
   return found
 
 
+def metric_words(metrics: str) -> list[str]:
+  """The names in `--metrics`.
+
+  >>> metric_words('kid, fid')
+  ['kid', 'fid']
+  """
+  return [word.strip() for word in metrics.split(',') if word.strip()]
+
+
 def metric_faults(metrics: str) -> list[str]:
   """What is wrong with the names in `--metrics`."""
   found: list[str] = []
-  words = [word.strip() for word in metrics.split(',') if word.strip()]
+  words = metric_words(metrics)
   if words:
     known = (
       *registry.names('gan_jax.metrics', 'METRICS'),
@@ -250,7 +259,7 @@ def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
 
 def _scores(c: Any) -> list[str]:
   """What is of no use in the flags of scores in training."""
-  words = c.metrics.split(',') if c.metrics else []
+  words = metric_words(c.metrics)
   found = metric_faults(c.metrics)
   for name in ('eval_every', 'features', 'weights', 'keep_best'):
     value = getattr(c, name)

@@ -251,3 +251,8 @@ def test_the_network_suits_the_data_unless_one_is_named(dataset, network):
   assert Config(dataset=dataset) == config
   named = config_lib.from_args([f'--dataset={dataset}', '--network=pacgan'])
   assert named.network == 'pacgan'
+
+
+def test_spaces_between_metrics_are_no_part_of_them():
+  words = ['--metrics=kid, fid', '--keep_best=fid', '--eval_every=5']
+  assert config_lib.from_args(words).keep_best == 'fid'

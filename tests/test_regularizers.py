@@ -41,6 +41,7 @@ def view_of(critic=linear, n=16, seed=0, shape=(3,), dtype=jnp.float32, **more):
   )
   made = dict(
     critic=critic,
+    critic_fake=critic,
     real=real,
     fake=fake,
     real_label=None,

@@ -17,8 +17,8 @@ from toygame import (
   stepped,
 )
 
+from gan_jax import augment, networks, objectives
 from gan_jax import game as game_lib
-from gan_jax import networks, objectives
 from gan_jax.regularizers import REGULARIZERS, Term
 from gan_jax.step import Plan, init_state, make_train_step
 
@@ -103,6 +103,46 @@ def test_zcr_shows_neighbours_as_it_shows_what_they_are_beside():
   )
   np.testing.assert_allclose(metrics['d/penalty/zcr'], 0, atol=1e-9)
   assert float(metrics['d/logit_fake']) != 0
+
+
+@pytest.mark.parametrize('norm_d', ['spectral', 'batch'])
+@pytest.mark.parametrize('name', ['cr', 'bcr', 'zcr'])
+def test_consistency_is_of_the_samples_alone(name, norm_d, monkeypatch):
+  """Samples that are the same to D, whose statistics move at each look."""
+  monkeypatch.setattr(augment, 'consistency_view', lambda x, key: x)
+  nets = networks.build(
+    'dcgan', (8, 8, 1), bounded=True, width=4, norm_g='none', norm_d=norm_d
+  )
+  assert same_to_d(nets, name) < 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['cr', 'bcr', 'zcr'])
+def test_consistency_is_not_of_dropout(name, monkeypatch):
+  monkeypatch.setattr(augment, 'consistency_view', lambda x, key: x)
+  nets = networks.build('goodfellow2014', (8, 8, 1), bounded=True)
+  assert same_to_d(nets, name) < 1e-9
+
+
+def same_to_d(nets, name):
+  """A consistency penalty where G makes one sample only."""
+  game = game_lib.Game(
+    nets, objectives.OBJECTIVES['minimax'], regularizers=(Term(name),)
+  )
+  plan = Plan(game=game, batch_size=BATCH)
+  state = init_state(jax.random.key(0), plan, hyper_of(plan))
+  flat_g = jax.tree.map(jnp.zeros_like, state.g.params)  # whatever the noise
+  # Far from where it would be, so that each look at a kernel moves its norm.
+  turned = jax.tree.map(lambda w: w + 0.1 * jnp.cos(7.0 * w), state.d.params)
+  state = state.replace(
+    g=state.g.replace(params=flat_g), d=state.d.replace(params=turned)
+  )
+  real = jax.random.normal(jax.random.key(2), (BATCH, 8, 8, 1))
+  _, (_, metrics) = game_lib.discriminator_loss(
+    state.d.params, state, game, real, jax.random.key(1), hyper_of(plan)
+  )
+  assert np.abs(float(metrics['d/logit_fake'])) > 0
+  return float(metrics[f'd/penalty/{name}'])
 
 
 def test_lecam_anchors_follow_ds_output():
