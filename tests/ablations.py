@@ -4,23 +4,11 @@ import csv
 import dataclasses
 import pathlib
 
-from gan_jax.ablation_plan import Request
-from gan_jax.config import Config
+import small
 
-TOY = Config(
-  dataset='ring',
-  network='mlp',
-  width=8,
-  depth=1,
-  batch_size=8,
-  steps=12,
-  log_every=4,
-  checkpoint_every=6,
-  eval_samples=64,
-  metrics='modes',
-  devices=2,
-  report=False,
-)
+from gan_jax.ablation_plan import Request
+
+TOY = small.ring(eval_samples=64, metrics='modes', devices=2)
 # Two programs of two cells.
 GRID = ('objective=minimax,hinge', 'lr_g+lr_d=1e-3,1e-2')
 

@@ -5,24 +5,13 @@ import pathlib
 import shutil
 
 import pytest
+import small
 
 from gan_jax import doors, evaluating, loop
-from gan_jax.config import Config
 from gan_jax.evaluating import Request
 from gan_jax.scores import Scores
 
-TOY = Config(
-  dataset='ring',
-  network='mlp',
-  width=8,
-  batch_size=8,
-  steps=12,
-  log_every=6,
-  sample_every=12,
-  checkpoint_every=4,
-  devices=1,
-  report=False,
-)
+TOY = small.ring(depth=0, log_every=6, sample_every=12, checkpoint_every=4)
 ASKED = Request(metrics='modes,fid', samples=64, devices=1)
 CACHE = []
 

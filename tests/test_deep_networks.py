@@ -19,6 +19,7 @@ def parameters(net):
 @pytest.mark.parametrize(
   ('name', 'sides'),
   [
+    ('dcgan', [8, 12, 16, 28, 30, 32, 48, 64, 100, 128]),
     ('resnet', [8, 16, 28, 32, 48, 64, 128]),
     ('r3gan', [8, 12, 14, 16, 28, 32, 48, 64, 128]),
   ],
