@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import ring
 
 from gan_jax import dynamics, logs, loop, networks, objectives, probe, runs
-from gan_jax.config import Config
 from gan_jax.game import Game
 from gan_jax.regularizers import Term
 from gan_jax.state import Hyper
@@ -340,19 +340,7 @@ def test_input_slopes_with_a_mean_over_no_batch():
   np.testing.assert_allclose(slopes[1][:BATCH], slopes[0], rtol=1e-6)
 
 
-RUN = Config(
-  dataset='ring',
-  network='mlp',
-  width=5,
-  depth=1,
-  batch_size=8,
-  steps=12,
-  log_every=6,
-  sample_every=12,
-  checkpoint_every=6,
-  dynamics_every=5,
-  devices=1,
-)
+RUN = ring(width=5, log_every=6, sample_every=12, dynamics_every=5, report=True)
 NAMES = {
   'game/field_norm',
   'game/alignment',
