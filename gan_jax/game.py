@@ -112,28 +112,42 @@ def _shown(
   return _noised(packed(x, game.networks.packing), noise_std, key_noise)
 
 
-class _Made(NamedTuple):
-  """Generated samples, what they were made of, and G's moved statistics."""
+class Drawn(NamedTuple):
+  """What samples are made of: noise, and classes if there are any."""
 
-  z: Any
-  x: Samples
+  z: Float[Array, 'n latent_dim']
   label: Any
-  stats: Stats
 
 
-def _generate(
-  game: Game, params: Params, stats: Stats, count: int, keys: _Keys
-) -> _Made:
-  networks = game.networks
-  z = game.shard(networks.sample_latent(keys.latent, count))
+def draw(game: Game, count: int, key: Key[Array, '']) -> Drawn:
+  """What a loss with this key draws for itself.
+
+  To be given to two losses of one key: XLA does not see in a loop that two draws
+  are one, and would compute G's pass for each.
+  """
+  networks, keys = game.networks, _keys(key)
   label = None
   if networks.classes:
     label = jax.random.randint(keys.label, (count,), 0, networks.classes)
     label = game.shard(label)
-  x, stats = networks.generator.apply(
-    params, stats, z, train=True, key=keys.generator, label=label
+  return Drawn(game.shard(networks.sample_latent(keys.latent, count)), label)
+
+
+class _Made(NamedTuple):
+  """Generated samples, what they were made of, and G's moved statistics."""
+
+  drawn: Drawn
+  x: Samples
+  stats: Stats
+
+
+def _generate(
+  game: Game, params: Params, stats: Stats, drawn: Drawn, keys: _Keys
+) -> _Made:
+  made = game.networks.generator.apply(
+    params, stats, drawn.z, train=True, key=keys.generator, label=drawn.label
   )
-  return _Made(z, x, label, stats)
+  return _Made(drawn, *made)
 
 
 def _neighbours(
@@ -142,14 +156,14 @@ def _neighbours(
   """`key -> G(z + d)` for the noise that some samples were made of."""
 
   def near(key: Any) -> Samples:
-    z = _noised(made.z, ZCR_STD, key)
+    z = _noised(made.drawn.z, ZCR_STD, key)
     return game.networks.generator.apply(
       params,
       stats,
       z,
       train=True,
       key=jax.random.clone(keys.generator),
-      label=made.label,
+      label=made.drawn.label,
     )[0]
 
   return near
@@ -197,12 +211,14 @@ def discriminator_view(
   key: Key[Array, ''],
   noise_std: Scalar | None = None,
   *,
+  drawn: Drawn | None = None,
   frozen: Frozen = jax.lax.stop_gradient,
 ) -> tuple[View, Stats]:
   """What D is shown in its move and what it says; its moved statistics."""
-  keys, real = _keys(key), _as_batch(real)
-  networks = game.networks
-  made = _generate(game, state.g.params, state.g.stats, real.x.shape[0], keys)
+  networks, real = game.networks, _as_batch(real)
+  drawn = drawn or draw(game, real.x.shape[0], jax.random.clone(key))
+  keys = _keys(key)
+  made = _generate(game, state.g.params, state.g.stats, drawn, keys)
   fake = frozen(made.x)
   x = _shown(game, real.x, noise_std, keys.augment_real, keys.noise_real)
   y = _shown(game, fake, noise_std, keys.augment_fake, keys.noise_fake)
@@ -215,7 +231,7 @@ def discriminator_view(
     )
 
   real_logits, between = judge(x, real.label, keys.d_real)
-  fake_logits, stats = judge(y, made.label, keys.d_fake, between)
+  fake_logits, stats = judge(y, drawn.label, keys.d_fake, between)
   near = _neighbours(game, state.g.params, state.g.stats, made, keys)
   view = View(
     critic=lambda x, label: judge(x, label, jax.random.clone(keys.d_real))[0],
@@ -225,7 +241,7 @@ def discriminator_view(
     real=x,
     fake=y,
     real_label=real.label,
-    fake_label=made.label,
+    fake_label=drawn.label,
     real_logits=real_logits,
     fake_logits=fake_logits,
     params=d_params,
@@ -252,6 +268,7 @@ def discriminator_loss(
   hyper: Hyper,
   noise_std: Scalar | None = None,
   *,
+  drawn: Drawn | None = None,
   penalty_factor: Callable[[Callable[[], PyTree]], PyTree] | None = None,
   frozen: Frozen = jax.lax.stop_gradient,
 ) -> tuple[Scalar, tuple[Stats, Metrics]]:
@@ -265,6 +282,7 @@ def discriminator_loss(
     key: for noise, dropout, instance noise, augmentation and penalties.
     hyper: labels and penalty weights are read.
     noise_std: deviation of the instance noise, None for none.
+    drawn: what the samples are made of; None: `draw` with this key.
     penalty_factor: wraps the computation of the penalties (lazy ones).
     frozen: stands between this loss and G; another one than `stop_gradient`
       is for those who differentiate D's loss by G's parameters.
@@ -273,7 +291,7 @@ def discriminator_loss(
     The loss, and D's moved running statistics with metrics.
   """
   view, stats = discriminator_view(
-    d_params, state, game, real, key, noise_std, frozen=frozen
+    d_params, state, game, real, key, noise_std, drawn=drawn, frozen=frozen
   )
   logits = view.real_logits, view.fake_logits
   labels = labels_of(hyper)
@@ -313,6 +331,7 @@ def generator_loss(
   hyper: Hyper,
   noise_std: Scalar | None = None,
   *,
+  drawn: Drawn | None = None,
   frozen: Frozen = jax.lax.stop_gradient,
 ) -> tuple[Scalar, tuple[Stats, Metrics]]:
   """G's move: its samples, labelled 1, judged by a D that does not move.
@@ -326,14 +345,17 @@ def generator_loss(
     key: for noise, dropout, instance noise, augmentation and penalties.
     hyper: labels and penalty weights are read.
     noise_std: deviation of the instance noise, None for none.
+    drawn: what the samples are made of; None: `draw` with this key.
     frozen: stands between this loss and D's parameters; another one than
       `stop_gradient` is for those who differentiate G's loss by them.
 
   Returns:
     The loss, and G's moved running statistics with metrics.
   """
-  keys, real = _keys(key), _as_batch(real)
-  made = _generate(game, g_params, state.g.stats, real.x.shape[0], keys)
+  real = _as_batch(real)
+  drawn = drawn or draw(game, real.x.shape[0], jax.random.clone(key))
+  keys = _keys(key)
+  made = _generate(game, g_params, state.g.stats, drawn, keys)
   d_params = frozen(state.d.params)
 
   def judge(x: Any, label: Any, key: Any) -> Any:
@@ -342,7 +364,7 @@ def generator_loss(
     )[0]
 
   y = _shown(game, made.x, noise_std, keys.augment_fake, keys.noise_fake)
-  fake_logits = judge(y, made.label, keys.d_fake)
+  fake_logits = judge(y, drawn.label, keys.d_fake)
   real_logits = None
   if game.objective.relativistic:
     x = _shown(game, real.x, noise_std, keys.augment_real, keys.noise_real)
@@ -380,13 +402,14 @@ def vector_field(
   now = state.replace(
     g=state.g.replace(params=g_params), d=state.d.replace(params=d_params)
   )
-  rest: Any = (now, game, real)
-  to_g = jax.grad(generator_loss, has_aux=True)(
-    g_params, *rest, key, hyper, noise_std, frozen=_anywhere
-  )[0]
   again = jax.random.clone(key)
+  drawn = draw(game, _as_batch(real).x.shape[0], jax.random.clone(key))
+  rest: Any = dict(drawn=drawn, frozen=_anywhere)
+  to_g = jax.grad(generator_loss, has_aux=True)(
+    g_params, now, game, real, key, hyper, noise_std, **rest
+  )[0]
   to_d = jax.grad(discriminator_loss, has_aux=True)(
-    d_params, *rest, again, hyper, noise_std, frozen=_anywhere
+    d_params, now, game, real, again, hyper, noise_std, **rest
   )[0]
   return to_g, to_d
 

@@ -65,7 +65,12 @@ def _penalty_factor(plan: Plan, step: Int[Array, '']) -> Any:
 
 
 def d_gradient(
-  plan: Plan, state: GANState, hyper: Hyper, real: Any, key: Any
+  plan: Plan,
+  state: GANState,
+  hyper: Hyper,
+  real: Any,
+  key: Any,
+  drawn: game_lib.Drawn | None = None,
 ) -> tuple[PyTree, PyTree, Metrics]:
   """D's gradient, its moved statistics and its metrics."""
   loss = jax.grad(game_lib.discriminator_loss, has_aux=True)
@@ -77,6 +82,7 @@ def d_gradient(
     key,
     hyper,
     plan.noise_std(hyper, state.step),
+    drawn=drawn,
     penalty_factor=_penalty_factor(plan, state.step),
   )
   metrics['d/grad_norm'] = norm(grads)
@@ -84,13 +90,18 @@ def d_gradient(
 
 
 def g_gradient(
-  plan: Plan, state: GANState, hyper: Hyper, real: Any, key: Any
+  plan: Plan,
+  state: GANState,
+  hyper: Hyper,
+  real: Any,
+  key: Any,
+  drawn: game_lib.Drawn | None = None,
 ) -> tuple[PyTree, PyTree, Metrics]:
   """G's gradient, its moved statistics and its metrics."""
   loss = jax.grad(game_lib.generator_loss, has_aux=True)
   std = plan.noise_std(hyper, state.step)
   grads, (stats, metrics) = loss(
-    state.g.params, state, plan.game, real, key, hyper, std
+    state.g.params, state, plan.game, real, key, hyper, std, drawn=drawn
   )
   metrics['g/grad_norm'] = norm(grads)
   return grads, stats, metrics
@@ -297,12 +308,14 @@ def _both_gradients(
 ) -> tuple[Any, Any]:
   """D's and G's gradient at one point, from one forward pass.
 
-  Both losses get the same key, hence the same samples: XLA computes G's and
-  D's forward pass once.
+  Both losses get the same key and the same samples: XLA computes G's pass once,
+  and D's unless it draws (dropout, augmentation, instance noise) or learns from
+  the real samples before (spectral normalisation).
   """
   again = jax.random.clone(key)  # tells the key-reuse checker: on purpose
-  to_d = d_gradient(plan, state, hyper, real, key)
-  return to_d, g_gradient(plan, state, hyper, real, again)
+  drawn = game_lib.draw(plan.game, plan.batch_size, jax.random.clone(key))
+  to_d = d_gradient(plan, state, hyper, real, key, drawn)
+  return to_d, g_gradient(plan, state, hyper, real, again, drawn)
 
 
 def _both_moved(

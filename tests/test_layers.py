@@ -22,7 +22,7 @@ def test_maxout_against_numpy():
   for i in range(2):
     layer = params[f'Dense_{i}']
     h = h @ np.float64(layer['kernel']) + np.float64(layer['bias'])
-    h = h.reshape(3, 240, 5).max(-1)
+    h = h.reshape(3, 5, 240).max(1)
   expected = h @ np.float64(params['Dense_2']['kernel'])[:, 0]
   found, _ = nets.discriminator.apply(
     params, stats, jnp.asarray(x, jnp.float32), train=False
@@ -313,7 +313,7 @@ def test_maxout_and_its_slope_against_numpy():
   """One piece of each unit has the slope, whatever is compiled together."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(4, 15)).astype(np.float32)
-  x[0, :5] = 1.0  # a tie: the first
+  x[0, ::3] = 1.0  # a tie: the first
   w = jnp.float32(rng.normal(size=(15, 15)))
 
   @quick
@@ -323,10 +323,19 @@ def test_maxout_and_its_slope_against_numpy():
     )(x)
 
   _, slope = both(jnp.asarray(x))
-  parts, onward = x.reshape(4, 3, 5), (x @ np.asarray(w)).reshape(4, 3, 5)
-  np.testing.assert_array_equal(layers.maxout(jnp.asarray(x), 5), parts.max(-1))
+  parts, onward = x.reshape(4, 5, 3), (x @ np.asarray(w)).reshape(4, 5, 3)
+  np.testing.assert_array_equal(layers.maxout(jnp.asarray(x), 5), parts.max(1))
   first, second = (
-    (p.argmax(-1)[..., None] == np.arange(5)).reshape(4, 15)
+    (p.argmax(1)[:, None] == np.arange(5)[:, None]).reshape(4, 15)
     for p in (parts, onward)
   )
   np.testing.assert_allclose(slope, first + second @ np.asarray(w).T, rtol=1e-4)
+
+
+def test_maxout_hides_nothing():
+  """A piece that is no number is its unit's value, first or last."""
+  x = np.zeros((3, 6), np.float32)
+  x[0, 0] = x[1, 2] = x[2, 5] = np.nan
+  found = layers.maxout(jnp.asarray(x), 3)
+  expected = [[np.nan, 0], [np.nan, 0], [0, np.nan]]
+  np.testing.assert_array_equal(found, expected)

@@ -186,7 +186,7 @@ def test_pacgan_and_unrolled_against_numpy():
       np.testing.assert_allclose(found, expected, rtol=1e-5)
       h = x
       for i in range(3):
-        h = dense(h, d[f'Dense_{i}']).reshape(3, 200, 5).max(-1)
+        h = dense(h, d[f'Dense_{i}']).reshape(3, 5, 200).max(1)
       logits = dense(h, d['Dense_3'])[:, 0]
     else:
       h = np.maximum(dense(x / 4, d['Dense_0']), 0)
