@@ -122,8 +122,8 @@ class Drawn(NamedTuple):
 def draw(game: Game, count: int, key: Key[Array, '']) -> Drawn:
   """What a loss with this key draws for itself.
 
-  To be given to two losses of one key: XLA does not see in a loop that two draws
-  are one, and would compute G's pass for each.
+  To be given to two losses of one key: XLA does not see in a loop that two
+  draws are one, and would compute G's pass for each.
   """
   networks, keys = game.networks, _keys(key)
   label = None

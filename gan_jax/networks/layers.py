@@ -188,9 +188,9 @@ def _affine(
 ) -> tuple[Any, Any]:
   """Scale and bias of the channels, of each example's class if there are any.
 
-  (c,), or (n, 1, ..., c). They reach x's shape by `jnp.broadcast_to` alone: were
-  they reshaped on the way, XLA would write a pass that is differentiated and one
-  that is not in two ways, and compute both (`schedules.simultaneous`).
+  (c,), or (n, 1, ..., c). They reach x's shape by `jnp.broadcast_to` alone:
+  were they reshaped on the way, XLA would write a pass that is differentiated
+  and one that is not in two ways, and compute both (`schedules.simultaneous`).
 
   Conditional normalisation: Dumoulin et al. 2017, arXiv:1610.07629.
   """
@@ -274,9 +274,15 @@ class GroupNorm(nn.Module):
     wide = x.astype(jnp.float32)
     if groups < c or x.ndim > 2:
       parts = wide.reshape(n, -1, groups, c // groups)
-      centred = parts - parts.mean((1, 3), keepdims=True)
-      v = jnp.square(centred).mean((1, 3), keepdims=True)
-      wide = (centred * jax.lax.rsqrt(v + self.epsilon)).reshape(x.shape)
+
+      def spread(each: Any) -> Any:
+        return jax.lax.broadcast_in_dim(each, parts.shape, (0, 2))
+
+      centred = parts - spread(parts.mean((1, 3)))
+      v = jnp.square(centred).mean((1, 3))
+      wide = (centred * spread(jax.lax.rsqrt(v + self.epsilon))).reshape(
+        x.shape
+      )
     scale, bias = (jnp.broadcast_to(v, x.shape) for v in (scale, bias))
     return (wide * scale + bias).astype(x.dtype)
 
