@@ -27,48 +27,11 @@ from gan_jax import (
 from gan_jax.ablation_judges import Judges
 from gan_jax.ablation_plan import Plan, Request
 from gan_jax.ablation_progress import Overall, describe, say
-from gan_jax.checkpoint import (
-  CheckpointUnreachable,
-  NotSaved,
-  digest,
-  not_saved,
-  to_host,
-)
+from gan_jax.ablation_scoring import OF_ALL, Scoring, named
+from gan_jax.checkpoint import not_saved
 from gan_jax.cohort import Cohort
 from gan_jax.config import Config
 from gan_jax.files import write_atomic
-
-# A disk that is full, or does not answer, is so for all programs.
-_OF_ALL = (OSError, NotSaved, CheckpointUnreachable)
-
-
-def _named(error: Exception) -> str:
-  """An error as results have it; one that is told by itself, as it is."""
-  if hasattr(error, 'exit_code'):
-    return str(error)
-  return f'{type(error).__name__}: {error}'.strip()
-
-
-class _Kept:
-  """Scores of a program's members as they come, for a kill to spare them."""
-
-  def __init__(self, path: pathlib.Path) -> None:
-    """Of a file that need not be there yet."""
-    self.path = path
-    self._found: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):  # as good as none
-      self._found = json.loads(path.read_text(encoding='utf-8'))
-
-  def get(self, key: str) -> dict[str, Any] | None:
-    """What is known under a protocol's and a generator's hash."""
-    found: dict[str, Any] | None = self._found.get(key)
-    return found
-
-  def put(self, key: str, scored: dict[str, Any]) -> None:
-    """Writes one more, if it is not there."""
-    if key not in self._found:
-      self._found[key] = scored
-      write_atomic(self.path, json.dumps(self._found))
 
 
 class Ablation:
@@ -80,6 +43,7 @@ class Ablation:
     self.judges = Judges(plan)
     self.judges.check()
     self.scores = self.judges.declared()
+    self._scoring = Scoring(plan, self.judges, ear)
     ablation_plan.ranking(plan.request, self.scores)
     self._open: dict[int, Cohort] = {}
     self.crashed: set[int] = set()
@@ -144,9 +108,9 @@ class Ablation:
     try:
       yield
     except Exception as error:
-      if isinstance(error, _OF_ALL):
+      if isinstance(error, OF_ALL):
         raise
-      told = _named(error)
+      told = named(error)
       say(f'program {number + 1} crashed: {told.splitlines()[0]}')
       if written:
         self._write_crash(number, told)
@@ -202,10 +166,12 @@ class Ablation:
       outcome='running',
     )
     outcome = cohort.run(
-      self._ear, lambda step, took: overall.moved(number, cohort)
+      self._ear,
+      lambda step, took: overall.moved(number, cohort),
+      lambda: self._scoring.along(number, cohort, overall),
     )
     if outcome == 'done':
-      outcome = self._scored(number, cohort, overall)
+      outcome = self._ended(number, cohort, overall)
     run_file.update(
       outcome=outcome,
       step=cohort.step,
@@ -221,47 +187,17 @@ class Ablation:
     cohort.close()
     return outcome
 
-  def _scored(self, number: int, cohort: Cohort, overall: Overall) -> str:
-    """Scores those that are alive; `saved` if a signal came meanwhile."""
+  def _ended(self, number: int, cohort: Cohort, overall: Overall) -> str:
+    """Writes how the runs ended; `saved` if a signal came meanwhile."""
     cohort.write_samples()
-    members = self.plan.programs[number]
-    found = []
-    kept = _Kept(self.plan.program_folder(number) / 'scores.json')
-    for m, (kind, step), generator in zip(
-      members, cohort.outcomes(), cohort.generators(), strict=True
-    ):
-      if self._ear.heard:
-        return 'saved'
-      run = {'cell': m.cell, 'seed': m.seed, 'outcome': kind, 'step': step}
-      scored: dict[str, Any] = {'scores': {}, 'evaluation_std': {}}
-      if kind == 'done':
-        key = f'{self.judges.identity(m.config)} {digest(to_host(generator))}'
-        scored = kept.get(key) or self._score(number, m, generator)
-        if 'unscored' not in scored:
-          kept.put(key, scored)
-      found.append(run | scored)
-      overall.scored(number, len(found), len(members))
+    found = self._scoring.last(number, cohort, overall)
+    if found is None:
+      return 'saved'
     self._write(number, {'runs': found})
-    kept.path.unlink(missing_ok=True)
-    (kept.path.parent / 'crash.txt').unlink(missing_ok=True)  # an older one
+    folder = self.plan.program_folder(number)
+    for left in ('scores.json', 'crash.txt'):  # a crash of an earlier try
+      (folder / left).unlink(missing_ok=True)
     return 'done'
-
-  def _score(self, number: int, member: Any, generator: Any) -> dict[str, Any]:
-    """Scores of one member, or NaN and why."""
-    try:
-      return self.judges.scores(member.config, *generator)
-    except Exception as error:
-      if isinstance(error, _OF_ALL):
-        raise
-      told = _named(error)
-      label = self.plan.cells[member.cell].label
-      say(
-        f'program {number + 1}: {label}, seed {member.seed} could not be'
-        f' scored: {told.splitlines()[0]}'
-      )
-      names = [n for n in self.scores if not n.endswith('*')]
-      nothing = dict.fromkeys(names, float('nan'))
-      return {'scores': nothing, 'evaluation_std': {}, 'unscored': told}
 
   def close(self) -> None:
     """Closes what a calibration or an error left open."""

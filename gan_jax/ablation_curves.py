@@ -1,5 +1,6 @@
-"""Learning curves of an ablation, from what its programs logged."""
+"""Learning curves of an ablation, from what was scored and logged."""
 
+import csv
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -60,11 +61,21 @@ def members(folder: pathlib.Path) -> dict[tuple[int, int], Member]:
 
 
 class Stats:
-  """What programs logged, a cell at a time."""
+  """What programs scored and logged, a cell at a time."""
 
-  def __init__(self, members: Mapping[tuple[int, int], Member]) -> None:
-    """Reads each program's file once."""
+  def __init__(
+    self,
+    members: Mapping[tuple[int, int], Member],
+    folder: pathlib.Path | None = None,
+  ) -> None:
+    """Reads each program's file once, and the folder's `scores.csv`."""
     self._members = members
+    self._scores: dict[tuple[int, int], list[dict[str, str]]] = {}
+    if folder is not None and (folder / 'scores.csv').is_file():
+      with open(folder / 'scores.csv', encoding='utf-8', newline='') as file:
+        for row in csv.DictReader(file):
+          run = int(row['cell']), int(row['seed'])
+          self._scores.setdefault(run, []).append(row)
     self._files: dict[pathlib.Path, dict[str, NDArray[Any]]] = {}
     for program in {m.program for m in members.values()}:
       if (program / 'stats.npz').is_file():
@@ -76,17 +87,36 @@ class Stats:
     names = {n for arrays in self._files.values() for n in arrays}
     return sorted(names - {'step', 'alive'})
 
+  def scored(self, metrics: Sequence[str]) -> list[str]:
+    """Which of some scores were taken along the way."""
+    rows = [row for rows in self._scores.values() for row in rows]
+    return [n for n in metrics if any(row.get(n) for row in rows)]
+
+  def _score(self, cell: Cell, seed: int, name: str) -> Any:
+    """Steps and values of a run's score; None where it was not taken."""
+    rows = self._scores.get((cell.index, seed), [])
+    if not any(row.get(name) for row in rows):
+      return None
+    steps = np.array([int(row['step']) for row in rows])
+    return steps, np.array([float(row[name] or 'nan') for row in rows])
+
+  def _logged(self, cell: Cell, seed: int, name: str) -> Any:
+    """Steps and values of a run's logged number; None where there is none."""
+    member = self._members.get((cell.index, seed))
+    arrays = self._files.get(member.program) if member else None
+    if member is None or arrays is None or name not in arrays:
+      return None
+    values = arrays[name][:, member.place].astype(np.float64)
+    alive = arrays['alive'][:, member.place].astype(bool)
+    return arrays['step'], np.where(alive, values, np.nan)
+
   def of(self, cell: Cell, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Steps (t,) and values (t, runs) of a cell; nan from a divergence on."""
-    found: list[tuple[NDArray[Any], NDArray[Any]]] = []
-    for seed in cell.seeds:
-      member = self._members.get((cell.index, seed))
-      arrays = self._files.get(member.program) if member else None
-      if member is None or arrays is None or name not in arrays:
-        continue
-      values = arrays[name][:, member.place].astype(np.float64)
-      alive = arrays['alive'][:, member.place].astype(bool)
-      found.append((arrays['step'], np.where(alive, values, np.nan)))
+    each = (
+      self._score(cell, seed, name) or self._logged(cell, seed, name)
+      for seed in cell.seeds
+    )
+    found = [curve for curve in each if curve is not None]
     if not found:
       return np.zeros(0), np.zeros((0, 0))
     steps = np.unique(np.concatenate([s for s, _ in found]))
@@ -96,12 +126,11 @@ class Stats:
     return steps, table
 
 
-def _curve_names(ablation: Ablation, names: Sequence[str]) -> list[str]:
+def _curve_names(ablation: Ablation, stats: Stats) -> list[str]:
   """Scores over time where they were taken, then what can be compared."""
-  metrics = ablation.plan['metrics']
-  scored = [n for n in names if n.split('/')[-1] in metrics]
+  names, scored = stats.names(), stats.scored(ablation.plan['metrics'])
   known = [n for n in _CURVES if n in names]
-  return (scored + known) or list(names)[:3]
+  return (scored + known) or names[:3]
 
 
 def _grouped(ablation: Ablation) -> tuple[dict[str, list[Cell]], list[Any]]:
@@ -136,8 +165,7 @@ def curves(ablation: Ablation, stats: Stats) -> dict[str, Any]:
     return shades[settings.index(cell.values.get(last)) if settings else 0]
 
   found = []
-  names = stats.names()
-  for name in _curve_names(ablation, names):
+  for name in _curve_names(ablation, stats):
     curve = _CURVES.get(name, Curve(name))
     lines = {
       title: [(colour(cell), *stats.of(cell, name)) for cell in cells]
@@ -153,7 +181,7 @@ def curves(ablation: Ablation, stats: Stats) -> dict[str, Any]:
   legend = [short(last, s) for s in settings]
   return {
     'figures': found,
-    'logged': bool(names),
+    'logged': bool(stats.names()),
     'legend': list(zip(legend, shades, strict=True)) if settings else [],
     'left_out': left_out,
     'single': len(groups) == 1,

@@ -1,9 +1,9 @@
 """The folder of an ablation: held, checked against its plan, and written.
 
 `plan.json` says what the folder is for; `programs/NNN/results.json` how the
-runs of one program ended, and is there when they have; `results.csv` is made of
-those, in the order of the plan, and holds nothing that differs from one
-execution to the next.
+runs of one program ended, and is there when they have; `along.json` what they
+scored before. `results.csv` and `scores.csv` are made of those, in the order of
+the plan, and hold nothing that differs from one execution to the next.
 """
 
 import contextlib
@@ -219,8 +219,28 @@ def results(plan: Plan) -> list[dict[str, Any]]:
   return sorted(found, key=lambda run: (run['cell'], run['seed']))
 
 
+def kept(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """Scores of a file by their key; none if it is not there or damaged."""
+  with contextlib.suppress(OSError, ValueError):
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text('utf-8'))
+    return found
+  return {}
+
+
+def along(plan: Plan) -> list[dict[str, Any]]:
+  """What runs scored before their end, those too that have not ended."""
+  found: dict[Any, dict[str, Any]] = {}
+  for number in range(len(plan.programs)):
+    for run in kept(plan.program_folder(number) / 'along.json').values():
+      found[run['cell'], run['seed'], run['step']] = run
+  return [*found.values()]
+
+
 def collect(plan: Plan) -> int:
   """Writes `results.csv`, and in `plan.json` its scores and what ranks.
+
+  Where runs were scored along the way, `scores.csv` too: every score of every
+  run, by step.
 
   Returns:
     How many runs have ended.
@@ -237,15 +257,24 @@ def collect(plan: Plan) -> int:
   runs = results(plan)
   scores = _write_told(plan, told, runs)
   write_atomic(plan.folder / 'results.csv', _table(plan, runs, scores))
+  before = along(plan)
+  if before:
+    whole = before + [run for run in runs if run['outcome'] == 'done']
+    whole.sort(key=lambda run: (run['cell'], run['seed'], run['step']))
+    text = _table(plan, whole, scores, ('step',))
+    write_atomic(plan.folder / 'scores.csv', text)
   return len(runs)
 
 
 def _table(
-  plan: Plan, runs: Sequence[Mapping[str, Any]], scores: Sequence[str]
+  plan: Plan,
+  runs: Sequence[Mapping[str, Any]],
+  scores: Sequence[str],
+  facts: Sequence[str] = ('outcome', 'step'),
 ) -> str:
-  """The text of `results.csv`."""
+  """The text of `results.csv`, or with other facts of a run of `scores.csv`."""
   flags = list(plan.cells[0].told)
-  columns = ['cell', 'label', *flags, 'seed', 'outcome', 'step', *scores]
+  columns = ['cell', 'label', *flags, 'seed', *facts, *scores]
   columns += [f'evaluation_std_{name}' for name in scores]
   text = io.StringIO()
   writer = csv.DictWriter(text, columns, lineterminator='\n')
@@ -254,7 +283,7 @@ def _table(
     cell = plan.cells[run['cell']]
     row = {'cell': run['cell'], 'label': cell.label, 'seed': run['seed']}
     row |= {name: text_of(value) for name, value in cell.told.items()}
-    row |= {'outcome': run['outcome'], 'step': run['step']}
+    row |= {fact: run[fact] for fact in facts}
     row |= run['scores']
     for name, value in run['evaluation_std'].items():
       row[f'evaluation_std_{name}'] = value

@@ -156,6 +156,12 @@ def make_plan(request: Request) -> Plan:
       '--multihost=true: an ablation is spread over processes by --only=K/N;'
       ' leave it out'
     )
+  for name in ('keep_best', 'dynamics_every'):
+    if getattr(base, name):
+      raise ConfigError(
+        f'--{name}={getattr(base, name)}: has no effect in an ablation; leave'
+        ' it out, or run gan_jax.train'
+      )
   if request.seeds < 1 or base.seed + request.seeds > 2**31:
     raise ConfigError(
       f'--seeds={request.seeds}: use 1 or more, and 2 or more for a spread'

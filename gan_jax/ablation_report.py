@@ -251,7 +251,9 @@ def render(ablation: Ablation, folder: pathlib.Path) -> str:
     unranked=len(ablation.ranking) - len(ablation.ranked),
     strips=ablation_figures.strips(ablation.ranking, ablation.primary),
     heat=_heat(ablation),
-    curves=ablation_curves.curves(ablation, ablation_curves.Stats(members)),
+    curves=ablation_curves.curves(
+      ablation, ablation_curves.Stats(members, folder)
+    ),
     pictures=list(_pictures(ablation, members)),
     divergence=_divergence(ablation),
     whole=rate_of_all(ablation),

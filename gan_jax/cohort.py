@@ -333,26 +333,34 @@ class Cohort:
   # The loop.
 
   def run(
-    self, ear: signals.Ear, moved: Callable[[int, float], None] | None = None
+    self,
+    ear: signals.Ear,
+    moved: Callable[[int, float], None] | None = None,
+    reached: Callable[[], None] | None = None,
   ) -> str:
     """Trains to the end or a signal; says which: `done` or `saved`.
 
     Args:
       ear: heard between two dispatches.
       moved: told the step and the wall seconds of each dispatch.
+      reached: called where it starts and at every boundary, `--eval_every`
+        steps among them.
     """
+    reached = reached or (lambda: None)
     c = self.config
     if self.step < c.steps:
       for text in runs.cautions(c, self._shapes):
         _warn(text)
       _ = self.program  # which nobody listens to for a while
     ear.at_once = False
+    cadences = (c.log_every, c.checkpoint_every, c.eval_every)
+    reached()
     while self.step < c.steps:
       if ear.heard:
         self.save()
         self.checkpoints.wait()
         return 'saved'
-      there = boundary(self.step, c.steps, (c.log_every, c.checkpoint_every))
+      there = boundary(self.step, c.steps, cadences)
       count = self.pace.count(there - self.step)
       self.population = self._dispatch(self.population, self.step, count)
       self.step += count
@@ -361,6 +369,7 @@ class Cohort:
       if moved is not None:
         moved(self.step, self.took)
       self._boundary_reached()
+      reached()
     self.save()
     self.checkpoints.wait()
     return 'done'

@@ -42,18 +42,25 @@ def test_one_flag_is_one_panel_with_every_setting(tmp_path):
   for i, cell in enumerate(plan['cells']):
     rows.append(ablation_folder.row_of(i, cell, 0, 'done', 9, {'swd': 1.0}))
   arrays = {'step': np.arange(3), 'alive': np.ones((3, 2), bool)}
-  arrays |= {'eval/swd': np.ones((3, 2)), 'd/loss': np.ones((3, 2))}
+  arrays |= {'d/loss': np.ones((3, 2))}
   plan['metrics'] = ['swd']
   folder = ablation_folder.write(tmp_path, plan, rows, [(told, arrays, [])])
+  (folder / 'scores.csv').write_text(
+    'cell,seed,step,swd\n0,0,4,2.5\n0,0,9,1\n1,0,4,\n1,0,9,1.0\n'
+  )
   ablation = ablation_results.read(folder)
-  stats_of = ablation_curves.Stats(ablation_curves.members(folder))
+  stats_of = ablation_curves.Stats(ablation_curves.members(folder), folder)
+  steps, values = stats_of.of(ablation.cells[0], 'swd')
+  assert steps.tolist() == [4, 9] and values.tolist() == [[2.5], [1.0]]
+  _, values = stats_of.of(ablation.cells[1], 'swd')
+  np.testing.assert_array_equal(values, [[np.nan], [1.0]])
   found = ablation_curves.curves(ablation, stats_of)
   # Scores over time are drawn where there are some; losses are not, then.
-  assert [f['title'] for f in found['figures']] == ['eval/swd']
+  assert [f['title'] for f in found['figures']] == ['swd']
   assert found['single'] and [n for n, _ in found['legend']] == ['a-b', 'c']
   assert len(found['figures'][0]['panels']) == 1
   page = ablation_report.render(ablation, folder)
-  assert '</i>a-b</span>' in page and '<h3>eval/swd</h3>' in page
+  assert '</i>a-b</span>' in page and '<h3>swd</h3>' in page
 
 
 def test_curves_join_programs_and_end_where_a_run_died(tmp_path):

@@ -26,6 +26,8 @@ from gan_jax.config import ConfigError
     (('lr_g=1e-3',), dict(seeds=0), '--seeds=0: use 1 or more'),
     (('lr_g=1e-3',), dict(only='3/2'), '--only=3/2: write K/N'),
     (('lr_g=1e-3',), dict(multihost=True), '--multihost=true'),
+    (('lr_g=1e-3',), dict(dynamics_every=5), '--dynamics_every=5: has no'),
+    (('lr_g=1e-3',), dict(keep_best='modes'), '--keep_best=modes: has no'),
     (('lr_g=1e-3',), dict(metrics='fidd'), 'fidd: did you mean fid'),
     (
       ('lr_g=1e-3',),

@@ -53,6 +53,7 @@ SECOND = {
   'ablation_judges',
   'ablation_report',
   'ablation_results',
+  'ablation_scoring',
   'ablation_tables',
   'ablation_verdict',
   'config',
