@@ -41,7 +41,9 @@ def color(x: Images, key: Key[Array, '']) -> Images:
 
 
 def _shifts(key: Any, n: int, side: int) -> Any:
-  """Matrices (n, side, side) that shift by up to an eighth of the side.
+  """Matrices (n, side, side) that shift by up to about an eighth of the side.
+
+  To whole pixels, as in the authors' code: 4 of 28.
 
   A product with one is fast with its gradients, of any order and mode, where a
   gather's would be a scatter. Zeros come in from outside.
@@ -53,7 +55,7 @@ def _shifts(key: Any, n: int, side: int) -> Any:
 
 
 def translation(x: Images, key: Key[Array, '']) -> Images:
-  """Shifts rows and columns by up to an eighth of the side, zeros outside."""
+  """Shifts rows and columns by up to about an eighth, zeros outside."""
   key_rows, key_columns = jax.random.split(key)
   n, h, w, _ = x.shape
   rows = _shifts(key_rows, n, h).astype(x.dtype)

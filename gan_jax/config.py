@@ -205,7 +205,7 @@ class Config:
     registry=('gan_jax.optimizers', 'DECAYS'),
   )
   lr_warmup: int = _field(
-    0, 'generator updates over which the rates rise from 0', low=0
+    0, 'steps over which the learning rates rise linearly', low=0
   )
   lr_final: float = _field(
     1.0, "the rates' factor at the end of their fall", low=0, high=1
@@ -235,20 +235,20 @@ class Config:
   )
   # The run.
   log_every: int = _field(
-    100, 'generator updates between two lines of the log', low=1, free=True
+    100, 'steps between two lines of the log', low=1, free=True
   )
   sample_every: int = _field(
-    1000, 'generator updates between two sample grids', low=1, free=True
+    1000, 'steps between two sample grids', low=1, free=True
   )
   dynamics_every: int = _field(
     0,
-    "generator updates between two looks at the game's vector field and its"
+    "steps between two looks at the game's vector field and its"
     ' eigenvalues, which go to dynamics.jsonl; 0: none',
     low=0,
     free=True,
   )
   checkpoint_every: int = _field(
-    1000, 'generator updates between two checkpoints', low=1, free=True
+    1000, 'steps between two checkpoints', low=1, free=True
   )
   keep_checkpoints: int = _field(
     3, 'checkpoints kept, the newest ones', low=1, free=True
@@ -262,7 +262,7 @@ class Config:
   )
   eval_every: int = _field(
     0,
-    'generator updates between two scores by --metrics; 0: at the end alone',
+    'steps between two scores by --metrics; 0: at the end alone',
     low=0,
     free=True,
   )

@@ -184,7 +184,7 @@ def _drawn(
       if title == 'Speed':
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(EngFormatter(sep=''))
-      axes.set_xlabel('generator updates')
+      axes.set_xlabel('steps')
       if len(lines) > 1 or title == 'Penalties':
         axes.legend(loc='best', fontsize=8)
       found.append((title, caption, uri(figure, 'svg')))
@@ -229,7 +229,7 @@ def scores(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
           markersize=3,
           capsize=2,
         )
-      axes.set_xlabel('generator updates')
+      axes.set_xlabel('steps')
       picture = uri(figure, 'svg')
     many = any(f'{name}/evaluation_std' in r for r in mine)
     bars = '. Bars: ± deviation over evaluation seeds' if many else ''

@@ -1,7 +1,8 @@
 """Optax gradient transformations by name, without their learning rate.
 
-The rate is applied by the step (`step.py`), as a function of the number of
-generator updates, so that both players see one clock whatever `d_steps` is.
+The rate is applied by the schedules (`schedules.py`), as a function of the
+number of steps, so that both players see one clock whatever `d_steps` and
+`g_steps` are.
 All take the decays `beta1` and `beta2` as traced numbers.
 """
 
@@ -92,17 +93,17 @@ DECAYS: dict[str, Callable[[Any], Any]] = {
 def rate_factor(
   step: Any, *, schedule: str, steps: int, warmup: int, final: float
 ) -> Any:
-  """Factor on the learning rates at generator update `step`.
+  """Factor on the learning rates at a step.
 
-  Rises linearly from 0 over `warmup` updates, then falls from 1 to `final` by
-  the schedule; `exponential` falls geometrically (the 2014 code's division of
-  the rate by a constant every batch).
+  Rises linearly, from `1 / warmup` to 1 over `warmup` steps, then falls from 1
+  to `final` by the schedule; `exponential` falls geometrically (the 2014 code's
+  division of the rate by a constant every batch).
 
   Args:
-    step: generator updates done.
+    step: steps done.
     schedule: a key of `DECAYS`.
-    steps: generator updates of the whole run.
-    warmup: updates of linear warm-up, 0 for none.
+    steps: of the whole run.
+    warmup: steps of linear warm-up, 0 for none.
     final: the factor at the end of the run, in (0, 1] for `exponential`.
   """
   step = jnp.asarray(step, jnp.float32)

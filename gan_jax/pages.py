@@ -78,7 +78,7 @@ def summary(
   told = [
     f'A generator and a discriminator ({config.network}) played the'
     f' {config.objective.replace("_", "-")} game on {config.dataset} for'
-    f' {step:,} of {config.steps:,} generator updates'
+    f' {step:,} of {config.steps:,} steps'
     + (f', {_duration(seconds)} of training' if seconds else '')
     + f'. {outcome}'
   ]

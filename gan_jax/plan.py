@@ -40,7 +40,7 @@ class Plan:
   Attributes:
     game: networks and objective.
     batch_size: samples of each kind in one move.
-    steps: generator updates of the whole run (learning-rate schedules).
+    steps: of the whole run (learning-rate schedules).
     schedule: a key of `SCHEDULES`.
     d_steps: D's moves in a step.
     g_steps: G's moves in a step.
@@ -54,7 +54,7 @@ class Plan:
     clip_g: whether G's gradient is clipped to the norm `Hyper.clip_g`.
     clip_d: whether D's gradient is clipped to the norm `Hyper.clip_d`.
     lr_schedule: a key of `optimizers.DECAYS`.
-    lr_warmup: generator updates of linear warm-up.
+    lr_warmup: steps of linear warm-up.
     lr_final: the learning rates' factor at the end.
     instance_noise: whether `Hyper.instance_noise` is added to D's inputs.
     average: whether an exponential moving average of G is kept.
@@ -121,7 +121,7 @@ class Plan:
     return self.batch_size * moves
 
   def rate_factor(self, step: Int[Array, '']) -> Scalar:
-    """Factor on both learning rates at a generator update."""
+    """Factor on both learning rates at a step."""
     factor: Scalar = rate_factor(
       step,
       schedule=self.lr_schedule,

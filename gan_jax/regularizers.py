@@ -117,6 +117,10 @@ def half_squared(view: View, place: str) -> Scalar:
 def zero_centred(view: View, place: str) -> Scalar:
   """`E[|grad D|^2]` on interpolates of real and generated samples.
 
+  Of the logit, as every penalty here. The authors' code takes the slope of the
+  probability, which fades where D is sure, and weighs it by 10 on points and by
+  500 on images.
+
   Reference: Thanh-Tung et al. 2019, arXiv:1902.03984, equation 8.
   """
   return jnp.mean(squared_norms(view.critic, *_at(view, place)))
@@ -160,7 +164,10 @@ def lecam(view: View, place: str) -> Scalar:
   """LeCam: `E[(D(x) - a_F)^2] + E[(D(G(z)) - a_R)^2]`.
 
   `a_R`, `a_F`: running means of D's output on real and generated samples, which
-  move by a hundredth each move of D.
+  start at 0 and move by a hundredth after each move of D. This is the paper's
+  equation; both of the authors' implementations are one-sided, `relu(D(x) -
+  a_F)^2` and `relu(a_R - D(G(z)))^2`, with means that are moved before they are
+  used, and that for StyleGAN2 corrects them for their start.
 
   Reference: Tseng et al. 2021, arXiv:2104.03310, equation 4.
   """
@@ -222,22 +229,32 @@ ZCR_STD = 0.05  # of d, where z has deviation 1 or so
 
 
 def _grams(params: PyTree) -> list[Any]:
-  """`W' W` of every kernel as a matrix, by its shorter side."""
+  """`W' W` of every kernel as a matrix, by its shorter side.
+
+  No kernels are the scales and biases that a class has of its own, nor the
+  learned maps of `r3gan`.
+  """
   grams = []
-  for w in jax.tree.leaves(params):
-    if w.ndim > 1:
-      flat = w.reshape(-1, w.shape[-1])
-      flat = flat if flat.shape[0] >= flat.shape[1] else flat.T
-      grams.append(flat.T @ flat)
+  for path, w in jax.tree_util.tree_leaves_with_path(params):
+    names = [str(getattr(part, 'key', '')) for part in path]
+    if names[-1] != 'kernel':
+      continue
+    if any(name.startswith('ConvTranspose') for name in names):
+      w = w.swapaxes(-2, -1)  # outputs last, as in every other kernel
+    flat = w.reshape(-1, w.shape[-1])
+    flat = flat if flat.shape[0] >= flat.shape[1] else flat.T
+    grams.append(flat.T @ flat)
   return grams
 
 
 def orthogonal(view: View, place: str) -> Scalar:
   """`sum |W' W - I|^2` over D's kernels as matrices (inputs, outputs).
 
-  Of the smaller of `W' W` and `W W'`, the one that can be the identity.
+  Inputs are taps times channels. Of the smaller of `W' W` and `W W'`, the one
+  that can be the identity. Brock et al. 2017 (arXiv:1609.07093), whose idea it
+  is, do not square.
 
-  Reference: Brock et al. 2017, arXiv:1609.07093, equation 4.
+  Reference: Brock et al. 2019 (BigGAN), arXiv:1809.11096, equation 2.
   """
   del place
   total = jnp.float32(0.0)
@@ -269,7 +286,8 @@ class Regularizer(NamedTuple):
   """One of: a penalty on D, a penalty on G, a projection of D's parameters.
 
   Attributes:
-    weight: that of its paper: what the name alone stands for.
+    weight: what the name alone stands for: that of its paper, or of its
+      authors' code.
     on_d: `(View, place) -> scalar`.
     on_g: `GView -> scalar`.
     project: `(params, weight) -> params`, after each move of D.
@@ -329,5 +347,5 @@ class Term(NamedTuple):
 
   def on_d(self, view: View) -> Scalar:
     """The penalty on D at this term's place."""
-    assert self.entry.on_d is not None  # `Game.penalties_d` chose it
+    assert self.entry.on_d is not None  # those with one were chosen
     return self.entry.on_d(view, self.place or self.entry.places[0])

@@ -173,6 +173,36 @@ def _samples(c: Any) -> list[str]:
   return found
 
 
+_IDLE_ON_DIRAC = {
+  'orthogonal': 'kernels',
+  'orthogonal_g': 'kernels',
+  'zcr': 'use of noise',
+  'zcr_g': 'use of noise',
+}
+
+
+def idle(c: Any, defaults: Mapping[str, Any], relativistic: bool) -> list[str]:
+  """What is taken and has no effect: for a person to know."""
+  found = []
+  for name, rule in (('beta2_g', 'optimizer_g'), ('beta2_d', 'optimizer_d')):
+    value = getattr(c, name)
+    if value != defaults[name] and getattr(c, rule) == 'sgd':
+      found.append(f'--{name}={value}: has no effect under --{rule}=sgd')
+  together = c.schedule in registry.names('gan_jax.plan', 'TOGETHER')
+  if c.reuse_real and c.d_steps == 1 and not (together or relativistic):
+    found.append(
+      f'--reuse_real=true: has no effect: with --d_steps=1 and --objective='
+      f'{c.objective} a step has one real batch anyway'
+    )
+  for term in penalties(c.regularizer) if c.network == 'dirac' else []:
+    if term.name in _IDLE_ON_DIRAC:
+      found.append(
+        f'--regularizer={c.regularizer}: {term.name} has no effect on'
+        f' --network=dirac, which has no {_IDLE_ON_DIRAC[term.name]}'
+      )
+  return found
+
+
 def metric_words(metrics: str) -> list[str]:
   """The names in `--metrics`.
 

@@ -26,7 +26,7 @@ from gan_jax.data import Dataset, Density, Feed
 from gan_jax.game import Game
 from gan_jax.networks import Networks
 from gan_jax.regularizers import Term
-from gan_jax.rules import augmentations, config_file, penalties
+from gan_jax.rules import augmentations, config_file, idle, penalties
 from gan_jax.state import GANState, Hyper, count_parameters
 
 Samples = NDArray[np.generic]
@@ -164,7 +164,8 @@ def make_terms(config: Config) -> tuple[Term, ...]:
   """The regularizers of a configuration.
 
   Raises:
-    ConfigError: for a place that one of them knows nothing of.
+    ConfigError: for a place that one of them knows nothing of, or one penalty
+      written twice (`r1` is `r1@real`).
   """
   terms = tuple(Term(p.name, p.place) for p in penalties(config.regularizer))
   for term in terms:
@@ -178,6 +179,15 @@ def make_terms(config: Config) -> tuple[Term, ...]:
           else f' has no place; write {term.name}'
         )
       )
+  known: dict[Term, Term] = {}
+  for term in terms:
+    whole = Term(term.name, term.place or term.entry.places[0])
+    if whole in known:
+      raise ConfigError(
+        f'--regularizer={config.regularizer}: {term.key} is'
+        f' {known[whole].key}, which would count twice; leave one of them out'
+      )
+    known[whole] = term
   return terms
 
 
@@ -235,7 +245,9 @@ def cautions(config: Config, state: GANState) -> list[str]:
   """What a person should know of flags that are taken together."""
   paths = jax.tree_util.tree_leaves_with_path(state.d.stats)
   by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
-  return [
+  defaults = {name: field.default for name, field in FIELDS.items()}
+  relativistic = objectives.OBJECTIVES[config.objective].relativistic
+  return idle(config, defaults, relativistic) + [
     f'--regularizer={config.regularizer}: D normalises by the batch, so that'
     f' the slope that {term.key} takes at one sample is not its alone; use'
     ' --norm_d=layer or --norm_d=none'

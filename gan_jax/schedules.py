@@ -122,6 +122,9 @@ def _g_gradient_ahead(
   rate = plan.rate_factor(state.step) * hyper.lr_d
   _, opt_d = plan.optimizers(hyper)
   through: Any = dict(frozen=lambda x: x)
+  # With the penalties of this step's own turn, if they are lazy.
+  factor = _penalty_factor(plan, state.step)
+  ahead_as: Any = through | dict(penalty_factor=factor)
   if plan.reuse_noise:
     same = [jax.random.clone(key) for _ in range(plan.unroll_steps)]
     keys, key_loss = jax.random.clone(jnp.stack(same)), jax.random.clone(key)
@@ -136,7 +139,7 @@ def _g_gradient_ahead(
       # A clone: the key-reuse checker takes the way back for a second use.
       key = jax.random.clone(key)
       grads, (stats, _) = jax.grad(game_lib.discriminator_loss, has_aux=True)(
-        d.params, now.replace(d=d), plan.game, real, key, hyper, std, **through
+        d.params, now.replace(d=d), plan.game, real, key, hyper, std, **ahead_as
       )
       return _clipped(plan, hyper, _move(d, grads, stats, opt_d, rate)), None
 

@@ -43,7 +43,7 @@ class GANState(flax.struct.PyTreeNode):
   """All that training changes.
 
   Attributes:
-    step: generator updates done, int32.
+    step: steps done, each a round of both players' moves, int32.
     key: the root key. It never changes: each use folds the step in, so that
       the noise of a step does not depend on how the step was reached.
     g: the generator.

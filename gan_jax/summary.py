@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gan_jax import schedules
 from gan_jax.config import Config
+from gan_jax.plan import TOGETHER
 from gan_jax.runs import build
 from gan_jax.state import count_parameters
 from gan_jax.step import make_train_step
@@ -30,8 +31,10 @@ def summarise(config: Config) -> str:
   """Parameters of both networks, and the FLOPs of one step.
 
   The FLOPs are what XLA counts before it optimises, for all moves of a step.
-  The moves that an unrolled G looks ahead are a loop, whose body XLA counts
-  once: there the number is a bound from below.
+  What moves at one point share is counted for each, and a lazy penalty as if it
+  were due: there the number is a bound from above. The moves that an unrolled G
+  looks ahead are a loop, whose body XLA counts once: there it is a bound from
+  below.
 
   Raises:
     ConfigError, DataError, NetworkError: as training would.
@@ -45,11 +48,20 @@ def summarise(config: Config) -> str:
     lines.append(f'{player}: {count_parameters(params):,} parameters')
     lines += [f'  {p:{wide}}  {s:>14}  {n:>12,}' for p, s, n in rows]
   flops = _flops(parts, state)
-  bound = 'at least ' if parts.plan.schedule == 'unrolled' else ''
   lines.append(
-    f'a step of --batch_size={config.batch_size}: {bound}{flops:,.0f} FLOPs'
+    f'a step of --batch_size={config.batch_size}: {_bound(parts.plan)}'
+    f'{flops:,.0f} FLOPs'
   )
   return '\n'.join(lines)
+
+
+def _bound(plan: Any) -> str:
+  """How the FLOPs that are counted stand to those of a step on average."""
+  if plan.schedule == 'unrolled':
+    # With a lazy penalty it is neither: so much too few, so much too many.
+    return 'at least ' if plan.penalty_every == 1 else 'in the order of '
+  most = plan.schedule in TOGETHER or plan.penalty_every > 1
+  return 'at most ' if most else ''
 
 
 def _flops(parts: Any, state: Any) -> float:

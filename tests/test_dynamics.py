@@ -408,7 +408,7 @@ def test_a_report_draws_them(run):
   ):
     assert title in page
   # One picture a title, each with its axis.
-  assert page.count('generator updates') >= 5
+  assert page.count('>steps<') >= 5
 
 
 def test_a_larger_game_is_looked_at_by_its_leading_eigenvalues(

@@ -448,7 +448,7 @@ def test_a_continued_run_is_as_far_as_its_log(tmp_path, no_curves):
   """run.json still says where it was stopped."""
   told = {'outcome': 'running', 'step': 60, 'train_sec': 6.0}
   page = Workdir(tmp_path, True, told=told).grids([0]).page()
-  assert '200 of 200 generator updates, 20 s of training' in page.text
+  assert '200 of 200 steps, 20 s of training' in page.text
   assert 'D now says' in page.text
 
 
