@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toygame import switched
+from toygame import net, switched
 
 from gan_jax import game as game_lib
 from gan_jax import networks, objectives
+from gan_jax.regularizers import Term
 from gan_jax.state import Hyper
 from gan_jax.step import Plan, init_state, make_train_step
 
@@ -106,9 +107,18 @@ def test_g_move_has_no_gradient_for_d(objective, make):
   assert slopes._cache_size() == 1
 
 
-@pytest.mark.parametrize('make', [plan_of, images_plan])
+def penalised_plan():
+  """With penalties that look at samples which G makes for them."""
+  plan = plan_of()
+  terms = Term('zcr'), Term('wgan_gp')
+  return dataclasses.replace(plan, game=plan.game._replace(regularizers=terms))
+
+
+@pytest.mark.parametrize('make', [plan_of, images_plan, penalised_plan])
 def test_d_move_has_no_gradient_for_g(make):
   plan = make()
+  weights = {term.key: 1.0 for term in plan.game.regularizers}
+  hyper = dataclasses.replace(HYPER, penalties=weights)
   state = state_of(plan)
   key = jax.random.key(1)
   real = real_of(plan)[0]
@@ -116,7 +126,7 @@ def test_d_move_has_no_gradient_for_g(make):
   def loss(d_params, g_params):
     moved = state.replace(g=state.g.replace(params=g_params))
     value, _ = game_lib.discriminator_loss(
-      d_params, moved, plan.game, real, key, HYPER
+      d_params, moved, plan.game, real, key, hyper
     )
     return value
 
@@ -219,23 +229,11 @@ def test_learning_rate_zero_freezes_one_player():
 
 def test_one_move_of_sgd_against_numpy():
   """D linear, G affine, by hand in float64: both moves of one step."""
-
-  def linear(init_params, out):
-    def init(key):
-      del key
-      return init_params, {}
-
-    def apply(params, stats, x, *, train, key=None, label=None):
-      del train, key, label
-      return out(params, x), stats
-
-    return networks.Net(init, apply)
-
-  g = linear(
+  g = net(
     {'a': jnp.float32(0.5), 'b': jnp.float32(-0.3)},
-    lambda p, z: p['a'] * z + p['b'],
+    lambda p, z, label: p['a'] * z + p['b'],
   )
-  d = linear({'w': jnp.float32(0.7)}, lambda p, x: p['w'] * x[:, 0])
+  d = net({'w': jnp.float32(0.7)}, lambda p, x, label: p['w'] * x[:, 0])
   z = np.linspace(-1, 1, BATCH, dtype=np.float32)[:, None]
   nets = networks.Networks(g, d, 1, 'uniform', lambda key, n: jnp.asarray(z))
   for name in ('minimax', 'non_saturating'):
@@ -361,6 +359,17 @@ def test_instance_noise_reaches_d_and_anneals_to_none():
   done = float(step(later, hyper, batch)[1]['d/loss'])
   expected = float(plain(later, HYPER, batch)[1]['d/loss'])
   assert done == pytest.approx(expected, rel=1e-6)
+
+
+def test_instance_noise_falls_in_a_line():
+  plan = plan_of(instance_noise=True)
+  hyper = dataclasses.replace(
+    HYPER, instance_noise=2.0, instance_noise_kimg=4e-3 * BATCH
+  )
+  found = [plan.noise_std(hyper, jnp.int32(step)) for step in range(6)]
+  np.testing.assert_allclose(found, [2, 1.5, 1, 0.5, 0, 0], rtol=1e-6)
+  hyper = dataclasses.replace(hyper, instance_noise_kimg=0.0)
+  assert float(plan.noise_std(hyper, jnp.int32(10**6))) == 2.0
 
 
 def test_average_follows_its_half_life():

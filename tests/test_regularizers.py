@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nets import drawn
 
-from gan_jax import regularizers
+from gan_jax import networks, regularizers
 from gan_jax.regularizers import REGULARIZERS, GView, Term, View
 
 SLOPE = np.array([0.6, -0.8, 1.2])  # of the linear critic; its norm is 1.562
@@ -69,6 +70,32 @@ def test_every_entry_is_of_one_kind():
     assert entry.weight > 0, name
     assert (entry.on_d or entry.on_g or entry.project).__doc__, name
     assert 'Reference' in (entry.on_d or entry.on_g or entry.project).__doc__
+
+
+# What a name alone stands for: R1 and R2's gamma (Mescheder et al. 2018), the
+# lambda of WGAN-GP and DRAGAN, c of WGAN, and those of the papers of each.
+WEIGHTS = {
+  'r1': 10,
+  'r2': 10,
+  'zero_centred': 10,
+  'wgan_gp': 10,
+  'wgan_gp_one_sided': 10,
+  'dragan': 10,
+  'clip': 0.01,
+  'lecam': 0.3,
+  'cr': 10,
+  'bcr': 10,
+  'zcr': 5,
+  'zcr_g': 0.5,
+  'orthogonal': 1e-4,
+  'orthogonal_g': 1e-4,
+}
+
+
+def test_default_weights_are_those_of_the_papers():
+  assert {name: e.weight for name, e in REGULARIZERS.items()} == WEIGHTS
+  assert regularizers.ZCR_STD == 0.05
+  assert regularizers.LECAM_DECAY == 0.99
 
 
 # Penalty on D of the linear critic `w x`: its slope is w everywhere.
@@ -377,6 +404,42 @@ def test_orthogonal_against_numpy(shape):
   params = {'kernel': jnp.asarray(q, jnp.float32)}
   penalty = Term('orthogonal').on_d(view_of(params=params))
   np.testing.assert_allclose(penalty, 0, atol=1e-10)
+
+
+@pytest.mark.parametrize('name', ['orthogonal', 'orthogonal_g'])
+def test_kernels_alone_are_orthogonal_whatever_their_layout(name):
+  """Of a conditional DCGAN's G, each kernel as (inputs, outputs) by hand."""
+  nets = networks.build(
+    'dcgan',
+    (8, 8, 3),
+    bounded=True,
+    width=4,
+    latent_dim=5,
+    conditioning='projection',
+    classes=6,
+  )
+  params, _ = drawn(nets.generator)
+  assert params['BatchNorm_0']['scale'].ndim == 2  # a class's own, no kernels
+  matrices = []
+  for layer, arrays in params.items():
+    if 'kernel' in arrays:
+      w = np.float64(arrays['kernel'])
+      if layer.startswith('ConvTranspose'):  # (taps, taps, outputs, inputs)
+        w = np.moveaxis(w, 2, 3)
+      matrices.append(w.reshape(-1, w.shape[-1]))
+  assert len(matrices) == 3
+  expected = 0.0
+  for w in matrices:
+    gram = w.T @ w if len(w) >= len(w.T) else w @ w.T
+    eye = np.eye(len(gram))
+    off = gram - eye if name == 'orthogonal' else gram * (1 - eye)
+    expected += (off**2).sum()
+  if name == 'orthogonal':
+    found = Term(name).on_d(view_of(params=params))
+  else:
+    view = GView(jnp.zeros((1, 3)), params, jax.random.key(0), None)
+    found = REGULARIZERS[name].on_g(view)
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_clip_is_a_projection():

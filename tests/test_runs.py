@@ -1,5 +1,7 @@
 """From flags to a game: what is refused, what is warned of, whose samples."""
 
+import re
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -29,6 +31,16 @@ def plan_of(*words, dataset=DIGITS):
       'clip@real: has no place; write clip',
     ),
     (['--regularizer=wgan_gp@reel'], DIGITS, 'interpolates, real, fake'),
+    (
+      ['--regularizer=wgan_gp,wgan_gp@interpolates'],
+      DIGITS,
+      'wgan_gp@interpolates is wgan_gp, which would count twice',
+    ),
+    (
+      ['--regularizer=r1@real:1,clip,r1'],
+      DIGITS,
+      'r1 is r1@real, .* leave one',
+    ),
     (
       ['--regularizer=cr', '--network=mlp'],
       data.load('ring'),
@@ -87,6 +99,30 @@ def test_a_slope_through_batch_norm_is_warned_of(words, told):
   assert len(found) == told
   for text in found:
     assert '--regularizer=r1' in text and '--norm_d=layer' in text
+
+
+@pytest.mark.parametrize(
+  ('words', 'told'),
+  [
+    (['--beta2_g=0.9', '--optimizer_g=sgd'], '--beta2_g=0.9: .* under --opt'),
+    (['--beta2_d=0.9', '--optimizer_d=sgd'], '--beta2_d=0.9: .* under --opt'),
+    (['--beta2_g=0.9', '--optimizer_d=sgd'], ''),
+    (['--reuse_real'], '--reuse_real=true: has no effect: with --d_steps=1'),
+    (['--reuse_real', '--d_steps=2'], ''),
+    (['--reuse_real', '--objective=relativistic'], ''),
+    (['--reuse_real', '--schedule=extragradient'], ''),
+    (
+      ['--network=dirac', '--width=0', '--regularizer=zcr_g,clip,orthogonal'],
+      'zcr_g has .*no use of noise\n.*orthogonal has .*no kernels$',
+    ),
+  ],
+)
+def test_what_is_taken_without_effect_is_warned_of(words, told):
+  dataset = data.load('delta') if '--network=dirac' in words else DIGITS
+  config, plan = plan_of(*words, dataset=dataset)
+  state = runs.make_template(plan, runs.make_hyper(config))
+  found = '\n'.join(runs.cautions(config, state))
+  assert re.search(told, found) if told else not found
 
 
 def test_help_names_every_regularizer_and_augmentation():

@@ -89,5 +89,21 @@ def test_work_grows_with_what_a_step_does():
   assert five == pytest.approx(once + 4 * 7 * products, rel=0.1)
   assert of(g_steps=2) == pytest.approx(once + 5 * products, rel=0.1)
   assert of(regularizer='r1') > 1.2 * once
-  text = summary.summarise(config_of('mlp', schedule='unrolled'))
-  assert 'at least' in text
+
+
+LAZY = dict(regularizer='r1', regularizer_every=16)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  [
+    (dict(schedule='unrolled'), 'at least '),
+    (dict(schedule='simultaneous'), 'at most '),
+    (LAZY, 'at most '),
+    (dict(schedule='unrolled') | LAZY, 'in the order of '),
+    (dict(regularizer='r1'), ''),
+  ],
+)
+def test_a_number_that_is_a_bound_is_called_one(changes, told):
+  text = summary.summarise(config_of('mlp', **changes))
+  assert re.search(rf'--batch_size=4: {told}[\d,]+ FLOPs$', text)

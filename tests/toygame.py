@@ -19,9 +19,16 @@ RATES = dict(lr_g=1e-2, lr_d=2e-2, beta1_g=0.0, beta1_d=0.0)
 
 
 @functools.cache
-def built(packing):
+def built(packing, norm='none'):
   return networks.build(
-    'mlp', (2,), bounded=False, width=4, depth=1, packing=packing
+    'mlp',
+    (2,),
+    bounded=False,
+    width=4,
+    depth=1,
+    packing=packing,
+    norm_g=norm,
+    norm_d=norm,
   )
 
 
@@ -29,10 +36,11 @@ def plan_of(
   objective='non_saturating',
   regularizers=(),
   packing=1,
+  norm='none',
   **settings,
 ):
   game = game_lib.Game(
-    built(packing),
+    built(packing, norm),
     objectives.OBJECTIVES[objective],
     regularizers=tuple(Term(name) for name in regularizers),
   )
@@ -67,6 +75,16 @@ def start(plan, seed=0, **numbers):
 def stepped(plan, **numbers):
   state, hyper, batch = start(plan, **numbers)
   return state, *compiled(plan)(state, hyper, batch)
+
+
+def net(params, out):
+  """A network that is a plain function `(params, x, label) -> output`."""
+
+  def apply(params, stats, x, *, train, key=None, label=None):
+    del train, key
+    return out(params, x, label), stats
+
+  return networks.Net(lambda key: (params, {}), apply)
 
 
 def flat(tree):
