@@ -77,6 +77,14 @@ def stepped(plan, **numbers):
   return state, *compiled(plan)(state, hyper, batch)
 
 
+def move_keys(state):
+  """Keys of D's and of G's one move of a step in which they alternate."""
+  key = jax.random.fold_in(jax.random.clone(state.key), state.step)
+  key_d, key_g = jax.random.split(key)
+  (key_turn,) = jax.random.split(key_d, 1)
+  return jax.random.split(key_turn)[1], key_g
+
+
 def net(params, out):
   """A network that is a plain function `(params, x, label) -> output`."""
 
