@@ -157,7 +157,8 @@ def test_weights_start_as_the_papers_code_says(name, shape):
       wide, mean = np.float64(leaf), float(kind == 'scale')
       error = 5 * 0.02 / math.sqrt(wide.size)
       assert abs(wide.mean() - mean) <= error, path
-      assert abs(wide.std() - 0.02) <= error, path
+      # However few the draws, they are not all alike.
+      assert abs(wide.std() - 0.02) <= min(error, 0.018), path
   assert scales
 
 
