@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import layers64 as np64
 import numpy as np
 import pytest
 from jax import lax
+from nets import quick
 
 from gan_jax import networks
 from gan_jax.networks import NetworkError, r3gan, resnet
@@ -71,7 +73,7 @@ def test_resnet_of_32_pixels_is_the_papers():
   assert count_parameters(parameters(nets.generator)) == g
   first = conv3(3, 128) + conv3(128, 128) + conv1(3, 128)
   second = 2 * conv3(128, 128) + conv1(128, 128)
-  d = first + second + 2 * 2 * conv3(128, 128) + 128 + 1
+  d = first + second + 2 * 2 * conv3(128, 128) + 128
   assert count_parameters(parameters(nets.discriminator)) == d
   assert (nets.latent_dim, nets.latent) == (128, 'normal')
 
@@ -166,24 +168,60 @@ def test_grouped_convolution_is_the_grouped_convolution(groups):
 
 
 def test_resampling_against_numpy():
-  x = np.random.default_rng(0).normal(size=(1, 4, 6, 2))
-  up = np.zeros((1, 8, 12, 2))
-  up[:, ::2, ::2] = x
-  # Zeros between, then 1/2, 1, 1/2 along both axes, two before and none after.
-  rows = np.pad(up, ((0, 0), (2, 0), (0, 0), (0, 0)))
-  up = rows[:, :-2] / 2 + rows[:, 1:-1] + rows[:, 2:] / 2
-  columns = np.pad(up, ((0, 0), (0, 0), (2, 0), (0, 0)))
-  up = columns[:, :, :-2] / 2 + columns[:, :, 1:-1] + columns[:, :, 2:] / 2
-  np.testing.assert_allclose(
-    r3gan.doubled(jnp.asarray(x, jnp.float32)), up, atol=1e-6
+  """The filter of R3GAN's code, and by hand: symmetric, zeros outside."""
+  x = np.random.default_rng(0).normal(size=(1, 8, 10, 2))
+  x[0, 1:5, :, 0] = np.arange(1, 11)
+  up, down = quick(lambda x: (r3gan.doubled(x), r3gan.halved(x)))(
+    jnp.float32(x)
   )
-  rows = np.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))
-  down = (rows[:, 0:-1:2] + 2 * rows[:, 1::2] + rows[:, 2::2]) / 4
-  columns = np.pad(down, ((0, 0), (0, 0), (1, 0), (0, 0)))
-  down = columns[:, :, 0:-1:2] + 2 * columns[:, :, 1::2] + columns[:, :, 2::2]
-  np.testing.assert_allclose(
-    r3gan.halved(jnp.asarray(x, jnp.float32)), down / 4, atol=1e-6
+  np.testing.assert_allclose(up, np64.upsampled(x), atol=1e-5)
+  np.testing.assert_allclose(down, np64.downsampled(x), atol=1e-5)
+  rising = [0.75, 1.25, 1.75, 2.25, 2.75, 3.25]
+  np.testing.assert_allclose(up[0, 6, :6, 0], rising, rtol=1e-6)
+  np.testing.assert_allclose(up[0, 6, -3:, 0], [9.25, 9.75, 7.5], rtol=1e-6)
+  pairs = [1.5, 3.5, 5.5, 7.5, 8.125]
+  np.testing.assert_allclose(down[0, 1, :, 0], pairs, rtol=1e-6)
+
+
+def deviation_in_r3gans_code(name, shape, player):
+  """Of a parameter of the networks for 8 pixels and 5 classes, of width 64."""
+  gain = np.sqrt(2 / 1.04) * 4 ** (-1 / 4)  # leaky ReLU, two stages of two
+  if name == 'basis':
+    return {'g': 1, 'd': 1 / 4}[player]
+  return {
+    (3, 3, 16, 128): gain / np.sqrt(9 * 16),
+    (1, 1, 64, 128): gain / 8,
+    (1, 1, 128, 64): 0,
+    (1, 1, 3, 64): 1 / np.sqrt(3),
+    (1, 1, 64, 3): 1 / 8,
+    (5, 64): {'g': 1 / np.sqrt(5), 'd': 1 / np.sqrt(5 * 64)}[player],
+    (64 + 64, 64): 1 / np.sqrt(128),
+    (64, 64): 1 / 8,
+    (128,): 0,
+  }[shape]
+
+
+def test_r3gan_starts_as_its_code_says():
+  nets = networks.build(
+    'r3gan',
+    (8, 8, 3),
+    bounded=True,
+    width=64,
+    conditioning='projection',
+    classes=5,
   )
+
+  @quick
+  def begin(key):
+    one, two = jax.random.split(key)
+    return nets.generator.init(one)[0], nets.discriminator.init(two)[0]
+
+  for player, params in zip('gd', begin(jax.random.key(0))):
+    for path, leaf in jax.tree.leaves_with_path(params):
+      std = deviation_in_r3gans_code(path[-1].key, leaf.shape, player)
+      error = 5 * std / np.sqrt(leaf.size)
+      wide = np.float64(leaf)
+      assert abs(wide.mean()) <= error and abs(wide.std() - std) <= error, path
 
 
 def test_r3gan_blocks_start_as_the_identity():

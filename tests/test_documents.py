@@ -47,7 +47,7 @@ def test_the_pages_have_commands():
 
 
 def words_of(line):
-  """What is run, its flags, and those that are the run's behind a launcher."""
+  """What is run, and all flags of the line."""
   words = shlex.split(line, comments=True)[1:]
   if words[0] == '-m' and words[1] == 'venv':
     pytest.skip("Python's own")
@@ -72,6 +72,8 @@ def test_a_command_names_what_there_is(line, monkeypatch):
   assert path.is_file()
   assert all(flag.startswith('--') for flag in flags)
   source = path.read_text(encoding='utf-8')
+  if path.parent.name == 'launch':  # and what is for the ablation, behind `--`
+    source += (ROOT / 'gan_jax' / 'ablate.py').read_text(encoding='utf-8')
   own, shared = [], []
   for flag in flags:
     name, value = parted(flag)

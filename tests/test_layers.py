@@ -6,34 +6,20 @@ import numpy as np
 import pytest
 from nets import CLASSES, built, plain, quick, same, started
 
-from gan_jax import networks
 from gan_jax.networks import (
   NORMS,
   layers,
+  resnet,
 )
 from gan_jax.networks.conv import conv, conv_transpose
-
-
-def test_maxout_against_numpy():
-  nets = networks.build('goodfellow2014', (4, 4, 1), bounded=True)
-  params, stats = nets.discriminator.init(jax.random.key(0))
-  x = np.random.default_rng(0).uniform(-1, 1, (3, 4, 4, 1))
-  h = (x.reshape(3, -1) + 1) / 2
-  for i in range(2):
-    layer = params[f'Dense_{i}']
-    h = h @ np.float64(layer['kernel']) + np.float64(layer['bias'])
-    h = h.reshape(3, 5, 240).max(1)
-  expected = h @ np.float64(params['Dense_2']['kernel'])[:, 0]
-  found, _ = nets.discriminator.apply(
-    params, stats, jnp.asarray(x, jnp.float32), train=False
-  )
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
 
 
 def norm_of(x):
   layer = layers.BatchNorm()
   variables = layer.init(jax.random.key(0), x, train=False)
-  return layer, variables
+  draws = np.random.default_rng(1).normal(size=(2, x.shape[-1]))
+  params = dict(zip(('scale', 'bias'), jnp.float32(draws)))
+  return layer, {**variables, 'params': params}
 
 
 def test_batch_norm_against_numpy():
@@ -43,14 +29,15 @@ def test_batch_norm_against_numpy():
   y, moved = layer.apply(variables, x, train=True, mutable=['batch_stats'])
   wide = np.asarray(x, np.float64)
   mean, var = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
-  scale = np.float64(variables['params']['scale'])
-  expected = (wide - mean) / np.sqrt(var + 1e-5) * scale
+  scale, bias = (np.float64(variables['params'][k]) for k in ('scale', 'bias'))
+  expected = (wide - mean) / np.sqrt(var + 1e-5) * scale + bias
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
   found = moved['batch_stats']
   np.testing.assert_allclose(found['mean'], 0.1 * mean, rtol=1e-5)
   np.testing.assert_allclose(found['var'], 0.9 + 0.1 * var, rtol=1e-5)
   y = layer.apply({**variables, **moved}, x, train=False)
   expected = (wide - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var + 1e-5) * scale
+  expected += bias
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -184,6 +171,8 @@ def test_spectral_kernels_are_of_norm_one(layer):
   moved = trained(stats)
   assert not same(moved, stats)
   np.testing.assert_allclose(largest(moved), 1, atol=1e-3)
+  shorter = jax.tree.map(lambda u: 0.5 * u, moved)  # as averaging makes it
+  np.testing.assert_allclose(largest(shorter), 1, atol=1e-3)
   assert abs(largest(stats) - 1) < 0.3  # ten steps are taken at the start
   # What the norm is divided out of has no slope along itself.
   variables = {'params': params, 'batch_stats': moved}
@@ -198,6 +187,59 @@ def test_spectral_kernels_are_of_norm_one(layer):
     params['kernel'].ravel()
   )
   assert abs(float(along / size)) < 1e-4
+
+
+@pytest.mark.parametrize(
+  'layer',
+  [
+    layers.Dense(9, spectral=True),
+    layers.Conv(7, spectral=True),
+    layers.ConvTranspose(7, 16, spectral=True),
+    resnet.UpConv(7, spectral=True),
+    resnet.ConvPool(7, spectral=True),
+  ],
+  ids=lambda layer: type(layer).__name__,
+)
+def test_spectral_slope_holds_u_and_v_fixed(layer):
+  """(dL/dW' - <dL/dW', W'> v u') / sigma, W' = W / sigma, far from converged.
+
+  Reference: Miyato et al. 2018, arXiv:1802.05957, equations 10 to 12.
+  """
+  rng = np.random.default_rng(0)
+  places = () if isinstance(layer, layers.Dense) else (8, 8)
+  x = jnp.float32(rng.normal(size=(3, *places, 6)))
+  kernel = jax.eval_shape(layer.init, jax.random.key(0), x)['params']['kernel']
+  w = rng.normal(size=kernel.shape)
+  turned = isinstance(layer, layers.ConvTranspose)  # outputs not last
+
+  def matrix(w):
+    w = np.float64(w)
+    return (w.swapaxes(2, 3) if turned else w).reshape(-1, layer.features)
+
+  u = rng.normal(size=layer.features)
+  v = matrix(w) @ u
+  v /= np.linalg.norm(v)
+  u_next = matrix(w).T @ v
+  sigma = np.linalg.norm(u_next)
+  u_next /= sigma
+
+  def slope(layer, w, stats):
+    @quick
+    @jax.grad
+    def of(w):
+      params = {'kernel': w, 'bias': jnp.zeros(layer.features)}
+      variables = {'params': params, 'batch_stats': stats}
+      y, _ = layer.apply(variables, x, True, mutable='batch_stats')
+      return jnp.sin(3 * y).sum()
+
+    return matrix(of(jnp.float32(w)))
+
+  inner = slope(layer.clone(spectral=False), w / sigma, {})
+  along = (inner * matrix(w)).sum() / sigma
+  expected = (inner - along * np.outer(v, u_next)) / sigma
+  found = slope(layer, w, {'u': jnp.float32(u)})
+  error = 1e-4 * np.abs(expected).max()
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=error)
 
 
 def test_every_kernel_of_a_spectral_discriminator_is_of_norm_one():

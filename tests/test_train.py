@@ -1,7 +1,9 @@
 """The command as a person uses it: exit codes, messages, nothing lost."""
 
 import gzip
+import json
 import os
+import pathlib
 import struct
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import sys
 import PIL.Image
 import pytest
 
-from gan_jax import checkpoint, runs
+from gan_jax import checkpoint, doors, runs
 
 TOY = [
   '--dataset=ring',
@@ -161,3 +163,17 @@ def test_no_room_while_saving(kib, place):
   assert checkpoint.digest(checkpoint.to_host(after.state)) == digest
   gan(place, *longer, code=0)
   assert runs.open_run(workdir).step == 40
+
+
+def test_a_divergence_ends_with_3_and_names_the_commit(place):
+  workdir = place / 'diverged'
+  words = ('--lr_g=1e30', '--optimizer_g=sgd', f'--workdir={workdir}')
+  assert 'diverged at step' in gan(place, *TOY, *words, code=doors.DIVERGED)
+  describe = ['git', '-C', str(pathlib.Path(runs.__file__).parent), 'describe']
+  commit = subprocess.run(
+    [*describe, '--always', '--dirty'], capture_output=True, text=True
+  )
+  if commit.returncode:
+    pytest.skip('the package lies in no checkout')
+  facts = json.loads((workdir / 'run.json').read_text())
+  assert facts['commit'] == commit.stdout.strip()

@@ -125,7 +125,8 @@ def pure(module: nn.Module, shape: tuple[int, ...], classes: int = 0) -> Net:
 # two heeds labels by itself then follows from the design.
 CONDITIONINGS: dict[str, str] = {
   'none': 'not at all',
-  'projection': 'D projects on an embedding, G normalises by the class',
+  'projection': 'D projects on an embedding; the scales of G are of the class,'
+  ' or without scales an embedding joins its noise',
   'embedding': 'an embedding joins the inputs of both',
 }
 

@@ -2,11 +2,14 @@
 
 The sides are halved, rounding up, until at most 7 and at least twice; the
 channels double meanwhile. For 64 pixels and width 64 both networks have the
-channels of the paper's figure 1: 64, 128, 256, 512.
+channels of the paper's figure 1: 64, 128, 256, 512. Weights are from N(0, .02),
+the scales of batch normalisation from N(1, .02).
 
-Reference: Radford et al. 2016, arXiv:1511.06434, sections 3 and 4.
+Reference: Radford et al. 2016, arXiv:1511.06434, sections 3 and 4, and its code
+(`Newmu/dcgan_code`) for the scales.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 
 from gan_jax.networks.layers import (
   NORMS,
+  BatchNorm,
   Conv,
   ConvTranspose,
   Dense,
@@ -21,7 +25,16 @@ from gan_jax.networks.layers import (
   has_scale,
   head,
   leaky_relu,
+  normal,
 )
+
+# Its authors' code draws the scales of batch normalisation as well.
+_NORMS: dict[str, Callable[[int], Any]] = {
+  **NORMS,
+  'batch': lambda classes: BatchNorm(
+    classes=classes, scale_init=normal(0.02, mean=1.0)
+  ),
+}
 
 
 def sides(size: int) -> list[int]:
@@ -58,11 +71,11 @@ class Generator(nn.Module):
     )
     h = Dense(smallest**2 * channels, **kind)(z, train)
     h = h.reshape(-1, smallest, smallest, channels)
-    h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
+    h = nn.relu(_NORMS[self.norm](self.classes)(h, train, label))
     for size in reversed(larger[1:]):
       channels //= 2
       h = ConvTranspose(channels, size, **kind)(h, train)
-      h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
+      h = nn.relu(_NORMS[self.norm](self.classes)(h, train, label))
     kind['use_bias'] = True
     x = ConvTranspose(self.shape[2], self.shape[0], **kind)(h, train)
     return jnp.tanh(x.astype(jnp.float32))
@@ -86,7 +99,7 @@ class Discriminator(nn.Module):
     kind['use_bias'] = not has_scale(self.norm)
     for i in range(1, depth):
       h = Conv(self.width * 2**i, **kind)(h, train)
-      h = leaky_relu(NORMS[self.norm](0)(h, train, None))
+      h = leaky_relu(_NORMS[self.norm](0)(h, train, None))
     h = h.reshape(h.shape[0], -1)
     kind['use_bias'] = True
     return head(h, label, self.classes, train=train, **kind)

@@ -85,7 +85,7 @@ def spectral_normalised(layer: nn.Module, w: Any, train: bool) -> Any:
 
   u = layer.variable('batch_stats', 'u', start)
   v = _unit(fixed @ u.value)
-  now = u.value
+  now = _unit(u.value)  # an average of unit vectors is shorter than one
   if train:
     now = _unit(fixed.T @ v)
     if not layer.is_initializing():
@@ -217,7 +217,7 @@ class BatchNorm(nn.Module):
   classes: int = 0
   momentum: float = 0.9
   epsilon: float = 1e-5
-  scale_init: Init = normal(0.02, mean=1.0)
+  scale_init: Init = nn.initializers.ones
 
   @nn.compact
   def __call__(

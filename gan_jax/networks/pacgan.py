@@ -40,7 +40,7 @@ class Generator(nn.Module):
       # A bias is lost in the normalisation after it.
       h = Dense(self.width, self.norm == 'none', dtype=self.dtype)(h)
       if self.norm == 'batch':
-        norm = BatchNorm(self.classes, 0.95, 1e-4, nn.initializers.ones)
+        norm = BatchNorm(self.classes, 0.95, 1e-4)
         h = norm(h, train, label)
       h = nn.relu(h)
     x = Dense(math.prod(self.shape), dtype=self.dtype)(h)

@@ -1,9 +1,9 @@
 """R3GAN's networks (config E): residual, without any normalisation.
 
 Stages of two blocks (1x1, grouped 3x3 and 1x1 convolutions, the last of which
-starts at 0, so that a block starts as the identity), with bilinear resampling
-between them. G starts from a learned map that the noise scales channel by
-channel; D ends in one that it is weighed by. For squares whose side
+starts at 0, so that a block starts as the identity), resampled between them by
+1, 3, 3, 1 along both axes. G starts from a learned map that the noise scales
+channel by channel; D ends in one that it is weighed by. For squares whose side
 halves to one of 4 to 7 pixels, from 8 to 128. With width 768 and 32 pixels it
 is the paper's network for CIFAR-10, of four stages of 96 groups.
 
@@ -41,17 +41,17 @@ def stages(size: int) -> list[int]:
 
 
 def doubled(x: Any) -> Any:
-  """Bilinear: `(x[i-1] + x[i]) / 2` and `x[i]` along both axes, 0 outside."""
+  """`(x[i-1] + 3 x[i]) / 4`, `(3 x[i] + x[i+1]) / 4`; both axes, 0 outside."""
   for axis in (1, 2):
-    before = _moved(x, axis)
-    pair = jnp.stack([(before + x) / 2, x], axis=axis + 1)
+    before, after = _moved(x, axis, 1), _moved(x, axis, -1)
+    pair = jnp.stack([before + 3 * x, 3 * x + after], axis=axis + 1) / 4
     shape = (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
     x = pair.reshape(shape)
   return x
 
 
 def halved(x: Any) -> Any:
-  """Bilinear: weights 1/4, 1/2, 1/4 about each second pixel, 0 outside."""
+  """Weights 1/8, 3/8, 3/8, 1/8 about each pair; both axes, 0 outside."""
   for axis in (1, 2):
     pairs = x.reshape(
       *x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :]
@@ -59,15 +59,18 @@ def halved(x: Any) -> Any:
     even, odd = (
       jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1)
     )
-    x = (_moved(odd, axis) + 2 * even + odd) / 4
+    x = (_moved(odd, axis, 1) + 3 * (even + odd) + _moved(even, axis, -1)) / 8
   return x
 
 
-def _moved(x: Any, axis: int) -> Any:
-  """Moved on by one place along an axis; a 0 comes in."""
+def _moved(x: Any, axis: int, by: int) -> Any:
+  """Moved by one place along an axis, on or back (`by` 1, -1); a 0 comes in."""
   pads = [(0, 0)] * x.ndim
-  pads[axis] = (1, 0)
-  return jax.lax.slice_in_dim(jnp.pad(x, pads), 0, x.shape[axis], axis=axis)
+  pads[axis] = (1, 0) if by > 0 else (0, 1)
+  first = 0 if by > 0 else 1
+  return jax.lax.slice_in_dim(
+    jnp.pad(x, pads), first, first + x.shape[axis], axis=axis
+  )
 
 
 class GroupedConv(nn.Module):
@@ -107,7 +110,8 @@ def _block(module: Any, x: Any, depth: int) -> Any:
     module: whose `dtype` is computed in.
     x: features.
     depth: blocks of the whole network, for the fix-up initialisation (Zhang et
-      al. 2019, arXiv:1901.09321): three layers each scaled by depth^(-1/4).
+      al. 2019, arXiv:1901.09321): of three layers the first two are scaled by
+      depth^(-1/4), the last starts at 0.
   """
   c = x.shape[-1]
   wide, groups = EXPANSION * c, max(1, c // GROUP)

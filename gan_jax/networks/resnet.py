@@ -5,10 +5,13 @@ convolution of stride 2, a 3x3 convolution and the 2x2 mean after it one 4x4
 convolution of stride 2: the kernels' taps are sums of the 3x3's, which stay
 the parameters. The 1x1 shortcuts are taken on the smaller side. For 32 pixels
 and width 128, and for the others and width 64, the channels are the papers';
-sides of 8, 16 and 28 have those of 32.
+sides of 8, 16 and 28 have those of 32. Up to 32 pixels D's last layer has no
+bias.
 
 References: Miyato et al. 2018, arXiv:1802.05957, tables 4 to 6; Miyato & Koyama
-2018, arXiv:1802.05637, and its code for 64 pixels and the initialisation.
+2018, arXiv:1802.05637, and its code (`pfnet-research/sngan_projection`) for 64
+pixels, the initialisation, that bias, and G's last normalisation, which heeds
+no class.
 """
 
 import math
@@ -172,7 +175,7 @@ class Generator(nn.Module):
     h = h.reshape(-1, plan.start, plan.start, channels)
     for factor in plan.up:
       h = self._block(h, factor * self.width, train, label)
-    h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
+    h = nn.relu(NORMS[self.norm](0)(h, train, None))
     x = Conv(self.shape[2], 3, 1, **kind)(h, train)
     return jnp.tanh(x.astype(jnp.float32))
 
@@ -222,5 +225,6 @@ class Discriminator(nn.Module):
       train=train,
       spectral=self.norm == 'spectral',
       kernel_init=glorot(_PLAIN),
+      use_bias=self.shape[0] > 32,
       dtype=self.dtype,
     )
