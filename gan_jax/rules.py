@@ -181,12 +181,12 @@ _IDLE_ON_DIRAC = {
 }
 
 
-def idle(c: Any, defaults: Mapping[str, Any], relativistic: bool) -> list[str]:
+def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
   """What is taken and has no effect: for a person to know."""
   found = []
   for name, rule in (('beta2_g', 'optimizer_g'), ('beta2_d', 'optimizer_d')):
     value = getattr(c, name)
-    if value != defaults[name] and getattr(c, rule) == 'sgd':
+    if value != fields[name].default and getattr(c, rule) == 'sgd':
       found.append(f'--{name}={value}: has no effect under --{rule}=sgd')
   together = c.schedule in registry.names('gan_jax.plan', 'TOGETHER')
   if c.reuse_real and c.d_steps == 1 and not (together or relativistic):

@@ -164,10 +164,10 @@ def make_terms(config: Config) -> tuple[Term, ...]:
   """The regularizers of a configuration.
 
   Raises:
-    ConfigError: for a place that one of them knows nothing of, or one penalty
-      written twice (`r1` is `r1@real`).
+    ConfigError: for an unknown place, or a penalty that is there twice.
   """
   terms = tuple(Term(p.name, p.place) for p in penalties(config.regularizer))
+  known: dict[Term, Term] = {}  # `r1@real` by the name of `r1`
   for term in terms:
     places = [p for p in term.entry.places if p]
     if term.place and term.place not in places:
@@ -179,15 +179,12 @@ def make_terms(config: Config) -> tuple[Term, ...]:
           else f' has no place; write {term.name}'
         )
       )
-  known: dict[Term, Term] = {}
-  for term in terms:
     whole = Term(term.name, term.place or term.entry.places[0])
-    if whole in known:
+    if known.setdefault(whole, term) is not term:
       raise ConfigError(
         f'--regularizer={config.regularizer}: {term.key} is'
         f' {known[whole].key}, which would count twice; leave one of them out'
       )
-    known[whole] = term
   return terms
 
 
@@ -245,9 +242,8 @@ def cautions(config: Config, state: GANState) -> list[str]:
   """What a person should know of flags that are taken together."""
   paths = jax.tree_util.tree_leaves_with_path(state.d.stats)
   by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
-  defaults = {name: field.default for name, field in FIELDS.items()}
   relativistic = objectives.OBJECTIVES[config.objective].relativistic
-  return idle(config, defaults, relativistic) + [
+  return idle(config, FIELDS, relativistic) + [
     f'--regularizer={config.regularizer}: D normalises by the batch, so that'
     f' the slope that {term.key} takes at one sample is not its alone; use'
     ' --norm_d=layer or --norm_d=none'

@@ -72,7 +72,7 @@ def test_exponential_is_a_constant_division_each_step():
   np.testing.assert_allclose(ratios, 0.1 ** (1 / 50), rtol=1e-5)
 
 
-def test_warmup_rises_from_nothing():
+def test_warmup_rises_in_a_line():
   at = lambda s: float(
     rate_factor(s, schedule='linear', steps=100, warmup=10, final=0.0)
   )
