@@ -159,7 +159,7 @@ def test_stopped_and_resumed_gives_the_same_results(
   path = tmp_path / 'a'
   real = cohort.Cohort.run
 
-  def stopped(self, ear, moved=None):
+  def stopped(self, ear, *told):
     return real(self, ear, lambda *now: setattr(ear, 'heard', 'SIGTERM'))
 
   with monkeypatch.context() as patch:
@@ -167,7 +167,7 @@ def test_stopped_and_resumed_gives_the_same_results(
     assert ablation.ablate(request(path, *GRID)) == doors.SAVED
   assert not (path / 'programs/000/results.json').exists()
 
-  def killed(self, ear, moved=None):
+  def killed(self, ear, *told):
     def now(step, took):
       if 'hinge' in self.config.objective and step > 6:
         raise KeyboardInterrupt
