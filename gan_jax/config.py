@@ -191,6 +191,18 @@ class Config:
   beta1_d: float = _field(
     0.5, "D's first decay, or its momentum", low=0, below=1
   )
+  beta1_final_g: float = _field(
+    0.0,
+    'what --beta1_g moves to, linearly over the run; 0: it stays',
+    low=0,
+    below=1,
+  )
+  beta1_final_d: float = _field(
+    0.0,
+    'what --beta1_d moves to, linearly over the run; 0: it stays',
+    low=0,
+    below=1,
+  )
   beta2_g: float = _field(0.999, "G's second decay", low=0, below=1)
   beta2_d: float = _field(0.999, "D's second decay", low=0, below=1)
   clip_g: float = _field(

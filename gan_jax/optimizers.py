@@ -2,7 +2,8 @@
 
 The rate is applied by the schedules (`schedules.py`), as a function of the
 number of steps, so that both players see one clock whatever `d_steps` and
-`g_steps` are.
+`g_steps` are; so is a `beta1` that moves (`Plan.optimizers`). Adam and its kin
+then correct their bias as if it had been the present one all along.
 All take the decays `beta1` and `beta2` as traced numbers.
 """
 

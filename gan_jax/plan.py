@@ -51,6 +51,8 @@ class Plan:
       each then that much heavier (lazy regularization).
     optimizer_g: a key of `OPTIMIZERS`, for G.
     optimizer_d: a key of `OPTIMIZERS`, for D.
+    beta1_final_g: whether G's first decay moves to `Hyper.beta1_final_g`.
+    beta1_final_d: whether D's first decay moves to `Hyper.beta1_final_d`.
     clip_g: whether G's gradient is clipped to the norm `Hyper.clip_g`.
     clip_d: whether D's gradient is clipped to the norm `Hyper.clip_d`.
     lr_schedule: a key of `optimizers.DECAYS`.
@@ -73,6 +75,8 @@ class Plan:
   penalty_every: int = 1
   optimizer_g: str = 'adam'
   optimizer_d: str = 'adam'
+  beta1_final_g: bool = False
+  beta1_final_d: bool = False
   clip_g: bool = False
   clip_d: bool = False
   lr_schedule: str = 'constant'
@@ -83,11 +87,17 @@ class Plan:
   decode: Decode = _as_is
 
   def optimizers(
-    self, hyper: Hyper
+    self, hyper: Hyper, step: Int[Array, ''] | int = 0
   ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """G's and D's gradient transformations at these numbers."""
-    g = OPTIMIZERS[self.optimizer_g](hyper.beta1_g, hyper.beta2_g)
-    d = OPTIMIZERS[self.optimizer_d](hyper.beta1_d, hyper.beta2_d)
+    """G's and D's gradient transformations at these numbers, at a step."""
+    done = step / self.steps
+    beta1_g, beta1_d = hyper.beta1_g, hyper.beta1_d
+    if self.beta1_final_g:
+      beta1_g += done * (hyper.beta1_final_g - beta1_g)
+    if self.beta1_final_d:
+      beta1_d += done * (hyper.beta1_final_d - beta1_d)
+    g = OPTIMIZERS[self.optimizer_g](beta1_g, hyper.beta2_g)
+    d = OPTIMIZERS[self.optimizer_d](beta1_d, hyper.beta2_d)
     if self.clip_g:
       g = optax.chain(optax.clip_by_global_norm(hyper.clip_g), g)
     if self.clip_d:

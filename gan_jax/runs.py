@@ -268,6 +268,7 @@ def make_networks(config: Config, dataset: Dataset | Absent) -> Networks:
     conditioning=config.conditioning,
     classes=len(dataset.classes),
     dtype=jnp.dtype(config.precision),
+    mean=getattr(dataset, 'mean', None),
   )
 
 
@@ -334,6 +335,8 @@ def make_plan(
     penalty_every=config.regularizer_every,
     optimizer_g=config.optimizer_g,
     optimizer_d=config.optimizer_d,
+    beta1_final_g=config.beta1_final_g > 0,
+    beta1_final_d=config.beta1_final_d > 0,
     clip_g=config.clip_g > 0,
     clip_d=config.clip_d > 0,
     lr_schedule=config.lr_schedule,

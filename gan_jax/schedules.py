@@ -120,7 +120,7 @@ def _g_gradient_ahead(
   """
   std = plan.noise_std(hyper, state.step)
   rate = plan.rate_factor(state.step) * hyper.lr_d
-  _, opt_d = plan.optimizers(hyper)
+  _, opt_d = plan.optimizers(hyper, state.step)
   through: Any = dict(frozen=lambda x: x)
   # With the penalties of this step's own turn, if they are lazy.
   factor = _penalty_factor(plan, state.step)
@@ -175,7 +175,7 @@ def _moved_d(
 ) -> tuple[GANState, Metrics]:
   """D's move, and all that goes with it."""
   grads, stats, metrics = gradient
-  _, optimizer = plan.optimizers(hyper)
+  _, optimizer = plan.optimizers(hyper, state.step)
   rate = plan.rate_factor(state.step) * hyper.lr_d
   d = _clipped(plan, hyper, _move(state.d, grads, stats, optimizer, rate))
   anchors = state.anchors
@@ -193,7 +193,7 @@ def _moved_g(
 ) -> tuple[GANState, Metrics]:
   """G's move."""
   grads, stats, metrics = gradient
-  optimizer, _ = plan.optimizers(hyper)
+  optimizer, _ = plan.optimizers(hyper, state.step)
   rate = plan.rate_factor(state.step) * hyper.lr_g
   g = _move(state.g, grads, stats, optimizer, rate)
   return state.replace(g=g), metrics

@@ -72,6 +72,8 @@ class Hyper(flax.struct.PyTreeNode):
   lr_d: Scalar
   beta1_g: Scalar = 0.5
   beta1_d: Scalar = 0.5
+  beta1_final_g: Scalar = 0.0
+  beta1_final_d: Scalar = 0.0
   beta2_g: Scalar = 0.999
   beta2_d: Scalar = 0.999
   clip_g: Scalar = 0.0

@@ -23,6 +23,8 @@ TRACED = (
   'lr_d',
   'beta1_g',
   'beta1_d',
+  'beta1_final_g',
+  'beta1_final_d',
   'beta2_g',
   'beta2_d',
   'clip_g',
@@ -37,7 +39,14 @@ TRACED = (
   'consensus',
 )
 # Of these, those of which 0 means that a part of the step is not there.
-_SWITCHES = ('clip_g', 'clip_d', 'instance_noise', 'ema_halflife_kimg')
+_SWITCHES = (
+  'beta1_final_g',
+  'beta1_final_d',
+  'clip_g',
+  'clip_d',
+  'instance_noise',
+  'ema_halflife_kimg',
+)
 _RANGE = re.compile(r'(uniform|loguniform)\((.*)\)')
 _USAGE = 'write --vary=FLAG=VALUE,VALUE, for example --vary=lr_d=1e-4,2e-4'
 # Digits of a number that was drawn: enough to search, few enough to read.

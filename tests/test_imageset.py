@@ -215,6 +215,18 @@ def test_second_array_comes_from_the_cache(tmp_path):
   assert [p.name for p in (tmp_path / 'new').iterdir()] == ['mark.npz']
 
 
+def test_mean_is_of_all_images_or_of_some_that_lie_evenly(monkeypatch):
+  images, source = cached(None)
+  expected = source.images.astype(float).mean(axis=0) / 127.5 - 1
+  np.testing.assert_allclose(images.mean(), expected, atol=1e-6)
+  ones = data.ImageSet(
+    'set', (1, 1, 1), Counted(np.full((30_000, 1, 1, 1), 51, np.uint8)), ''
+  )
+  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 29_999)
+  np.testing.assert_allclose(ones.mean(), [[[-0.6]]], atol=1e-6)
+  assert ones.source.reads == 10_000
+
+
 def test_array_without_a_cache_reads_again():
   images, source = cached(None)
   np.testing.assert_array_equal(images.array(), images.array())

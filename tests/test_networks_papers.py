@@ -33,6 +33,24 @@ def test_goodfellow2014_is_the_papers():
       assert not layer['bias'].any()
 
 
+def test_goodfellow2014_starts_at_the_mean_of_the_data():
+  """As `init_sigmoid_bias_from_marginals` of its code, and no other bias."""
+  shape = (3, 2, 1)
+  mean = np.linspace(-1, 1, 6).reshape(shape)
+  nets = networks.build(
+    'goodfellow2014', shape, bounded=True, mean=lambda: mean
+  )
+  g, stats = nets.generator.init(jax.random.key(0))
+  *first, last = g.values()
+  assert not any(layer['bias'].any() for layer in first)
+  kept = np.clip((mean.ravel() + 1) / 2, 1e-5, 1 - 1e-5)
+  np.testing.assert_allclose(
+    last['bias'], np.log(kept / (1 - kept)), rtol=1e-3, atol=1e-6
+  )
+  still = nets.generator.apply(g, stats, jnp.zeros((1, 100)), train=True)[0]
+  np.testing.assert_allclose(still[0], mean, atol=3e-5)
+
+
 def test_dropout_draws_from_the_key_and_keeps_the_mean():
   nets = networks.build('goodfellow2014', (8, 8, 1), bounded=True)
   d = nets.discriminator.init(jax.random.key(0))

@@ -313,6 +313,7 @@ def test_a_dot_lands_where_it_is():
     (dict(seed=3), True),
     (dict(lr_d=0.1, label_smoothing=0.1), True),
     (dict(regularizer='r1:3'), False),
+    (dict(beta1_final_d=0.7), False),
     (dict(clip_g=1.0), False),
     (dict(ema_halflife_kimg=0.0), False),
     (dict(objective='minimax'), False),

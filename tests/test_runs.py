@@ -2,12 +2,13 @@
 
 import re
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
 from gan_jax import config as config_lib
-from gan_jax import data, loop, runs, sampling
+from gan_jax import data, loop, runs, sampling, step
 from gan_jax.config import Config, ConfigError
 from gan_jax.data import ImageSet
 from gan_jax.networks import NetworkError
@@ -200,3 +201,15 @@ def test_a_class_that_is_not_there_is_refused(conditional_run):
   run, _ = conditional_run
   with pytest.raises(ConfigError, match='--label=3: this run has 3 classes'):
     sampling.draw(run, 4, 0, ema=False, interpolate=False, label=3)
+
+
+def test_a_goodfellow2014_g_starts_at_the_mean_of_the_images(digits):
+  config, plan = plan_of(
+    '--network=goodfellow2014', '--width=0', dataset=digits
+  )
+  hyper = runs.make_hyper(config)
+  params = step.init_state(jax.random.key(0), plan, hyper).g.params
+  mean = digits.array().reshape(-1, 64).astype(float).mean(axis=0) / 255
+  kept = np.clip(mean, 1e-5, 1 - 1e-5)
+  found = list(params.values())[-1]['bias']
+  np.testing.assert_allclose(found, np.log(kept / (1 - kept)), rtol=1e-3)

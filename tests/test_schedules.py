@@ -12,6 +12,7 @@ from toygame import (
   close,
   compiled,
   flat,
+  hyper_of,
   move_keys,
   plan_of,
   start,
@@ -278,6 +279,34 @@ def test_extragradient_carries_what_is_no_parameter_through_both_moves(
     close(found.opt_state, memory)
     if norm == 'batch':
       close(found.stats, expected.stats)
+
+
+@pytest.mark.parametrize('schedule', sorted(SCHEDULES))
+@pytest.mark.parametrize('player', ['g', 'd'])
+def test_momentum_moves_in_a_line_over_the_run(player, schedule):
+  """At step 6 of 8, from 0.5 to 0.7: as if it were 0.65 all along."""
+  numbers = {'beta1_g': 0.5, 'beta1_d': 0.5}
+  same = dict(schedule=schedule, steps=8, unroll_steps=2)
+  rising = plan_of(**same, **{f'beta1_final_{player}': True})
+  state, hyper, batch = start(
+    rising, **numbers, **{f'beta1_final_{player}': 0.7}
+  )
+  # Memories that are not empty, so that momentum tells.
+  full = jax.tree.map(jnp.ones_like, (state.g.opt_state, state.d.opt_state))
+  state = state.replace(
+    step=jnp.int32(6),
+    g=state.g.replace(opt_state=full[0]),
+    d=state.d.replace(opt_state=full[1]),
+  )
+  found, _ = compiled(rising)(state, hyper, batch)
+  plan = plan_of(**same)
+  fixed = hyper_of(plan, **(numbers | {f'beta1_{player}': 0.65}))
+  expected, _ = compiled(plan)(state, fixed, batch)
+  plain, _ = compiled(plan)(state, hyper, batch)
+  for name in ('g', 'd'):
+    close(getattr(found, name), getattr(expected, name))
+  apart = flat(getattr(found, player)) - flat(getattr(plain, player))
+  assert np.abs(apart).max() > 1e-3
 
 
 @pytest.mark.parametrize(

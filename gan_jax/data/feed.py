@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 
 from gan_jax.data.densities import Density
 from gan_jax.data.errors import DataFlagError
-from gan_jax.data.imageset import ImageSet
+from gan_jax.data.imageset import RESIDENT_BYTES, ImageSet
 
 PyTree = Any
-# Most uint8 bytes that --residence=auto puts on the device.
-RESIDENT_BYTES = 2 * 2**30
 RESIDENCES = ('auto', 'device', 'stream')
 # Threads that read, and what they read ahead of the device at the most.
 _THREADS, _AHEAD_STEPS, _AHEAD_BYTES = 8, 64, 256 * 2**20

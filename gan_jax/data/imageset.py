@@ -21,6 +21,8 @@ from gan_jax.data.errors import DataError, DataFlagError
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 # Beyond this, a set's fingerprint is of its files' names and sizes.
 _HASHED_BYTES = 4 * 2**30
+# Most uint8 bytes that --residence=auto puts on the device.
+RESIDENT_BYTES = 2 * 2**30
 _BLOCK = 256  # images that a thread reads in one go
 # What Pillow raises for a file that it can not read, or finds absurdly large.
 _UNREADABLE = (
@@ -92,6 +94,19 @@ class ImageSet:
   def array(self) -> NDArray[np.uint8]:
     """All images, (n, height, width, channels); kept for the next time."""
     return self._kept('', (self.size, *self.shape), np.uint8, self._read)
+
+  def mean(self) -> NDArray[np.float32]:
+    """The mean image in [-1, 1], of `shape`.
+
+    Of every image, or of some 10,000 evenly spaced ones if they are too many to
+    hold.
+    """
+    if self.nbytes <= RESIDENT_BYTES:
+      images = self.array()
+    else:
+      picked = range(0, self.size, max(1, self.size // 10_000))
+      images = np.stack([self.source[i] for i in picked])
+    return (images.mean(axis=0) / 127.5 - 1).astype(np.float32)
 
   def labels(self) -> NDArray[np.int32]:
     """The class of every image, (n,); kept for the next time."""

@@ -154,6 +154,7 @@ def build(
   conditioning: str = 'none',
   classes: int = 0,
   dtype: Any = jnp.float32,
+  mean: Callable[[], Any] | None = None,
 ) -> Networks:
   """G and D of an architecture for samples of a shape.
 
@@ -171,6 +172,8 @@ def build(
     conditioning: a key of `CONDITIONINGS`.
     classes: of the labels; read unless conditioning is none.
     dtype: of the computation; parameters, logits and samples are float32.
+    mean: finds the mean of the data, of `shape`, for architectures whose G
+      starts there (goodfellow2014); None where it is not known.
 
   Raises:
     NetworkError: naming the flag, the value and the remedy.
@@ -191,7 +194,7 @@ def build(
   projected = classes if conditioning == 'projection' else 0
   design = ARCHITECTURES[name](
     Request(
-      shape, bounded, width, depth, dtype, norm_g, norm_d, classes=projected
+      shape, bounded, width, depth, dtype, norm_g, norm_d, projected, mean
     )
   )
   if classes and not design.labels:

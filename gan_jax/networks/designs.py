@@ -61,6 +61,7 @@ class Request(NamedTuple):
     norm_g: a key of `NORMS`.
     norm_d: a key of `NORMS`.
     classes: of the labels that D projects on and G normalises by; 0 for none.
+    mean: finds the mean of the data, of `shape`; None where it is not known.
   """
 
   shape: tuple[int, ...]
@@ -71,6 +72,7 @@ class Request(NamedTuple):
   norm_g: str = ''
   norm_d: str = ''
   classes: int = 0
+  mean: Callable[[], Any] | None = None
 
 
 def mlp(ask: Request) -> Design:
@@ -110,7 +112,7 @@ def goodfellow2014(ask: Request) -> Design:
     norm_d=ask.norm_d,
   )
   return Design(
-    _goodfellow2014.Generator(ask.shape, dtype=ask.dtype),
+    _goodfellow2014.Generator(ask.shape, dtype=ask.dtype, mean=ask.mean),
     _goodfellow2014.Discriminator(classes=ask.classes, dtype=ask.dtype),
     latent_dim=100,
     latent='uniform_sqrt3',

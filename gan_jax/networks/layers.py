@@ -108,6 +108,7 @@ class Dense(nn.Module):
   kernel_init: Init = normal(0.02)
   spectral: bool = False
   dtype: Any = jnp.float32
+  bias_init: Init = nn.initializers.zeros
 
   @nn.compact
   def __call__(
@@ -179,7 +180,8 @@ def _biased(layer: Any, x: Any) -> Any:
   if not layer.use_bias:
     return x
   shape = (layer.features,)
-  bias = layer.param('bias', nn.initializers.zeros, shape, jnp.float32)
+  init = getattr(layer, 'bias_init', nn.initializers.zeros)
+  bias = layer.param('bias', init, shape, jnp.float32)
   return x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
