@@ -1,9 +1,9 @@
 """The MNIST networks of the 2014 paper, for bounded samples of any shape.
 
-G: 100 uniform numbers, two layers of 1200 ReLU units, a sigmoid that starts at the
-mean of the data where that is known. D: two maxout layers of 240 units of 5
-pieces, a logit; dropout keeps 0.8 of the input and 0.5 of the hidden units. Their
-pixels are in [0, 1]; ours are in [-1, 1] and are mapped at both borders.
+G: 100 uniform numbers, two layers of 1200 ReLU units, a sigmoid that starts at
+the mean of the data where that is known. D: two maxout layers of 240 units of 5
+pieces, a logit; dropout keeps 0.8 of the input and 0.5 of the hidden units.
+Their pixels are in [0, 1]; ours are in [-1, 1] and are mapped at both borders.
 
 Reference: Goodfellow et al. 2014, arXiv:1406.2661, section 5, and its code
 (`mnist.yaml`) for what the paper leaves open.
