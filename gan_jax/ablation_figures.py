@@ -198,8 +198,10 @@ def panels(
   if not known.size:
     return []
   log = 'norm' in name and wide(known)
-  # A panel gone wild is cut, for the others to be seen.
-  low, high = np.quantile(known, [0.005, 0.995])
+  # What goes wild for a moment is cut, for the rest to be seen; of few values,
+  # none.
+  low = np.quantile(known, 0.005, method='lower')
+  high = np.quantile(known, 0.995, method='higher')
   kept = known[(known >= low) & (known <= high)]
   kept = kept if floor is None else np.maximum(kept, floor)
   limits = _limits(np.append(kept, level) if level is not None else kept, log)

@@ -161,6 +161,23 @@ def test_the_axis_of_a_bound_ends_where_it_proves_nothing(monkeypatch):
   assert -0.2 < shown[1][0] <= -0.1 and 0.5 < shown[1][1] < 0.6
 
 
+@pytest.mark.parametrize('count, cut', [(4, False), (900, True)])
+def test_a_wild_moment_is_cut_and_few_scores_are_not(count, cut, monkeypatch):
+  shown = []
+
+  def uri(figure, kind):
+    shown.append(figure.axes[0].get_ylim())
+    plt.close(figure)
+    return ''
+
+  monkeypatch.setattr(ablation_figures, 'uri', uri)
+  values = np.linspace(0, 1, 2 * count).reshape(count, 2)
+  values[-1] = 1.0, 9.0
+  ablation_figures.panels('x', {'a': [('#000', np.arange(count), values)]})
+  third = ablation_figures.bands(values)[2].max()
+  assert (shown[0][1] < third) == cut
+
+
 @pytest.mark.parametrize('third, arrows', [(1.1, 0), (9.0, 2)])
 def test_an_interval_that_is_cut_has_arrows(
   third, arrows, tmp_path, monkeypatch
