@@ -165,6 +165,7 @@ class Ablation:
       started=run_file.facts.get('started', workdir.now()),
       outcome='running',
     )
+    overall.begun(number, cohort)
     outcome = cohort.run(
       self._ear,
       lambda step, took: overall.moved(number, cohort),

@@ -22,6 +22,7 @@ class Overall:
     """`each`: estimated seconds of the programs that are left."""
     self._plan, self._left = plan, dict(each)
     self._total = sum(each.values()) or 1.0
+    self._before = 0.0  # of steps of an earlier call, which took none of ours
     self._started = self._told = time.monotonic()
 
   def _due(self, last: bool = False) -> bool:
@@ -31,6 +32,11 @@ class Overall:
       return False
     self._told = now
     return True
+
+  def begun(self, number: int, cohort: Cohort) -> None:
+    """A program begins, or goes on at the step that it was left at."""
+    share = cohort.step / cohort.config.steps
+    self._before += self._left.get(number, 0.0) * share
 
   def moved(self, number: int, cohort: Cohort, last: bool = False) -> None:
     """Says where a program is, from time to time."""
@@ -42,7 +48,8 @@ class Overall:
     done = self._total - part - later
     spent = time.monotonic() - self._started
     # The estimate, until the clock knows better.
-    pace = spent / done if done > 0.05 * self._total else 1.0
+    known = done - self._before
+    pace = spent / known if known > 0.05 * self._total else 1.0
     ended = sum(kind == 'diverged' for kind, _ in cohort.outcomes())
     left = duration(pace * (part + later))
     say(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from gan_jax import (
   ablation,
   ablation_files,
   ablation_plan,
+  ablation_progress,
   ablation_results,
   ablation_verdict,
   checkpoint,
@@ -204,6 +206,24 @@ def test_a_plan_is_told_with_its_time_and_nothing_is_written(tmp_path, capsys):
   assert 'objective: minimax, hinge' in told
   assert re.search(r'about \d+s for 2 programs left, scores not', told)
   assert not (tmp_path / 'a').exists()
+
+
+@pytest.mark.parametrize('before, left', [(0, '4m07s'), (500, '3m00s')])
+def test_time_left_is_of_the_steps_of_this_call(
+  before, left, monkeypatch, capsys
+):
+  """Two programs of 1,000 steps of .1 s, which take a third more."""
+  clock = iter([0.0, 20.0, 20.0])
+  monkeypatch.setattr(ablation_progress.time, 'monotonic', lambda: next(clock))
+  plan = mock.Mock(ablation_plan.Plan, programs=[0, 1])
+  overall = ablation_progress.Overall(plan, {0: 100.0, 1: 100.0})
+  run = mock.Mock(cohort.Cohort, step=before, members=2)
+  run.config = dataclasses.replace(TOY, steps=1000)
+  run.outcomes.return_value = []
+  overall.begun(0, run)
+  run.step += 150
+  overall.moved(0, run)
+  assert f', {left} left' in capsys.readouterr().err
 
 
 def test_a_plan_that_crashes_writes_nothing_either(
