@@ -198,11 +198,10 @@ def panels(
   if not known.size:
     return []
   log = 'norm' in name and wide(known)
-  # What goes wild for a moment is cut, for the rest to be seen; of few values,
-  # none.
+  # What goes wild for a moment is cut, for the rest to be seen.
   low = np.quantile(known, 0.005, method='lower')
   high = np.quantile(known, 0.995, method='higher')
-  kept = known[(known >= low) & (known <= high)]
+  kept = known[(known >= 2 * low - high) & (known <= 2 * high - low)]
   kept = kept if floor is None else np.maximum(kept, floor)
   limits = _limits(np.append(kept, level) if level is not None else kept, log)
   last = max(

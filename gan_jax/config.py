@@ -193,13 +193,14 @@ class Config:
   )
   beta1_final_g: float = _field(
     0.0,
-    'what --beta1_g moves to, linearly over the run; 0: it stays',
+    'what --beta1_g moves to, linearly over --steps; 0: it stays. Adam and its'
+    ' kin correct their bias as if it had been the present one all along',
     low=0,
     below=1,
   )
   beta1_final_d: float = _field(
     0.0,
-    'what --beta1_d moves to, linearly over the run; 0: it stays',
+    'the same of --beta1_d',
     low=0,
     below=1,
   )
@@ -414,13 +415,15 @@ def difference(old: Config, new: Config) -> list[str]:
   """Flags in which `new` is another run than `old`, one line each.
 
   Fields marked free (places, cadences, devices) make no difference to what is
-  computed. `--steps` may grow as long as no learning-rate schedule depends on
-  it.
+  computed. `--steps` may grow as long as no learning-rate schedule and no moving
+  momentum depends on it.
   """
+  moving = new.beta1_final_g or new.beta1_final_d
+  fixed = new.lr_schedule != 'constant' or moving
   lines = []
   for name, field in FIELDS.items():
     was, now = getattr(old, name), getattr(new, name)
-    longer = name == 'steps' and new.lr_schedule == 'constant' and now >= was
+    longer = name == 'steps' and not fixed and now >= was
     if was != now and not field.metadata['free'] and not longer:
       lines.append(f'--{name}: {was} there, {now} now')
   return lines

@@ -40,7 +40,7 @@ class Plan:
   Attributes:
     game: networks and objective.
     batch_size: samples of each kind in one move.
-    steps: of the whole run (learning-rate schedules).
+    steps: of the whole run (learning-rate schedules, moving momentum).
     schedule: a key of `SCHEDULES`.
     d_steps: D's moves in a step.
     g_steps: G's moves in a step.
@@ -90,12 +90,13 @@ class Plan:
     self, hyper: Hyper, step: Int[Array, ''] | int = 0
   ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """G's and D's gradient transformations at these numbers, at a step."""
-    done = step / self.steps
     beta1_g, beta1_d = hyper.beta1_g, hyper.beta1_d
-    if self.beta1_final_g:
-      beta1_g += done * (hyper.beta1_final_g - beta1_g)
-    if self.beta1_final_d:
-      beta1_d += done * (hyper.beta1_final_d - beta1_d)
+    if self.beta1_final_g or self.beta1_final_d:
+      done = jnp.clip(step / max(self.steps, 1), 0.0, 1.0)
+      if self.beta1_final_g:
+        beta1_g = beta1_g + done * (hyper.beta1_final_g - beta1_g)
+      if self.beta1_final_d:
+        beta1_d = beta1_d + done * (hyper.beta1_final_d - beta1_d)
     g = OPTIMIZERS[self.optimizer_g](beta1_g, hyper.beta2_g)
     d = OPTIMIZERS[self.optimizer_d](beta1_d, hyper.beta2_d)
     if self.clip_g:

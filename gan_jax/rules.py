@@ -188,6 +188,13 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
     value = getattr(c, name)
     if value != fields[name].default and getattr(c, rule) == 'sgd':
       found.append(f'--{name}={value}: has no effect under --{rule}=sgd')
+  for player in 'gd':
+    final = getattr(c, f'beta1_final_{player}')
+    if final and final == getattr(c, f'beta1_{player}'):
+      found.append(
+        f'--beta1_final_{player}={final}: has no effect: --beta1_{player} is'
+        f' {final} from the start'
+      )
   together = c.schedule in registry.names('gan_jax.plan', 'TOGETHER')
   if c.reuse_real and c.d_steps == 1 and not (together or relativistic):
     found.append(

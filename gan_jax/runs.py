@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gan_jax import data, networks, objectives, sharding, step
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.config import FIELDS, Config, ConfigError, load_flagfile
-from gan_jax.data import Dataset, Density, Feed
+from gan_jax.data import Dataset, Density, Feed, ImageSet
 from gan_jax.game import Game
 from gan_jax.networks import Networks
 from gan_jax.regularizers import Term
@@ -268,7 +268,7 @@ def make_networks(config: Config, dataset: Dataset | Absent) -> Networks:
     conditioning=config.conditioning,
     classes=len(dataset.classes),
     dtype=jnp.dtype(config.precision),
-    mean=getattr(dataset, 'mean', None),
+    mean=(lambda: dataset.mean) if isinstance(dataset, ImageSet) else None,
   )
 
 

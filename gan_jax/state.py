@@ -65,7 +65,8 @@ class Hyper(flax.struct.PyTreeNode):
 
   Changing one compiles nothing. `beta1` is the momentum of optimizers that
   have one decay; `penalties` are the weights of the game's regularizers, by
-  `Term.key`.
+  `Term.key`. What a `Plan` switches on (`beta1_final_g`, `clip_g`, ...) is not
+  read without it.
   """
 
   lr_g: Scalar

@@ -214,7 +214,8 @@ def test_time_left_is_of_the_steps_of_this_call(
 ):
   """Two programs of 1,000 steps of .1 s, which take a third more."""
   clock = iter([0.0, 20.0, 20.0])
-  monkeypatch.setattr(ablation_progress.time, 'monotonic', lambda: next(clock))
+  time = mock.Mock(monotonic=lambda: next(clock))
+  monkeypatch.setattr(ablation_progress, 'time', time)
   plan = mock.Mock(ablation_plan.Plan, programs=[0, 1])
   overall = ablation_progress.Overall(plan, {0: 100.0, 1: 100.0})
   run = mock.Mock(cohort.Cohort, step=before, members=2)

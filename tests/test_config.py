@@ -173,9 +173,14 @@ def test_steps_may_grow_only_when_nothing_depends_on_them():
   short = Config(steps=10)
   assert config_lib.difference(short, Config(steps=20)) == []
   assert config_lib.difference(Config(steps=20), short)
-  decayed = dataclasses.replace(short, lr_schedule='linear', lr_final=0.1)
-  longer = dataclasses.replace(decayed, steps=20)
-  assert config_lib.difference(decayed, longer)
+  for changes in (
+    dict(lr_schedule='linear', lr_final=0.1),
+    dict(beta1_final_g=0.9),
+    dict(beta1_final_d=0.9),
+  ):
+    moving = dataclasses.replace(short, **changes)
+    longer = dataclasses.replace(moving, steps=20)
+    assert config_lib.difference(moving, longer)
 
 
 def test_registry_names_are_those_of_the_registries():

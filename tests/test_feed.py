@@ -8,6 +8,7 @@ from pictures import RANDOM, both, folder, make, numbered, save
 
 from gan_jax import data
 from gan_jax.data import feed as feeds
+from gan_jax.data import imageset
 
 
 def batches(feed, start, count, rows=slice(None)):
@@ -186,9 +187,9 @@ def test_batch_larger_than_the_set_is_refused():
 
 def test_auto_streams_what_is_too_large(monkeypatch):
   images = numbered(10, side=2)
-  monkeypatch.setattr(feeds, 'RESIDENT_BYTES', 40)
+  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 40)
   assert images.nbytes == 40 and make(images, residence='auto').resident
-  monkeypatch.setattr(feeds, 'RESIDENT_BYTES', 39)
+  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 39)
   assert not make(images, residence='auto').resident
   assert make(images, residence='device').resident
 

@@ -218,13 +218,13 @@ def test_second_array_comes_from_the_cache(tmp_path):
 def test_mean_is_of_all_images_or_of_some_that_lie_evenly(monkeypatch):
   images, source = cached(None)
   expected = source.images.astype(float).mean(axis=0) / 127.5 - 1
-  np.testing.assert_allclose(images.mean(), expected, atol=1e-6)
-  ones = data.ImageSet(
-    'set', (1, 1, 1), Counted(np.full((30_000, 1, 1, 1), 51, np.uint8)), ''
-  )
-  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 29_999)
-  np.testing.assert_allclose(ones.mean(), [[[-0.6]]], atol=1e-6)
-  assert ones.source.reads == 10_000
+  np.testing.assert_allclose(images.mean, expected, atol=1e-6)
+  assert images.mean is images.mean and source.reads == 60
+  rising = np.repeat(np.arange(250, dtype=np.uint8), 60).reshape(-1, 1, 1, 1)
+  many = data.ImageSet('set', (1, 1, 1), Counted(rising), '')
+  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 14_999)
+  np.testing.assert_allclose(many.mean, [[[124.5 / 127.5 - 1]]], atol=1e-6)
+  assert many.source.reads == 7_500
 
 
 def test_array_without_a_cache_reads_again():

@@ -49,13 +49,15 @@ def _folders(digits_root, programs, tmp_path_factory):
 def members(base=TOY):
   """Three, on two devices: each with numbers of its own."""
   light, heavy = (
-    dataclasses.replace(base, regularizer=f'{PENALTY}:{weight}')
+    dataclasses.replace(
+      base, regularizer=f'{PENALTY}:{weight}', beta1_final_g=0.9
+    )
     for weight in (0.01, 0.1)
   )
   return [
     dataclasses.replace(light, seed=0, lr_d=1e-3, beta1_g=0.0),
-    dataclasses.replace(light, seed=1, lr_g=1e-2, ema_halflife_kimg=0.1),
-    dataclasses.replace(heavy, seed=0, lr_d=1e-4, beta2_d=0.9),
+    dataclasses.replace(light, seed=1, lr_g=1e-2, beta1_final_g=0.1),
+    dataclasses.replace(heavy, lr_d=1e-4, beta2_d=0.9, ema_halflife_kimg=0.1),
   ]
 
 

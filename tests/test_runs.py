@@ -108,6 +108,8 @@ def test_a_slope_through_batch_norm_is_warned_of(words, told):
     (['--beta2_g=0.9', '--optimizer_g=sgd'], '--beta2_g=0.9: .* under --opt'),
     (['--beta2_d=0.9', '--optimizer_d=sgd'], '--beta2_d=0.9: .* under --opt'),
     (['--beta2_g=0.9', '--optimizer_d=sgd'], ''),
+    (['--beta1_final_d=0.5'], '--beta1_final_d=0.5: has no effect: --beta1_d'),
+    (['--beta1_final_d=0.5', '--beta1_d=0.4'], ''),
     (['--reuse_real'], '--reuse_real=true: has no effect: with --d_steps=1'),
     (['--reuse_real', '--d_steps=2'], ''),
     (['--reuse_real', '--objective=relativistic'], ''),
@@ -213,3 +215,19 @@ def test_a_goodfellow2014_g_starts_at_the_mean_of_the_images(digits):
   kept = np.clip(mean, 1e-5, 1 - 1e-5)
   found = list(params.values())[-1]['bias']
   np.testing.assert_allclose(found, np.log(kept / (1 - kept)), rtol=1e-3)
+
+
+def test_a_goodfellow2014_g_opens_without_the_images():
+  config, plan = plan_of('--network=goodfellow2014', '--width=0')
+  hyper = runs.make_hyper(config)
+  params = step.init_state(jax.random.key(0), plan, hyper).g.params
+  assert not any(layer['bias'].any() for layer in params.values())
+
+
+@pytest.mark.parametrize('player', ['g', 'd'])
+def test_the_flag_of_a_moving_momentum_reaches_the_step(player):
+  config, plan = plan_of(f'--beta1_final_{player}=0.75', '--steps=10')
+  other = {'g': 'd', 'd': 'g'}[player]
+  assert getattr(plan, f'beta1_final_{player}')
+  assert not getattr(plan, f'beta1_final_{other}')
+  assert getattr(runs.make_hyper(config), f'beta1_final_{player}') == 0.75

@@ -281,12 +281,18 @@ def test_extragradient_carries_what_is_no_parameter_through_both_moves(
       close(found.stats, expected.stats)
 
 
-@pytest.mark.parametrize('schedule', sorted(SCHEDULES))
+@pytest.mark.parametrize(
+  ('schedule', 'steps'),
+  [
+    *((name, {}) for name in sorted(SCHEDULES)),
+    ('alternating', dict(d_steps=3, g_steps=2)),
+  ],
+)
 @pytest.mark.parametrize('player', ['g', 'd'])
-def test_momentum_moves_in_a_line_over_the_run(player, schedule):
+def test_momentum_moves_in_a_line_over_the_run(player, schedule, steps):
   """At step 6 of 8, from 0.5 to 0.7: as if it were 0.65 all along."""
   numbers = {'beta1_g': 0.5, 'beta1_d': 0.5}
-  same = dict(schedule=schedule, steps=8, unroll_steps=2)
+  same = dict(schedule=schedule, steps=8, unroll_steps=2, **steps)
   rising = plan_of(**same, **{f'beta1_final_{player}': True})
   state, hyper, batch = start(
     rising, **numbers, **{f'beta1_final_{player}': 0.7}
@@ -307,6 +313,19 @@ def test_momentum_moves_in_a_line_over_the_run(player, schedule):
     close(getattr(found, name), getattr(expected, name))
   apart = flat(getattr(found, player)) - flat(getattr(plain, player))
   assert np.abs(apart).max() > 1e-3
+
+
+@pytest.mark.parametrize(('step', 'expected'), [(0, 0.5), (2, 0.6), (99, 0.7)])
+def test_momentum_stays_where_it_ends(step, expected):
+  plan = plan_of(beta1_final_g=True, beta1_final_d=True, steps=4)
+  hyper = hyper_of(
+    plan, beta1_g=0.5, beta1_d=0.5, beta1_final_g=0.7, beta1_final_d=0.7
+  )
+  for rule in plan.optimizers(hyper, jnp.int32(step)):
+    one = rule.update(
+      jnp.zeros(1), rule.init(jnp.ones(1))._replace(trace=jnp.ones(1))
+    )[0]
+    np.testing.assert_allclose(one, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

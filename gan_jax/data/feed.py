@@ -20,9 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from numpy.typing import NDArray
 
+from gan_jax.data import imageset
 from gan_jax.data.densities import Density
 from gan_jax.data.errors import DataFlagError
-from gan_jax.data.imageset import RESIDENT_BYTES, ImageSet
+from gan_jax.data.imageset import ImageSet
 
 PyTree = Any
 RESIDENCES = ('auto', 'device', 'stream')
@@ -326,7 +327,7 @@ def make_feed(
       f'--batch_size={batch_size}: the set has {dataset.size} images; use as'
       ' many or fewer'
     )
-  fits = dataset.nbytes <= RESIDENT_BYTES
+  fits = dataset.nbytes <= imageset.RESIDENT_BYTES
   on_device = residence == 'device' or (residence == 'auto' and fits)
   kind = ResidentFeed if on_device else StreamedFeed
   return kind(dataset, seed, batch_size, batches_per_step, flip, labelled)

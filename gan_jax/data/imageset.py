@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -95,18 +96,22 @@ class ImageSet:
     """All images, (n, height, width, channels); kept for the next time."""
     return self._kept('', (self.size, *self.shape), np.uint8, self._read)
 
-  def mean(self) -> NDArray[np.float32]:
-    """The mean image in [-1, 1], of `shape`.
+  @functools.cached_property
+  def mean(self) -> NDArray[np.float64]:
+    """The mean image in [-1, 1], of `shape`; found once.
 
-    Of every image, or of some 10,000 evenly spaced ones if they are too many to
-    hold.
+    Of every image, or of at most 10,000 evenly spaced ones if they take more
+    than 2 GiB.
     """
     if self.nbytes <= RESIDENT_BYTES:
-      images = self.array()
+      found = self.array().mean(axis=0)
     else:
-      picked = range(0, self.size, max(1, self.size // 10_000))
-      images = np.stack([self.source[i] for i in picked])
-    return (images.mean(axis=0) / 127.5 - 1).astype(np.float32)
+      picked = range(0, self.size, -(-self.size // 10_000))
+      found = np.zeros(self.shape)
+      for i in watched(picked, len(picked), f'the mean of {self.name}'):
+        found += self.source[i]
+      found /= len(picked)
+    return found / 127.5 - 1
 
   def labels(self) -> NDArray[np.int32]:
     """The class of every image, (n,); kept for the next time."""

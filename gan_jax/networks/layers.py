@@ -119,7 +119,8 @@ class Dense(nn.Module):
     w = self.param('kernel', self.kernel_init, shape, jnp.float32)
     if self.spectral:
       w = spectral_normalised(self, w, train)
-    return _biased(self, x.astype(self.dtype) @ w.astype(self.dtype))
+    y = x.astype(self.dtype) @ w.astype(self.dtype)
+    return _biased(self, y, self.bias_init)
 
 
 class Conv(nn.Module):
@@ -176,11 +177,10 @@ class ConvTranspose(nn.Module):
     return _biased(self, x)
 
 
-def _biased(layer: Any, x: Any) -> Any:
+def _biased(layer: Any, x: Any, init: Init = nn.initializers.zeros) -> Any:
   if not layer.use_bias:
     return x
   shape = (layer.features,)
-  init = getattr(layer, 'bias_init', nn.initializers.zeros)
   bias = layer.param('bias', init, shape, jnp.float32)
   return x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
