@@ -415,8 +415,8 @@ def difference(old: Config, new: Config) -> list[str]:
   """Flags in which `new` is another run than `old`, one line each.
 
   Fields marked free (places, cadences, devices) make no difference to what is
-  computed. `--steps` may grow as long as no learning-rate schedule and no moving
-  momentum depends on it.
+  computed. `--steps` may grow as long as no learning-rate schedule and no
+  moving momentum depends on it.
   """
   moving = new.beta1_final_g or new.beta1_final_d
   fixed = new.lr_schedule != 'constant' or moving
