@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gan_jax import data, networks, objectives, sharding, step
 from gan_jax.checkpoint import Checkpoints
 from gan_jax.config import FIELDS, Config, ConfigError, load_flagfile
+from gan_jax.data import Absent as Absent
 from gan_jax.data import Dataset, Density, Feed, ImageSet
 from gan_jax.game import Game
 from gan_jax.networks import Networks
@@ -127,23 +128,6 @@ def make_template(plan: step.Plan, hyper: Hyper) -> GANState:
     return np.zeros(x.shape, x.dtype)
 
   return jax.tree.map(zeros, shapes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Absent:
-  """An image set of which no more is there than what its networks are for.
-
-  Attributes:
-    name: as `--dataset` has it.
-    shape: (height, width, channels) of each image.
-    classes: names of its classes, if it has some.
-  """
-
-  name: str
-  shape: tuple[int, ...]
-  classes: tuple[str, ...] = ()
-
-  bounded = True
 
 
 def make_hyper(config: Config) -> Hyper:

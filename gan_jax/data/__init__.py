@@ -14,7 +14,7 @@ from gan_jax.data import densities, gathered, imageset, tfds_sets
 from gan_jax.data.densities import Density
 from gan_jax.data.errors import DataError, DataFlagError
 from gan_jax.data.feed import Feed, make_feed
-from gan_jax.data.imageset import ImageSet
+from gan_jax.data.imageset import Absent, ImageSet
 
 Dataset = Density | ImageSet
 
@@ -129,6 +129,7 @@ def prepared_as(name: str) -> str:
 
 
 __all__ = [
+  'Absent',
   'DATASETS',
   'DENSITIES',
   'DataError',

@@ -157,6 +157,23 @@ class ImageSet:
     return images
 
 
+@dataclasses.dataclass(frozen=True)
+class Absent:
+  """An image set of which no more is there than what its networks are for.
+
+  Attributes:
+    name: as `--dataset` has it.
+    shape: (height, width, channels) of each image.
+    classes: names of its classes, if it has some.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  classes: tuple[str, ...] = ()
+
+  bounded = True
+
+
 def watched(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
   """Shows progress over items on a terminal, once it takes a second."""
   return tqdm.tqdm(items, desc=text, total=total, delay=1, disable=None)
