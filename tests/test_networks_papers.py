@@ -34,7 +34,7 @@ def test_goodfellow2014_is_the_papers():
 
 
 def test_goodfellow2014_starts_at_the_mean_of_the_data():
-  """As `init_sigmoid_bias_from_marginals` of its code, and no other bias."""
+  """As `init_sigmoid_bias_from_marginals` of its code but for the clip."""
   shape = (3, 2, 1)
   mean = np.linspace(-1, 1, 6).reshape(shape)
   nets = networks.build(

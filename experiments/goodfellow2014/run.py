@@ -20,9 +20,7 @@ from typing import Any
 HERE = pathlib.Path(__file__).parent
 FLAGS = HERE / 'goodfellow2014.flags'
 PUBLISHED = {'value': 225.0, 'error': 2.0, 'source': 'arXiv:1406.2661, table 1'}
-
-
-DIVERGED = 3
+DIVERGED = 3  # exit code
 
 
 def command(name: str, *words: str) -> None:
