@@ -12,9 +12,12 @@ import os
 
 from absl import flags
 
-from gan_jax import ablation_files, ablation_plan, config, doors, variations
-from gan_jax.ablation_plan import Request
-from gan_jax.config import ConfigError
+from gan_jax.ablation import folder, grid
+from gan_jax.ablation import plan as ablation_plan
+from gan_jax.ablation.plan import Request
+from gan_jax.config import app as doors
+from gan_jax.config import schema
+from gan_jax.config.schema import ConfigError
 
 flags.DEFINE_multi_string(
   'vary',
@@ -46,9 +49,9 @@ def _request() -> Request:
   given = flags.FLAGS
   if given.layout not in ('auto', 'vmap', 'map'):
     raise ConfigError(f'--layout={given.layout}: use auto, vmap or map')
-  base, vary = config.from_flags(), tuple(given.vary)
+  base, vary = schema.from_flags(), tuple(given.vary)
   if not given.network:
-    vary = variations.suited(vary, base)
+    vary = grid.suited(vary, base)
   return Request(
     base=base,
     vary=vary,
@@ -76,17 +79,17 @@ def main() -> int:
   request = _request()
   plan = ablation_plan.make_plan(request)  # what is wrong is told at once
   if flags.FLAGS.collect:
-    ablation_files.check(plan)
-    from gan_jax import ablation
+    folder.check(plan)
+    from gan_jax.ablation import runner
 
-    return ablation.collected(plan)
+    return runner.collected(plan)
   _use_all_cores()
-  from gan_jax import ablation  # JAX is wanted only now
+  from gan_jax.ablation import runner  # JAX is wanted only now
 
-  return ablation.ablate(request, dry_run=flags.FLAGS.dry_run)
+  return runner.ablate(request, dry_run=flags.FLAGS.dry_run)
 
 
 if __name__ == '__main__':
-  config.define_flags()
-  flags.adopt_module_key_flags(config)
+  schema.define_flags()
+  flags.adopt_module_key_flags(schema)
   doors.run(main)

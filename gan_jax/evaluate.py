@@ -16,8 +16,9 @@ from typing import Any
 
 from absl import flags
 
-from gan_jax import doors, rules
-from gan_jax.config import ConfigError
+from gan_jax.config import app as doors
+from gan_jax.config import validate
+from gan_jax.config.schema import ConfigError
 
 flags.DEFINE_string('workdir', '', 'folder of the run')
 flags.DEFINE_integer('step', None, 'which checkpoint; by default the newest')
@@ -68,22 +69,22 @@ def main() -> int:
   f = flags.FLAGS
   if bool(f.workdir) == bool(f.images):
     raise ConfigError('name the folder of a run (--workdir) or --images, one')
-  rules.check_effect({n: f[n].value for n in f if f[n].present}, f.images)
+  validate.check_effect({n: f[n].value for n in f if f[n].present}, f.images)
   if bool(f.all) + bool(f.follow) + (f.step is not None) > 1:
     raise ConfigError('--step, --all, --follow: use one of them')
-  rules.check_scored(f.workdir, f.metrics, f.features)
-  from gan_jax import evaluating
+  validate.check_scored(f.workdir, f.metrics, f.features)
+  from gan_jax.evaluation import scorer
 
-  fields = evaluating.Request.__dataclass_fields__
+  fields = scorer.Request.__dataclass_fields__
   asked: dict[str, Any] = {name: f[name].value for name in fields}
-  request = evaluating.Request(**asked)
+  request = scorer.Request(**asked)
   try:
     if f.images:
-      evaluating.evaluate_images(request, f.images, pathlib.Path(f.out))
+      scorer.evaluate_images(request, f.images, pathlib.Path(f.out))
     elif f.follow:
-      evaluating.follow(f.workdir, request, f.follow_timeout)
+      scorer.follow(f.workdir, request, f.follow_timeout)
     else:
-      evaluating.evaluate_run(f.workdir, request, f.step, f.all)
+      scorer.evaluate_run(f.workdir, request, f.step, f.all)
   except OSError as error:
     raise doors.Failure(
       f'scores cannot be written ({error}); use a place that you may write to'

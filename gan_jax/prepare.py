@@ -7,7 +7,7 @@ fashion_mnist and cifar10.
 
 from absl import flags
 
-from gan_jax import doors
+from gan_jax.config import app as doors
 
 flags.DEFINE_string(
   'dataset', '', 'digits, mnist, fashion_mnist, cifar10, or another TFDS set'

@@ -9,8 +9,8 @@ import pathlib
 
 from absl import flags
 
-from gan_jax import doors
-from gan_jax.config import ConfigError
+from gan_jax.config import app as doors
+from gan_jax.config.schema import ConfigError
 
 flags.DEFINE_string('workdir', '', 'folder of the run or ablation')
 
@@ -21,11 +21,11 @@ def main() -> int:
     raise ConfigError('--workdir=: name the folder of a run or an ablation')
   workdir = pathlib.Path(flags.FLAGS.workdir)
   if (workdir / 'plan.json').is_file():
-    from gan_jax.ablation_report import write_ablation_report
+    from gan_jax.ablation.report import write_ablation_report
 
     path = write_ablation_report(workdir)
   else:
-    from gan_jax.pages import write_report
+    from gan_jax.training.report import write_report
 
     path = write_report(workdir)
   print(f'report: {path}')

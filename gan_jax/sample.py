@@ -8,8 +8,8 @@ import pathlib
 
 from absl import flags
 
-from gan_jax import doors
-from gan_jax.config import ConfigError
+from gan_jax.config import app as doors
+from gan_jax.config.schema import ConfigError
 
 flags.DEFINE_string('workdir', '', 'folder of the run')
 flags.DEFINE_integer('num', 64, 'samples to draw')
@@ -32,25 +32,25 @@ def main() -> int:
   f, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out)
   if not f.workdir:
     raise ConfigError('--workdir=: name the folder of a run')
-  from gan_jax import sampling
-  from gan_jax.runs import open_run
+  from gan_jax.training import export
+  from gan_jax.training.setup import open_run
 
-  sampling.check(f.num, out)
+  export.check(f.num, out)
   run = open_run(f.workdir, f.step)
   ema = run.state.ema is not None if f.ema is None else f.ema
-  x = sampling.draw(run, f.num, f.seed, ema, f.interpolate, f.label)
+  x = export.draw(run, f.num, f.seed, ema, f.interpolate, f.label)
   try:
     # A class a column, where all of them are drawn in turn.
     columns = run.networks.classes if f.label is None else 0
-    columns = sampling.COLUMNS if f.interpolate else columns
-    sampling.write(run, x, out, columns)
+    columns = export.COLUMNS if f.interpolate else columns
+    export.write(run, x, out, columns)
   except OSError as error:
     raise ConfigError(
       f'--out={out}: cannot write there ({error.strerror or error}); name a'
       ' place that you may write to and that has room'
     ) from error
   which = 'averaged' if ema else 'live'
-  how = f', {sampling.way(run)} interpolation' if f.interpolate else ''
+  how = f', {export.way(run)} interpolation' if f.interpolate else ''
   print(f'{len(x)} samples of the {which} G at step {run.step}{how}: {out}')
   return doors.DONE
 

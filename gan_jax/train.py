@@ -7,26 +7,27 @@ The same command continues what it finds in the workdir. Exit codes: 0 done,
 
 from absl import flags
 
-from gan_jax import config, doors
+from gan_jax.config import app as doors
+from gan_jax.config import schema
 
 
 def main() -> int:
   """Trains as the flags say."""
-  settings = config.from_flags()
+  settings = schema.from_flags()
   if flags.FLAGS.summary:
-    from gan_jax import summary
+    from gan_jax.training import summary
 
     print(summary.summarise(settings))
     return doors.DONE
-  from gan_jax import loop  # JAX is wanted only now
+  from gan_jax.training import loop  # JAX is wanted only now
 
   return loop.train(settings)
 
 
 if __name__ == '__main__':
-  config.define_flags()
+  schema.define_flags()
   flags.DEFINE_boolean(
     'summary', False, 'print parameters and FLOPs a step instead of training'
   )
-  flags.adopt_module_key_flags(config)
+  flags.adopt_module_key_flags(schema)
   doors.run(main)

@@ -4,7 +4,7 @@ import os
 import pathlib
 import shutil
 
-import compiling
+from helpers import compiling
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (

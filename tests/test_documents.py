@@ -6,7 +6,9 @@ import shlex
 
 import pytest
 
-from gan_jax import ablation_plan, config, variations
+from gan_jax.ablation import grid
+from gan_jax.ablation import plan as ablation_plan
+from gan_jax.config import schema
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(
@@ -78,17 +80,17 @@ def test_a_command_names_what_there_is(line, monkeypatch):
   for flag in flags:
     name, value = parted(flag)
     if PLACEHOLDER.search(value.rpartition(':')[2]):
-      assert name == 'flagfile' or name in config.FIELDS or name in source
+      assert name == 'flagfile' or name in schema.FIELDS or name in source
     elif re.search(rf"['-]{name}'", source):
       own.append((name, value))
     else:
       shared.append(flag)
-  base = config.from_args(shared)  # of the right type, or raises
+  base = schema.from_args(shared)  # of the right type, or raises
   if path.name == 'ablate.py' and len(own) + len(shared) == len(flags):
     options = dict(own)
     vary = tuple(value for name, value in own if name == 'vary')
     if not base.network:
-      vary = variations.suited(vary, base)
+      vary = grid.suited(vary, base)
     plan = ablation_plan.make_plan(
       ablation_plan.Request(base, vary, int(options.get('seeds', 1)))
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
-from originals import IDX, TAR, draw, records, write_idx, write_tar
+from helpers.originals import IDX, TAR, draw, records, write_idx, write_tar
 from tensorflow_datasets.core.download import checksums
 
 from gan_jax import data

@@ -9,16 +9,17 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from gan_jax import images, runs, sampling
-from gan_jax.config import Config, ConfigError
+from gan_jax.config.schema import Config, ConfigError
+from gan_jax.figures import images
+from gan_jax.training import export, setup
 
 TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
 
 
 def opened(**values):
   """A run of random parameters: what is drawn does not depend on training."""
-  parts = runs.build(Config(**{**TOY, **values}).validate())
-  return runs.Run(parts.config, parts.dataset, parts.networks, parts.init(), 0)
+  parts = setup.build(Config(**{**TOY, **values}).validate())
+  return setup.Run(parts.config, parts.dataset, parts.networks, parts.init(), 0)
 
 
 @pytest.fixture(scope='module')
@@ -40,18 +41,18 @@ def ring_run():
 
 
 def test_a_seed_fixes_the_samples(ring_run):
-  a = sampling.draw(ring_run, 5, 7, False, False)
+  a = export.draw(ring_run, 5, 7, False, False)
   assert a.shape == (5, 2) and a.dtype == np.float32
-  np.testing.assert_array_equal(a, sampling.draw(ring_run, 5, 7, False, False))
-  assert (a != sampling.draw(ring_run, 5, 8, False, False)).any(axis=1).all()
+  np.testing.assert_array_equal(a, export.draw(ring_run, 5, 7, False, False))
+  assert (a != export.draw(ring_run, 5, 8, False, False)).any(axis=1).all()
   assert len(np.unique(a, axis=0)) == 5
 
 
 @pytest.mark.parametrize('batch', [1, 3, 5, 7])
 def test_batches_do_not_matter(ring_run, monkeypatch, batch):
-  whole = sampling.draw(ring_run, 7, 0, False, False)
-  monkeypatch.setattr(sampling, '_BATCH', batch)
-  found = sampling.draw(ring_run, 7, 0, False, False)
+  whole = export.draw(ring_run, 7, 0, False, False)
+  monkeypatch.setattr(export, '_BATCH', batch)
+  found = export.draw(ring_run, 7, 0, False, False)
   np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -65,23 +66,21 @@ def test_the_average_is_another_generator(ring_run):
     state.ema, params=jax.tree.map(lambda p: 2 * p + 1, state.g.params)
   )
   run = dataclasses.replace(ring_run, state=dataclasses.replace(state, ema=ema))
-  live = sampling.draw(run, 4, 0, False, False)
-  np.testing.assert_array_equal(
-    live, sampling.draw(ring_run, 4, 0, False, False)
-  )
-  assert (live != sampling.draw(run, 4, 0, True, False)).all()
+  live = export.draw(run, 4, 0, False, False)
+  np.testing.assert_array_equal(live, export.draw(ring_run, 4, 0, False, False))
+  assert (live != export.draw(run, 4, 0, True, False)).all()
 
 
 def test_an_average_that_was_not_kept_is_refused():
   run = opened(dataset='ring', ema_halflife_kimg=0.0)
   with pytest.raises(ConfigError, match='--ema=true.*--ema=false'):
-    sampling.draw(run, 4, 0, True, False)
+    export.draw(run, 4, 0, True, False)
 
 
 def test_spherical_interpolation_keeps_the_norm_and_the_pace():
   ends = np.array([[3.0, 0.0], [0.0, 3.0]], np.float32)
-  found = sampling.interpolated(ends, True)
-  assert found.shape == (sampling.COLUMNS, 2)
+  found = export.interpolated(ends, True)
+  assert found.shape == (export.COLUMNS, 2)
   np.testing.assert_allclose(found[[0, -1]], ends, atol=1e-5)
   np.testing.assert_allclose(np.linalg.norm(found, axis=1), 3, rtol=1e-5)
   angles = np.degrees(np.arctan2(found[:, 1], found[:, 0]))
@@ -90,7 +89,7 @@ def test_spherical_interpolation_keeps_the_norm_and_the_pace():
 
 def test_linear_interpolation_is_straight():
   ends = np.array([[3.0, 0.0], [0.0, 3.0], [1.0, 1.0], [1.0, 1.0]], np.float32)
-  found = sampling.interpolated(ends, False)
+  found = export.interpolated(ends, False)
   np.testing.assert_allclose(found[:8].sum(axis=1), 3, rtol=1e-5)
   np.testing.assert_allclose(found[:8, 1], np.linspace(0, 3, 8), rtol=1e-5)
   np.testing.assert_allclose(found[8:], 1, rtol=1e-5)
@@ -98,25 +97,25 @@ def test_linear_interpolation_is_straight():
 
 @pytest.mark.parametrize('num, rows', [(1, 1), (8, 1), (9, 2), (16, 2)])
 def test_interpolations_come_in_whole_rows(ring_run, num, rows):
-  found = sampling.draw(ring_run, num, 0, False, True)
-  assert len(found) == rows * sampling.COLUMNS
+  found = export.draw(ring_run, num, 0, False, True)
+  assert len(found) == rows * export.COLUMNS
   ends = ring_run.generate(np.asarray(ring_run.latent(0, 2 * rows)), ema=False)
   np.testing.assert_allclose(found[::8], ends[::2], rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(found[7::8], ends[1::2], rtol=1e-4, atol=1e-5)
 
 
 def test_images_as_an_array_a_grid_and_files(image_run, tmp_path):
-  x = sampling.draw(image_run, 5, 0, False, False)
+  x = export.draw(image_run, 5, 0, False, False)
   assert x.shape == (5, 8, 8, 1) and np.abs(x).max() <= 1
   u = images.to_uint8(x)
-  sampling.write(image_run, x, tmp_path / 'a.npz')
+  export.write(image_run, x, tmp_path / 'a.npz')
   with np.load(tmp_path / 'a.npz') as arrays:
     assert arrays.files == ['samples']
     assert arrays['samples'].dtype == np.uint8
     np.testing.assert_array_equal(arrays['samples'], u)
-  sampling.write(image_run, x, tmp_path / 'a.png')
+  export.write(image_run, x, tmp_path / 'a.png')
   assert (tmp_path / 'a.png').read_bytes() == images.grid_png(x)
-  sampling.write(image_run, x, tmp_path / 'new' / 'folder')
+  export.write(image_run, x, tmp_path / 'new' / 'folder')
   found = sorted((tmp_path / 'new' / 'folder').iterdir())
   assert [p.name for p in found] == [f'{i:05d}.png' for i in range(5)]
   for path, image in zip(found, u, strict=True):
@@ -127,18 +126,18 @@ def test_images_as_an_array_a_grid_and_files(image_run, tmp_path):
 @pytest.mark.parametrize('name', ['ring', 'gaussian_1d'])
 def test_a_density_as_an_array_and_a_figure(name, tmp_path):
   run = opened(dataset=name)
-  x = sampling.draw(run, 50, 0, False, False)
-  sampling.write(run, x, tmp_path / 'a.npz')
+  x = export.draw(run, 50, 0, False, False)
+  export.write(run, x, tmp_path / 'a.npz')
   with np.load(tmp_path / 'a.npz') as arrays:
     assert arrays['samples'].dtype == np.float32
     np.testing.assert_array_equal(arrays['samples'], x)
-  sampling.write(run, x, tmp_path / 'a.png')
+  export.write(run, x, tmp_path / 'a.png')
   with PIL.Image.open(tmp_path / 'a.png') as picture:
     colours = np.asarray(picture.convert('RGB')).reshape(-1, 3)
   greenish = (colours[:, 1] > colours[:, 0].astype(int) + 30).mean()
   assert greenish > 1e-4  # G's samples are there
   with pytest.raises(ConfigError, match=r'--out=.*\.npz'):
-    sampling.write(run, x, tmp_path / 'folder')
+    export.write(run, x, tmp_path / 'folder')
 
 
 @pytest.mark.parametrize(
@@ -155,10 +154,10 @@ def test_what_cannot_be_done_is_refused(num, out, said, tmp_path):
   (tmp_path / 'full').mkdir()
   (tmp_path / 'full' / 'thesis.txt').write_text('mine')
   with pytest.raises(ConfigError, match=said):
-    sampling.check(num, tmp_path / out)
+    export.check(num, tmp_path / out)
   assert (tmp_path / 'full' / 'thesis.txt').read_text() == 'mine'
-  sampling.check(1, tmp_path / 'a.png')
-  sampling.check(1, tmp_path / 'new')
+  export.check(1, tmp_path / 'a.png')
+  export.check(1, tmp_path / 'new')
 
 
 def gan(command, *words):
@@ -228,11 +227,11 @@ def test_command_refuses(words, said, tmp_path):
 def test_spherical_interpolation_between_opposites_stays_between_them():
   """As any two draws of opposite sign are in one dimension."""
   ends = np.array([[1.0], [-0.5], [1.0], [0.5]], np.float32)
-  found = sampling.interpolated(ends, True)[:, 0]
+  found = export.interpolated(ends, True)[:, 0]
   np.testing.assert_allclose(found[:8], np.linspace(1, -0.5, 8), atol=1e-5)
   np.testing.assert_allclose(found[8:], np.linspace(1, 0.5, 8), atol=1e-5)
 
 
 def test_the_way_of_interpolation_is_the_noise_s(ring_run):
-  assert sampling.way(ring_run) == 'spherical'
-  assert sampling.way(opened(dataset='ring', latent='uniform')) == 'linear'
+  assert export.way(ring_run) == 'spherical'
+  assert export.way(opened(dataset='ring', latent='uniform')) == 'linear'

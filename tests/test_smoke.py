@@ -20,15 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toygame import switched
+from helpers.toygame import switched
 
 from gan_jax import networks
-from gan_jax.game import Game
+from gan_jax.game.losses import Game
+from gan_jax.game.objectives import OBJECTIVES
+from gan_jax.game.regularizers import REGULARIZERS, Term
+from gan_jax.game.state import Hyper, all_finite
+from gan_jax.game.step import Plan, init_state, make_train_step
 from gan_jax.networks import ARCHITECTURES
-from gan_jax.objectives import OBJECTIVES
-from gan_jax.regularizers import REGULARIZERS, Term
-from gan_jax.state import Hyper, all_finite
-from gan_jax.step import Plan, init_state, make_train_step
 
 POINTS = {'mlp': 2, 'pacgan': 2, 'unrolled': 2, 'dirac': 1}
 SIDES = {'sndcgan': 16}

@@ -11,7 +11,9 @@ import sys
 import PIL.Image
 import pytest
 
-from gan_jax import checkpoint, doors, runs
+from gan_jax.config import app as doors
+from gan_jax.runtime import checkpoint
+from gan_jax.training import setup
 
 TOY = [
   '--dataset=ring',
@@ -150,7 +152,7 @@ def test_no_room_while_saving(kib, place):
   workdir = place / f'full-{kib}'
   words = [*TOY, '--width=64', f'--workdir={workdir}']
   gan(place, *words, code=0)
-  before = runs.open_run(workdir)
+  before = setup.open_run(workdir)
   digest = checkpoint.digest(checkpoint.to_host(before.state))
   longer = [*words, '--steps=40', '--checkpoint_every=25', '--log_every=1']
 
@@ -159,17 +161,17 @@ def test_no_room_while_saving(kib, place):
   said = gan(place, *longer, code=1, before=limited)
   assert 'Traceback' not in said
   assert 'MiB are free' in said or 'cannot write' in said
-  after = runs.open_run(workdir)
+  after = setup.open_run(workdir)
   assert checkpoint.digest(checkpoint.to_host(after.state)) == digest
   gan(place, *longer, code=0)
-  assert runs.open_run(workdir).step == 40
+  assert setup.open_run(workdir).step == 40
 
 
 def test_a_divergence_ends_with_3_and_names_the_commit(place):
   workdir = place / 'diverged'
   words = ('--lr_g=1e30', '--optimizer_g=sgd', f'--workdir={workdir}')
   assert 'diverged at step' in gan(place, *TOY, *words, code=doors.DIVERGED)
-  describe = ['git', '-C', str(pathlib.Path(runs.__file__).parent), 'describe']
+  describe = ['git', '-C', str(pathlib.Path(setup.__file__).parent), 'describe']
   commit = subprocess.run(
     [*describe, '--always', '--dirty'], capture_output=True, text=True
   )

@@ -18,16 +18,18 @@ import tempfile
 import numpy as np
 import PIL.Image
 
-from gan_jax import data, images, runs
+from gan_jax import data
+from gan_jax.figures import images
+from gan_jax.training import setup
 
 HERE = pathlib.Path(__file__).parent
 
 
 def digits(workdir: str) -> bytes:
   """Generated digits beside real ones."""
-  run = runs.open_run(workdir)
+  run = setup.open_run(workdir)
   made = images.to_uint8(run.generate(run.latent(0, 64)))
-  dataset = runs.load_dataset(run.config)
+  dataset = setup.load_dataset(run.config)
   assert isinstance(dataset, data.ImageSet)
   sheets = [
     images.enlarged(images.grid(x)) for x in (made, dataset.array()[:64])

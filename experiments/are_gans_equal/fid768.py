@@ -16,10 +16,10 @@ import json
 import pathlib
 from typing import Any
 
-from gan_jax import ablation_plan
-from gan_jax.ablation_judges import Judges
-from gan_jax.cohort import Cohort
-from gan_jax.config import Config
+from gan_jax.ablation import plan as ablation_plan
+from gan_jax.ablation.scorers import Judges
+from gan_jax.config.schema import Config
+from gan_jax.training.population_loop import Cohort
 
 COLUMNS = ('dataset', 'label', 'seed', 'images', 'fid768')
 

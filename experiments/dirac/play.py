@@ -14,13 +14,14 @@ import numpy as np
 import theory
 from numpy.typing import NDArray
 
-from gan_jax import dynamics, networks
+from gan_jax import networks
 from gan_jax.data import densities
-from gan_jax.game import Game
-from gan_jax.objectives import OBJECTIVES, Equilibrium, Objective
-from gan_jax.regularizers import REGULARIZERS, Term
-from gan_jax.state import GANState, Hyper
-from gan_jax.step import Plan, init_state, make_train_step
+from gan_jax.game import dynamics
+from gan_jax.game.losses import Game
+from gan_jax.game.objectives import OBJECTIVES, Equilibrium, Objective
+from gan_jax.game.regularizers import REGULARIZERS, Term
+from gan_jax.game.state import GANState, Hyper
+from gan_jax.game.step import Plan, init_state, make_train_step
 
 BATCH = 2  # all samples are the same
 RATE, WEIGHT, BOUND, CONSENSUS, UNROLL = 0.1, 1.0, 0.5, 0.5, 5

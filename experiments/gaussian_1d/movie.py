@@ -25,8 +25,10 @@ import numpy as np
 import PIL.Image
 from matplotlib import pyplot as plt
 
-from gan_jax import config, figures, loop, runs
+from gan_jax.config import schema
 from gan_jax.data import Density
+from gan_jax.figures import density as figures
+from gan_jax.training import loop, setup
 
 HERE = pathlib.Path(__file__).parent
 NAMES = {'minimax': 'min-max', 'non_saturating': 'non-saturating'}
@@ -43,9 +45,9 @@ def train(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
   if (args.workdir / 'config.flags').exists():
     if rest:
       sys.exit(f'{rest[0]}: has no effect, {args.workdir} is a run already')
-    one = runs.read_config(args.workdir)
+    one = setup.read_config(args.workdir)
     return {_title(one.objective): moments(one, args.frames)}
-  base = config.from_args([f'--flagfile={HERE / "movie.flags"}', *rest])
+  base = schema.from_args([f'--flagfile={HERE / "movie.flags"}', *rest])
   _density(base)  # before any training
   found = {}
   for objective in args.objectives.split(','):
@@ -63,14 +65,14 @@ def _title(objective: str) -> str:
   return NAMES.get(objective, objective.replace('_', '-'))
 
 
-def _density(run: config.Config) -> Density:
-  density = runs.load_dataset(run)
+def _density(run: schema.Config) -> Density:
+  density = setup.load_dataset(run)
   if not isinstance(density, Density) or density.dim != 1:
     sys.exit(f'--dataset={run.dataset}: name a density in one dimension')
   return density
 
 
-def moments(run: config.Config, frames: int) -> tuple[Density, Moments]:
+def moments(run: schema.Config, frames: int) -> tuple[Density, Moments]:
   """A run's density and snapshots, ever further apart as it settles."""
   density = _density(run)
   paths = sorted(pathlib.Path(run.workdir, 'samples').glob('step_*.npz'))

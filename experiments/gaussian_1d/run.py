@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax import config, loop, runs
+from gan_jax.config import schema
+from gan_jax.training import loop, setup
 
 HERE = pathlib.Path(__file__).parent
 MEASURES = ('d', 'mean', 'deviation', 'wasserstein1')
@@ -31,7 +32,7 @@ OBJECTIVES = ('non_saturating', 'minimax')
 
 def measure(workdir: pathlib.Path) -> dict[str, float]:
   """What the networks of a finished run say and make."""
-  run = runs.open_run(workdir)
+  run = setup.open_run(workdir)
   real = np.asarray(run.dataset.sample(jax.random.key(1), 1_000_000))
   mean, std = float(real.mean()), float(real.std())
   x = jnp.linspace(mean - 2 * std, mean + 2 * std, 401)[:, None]
@@ -58,7 +59,7 @@ def wasserstein1(real: Any, fake: Any) -> float:
 
 def train(objective: str, seed: int, out: pathlib.Path) -> dict[str, Any]:
   """One run of the preset, measured."""
-  preset = config.load_flagfile(HERE / 'gaussian_1d.flags')
+  preset = schema.load_flagfile(HERE / 'gaussian_1d.flags')
   workdir = out / f'{objective}-{seed}'
   started = time.process_time()
   code = loop.train(

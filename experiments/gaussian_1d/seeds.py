@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from gan_jax import config, runs
-from gan_jax.step import init_state, make_train_step
+from gan_jax.config import schema
+from gan_jax.game.step import init_state, make_train_step
+from gan_jax.training import setup
 
 HERE = pathlib.Path(__file__).parent
 POINTS = 4001
@@ -28,9 +29,9 @@ POINTS = 4001
 
 def distances(objective: str, seeds: int) -> list[float]:
   """Of each seed's last G, in units of x."""
-  preset = config.load_flagfile(HERE / 'movie.flags')
+  preset = schema.load_flagfile(HERE / 'movie.flags')
   preset = dataclasses.replace(preset, objective=objective, devices=1)
-  parts = runs.build(preset)
+  parts = setup.build(preset)
   step = make_train_step(parts.plan_of(parts.feed.constants))
   z = jnp.linspace(-1, 1, POINTS)[:, None]
 

@@ -25,9 +25,11 @@ import optax
 import scipy.stats
 from matplotlib import pyplot as plt
 
-from gan_jax import data, figures, game, networks, objectives
-from gan_jax.state import Hyper
-from gan_jax.step import Plan, init_state, make_train_step
+from gan_jax import data, networks
+from gan_jax.figures import density
+from gan_jax.game import losses, objectives
+from gan_jax.game.state import Hyper
+from gan_jax.game.step import Plan, init_state, make_train_step
 
 HERE = pathlib.Path(__file__).parent
 PAIR = {
@@ -87,7 +89,7 @@ class Race:
       bounded=dataset.bounded,
       width=setting.width,
     )
-    self.game = game.Game(nets, PAIR['non_saturating'])
+    self.game = losses.Game(nets, PAIR['non_saturating'])
     self.plan = Plan(self.game, batch_size=setting.batch)
     self.hyper = Hyper(lr_g=setting.lr, lr_d=setting.lr)
     self.draw = source(dataset)
@@ -120,7 +122,7 @@ class Race:
     def move(i: Any, d: Any) -> Any:
       key_real, key_rest = jax.random.split(jax.random.fold_in(key, i))
       real = self.draw(key_real, self.setting.batch)
-      loss = jax.grad(game.discriminator_loss, has_aux=True)
+      loss = jax.grad(losses.discriminator_loss, has_aux=True)
       grads, (stats, _) = loss(
         d.params, state.replace(d=d), self.game, real, key_rest, self.hyper
       )
@@ -136,13 +138,13 @@ class Race:
     """D's loss, what it says, and G's gradient under both objectives."""
     key_real, key = jax.random.split(key)
     real = self.draw(key_real, self.setting.look)
-    _, (_, said) = game.discriminator_loss(
+    _, (_, said) = losses.discriminator_loss(
       state.d.params, state, self.game, real, key, self.hyper
     )
     found = {k: said[k] for k in ('d/loss', 'd/prob_real', 'd/prob_fake')}
     gradients = []
     for name, objective in PAIR.items():
-      grads = jax.grad(game.generator_loss, has_aux=True)(
+      grads = jax.grad(losses.generator_loss, has_aux=True)(
         state.g.params,
         state,
         self.game._replace(objective=objective),
@@ -210,7 +212,7 @@ def interval(values: Any) -> tuple[Any, Any, Any]:
 
 def draw(results: dict[str, Any]) -> None:
   """G's gradient over D's moves, and the ratio against the algebra's."""
-  with plt.rc_context(figures.STYLE):
+  with plt.rc_context(density.STYLE):
     figure, axes = plt.subplots(2, 3, figsize=(9, 5.2))
     for place, setting in zip(axes.flat, SETTINGS, strict=False):
       moves = table_of(results, setting, 'moves')[0]

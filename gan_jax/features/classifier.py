@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from gan_jax.features.base import Features, Request, make_features
 from gan_jax.features.errors import FeatureFlagError
-from gan_jax.features.weights import read_npz
-from gan_jax.files import write_atomic
+from gan_jax.features.inception_weights import read_npz
 from gan_jax.networks.layers import Dense
+from gan_jax.runtime.files import write_atomic
 
 DIM = 128
 # All that the weights are a function of besides the images. Change `version`

@@ -9,9 +9,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from gan_jax import sharding
 from gan_jax.features.base import Features, See
 from gan_jax.features.errors import FeatureError
+from gan_jax.runtime import sharding
 
 # Times as many images at once where there is no cache to stay in.
 _ACCELERATED = 16

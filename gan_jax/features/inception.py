@@ -22,10 +22,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
-from gan_jax.features import weights as files
+from gan_jax.features import inception_weights as files
 from gan_jax.features.base import Features, Request, make_features
 from gan_jax.features.errors import FeatureError, FeatureFlagError
-from gan_jax.features.layout import LAYERS
+from gan_jax.features.inception_layout import LAYERS
 from gan_jax.features.resize import RESIZERS, resize
 
 SIDE = 299

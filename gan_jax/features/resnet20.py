@@ -14,8 +14,8 @@ from jax import lax
 from jaxtyping import Array, Float, UInt8
 from numpy.typing import NDArray
 
+from gan_jax.features import inception_weights as files
 from gan_jax.features import torch_file
-from gan_jax.features import weights as files
 from gan_jax.features.base import Features, Request, make_features
 from gan_jax.features.errors import FeatureError, FeatureFlagError
 

@@ -19,10 +19,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gan_jax import data, sharding, workdir
-from gan_jax.evaluation import Evaluator
+from gan_jax import data
+from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.features import classifier
 from gan_jax.metrics import modes
+from gan_jax.runtime import sharding
+from gan_jax.training import workdir
 
 HERE = pathlib.Path(__file__).parent
 # Each dataset with the seeds that a classifier of it is trained from.

@@ -42,8 +42,8 @@ import inception_torch  # noqa: E402
 import timing  # noqa: E402
 
 from gan_jax import features  # noqa: E402
-from gan_jax.features import inception, weights  # noqa: E402
-from gan_jax.features.layout import LAYERS  # noqa: E402
+from gan_jax.features import inception, inception_weights  # noqa: E402
+from gan_jax.features.inception_layout import LAYERS  # noqa: E402
 from gan_jax.metrics import frechet  # noqa: E402
 
 THREADS = len(os.sched_getaffinity(0))
@@ -195,7 +195,9 @@ def main() -> None:
   path = pathlib.Path(parser.parse_args().weights)
   torch.set_num_threads(THREADS)
   names = list(LAYERS)
-  trunk = weights.load(path, names[: names.index(inception.LAST['768']) + 1])
+  trunk = inception_weights.load(
+    path, names[: names.index(inception.LAST['768']) + 1]
+  )
   net = inception_torch.filled(inception_torch.Inception(), trunk)
   results: dict[str, Any] = {
     'jax': jax.__version__,
@@ -205,8 +207,8 @@ def main() -> None:
     'cores': len(os.sched_getaffinity(0)),
     'load_average': os.getloadavg(),
     'platform': platform.machine(),
-    'weights_sha256': weights.digest(path),
-    'public_weights': weights.genuine(trunk),
+    'weights_sha256': inception_weights.digest(path),
+    'public_weights': inception_weights.genuine(trunk),
     'images': IMAGES,
     'error_public_weights': errors(net, trunk, ['64', '192', 'sfid', '768']),
   }
@@ -215,7 +217,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     file = pathlib.Path(folder, 'random.pth')
     torch.save(random.state_dict(), file)
-    folded = weights.load(file, names)
+    folded = inception_weights.load(file, names)
     results['error_random_weights'] = errors(random, folded, [*inception.TAPS])
     print(results['error_random_weights'])
     results['speed'] = speed(random, file)

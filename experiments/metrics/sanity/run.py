@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
-from gan_jax import data, sharding, workdir
-from gan_jax.evaluation import Evaluator
+from gan_jax import data
+from gan_jax.evaluation.evaluator import Evaluator
+from gan_jax.runtime import sharding
+from gan_jax.training import workdir
 
 HERE = pathlib.Path(__file__).parent
 METRICS = ['fid']

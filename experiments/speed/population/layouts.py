@@ -19,9 +19,10 @@ from typing import Any
 
 import jax
 
-from gan_jax import cohort, population
-from gan_jax.config import Config
-from gan_jax.state import count_parameters
+from gan_jax.config.schema import Config
+from gan_jax.game import population
+from gan_jax.game.state import count_parameters
+from gan_jax.training import population_loop
 
 CORES = jax.device_count()
 HERE = pathlib.Path(__file__).parent
@@ -41,7 +42,7 @@ def measure(config: Config, layout: str) -> dict[str, Any]:
   """Least milliseconds a member's step, over a few dispatches."""
   configs = [dataclasses.replace(config, seed=i) for i in range(MEMBERS)]
   with tempfile.TemporaryDirectory() as folder:
-    made = cohort.Cohort(configs, folder, layout)
+    made = population_loop.Cohort(configs, folder, layout)
     made.calibrate(0.2)
     now, found = made.population, []
     count = max(1, int(2 * made.pace.wanted))

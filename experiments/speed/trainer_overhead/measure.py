@@ -20,9 +20,10 @@ from typing import Any
 
 import jax
 
-from gan_jax import loop, runs, signals, workdir
-from gan_jax.config import Config
-from gan_jax.step import make_train_step
+from gan_jax.config.schema import Config
+from gan_jax.game.step import make_train_step
+from gan_jax.runtime import preemption
+from gan_jax.training import loop, setup, workdir
 
 HERE = pathlib.Path(__file__).parent
 REPEATS = 10
@@ -55,7 +56,7 @@ class Bare:
 
   def __init__(self, config: Config) -> None:
     """Compiles a scan of `block` steps."""
-    self.parts = runs.build(config)
+    self.parts = setup.build(config)
     parts = self.parts
     self.block = min(config.steps, 500)
 
@@ -98,13 +99,13 @@ def run_trainer(config: Config) -> Times:
   """Seconds (wall, CPU) a step of the trainer, to its last checkpoint."""
   with tempfile.TemporaryDirectory() as folder:
     config = dataclasses.replace(config, workdir=folder)
-    parts = runs.build(config)
+    parts = setup.build(config)
     with workdir.opened(config) as path:
       trainer = loop.Trainer(parts, path)
       _ = trainer.dispatch  # compiled outside the clock, as is
       trainer.sample()  # what draws the samples
       before = clock()
-      trainer.run(signals.Ear())
+      trainer.run(preemption.Ear())
       after = clock()
       trainer.close()
   return each(before, after, config.steps)

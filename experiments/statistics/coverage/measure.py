@@ -1,4 +1,4 @@
-"""How often a 95% interval of gan_jax.statistics holds the truth.
+"""How often a 95% interval of gan_jax.ablation.statistics holds the truth.
 
 On synthetic scores of which the truth is known, at the numbers of seeds that
 ablations have; the intervals that were not chosen beside those that were.
@@ -20,7 +20,7 @@ import scipy
 from numpy.typing import NDArray
 from scipy import stats
 
-from gan_jax import statistics
+from gan_jax.ablation import statistics
 
 HERE = pathlib.Path(__file__).parent
 SEED = 0

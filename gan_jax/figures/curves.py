@@ -1,0 +1,334 @@
+"""Curves of a run over its steps, as data URIs for the report.
+
+Each figure takes rows of a log and knows nothing of files.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import EngFormatter, FixedLocator
+from numpy.typing import NDArray
+
+from gan_jax.figures.density import FAKE, LINE, REAL, STYLE, D, uri
+
+Row = Mapping[str, Any]
+
+
+def _series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
+  """Steps and values of a logged number, where it is there and finite."""
+  pairs = [
+    (r['step'], r[name])
+    for r in rows
+    if isinstance(r.get(name), int | float) and math.isfinite(r[name])
+  ]
+  return [p[0] for p in pairs], [p[1] for p in pairs]
+
+
+def smoothed(values: Sequence[float], width: int) -> NDArray[np.float64]:
+  """Running mean over `width` values, of what there is at the ends."""
+  ones = np.ones(width)
+  total = np.convolve(values, ones, 'same')
+  count = np.convolve(np.ones(len(values)), ones, 'same')
+  mean: NDArray[np.float64] = total / count
+  return mean
+
+
+# Beyond this many points a curve is drawn smoothed, over its own pale trace.
+MANY = 400
+
+
+def _curve(axes: Any, rows: Sequence[Row], name: str, **style: Any) -> None:
+  steps, values = _series(rows, name)
+  if len(values) > MANY:
+    axes.plot(steps, values, alpha=0.2, linewidth=0.5, color=style['color'])
+    values = list(smoothed(values, len(values) // 100))
+  marker = 'o' if len(values) == 1 else None
+  axes.plot(steps, values, marker=marker, markersize=3, **style)
+
+
+def _said(height: float) -> str:
+  """A loss at the equilibrium as the papers write it."""
+  for name, known in (('log 4', math.log(4)), ('log 2', math.log(2))):
+    if math.isclose(abs(height), known, rel_tol=1e-6):
+      return name if height > 0 else f'-{name}'
+  return f'{height:.3g}'
+
+
+def _mark(axes: Any, marks: Sequence[tuple[float, str]]) -> None:
+  """Dashed levels, named beside the axes where no curve crosses the name."""
+  highest = max((height for height, _ in marks), default=0.0)
+  for height, label in marks:
+    axes.axhline(height, color=LINE, linestyle='--', linewidth=0.8)
+    # Two names keep apart however close their levels are.
+    sides = (
+      ('bottom' if height == highest else 'top') if marks[1:] else 'center'
+    )
+    axes.annotate(
+      label,
+      (1.0, height),
+      xycoords=('axes fraction', 'data'),
+      xytext=(3, 0),
+      textcoords='offset points',
+      va=sides,
+      fontsize=8,
+      color='#555555',
+    )
+
+
+# Title, caption, lines (name, label, colour), marked levels.
+_Curves = tuple[str, str, list[tuple[str, str, Any]], list[Any]]
+
+
+def curves(
+  rows: Sequence[Row], equilibrium: Mapping[str, float]
+) -> list[tuple[str, str, str]]:
+  """Curves of a run: (title, caption, data URI) each.
+
+  Args:
+    rows: of stats.jsonl.
+    equilibrium: of `d/loss` and `g/loss`, where the objective states them.
+  """
+  losses = _losses(equilibrium)
+  plans = [_PROBABILITY, losses, _OUTPUT, *_penalties(rows), *_REST]
+  return _drawn(rows, plans)
+
+
+_PROBABILITY: _Curves = (
+  "D's probability",
+  'Mean of D over real and over generated samples. At the equilibrium both'
+  ' are 1/2.',
+  [('d/prob_real', 'real', REAL), ('d/prob_fake', 'generated', FAKE)],
+  [(0.5, '1/2')],
+)
+_OUTPUT: _Curves = (
+  "D's output",
+  'Mean of what D says of real and of generated samples, as it says it.',
+  [('d/logit_real', 'real', REAL), ('d/logit_fake', 'generated', FAKE)],
+  [],
+)
+_REST: tuple[_Curves, ...] = (
+  (
+    'Value of the game',
+    'V(D, G) = E[log D(x)] + E[log(1 - D(G(z)))]; -log 4 where D says 1/2.',
+    [('game/value', 'V', D)],
+    [(-math.log(4), '-log 4')],
+  ),
+  (
+    'Jensen-Shannon bound',
+    'What V proves about the distance from the data, in nats: at least'
+    ' (V + log 4) / 2. No distance exceeds log 2.',
+    [('game/jsd_bound', 'bound', D)],
+    [(0.0, '0')],
+  ),
+  (
+    'Gradient norms',
+    'Euclidean norm of each gradient.',
+    [('d/grad_norm', 'D', D), ('g/grad_norm', 'G', FAKE)],
+    [],
+  ),
+  (
+    'Parameter norms',
+    "Euclidean norm of each player's parameters.",
+    [('d/param_norm', 'D', D), ('g/param_norm', 'G', FAKE)],
+    [],
+  ),
+  (
+    'Speed',
+    'Real images (or samples) shown to D a second, compilation apart.',
+    [('speed/images_per_sec', 'images/s', LINE)],
+    [],
+  ),
+)
+
+
+def _losses(equilibrium: Mapping[str, float]) -> _Curves:
+  """Both losses, and their values at the equilibrium where they are known."""
+  return (
+    'Losses',
+    'What each player descends; dashed, their values at the equilibrium.',
+    [('d/loss', 'D', D), ('g/loss', 'G', FAKE)],
+    [
+      (equilibrium[name], f'{player}: {_said(equilibrium[name])}')
+      for name, player in (('d/loss', 'D'), ('g/loss', 'G'))
+      if name in equilibrium
+    ],
+  )
+
+
+def _penalties(rows: Sequence[Row]) -> list[_Curves]:
+  """Every regularizer of a run; nothing of a run without."""
+  names = sorted({n for row in rows for n in row if '/penalty/' in n})
+  shades = plt.get_cmap('tab10')
+  lines = [
+    (n, n.replace('penalty/', ''), shades(i % 10)) for i, n in enumerate(names)
+  ]
+  caption = 'Each regularizer as it is, before its weight.'
+  return [('Penalties', caption, lines, [])] if names else []
+
+
+def _drawn(
+  rows: Sequence[Row], plans: Sequence[_Curves]
+) -> list[tuple[str, str, str]]:
+  found = []
+  for title, caption, lines, marks in plans:
+    with plt.rc_context(STYLE):
+      figure, axes = plt.subplots(figsize=(4.2, 2.5))
+      for name, label, colour in lines:
+        _curve(axes, rows, name, label=label, color=colour)
+      _mark(axes, marks)
+      if title == "D's probability":
+        axes.set_ylim(-0.02, 1.02)
+      if title == 'Speed':
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(EngFormatter(sep=''))
+      axes.set_xlabel('steps')
+      if len(lines) > 1 or title == 'Penalties':
+        axes.legend(loc='best', fontsize=8)
+      found.append((title, caption, uri(figure, 'svg')))
+  return found
+
+
+def _protocol(row: Row) -> str:
+  """A protocol in a few words."""
+  p = row['protocol']
+  seen = p['features'] and f', seen as {p["features"]}'
+  return (
+    f'{p["samples"]:,} samples of the {"averaged" if p["ema"] else "live"} G'
+    f' against {p["real_samples"]:,} of {p["reference"]}{seen}'
+  )
+
+
+def scores(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+  """Scores of a run's checkpoints: (title, caption, data URI) each.
+
+  Args:
+    rows: of metrics.jsonl; a line for each protocol, and around it the spread
+      over evaluation seeds.
+  """
+  rows = [row for row in rows if row['step'] is not None]
+  found = []
+  for name in dict.fromkeys(n for r in rows for n in r['by_evaluation_seed']):
+    mine = [r for r in rows if r.get(name) is not None]
+    told = dict.fromkeys(map(_protocol, mine))
+    with plt.rc_context(STYLE):
+      figure, axes = plt.subplots(figsize=(4.2, 2.5))
+      shades = plt.get_cmap('tab10')
+      for i, label in enumerate(told):
+        # The last row of a step is that of its newest state.
+        steps = {r['step']: r for r in mine if _protocol(r) == label}
+        line = [steps[step] for step in sorted(steps)]
+        axes.errorbar(
+          [r['step'] for r in line],
+          [r[name] for r in line],
+          [r.get(f'{name}/evaluation_std', 0.0) for r in line],
+          color=shades(i),
+          marker='o',
+          markersize=3,
+          capsize=2,
+        )
+      axes.set_xlabel('steps')
+      picture = uri(figure, 'svg')
+    many = any(f'{name}/evaluation_std' in r for r in mine)
+    bars = '. Bars: ± deviation over evaluation seeds' if many else ''
+    found.append((name, '; '.join(told) + bars + '.', picture))
+  return found
+
+
+_DYNAMICS: tuple[_Curves, ...] = (
+  (
+    'Stability',
+    'Largest real part of an eigenvalue: below 0, small deviations die away.',
+    [('game/rightmost', 'rightmost', D)],
+    [(0.0, '0')],
+  ),
+  (
+    'Fastest motion',
+    'Largest modulus of an eigenvalue; a plain gradient step is to be smaller'
+    ' than 2 over it.',
+    [('game/spectral_radius', 'spectral radius', D)],
+    [],
+  ),
+  (
+    'Turning',
+    'Alignment of the field v and its change along itself (-1: it only'
+    ' shrinks, 0: it only turns), and the part of that change that is'
+    ' rotation (0: a potential, 1: rotation alone).',
+    [('game/alignment', 'alignment', D), ('game/rotation', 'rotation', FAKE)],
+    [(0.0, '0')],
+  ),
+  (
+    'Length of the field',
+    "Norm of both players' gradients together.",
+    [('game/field_norm', '|v|', D)],
+    [],
+  ),
+  (
+    "D's slope",
+    'Mean norm of the gradient of D with respect to its input.',
+    [
+      ('d/input_grad_real', 'at real', REAL),
+      ('d/input_grad_fake', 'at generated', FAKE),
+    ],
+    [],
+  ),
+)
+
+
+def dynamics(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+  """What the instruments of a game saw: (title, caption, data URI) each.
+
+  Args:
+    rows: of dynamics.jsonl.
+  """
+  return [_eigenvalues(rows), *_drawn(rows, _DYNAMICS)]
+
+
+def _eigenvalues(rows: Sequence[Row]) -> tuple[str, str, str]:
+  """Eigenvalues in the complex plane, the later the darker."""
+  known = [r for r in rows if r['eigenvalues']]
+  whole = all(len(r['eigenvalues']) == r['parameters'] for r in known)
+  with plt.rc_context(STYLE):
+    figure, axes = plt.subplots(figsize=(4.2, 2.5))
+    shades = plt.get_cmap('viridis_r')
+    for i, row in enumerate(known):
+      across, up = np.array(row['eigenvalues']).T
+      colour = shades((i + 1) / len(known))
+      axes.scatter(across, up, s=7, color=colour, alpha=0.7, linewidths=0)
+    axes.axvline(0, color=LINE, linestyle='--', linewidth=0.8)
+    _both_scales(axes, [p for r in known for p in r['eigenvalues']])
+    axes.set_xlabel('real part')
+    axes.set_ylabel('imaginary part')
+    picture = uri(figure, 'svg')
+  late = sum(bool(row.get('unfinished')) for row in rows)
+  which = 'All' if whole else 'The largest and the rightmost'
+  caption = (
+    f'{which} eigenvalues of the Jacobian of the field, the later the darker.'
+    ' Left of the line a deviation dies away, right of it it grows; off the'
+    ' axis it turns.'
+  )
+  if late:
+    caption += (
+      f' At {late} of {len(rows)} looks a search had not converged: what it'
+      ' did find is here, the number that it was for is left out below.'
+    )
+  return 'Eigenvalues', caption, picture
+
+
+def _both_scales(axes: Any, pairs: Sequence[Sequence[float]]) -> None:
+  """A scale for all where most numbers are near 0 and some far away."""
+  sizes = [abs(x) for pair in pairs for x in pair]
+  if not sizes or max(sizes) <= 50 * (np.median(sizes) + 1e-9):
+    return
+  last = math.ceil(math.log10(max(sizes)))
+  ticks = [10.0**e for e in range(last - 4, last + 1, 2)]
+  for axis, scale in (
+    (axes.xaxis, axes.set_xscale),
+    (axes.yaxis, axes.set_yscale),
+  ):
+    scale('symlog', linthresh=ticks[0])
+    axis.set_major_locator(
+      FixedLocator([-t for t in ticks[::-1]] + [0.0] + ticks)
+    )

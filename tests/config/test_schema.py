@@ -1,0 +1,261 @@
+"""Flags: there and back, and every bad value named with its remedy."""
+
+import dataclasses
+import json
+import string
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gan_jax.config import registry, validate
+from gan_jax.config import schema as config_lib
+from gan_jax.config.schema import Config, ConfigError
+
+FIELDS = config_lib.FIELDS
+
+
+def values(field):
+  """Valid values of one field."""
+  limits, kind = field.metadata, type(field.default)
+  if field.name == 'regularizer':
+    return st.sampled_from(['', 'r1', 'r1:0.5,r2', 'wgan_gp@real:10,clip:1e-2'])
+  if field.name in ('diffaugment', 'keep_best'):
+    return st.just('')
+  if field.name == 'metrics':
+    return st.sampled_from(['', 'fid', 'kid,fid', 'parzen'])
+  words = config_lib.choices(field.name)
+  if words:
+    return st.sampled_from(words)
+  if kind is bool:
+    return st.booleans()
+  if kind is str:
+    alphabet = string.ascii_letters + string.digits + '/.:_-=#,"\'\\é'
+    return st.text(alphabet, max_size=20)
+  low = limits['low'] if limits['low'] is not None else limits['above']
+  high = limits['high'] if limits['high'] is not None else limits['below']
+  if kind is int:
+    return st.integers(low, 10**6 if high is None else high)
+  return st.floats(
+    -1e6 if low is None else low,
+    1e6 if high is None else high,
+    exclude_min=limits['above'] is not None,
+    exclude_max=limits['below'] is not None,
+    allow_subnormal=False,
+    width=32,
+  )
+
+
+def consistent(kwargs):
+  """A configuration of drawn values, less what would contradict the rest."""
+  if kwargs['schedule'] in registry.names('gan_jax.game.plan', 'TOGETHER'):
+    kwargs['d_steps'] = kwargs['g_steps'] = 1
+  if kwargs['schedule'] in validate._ONE_LOOK:
+    kwargs['reuse_noise'] = kwargs['reuse_real'] = False
+  if kwargs['label_real'] == kwargs['label_fake']:
+    kwargs['label_real'], kwargs['label_fake'] = 1.0, 0.0
+  for name, schedule in (('unroll_steps', 'unrolled'), ('consensus',) * 2):
+    if kwargs['schedule'] != schedule:
+      kwargs[name] = FIELDS[name].default
+  if not kwargs['regularizer']:
+    kwargs['regularizer_every'] = 1
+  if not kwargs['metrics']:
+    for name in ('eval_every', 'features', 'weights'):
+      kwargs[name] = FIELDS[name].default
+  else:
+    kwargs['keep_best'] = kwargs['metrics'].split(',')[0]
+  kwargs['batch_size'] *= kwargs['packing']
+  if kwargs['lr_schedule'] in ('constant', 'exponential'):
+    kwargs['lr_final'] = 1.0
+  kwargs['lr_warmup'] %= kwargs['steps']
+  kwargs['instance_noise_kimg'] *= kwargs['instance_noise'] > 0
+  kwargs['channels'] = 3 * (kwargs['channels'] // 2)
+  return Config(**kwargs).validate()
+
+
+VALUES = st.fixed_dictionaries({n: values(f) for n, f in FIELDS.items()})
+
+
+@settings(deadline=None, max_examples=50)
+@given(VALUES)
+def test_flags_there_and_back(drawn):
+  config = consistent(drawn)
+  assert config_lib.from_args(config_lib.to_args(config)) == config
+
+
+@settings(deadline=None, max_examples=20)
+@given(VALUES)
+def test_flagfile_there_and_back(tmp_path_factory, drawn):
+  config = consistent(drawn)
+  path = tmp_path_factory.mktemp('flags') / 'config.flags'
+  path.write_text('\n'.join(config_lib.to_args(config)) + '\n')
+  assert config_lib.load_flagfile(path) == config
+
+
+def test_later_flags_override_the_flagfile(tmp_path):
+  path = tmp_path / 'preset.flags'
+  path.write_text('# a preset\n--batch_size=32\n--lr_g=0.5\n')
+  config = config_lib.from_args([f'--flagfile={path}', '--lr_g=0.25'])
+  assert (config.batch_size, config.lr_g) == (32, 0.25)
+
+
+@pytest.mark.parametrize(
+  ('words', 'told'),
+  [
+    (['--objctive=minimax'], ['objctive', 'objective']),
+    (['--objective=minmax'], ['--objective=minmax', 'minimax']),
+    (['--optimizer_d=qqq'], ['--optimizer_d=qqq', 'adam', 'sgd']),
+    (['--lr_g=-0.1'], ['--lr_g=-0.1', 'more than 0']),
+    (['--lr_d=nan'], ['--lr_d=nan', 'finite']),
+    (['--lr_d=fast'], ['lr_d', 'fast']),
+    (['--d_steps=0'], ['--d_steps=0', '1 or more']),
+    (['--steps=0'], ['--steps=0', '1 or more']),
+    (['--batch_size=1.5'], ['batch_size', '1.5']),
+    (['--beta1_g=1'], ['--beta1_g=1.0', 'less than 1']),
+    (['--seed=-1'], ['--seed=-1', '0 or more']),
+    (['--channels=2'], ['--channels=2', '1 (grey) or 3']),
+    (['--precision=float16'], ['--precision=float16', 'float32']),
+    (['--lr_final=0.5'], ['--lr_final=0.5', '--lr_schedule=constant']),
+    (['--schedule=simultaneous', '--d_steps=2'], ['--d_steps=2', 'alternat']),
+    (['--instance_noise_kimg=3'], ['--instance_noise_kimg', 'no effect']),
+    (['--lr_warmup=9000'], ['--lr_warmup=9000', '--steps']),
+    (['--regularizer=r3'], ['--regularizer=r3', '--regularizer=r3']),
+    (['--regularizer=r1:0'], ["the weight '0' of r1", 'positive']),
+    (['--regularizer=r1:x'], ["the weight 'x' of r1", 'positive']),
+    (['--regularizer=r1,r1:2'], ['r1 is there twice']),
+    (['--regularizer_every=4'], ['--regularizer_every=4', 'no effect']),
+    (['--consensus=2'], ['--consensus=2.0', '--schedule=consensus']),
+    (['--unroll_steps=2'], ['--unroll_steps=2', '--schedule=unrolled']),
+    (['--schedule=extragradient', '--g_steps=2'], ['--g_steps=2']),
+    (['--reuse_noise', '--schedule=simultaneous'], ['--reuse_noise=true']),
+    (['--reuse_real', '--schedule=consensus'], ['--reuse_real=true']),
+    (['--label_fake=1'], ['--label_real=1.0', '--label_fake']),
+    (['--packing=3'], ['--packing=3', '--batch_size=64']),
+    (['--norm_d=btch'], ['--norm_d=btch', 'batch']),
+    (['--flagfile=/no/such/file'], ['/no/such/file']),
+    (['minimax'], ['minimax', '--name=value']),
+  ],
+)
+def test_bad_values_are_named_with_their_remedy(words, told):
+  with pytest.raises(ConfigError) as caught:
+    config_lib.from_args(words)
+  for part in told:
+    assert part in str(caught.value)
+
+
+def test_every_problem_is_told_at_once():
+  with pytest.raises(ConfigError) as caught:
+    config_lib.from_args(['--d_steps=0', '--lr_g=0'])
+  assert '--d_steps=0' in str(caught.value)
+  assert '--lr_g=0.0' in str(caught.value)
+
+
+def test_every_field_has_help_and_a_valid_default():
+  assert Config().validate() == Config()
+  for name, field in FIELDS.items():
+    assert len(field.metadata['help']) > 5, name
+
+
+def test_difference_ignores_what_does_not_change_the_result():
+  base = Config(workdir='a', steps=10)
+  assert config_lib.difference(base, base) == []
+  free = dataclasses.replace(base, workdir='b', log_every=7, devices=2)
+  assert config_lib.difference(base, free) == []
+  other = dataclasses.replace(base, lr_g=0.5, objective='minimax')
+  lines = config_lib.difference(base, other)
+  assert len(lines) == 2
+  assert any('lr_g' in line and '0.5' in line for line in lines)
+
+
+def test_steps_may_grow_only_when_nothing_depends_on_them():
+  short = Config(steps=10)
+  assert config_lib.difference(short, Config(steps=20)) == []
+  assert config_lib.difference(Config(steps=20), short)
+  for changes in (
+    dict(lr_schedule='linear', lr_final=0.1),
+    dict(beta1_final_g=0.9),
+    dict(beta1_final_d=0.9),
+  ):
+    moving = dataclasses.replace(short, **changes)
+    longer = dataclasses.replace(moving, steps=20)
+    assert config_lib.difference(moving, longer)
+
+
+def test_registry_names_are_those_of_the_registries():
+  from gan_jax import data, metrics, networks
+  from gan_jax.evaluation import evaluator
+  from gan_jax.game import (
+    augment,
+    objectives,
+    optimizers,
+    plan,
+    regularizers,
+    schedules,
+  )
+  from gan_jax.networks import designs, layers
+
+  for module, name in [
+    (objectives, 'OBJECTIVES'),
+    (designs, 'ARCHITECTURES'),
+    (networks, 'LATENTS'),
+    (optimizers, 'OPTIMIZERS'),
+    (optimizers, 'DECAYS'),
+    (schedules, 'SCHEDULES'),
+    (plan, 'TOGETHER'),
+    (regularizers, 'REGULARIZERS'),
+    (augment, 'AUGMENTATIONS'),
+    (layers, 'NORMS'),
+    (networks, 'CONDITIONINGS'),
+    (data, 'DENSITIES'),
+    (metrics, 'METRICS'),
+    (evaluator, 'PROTOCOLS'),
+  ]:
+    found = registry.names(module.__name__, name)
+    assert list(found) == list(getattr(module, name)), name
+
+
+def test_registry_says_what_it_did_not_find():
+  with pytest.raises(LookupError, match='NOTHING'):
+    registry.names('gan_jax.game.objectives', 'NOTHING')
+  with pytest.raises(LookupError, match=r'gan_jax\.nowhere'):
+    registry.names('gan_jax.nowhere', 'X')
+
+
+def test_a_configuration_is_read_without_jax():
+  code = (
+    'import sys, json; from gan_jax import config;'
+    'config.from_args(["--objective=minimax"]);'
+    'print(json.dumps(sorted({"jax", "numpy", "flax"} & set(sys.modules))))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+  'dataset, network',
+  [
+    ('ring', 'mlp'),
+    ('gaussian_1d', 'mlp'),
+    ('density:some/file.txt', 'mlp'),
+    ('digits', 'dcgan'),
+    ('mnist[:50000]', 'dcgan'),
+    ('folder:some/ring', 'dcgan'),
+  ],
+)
+def test_the_network_suits_the_data_unless_one_is_named(dataset, network):
+  """Once, before anything is written: a run's flags name it."""
+  config = config_lib.from_args([f'--dataset={dataset}'])
+  assert config.network == network
+  assert f'--network={network}' in config_lib.to_args(config)
+  assert Config(dataset=dataset) == config
+  named = config_lib.from_args([f'--dataset={dataset}', '--network=pacgan'])
+  assert named.network == 'pacgan'
+
+
+def test_spaces_between_metrics_are_no_part_of_them():
+  words = ['--metrics=kid, fid', '--keep_best=fid', '--eval_every=5']
+  assert config_lib.from_args(words).keep_best == 'fid'

@@ -1,0 +1,248 @@
+"""Datasets by name: prepared once, told when absent or damaged, labelled."""
+
+import gzip
+import json
+import pathlib
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from helpers.pictures import RANDOM, both, folder, make, save
+
+from gan_jax import data
+from gan_jax.data import DataError, imageset, tfds_sets
+
+
+def test_digits_are_those_of_sklearn(digits):
+  from sklearn.datasets import load_digits
+
+  images = digits.array()
+  assert digits.size == len(images) == 1797 and images.dtype == np.uint8
+  assert digits.shape == (8, 8, 1) == images.shape[1:]
+  wanted = load_digits().images / 16 * 255
+  # TFDS shuffles what it writes.
+  ours = sorted(images.reshape(1797, -1).tolist())
+  theirs = sorted(np.round(wanted).astype(int).reshape(1797, -1).tolist())
+  assert ours == theirs
+
+
+def test_digits_prepare_once(digits_root, digits, monkeypatch):
+  monkeypatch.setattr(tfds_sets, 'prepare', None)
+  assert data.load('digits').fingerprint == digits.fingerprint
+  with pytest.raises(TypeError):  # None is not callable: elsewhere it would
+    data.load('digits', data_dir=str(digits_root / 'elsewhere'))
+
+
+def test_digits_are_resized_and_coloured(digits):
+  other = data.load('digits', image_size=16, channels=3)
+  assert other.shape == other.source[3].shape == (16, 16, 3)
+  grey = PIL.Image.fromarray(digits.source[3][..., 0]).convert('RGB')
+  wanted = grey.resize((16, 16), PIL.Image.Resampling.LANCZOS)
+  np.testing.assert_array_equal(other.source[3], wanted)
+  assert other.fingerprint != digits.fingerprint
+
+
+def test_unknown_name_tells_close_ones(digits_root):
+  with pytest.raises(data.DataFlagError, match='fashion_mnst.*fashion_mnist'):
+    data.load('fashion_mnst', data_dir=str(digits_root))
+  with pytest.raises(data.DataFlagError, match='zzzz: unknown.*folder:PATH'):
+    data.load('zzzz', data_dir=str(digits_root))
+
+
+def test_unknown_split_tells_the_splits(digits_root):
+  with pytest.raises(data.DataFlagError, match='no split test.*train'):
+    data.load('digits', data_dir=str(digits_root), split='test')
+
+
+@pytest.mark.parametrize('name', ['mnist', 'fashion_mnist', 'cifar10'])
+def test_unprepared_set_tells_the_command(name, tmp_path):
+  with pytest.raises(data.DataError) as told:
+    data.load(name, data_dir=str(tmp_path))
+  command = f'python -m gan_jax.prepare --dataset={name} --data_dir={tmp_path}'
+  assert command in str(told.value) and '--from' in str(told.value)
+  assert told.value.exit_code == 1
+
+
+def test_data_root_is_the_flag_or_the_environment(monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', '/there')
+  assert imageset.data_root('/here') == pathlib.Path('/here')
+  assert imageset.data_root('') == pathlib.Path('/there')
+  monkeypatch.delenv('TFDS_DATA_DIR')
+  home = pathlib.Path.home() / 'tensorflow_datasets'
+  assert imageset.data_root('') == home
+
+
+@pytest.mark.parametrize(
+  'flag, options',
+  [('--flip', {'flip': True}), ('--residence=stream', {'residence': 'stream'})],
+)
+def test_image_flags_are_refused_for_a_density(flag, options):
+  with pytest.raises(data.DataError, match=f'{flag}: .*ring'):
+    make(data.load('ring'), **options)
+
+
+@pytest.mark.parametrize(
+  'option, value', [('channels', 2), ('channels', -1), ('image_size', -8)]
+)
+def test_impossible_options_are_refused(option, value, tmp_path):
+  save(tmp_path / 'a.png', RANDOM)
+  with pytest.raises(data.DataFlagError, match=f'--{option}={value}'):
+    folder(tmp_path, **{option: value})
+
+
+def _rewrite_info(place, **facts):
+  path = place / 'dataset_info.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def test_set_of_a_format_without_random_access_tells_another_folder(
+  digits_copy,
+):
+  root, place = digits_copy
+  _rewrite_info(place, fileFormat='tfrecord')
+  for use in (
+    lambda: data.load('digits', data_dir=str(root)),
+    lambda: tfds_sets.prepare('digits', root),
+  ):
+    with pytest.raises(data.DataError, match='as tfrecord.*(?s:.)*--data_dir'):
+      use()
+
+
+def _shard(place):
+  (path,) = place.glob('*array_record*')
+  return path
+
+
+def _cut_shard(place):
+  content = _shard(place).read_bytes()
+  _shard(place).write_bytes(content[: len(content) // 2])
+
+
+def _flip_records(place):
+  content = bytearray(_shard(place).read_bytes())
+  for i in range(1000, len(content), 1000):
+    content[i] ^= 255
+  _shard(place).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda place: (place / 'dataset_info.json').write_text('{"name": '),
+    lambda place: _shard(place).unlink(),
+    _cut_shard,
+    _flip_records,
+  ],
+  ids=['description', 'missing', 'cut', 'flipped'],
+)
+def test_damaged_set_is_named(damage, digits_copy):
+  root, place = digits_copy
+  damage(place)
+  with pytest.raises(data.DataError, match='digits.*is damaged.*again') as told:
+    data.load('digits', data_dir=str(root)).array()
+  assert told.value.exit_code == 1
+
+
+def test_set_of_the_users_own_is_read_from_the_data_root(digits_copy):
+  root, place = digits_copy
+  own = root / 'mydigits' / '1.0.0'
+  own.parent.mkdir()
+  place.rename(own)
+  _rewrite_info(own, name='mydigits')
+  for path in own.glob('digits-*'):
+    path.rename(own / f'my{path.name}')
+  assert data.load('mydigits', data_dir=str(root)).size == 1797
+
+
+def test_unknown_configuration_is_told(tmp_path):
+  with pytest.raises(data.DataFlagError, match='--dataset=celeb_a_hq/65: '):
+    data.load('celeb_a_hq/65', data_dir=str(tmp_path))
+
+
+def labelled_pictures(folder, classes=('cat', 'dog', 'eel')):
+  """Images whose grey level tells their class, in a folder a class."""
+  for i, name in enumerate(classes):
+    (folder / name).mkdir(parents=True)
+    for j in range(4):
+      level = 60 * i + j
+      PIL.Image.new('L', (8, 8), level).save(folder / name / f'{j}.png')
+  return data.load(f'folder:{folder}')
+
+
+def pairs(feed, start, count, rows=slice(None)):
+  """(grey level, class) of each image of some steps."""
+  chunk = feed.chunk(start, count, rows)
+  found = []
+  for i in range(count):
+    for batch in range(jax.tree.leaves(chunk)[0].shape[1]):
+      item = jax.tree.map(lambda x, i=i, b=batch: x[i, b], chunk)
+      x, y = feed.decode(feed.constants, item, jax.random.key(0), 4)
+      level = np.rint((np.asarray(x)[:, 0, 0, 0] + 1) * 127.5).astype(int)
+      assert y.dtype == np.int32
+      found += list(zip(level.tolist(), np.asarray(y).tolist(), strict=True))
+  return found
+
+
+def test_digits_labels_are_those_of_sklearn(digits):
+  from sklearn.datasets import load_digits
+
+  found = load_digits()
+  originals = np.round(found.images * (255 / 16)).astype(np.uint8)
+  known = {x.tobytes(): y for x, y in zip(originals, found.target, strict=True)}
+  assert digits.classes == tuple('0123456789')
+  for _ in range(2):  # read, and kept
+    said = digits.labels()
+    assert said.dtype == np.int32
+    assert [known[x.tobytes()] for x in digits.array()] == said.tolist()
+
+
+@both
+def test_each_image_keeps_its_label(residence, tmp_path):
+  images = labelled_pictures(tmp_path / 'pets')
+  assert images.classes == ('cat', 'dog', 'eel')
+  feed = make(images, residence=residence, labelled=True, batches_per_step=2)
+  found = pairs(feed, 0, 3) + pairs(feed, 7, 2)
+  assert len(found) == 4 * 2 * 5
+  assert all(level // 60 == label for level, label in found)
+  assert len({label for _, label in found}) == 3
+  halves = [pairs(feed, 1, 1, rows) for rows in (slice(0, 2), slice(2, 4))]
+  assert sorted(halves[0] + halves[1]) == sorted(pairs(feed, 1, 1))
+
+
+def test_labels_leave_the_order_alone_and_join_the_fingerprint(tmp_path):
+  images = labelled_pictures(tmp_path / 'pets')
+  plain, feed = make(images), make(images, labelled=True)
+  np.testing.assert_array_equal(plain.chunk(0, 5), feed.chunk(0, 5))
+  assert plain.fingerprint == images.fingerprint != feed.fingerprint
+
+
+def test_folder_without_a_folder_a_class_has_none(tmp_path):
+  labelled_pictures(tmp_path / 'pets')
+  PIL.Image.new('L', (8, 8)).save(tmp_path / 'pets' / 'stray.png')
+  images = data.load(f'folder:{tmp_path / "pets"}')
+  assert images.classes == () and images.read_labels is None
+  with pytest.raises(
+    DataError, match='has no classes; use --conditioning=none'
+  ):
+    make(images, labelled=True)
+  assert data.load('ring').classes == ()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize('name', ['mnist', 'fashion_mnist'])
+def test_labels_are_the_originals(name, real_data, tmp_path):
+  folder = real_data / name
+  tfds_sets.prepare(name, tmp_path, str(folder))
+  images = data.load(name, data_dir=str(tmp_path))
+  with gzip.open(folder / 'train-labels-idx1-ubyte.gz') as file:
+    expected = np.frombuffer(file.read(), np.uint8, offset=8)
+  with gzip.open(folder / 'train-images-idx3-ubyte.gz') as file:
+    pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
+  known = {x.tobytes(): y for x, y in zip(pixels, expected, strict=True)}
+  right = [
+    known[x.tobytes()] == y
+    for x, y in zip(images.array(), images.labels(), strict=True)
+  ]
+  assert np.mean(right) > 0.9999  # one picture twice, under two classes
+  assert len(images.classes) == 10

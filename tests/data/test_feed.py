@@ -1,0 +1,235 @@
+"""Feeds: the same records, in one order, wherever they live."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.pictures import RANDOM, both, folder, make, numbered, save
+
+from gan_jax import data
+from gan_jax.data import feed as feeds
+from gan_jax.data import imageset
+
+
+def batches(feed, start, count, rows=slice(None)):
+  """What D is shown, (count, batches, rows, ...)."""
+  chunk = feed.chunk(start, count, rows)
+  decode = jax.jit(feed.decode, static_argnums=3)
+
+  def shown(item):
+    return np.asarray(decode(feed.constants, item, jax.random.key(0), 0))
+
+  return np.array([[shown(item) for item in step] for step in chunk])
+
+
+def records(feed, start, count, rows=slice(None)):
+  """Numbers of the records of a `numbered` set, (count, batches, rows)."""
+  shown = batches(feed, start, count, rows)[..., 0, 0, 0]
+  return np.rint((shown + 1) * 127.5).astype(int)
+
+
+@pytest.mark.parametrize('d_steps', [1, 3])
+def test_streamed_equals_resident(d_steps, digits):
+  resident, streamed = [
+    make(digits, residence=kind, batches_per_step=d_steps, batch_size=7)
+    for kind in ('device', 'stream')
+  ]
+  assert resident.resident and not streamed.resident
+  # In turn, again, ahead, back, and over the end of an epoch.
+  for start, count in [(0, 2), (2, 3), (2, 3), (9, 1), (1, 2), (254, 4)]:
+    one, other = [batches(f, start, count) for f in (resident, streamed)]
+    assert one.shape == (count, d_steps, 7, 8, 8, 1)
+    assert one.dtype == other.dtype == np.float32
+    np.testing.assert_array_equal(one, other)
+
+
+@both
+@pytest.mark.parametrize('size, batch, d_steps', [(10, 4, 3), (7, 7, 1)])
+def test_epochs_show_each_record_once(residence, size, batch, d_steps):
+  images = numbered(size)
+  feed = make(
+    images, residence=residence, batch_size=batch, batches_per_step=d_steps
+  )
+  shown = records(feed, 0, size).ravel()  # whole epochs, batch * d_steps
+  epochs = shown.reshape(-1, size)
+  np.testing.assert_array_equal(
+    np.sort(epochs), np.tile(np.arange(size), (batch * d_steps, 1))
+  )
+  assert len(np.unique(epochs, axis=0)) > 0.7 * len(epochs)  # new orders
+
+
+@both
+def test_rows_of_processes_make_up_the_batch(residence):
+  whole = records(make(residence=residence, batches_per_step=2), 1, 5)
+  halves = [slice(0, 2), slice(2, 4)]
+  parts = [
+    records(make(residence=residence, batches_per_step=2), 1, 5, rows)
+    for rows in halves
+  ]
+  np.testing.assert_array_equal(np.concatenate(parts, axis=2), whole)
+  feed = make(residence=residence, batches_per_step=2)
+  for start in (1, 2, 3):  # and of one feed that is asked for both
+    for part, rows in zip(parts, halves, strict=True):
+      found = records(feed, start, 1, rows)
+      np.testing.assert_array_equal(found, part[start - 1 : start])
+
+
+@both
+def test_any_partition_of_the_steps_is_the_same(residence):
+  whole = records(make(residence=residence), 0, 9)
+  feed = make(residence=residence)
+  parts = [records(feed, n, count) for n, count in ((0, 1), (1, 5), (6, 3))]
+  np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_stream_goes_on_where_it_ended(monkeypatch):
+  feed = make(residence='stream')
+  begun = []
+
+  def begin(start, rows):
+    begun.append(start)
+    return feeds.StreamedFeed._read_from(feed, start, rows)
+
+  monkeypatch.setattr(feed, '_read_from', begin)
+  for start, count in [(0, 2), (2, 1), (3, 4), (9, 1), (10, 1)]:
+    feed.chunk(start, count)
+  assert begun == [0, 9]
+
+
+def test_seed_decides_the_order():
+  images = numbered(200)
+  first, again, other = [
+    records(make(images, seed=seed, batch_size=200), 0, 1) for seed in (0, 0, 1)
+  ]
+  np.testing.assert_array_equal(first, again)
+  assert (first == other).mean() < 0.1
+  assert (first.ravel() == np.arange(200)).mean() < 0.1
+
+
+def test_order_is_frozen():
+  # Golden: a change makes every checkpoint resume elsewhere in the data.
+  found = feeds.permutation(0, 0, 8).tolist()
+  assert found == [5, 0, 6, 1, 7, 2, 4, 3]
+  with pytest.raises(ValueError, match='read-only'):
+    feeds.permutation(0, 0, 8)[0] = 1
+
+
+def test_position_far_away_does_not_overflow():
+  size, batch = 10, 4
+  step = 2**40
+  for residence in ('device', 'stream'):
+    feed = make(residence=residence)
+    epoch, place = divmod(step * batch, size)
+    order = np.concatenate(
+      [feeds.permutation(3, epoch + n, size) for n in range(2)]
+    )
+    found = records(feed, step, 1).ravel()
+    np.testing.assert_array_equal(found, order[place : place + batch])
+
+
+@both
+def test_decode_scales_exactly_and_under_jit(residence):
+  images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+  feed = make(
+    data.ImageSet('all', (16, 16, 1), images, ''),
+    batch_size=1,
+    residence=residence,
+  )
+  item = feed.chunk(0, 1)[0, 0]
+  decode = jax.jit(feed.decode, static_argnums=3)
+  x = decode(feed.constants, item, jax.random.key(0), 1)
+  assert x.dtype == jnp.float32 and x.shape == (1, 16, 16, 1)
+  assert x[0, 0, 0, 0] == -1 and x[0, 15, 15, 0] == 1
+  np.testing.assert_allclose(x.ravel(), np.arange(256) / 127.5 - 1, atol=1e-6)
+  assert (np.rint((np.asarray(x) + 1) * 127.5) == images).all()
+
+
+@both
+def test_decode_compiles_once(residence):
+  feed = make(residence=residence)
+  count = 0
+
+  def counted(constants, item, key):
+    nonlocal count
+    count += 1
+    return feed.decode(constants, item, key, 4)
+
+  decode = jax.jit(counted)
+  for step in feed.chunk(0, 5):
+    decode(feed.constants, step[0], jax.random.key(0))
+  assert count == 1
+
+
+@both
+def test_flip_turns_half_and_only_left_to_right(residence):
+  pixels = np.random.default_rng(2).integers(0, 256, (400, 3, 3, 2), np.uint8)
+  images = data.ImageSet('set', (3, 3, 2), pixels, '')
+  plain, flip = [
+    make(images, batch_size=400, residence=residence, flip=on)
+    for on in (False, True)
+  ]
+  one, other = batches(plain, 0, 1)[0, 0], batches(flip, 0, 1)[0, 0]
+  kept = (one == other).all((1, 2, 3))
+  turned = (one[:, :, ::-1] == other).all((1, 2, 3))
+  assert (kept ^ turned).all()
+  assert abs(turned.mean() - 0.5) < 5 * 0.5 / 20
+  again = jax.jit(flip.decode, static_argnums=3)(
+    flip.constants, flip.chunk(0, 1)[0, 0], jax.random.key(1), 0
+  )
+  assert (np.asarray(again) != other).any()
+
+
+def test_batch_larger_than_the_set_is_refused():
+  with pytest.raises(data.DataError, match='--batch_size=11: .* 10 images'):
+    make(batch_size=11)
+  make(batch_size=10)
+
+
+def test_auto_streams_what_is_too_large(monkeypatch):
+  images = numbered(10, side=2)
+  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 40)
+  assert images.nbytes == 40 and make(images, residence='auto').resident
+  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 39)
+  assert not make(images, residence='auto').resident
+  assert make(images, residence='device').resident
+
+
+@both
+def test_position_counts_images_and_epochs(residence):
+  feed = make(residence=residence, batches_per_step=3)
+  assert feed.position(0) == {'images': 0, 'epoch': 0}
+  assert feed.position(5) == {'images': 60, 'epoch': 6}
+  assert feed.size == 10 and isinstance(feed, data.Feed)
+
+
+def test_feed_hands_on_the_fingerprint(digits):
+  ring = data.load('ring')
+  assert make(digits).fingerprint == digits.fingerprint
+  assert make(ring).fingerprint == ring.fingerprint
+
+
+def test_density_feed_draws_on_the_device():
+  ring = data.load('ring')
+  feed = make(ring, batches_per_step=3)
+  assert feed.chunk(0, 5) == () and feed.size is None and feed.resident
+  assert feed.position(5) == {'images': 60}
+  x = feed.decode((), (), jax.random.key(7), 4)
+  np.testing.assert_array_equal(x, ring.sample(jax.random.key(7), 4))
+
+
+def test_error_in_a_reading_thread_arrives(tmp_path):
+  for n in range(4):
+    save(tmp_path / f'{n}.png', RANDOM)
+  feed = make(folder(tmp_path), residence='stream')
+  (tmp_path / '2.png').write_bytes(b'')
+  with pytest.raises(data.DataError, match=r'2\.png'):
+    feed.chunk(0, 1)
+
+
+@pytest.mark.parametrize(
+  'option, value', [('residence', 'devcie'), ('batch_size', 0)]
+)
+def test_impossible_feeds_are_refused(option, value):
+  for dataset in (numbered(), data.load('ring')):
+    with pytest.raises(data.DataFlagError, match=f'--{option}={value}: use'):
+      data.make_feed(dataset, **{'seed': 0, 'batch_size': 2, **{option: value}})

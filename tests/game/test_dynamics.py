@@ -1,0 +1,472 @@
+"""The game's instruments: against closed forms, NumPy and known games."""
+
+import base64
+import dataclasses
+import functools
+import html
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.small import ring
+
+from gan_jax import networks
+from gan_jax.game import dynamics, objectives
+from gan_jax.game.losses import Game
+from gan_jax.game.regularizers import Term
+from gan_jax.game.state import Hyper
+from gan_jax.game.step import Plan, init_state
+from gan_jax.training import dynamics_log, loop, setup, writers
+
+BATCH = 6
+Z = np.linspace(-1, 1, BATCH)
+X = np.linspace(0.5, 2, BATCH)
+THETA = np.array([0.5, -0.3, 0.7, -0.2])  # a, b of G; c, w of D
+R1 = 0.4
+
+
+def sigmoid(t):
+  return 1 / (1 + np.exp(-t))
+
+
+def small(regularizers=(), schedule='alternating', **numbers):
+  """`G(z) = a z + b`, `D(x) = c x^2 + w x`: plan, state, numbers, reals."""
+
+  def net(params, out):
+    def apply(params, stats, x, *, train, key=None, label=None):
+      return out(params, x), stats
+
+    return networks.Net(lambda key: (params, {}), apply)
+
+  a, b, c, w = map(jnp.float32, THETA)
+  nets = networks.Networks(
+    net({'a': a, 'b': b}, lambda p, z: p['a'] * z + p['b']),
+    net(
+      {'c': c, 'w': w},
+      lambda p, x: p['c'] * jnp.square(x[:, 0]) + p['w'] * x[:, 0],
+    ),
+    1,
+    'uniform',
+    lambda key, n: jnp.asarray(Z[:, None], jnp.float32),
+  )
+  terms = tuple(map(Term, regularizers))
+  plan = Plan(
+    Game(nets, objectives.OBJECTIVES['non_saturating'], regularizers=terms),
+    batch_size=BATCH,
+    schedule=schedule,
+  )
+  weights = {t.key: jnp.float32(R1) for t in terms}
+  hyper = Hyper(lr_g=0.1, lr_d=0.1, penalties=weights, **numbers)
+  state = init_state(jax.random.key(0), plan, hyper)
+  return plan, state, hyper, jnp.asarray(X[:, None], jnp.float32)
+
+
+def field_of(plan, state, hyper, real):
+  return dynamics.field(plan, state, hyper, real, jax.random.key(1))
+
+
+def gradients64(at, penalty=0.0):
+  """Both gradients of the small game in float64, by hand."""
+  a, b, c, w = at
+  y = a * Z + b
+  real, fake = c * X**2 + w * X, c * y**2 + w * y
+  to_y = -(1 - sigmoid(fake)) * (2 * c * y + w)
+  slope = 2 * c * X + w
+  to_d = [
+    (-(1 - sigmoid(real)) * X**k + sigmoid(fake) * y**k).mean() for k in (2, 1)
+  ]
+  to_d[0] += penalty * (slope * 2 * X).mean()
+  to_d[1] += penalty * slope.mean()
+  return np.array([(to_y * Z).mean(), to_y.mean(), *to_d])
+
+
+def differences(function, at, step=1e-5):
+  """The Jacobian by central differences, in float64."""
+  columns = []
+  for i in range(len(at)):
+    away = np.zeros(len(at))
+    away[i] = step
+    columns.append((function(at + away) - function(at - away)) / (2 * step))
+  return np.stack(columns, axis=-1)
+
+
+@pytest.mark.parametrize('penalty', [0.0, R1])
+def test_field_and_jacobian_against_float64(penalty):
+  v, w = field_of(*small(('r1',) if penalty else ()))
+  np.testing.assert_allclose(w, THETA, rtol=1e-6)
+  u = np.array([0.3, -1.0, 0.5, 2.0])
+  now, matrix, pushed, pulled = jax.jit(
+    lambda w, u: (
+      v(w),
+      dynamics.jacobian(v, w),
+      dynamics.pushed(v, w, u),
+      dynamics.pulled(v, w, u),
+    )
+  )(w, jnp.asarray(u, jnp.float32))
+  gradients = functools.partial(gradients64, penalty=penalty)
+  np.testing.assert_allclose(now, -gradients(THETA), rtol=1e-5, atol=1e-6)
+  expected = -differences(gradients, THETA)
+  np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(pushed, expected @ u, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(pulled, expected.T @ u, rtol=1e-4, atol=1e-5)
+
+
+def test_consensus_is_in_the_field_and_pulls_at_the_plain_game():
+  """`v - weight J'v` of the game without its penalties."""
+  plan, *rest = small(('r1',), schedule='consensus', consensus=0.7)
+  v, w = field_of(plan, *rest)
+  pull = differences(gradients64, THETA).T @ gradients64(THETA)
+  expected = -(gradients64(THETA, R1) + 0.7 * pull)
+  np.testing.assert_allclose(jax.jit(v)(w), expected, rtol=1e-4, atol=1e-6)
+
+
+@functools.cache
+def mlp_game():
+  """The field of a small MLP game, compiled."""
+  nets = networks.build('mlp', (2,), bounded=False, width=5, depth=1)
+  plan = Plan(Game(nets, objectives.OBJECTIVES['minimax']), batch_size=BATCH)
+  hyper = Hyper(lr_g=0.1, lr_d=0.1)
+  state = init_state(jax.random.key(0), plan, hyper)
+  # Away from the start's kernels, next to which all is next to nothing.
+  wide = jax.tree.map(lambda x: 10 * x, (state.g.params, state.d.params))
+  state = state.replace(
+    g=state.g.replace(params=wide[0]), d=state.d.replace(params=wide[1])
+  )
+  real = jax.random.normal(jax.random.key(2), (BATCH, 2))
+  v, w = field_of(plan, state, hyper, real)
+
+  @jax.jit
+  def products(u):
+    # By forward mode, which this game has; and by what is tested.
+    return (
+      jax.jacfwd(v)(w),
+      dynamics.jacobian(v, w),
+      dynamics.pushed(v, w, u),
+      dynamics.pulled(v, w, u),
+    )
+
+  return products, w
+
+
+def test_products_of_an_mlp_are_those_of_forward_mode():
+  products, w = mlp_game()
+  u = jax.random.normal(jax.random.key(3), w.shape)
+  full, jacobian, pushed, pulled = products(u)
+  np.testing.assert_allclose(jacobian, full, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(pushed, full @ u, rtol=1e-4, atol=1e-3)
+  np.testing.assert_allclose(pulled, full.T @ u, rtol=1e-4, atol=1e-3)
+  assert float(jnp.abs(full - full.T).max()) > 0.1  # not one for the other
+
+
+def known(values, seed=0, skew=0.1):
+  """A real matrix whose eigenvalues are `values` and their conjugates."""
+  blocks = [
+    [[x.real, x.imag], [-x.imag, x.real]] if x.imag else [[x.real]]
+    for x in values
+  ]
+  size = sum(map(len, blocks))
+  matrix, at = np.zeros((size, size)), 0
+  for block in blocks:
+    matrix[at : at + len(block), at : at + len(block)] = block
+    at += len(block)
+  rng = np.random.default_rng(seed)
+  basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
+  basis += skew * rng.normal(size=(size, size)) / np.sqrt(size)  # not normal
+  return basis @ matrix @ np.linalg.inv(basis)
+
+
+def inside(found, spectrum, rtol=5e-3):
+  """Whether each found value is one of a spectrum."""
+  away = np.abs(np.asarray(found)[:, None] - np.asarray(spectrum)[None])
+  return bool((away.min(1) <= rtol * np.abs(found)).all())
+
+
+def test_leading_eigenvalues_of_a_known_spectrum():
+  """Four fast pairs, four slow rightmost ones, a bulk left of them."""
+  rng = np.random.default_rng(1)
+  fast = -1 + 1j * np.array([20.0, 24.0, 28.0, 32.0])
+  right = np.array([2.0, 1.7, 1.4, 1.1], complex)
+  bulk = rng.uniform(-4, -2, 180).astype(complex)
+  matrix = known([*fast, *right, *bulk])
+  found = dynamics.leading(lambda u: matrix @ u, len(matrix))
+  largest = np.concatenate([fast, fast.conj()])
+  assert len(found.largest) == 8 and inside(found.largest, largest)
+  assert len(set(np.round(found.largest, 1))) == 8
+  np.testing.assert_allclose(
+    np.sort(found.rightmost.real), np.sort(right.real), rtol=5e-3
+  )
+  # Near to each other on the scale of the largest, and all of them kept.
+  assert len(found.together) == 12
+  # The same of the transpose.
+  turned = dynamics.leading(lambda u: matrix.T @ u, len(matrix))
+  assert inside(turned.largest, largest) and len(turned.together) == 12
+
+
+def test_an_eigenvalue_found_twice_is_told_once():
+  values = np.concatenate([[9.0, 7.0], np.linspace(-6, -0.5, 100)])
+  matrix = known(values.astype(complex))
+  found = dynamics.leading(lambda u: matrix @ u, len(matrix))
+  assert {9, 7} <= set(np.round(found.largest.real, 1))
+  assert {9, 7} <= set(np.round(found.rightmost.real, 1))
+  assert sum(abs(found.together - 9) < 0.1) == 1
+  assert sum(abs(found.together - 7) < 0.1) == 1
+
+
+@pytest.mark.parametrize('fill', [0.0, np.nan])
+@pytest.mark.filterwarnings('ignore')
+def test_a_matrix_without_a_leading_eigenvalue_ends_no_run(fill, capfd):
+  found = dynamics.leading(lambda u: np.full(300, fill), 300)
+  # Older SciPy finds the zeros of a matrix of zeros.
+  assert not np.abs(np.nan_to_num(found.together)).any()
+
+
+def test_an_unfinished_search_says_so(monkeypatch):
+  """What it did find is kept; the other search knows nothing of it."""
+  rng = np.random.default_rng(1)
+  # Eight far from the rest are found at once, the rightmost of a bulk are not.
+  far = -np.linspace(60.0, 90.0, 8)
+  spectrum = np.concatenate([far, rng.uniform(-1.0, 1.0, 300)])
+  matrix = known(spectrum.astype(complex))
+  monkeypatch.setattr(dynamics, '_RESTARTS', 2)
+  found = dynamics.leading(lambda u: matrix @ u, len(matrix))
+  assert found.unfinished == ('rightmost',)
+  assert len(found.largest) == 8 and len(found.rightmost) < 4
+  assert inside(found.together, spectrum)
+
+
+def test_leading_eigenvalues_of_an_mlp_game_are_among_all():
+  products, w = mlp_game()
+  spectrum = np.linalg.eigvals(np.float64(products(jnp.zeros(w.shape))[0]))
+  found = dynamics.leading(lambda u: products(u)[3], w.size)
+  assert len(found.largest) >= 4
+  assert inside(found.largest, spectrum)
+  np.testing.assert_allclose(
+    abs(found.largest).max(), abs(spectrum).max(), rtol=1e-3
+  )
+  np.testing.assert_allclose(
+    found.rightmost.real.max(), spectrum.real.max(), rtol=5e-3
+  )
+
+
+def dirac_jacobian(penalty):
+  """At the equilibrium."""
+  nets = networks.build('dirac', (1,), bounded=False)
+  terms = (Term('r1'),) if penalty else ()
+  plan = Plan(
+    Game(nets, objectives.OBJECTIVES['minimax'], regularizers=terms),
+    batch_size=4,
+  )
+  weights = {t.key: jnp.float32(penalty) for t in terms}
+  hyper = Hyper(lr_g=0.1, lr_d=0.1, penalties=weights)
+  state = init_state(jax.random.key(0), plan, hyper)
+  v, _ = field_of(plan, state, hyper, jnp.zeros((4, 1)))
+  return jax.jit(lambda w: dynamics.jacobian(v, w))(jnp.zeros(2))
+
+
+@pytest.mark.parametrize('g', [0.0, 0.5, 2.0])
+def test_dirac_turns_and_r1_damps_it(g):
+  """-g/2 +- sqrt(g^2/4 - 1/4) at the equilibrium; +-i/2 without."""
+  matrix = np.float64(dirac_jacobian(g))
+  found = np.sort_complex(np.linalg.eigvals(matrix))
+  root = np.sqrt(complex(g**2 / 4 - 1 / 4))
+  expected = np.sort_complex([-g / 2 - root, -g / 2 + root])
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def linear(matrix):
+  wide = jnp.asarray(matrix, jnp.float32)
+  return lambda w: wide @ w
+
+
+def test_turn_of_known_games():
+  rng = np.random.default_rng(0)
+  square = rng.normal(size=(6, 6))
+  w = jnp.asarray(rng.normal(size=6), jnp.float32)
+  potential = dynamics.turn(linear(-(square @ square.T)), w)
+  np.testing.assert_allclose(potential.rotation, 0, atol=1e-6)
+  assert float(potential.alignment) < -0.5
+  hamiltonian = dynamics.turn(linear(square - square.T), w)
+  np.testing.assert_allclose(hamiltonian.rotation, 1, atol=1e-6)
+  np.testing.assert_allclose(hamiltonian.alignment, 0, atol=1e-6)
+  shrinking = dynamics.turn(linear(-3 * np.eye(6)), w)
+  np.testing.assert_allclose(shrinking, (-1, 0), atol=1e-6)
+  growing = dynamics.turn(linear(0.5 * np.eye(6)), w)
+  np.testing.assert_allclose(growing, (1, 0), atol=1e-6)
+  # Both at once: v = (S + A) w, of a weight each.
+  mixed = -2 * np.eye(2) + np.array([[0, 1], [-1, 0]])
+  found = dynamics.turn(linear(mixed), jnp.array([0.3, -0.4]))
+  np.testing.assert_allclose(found.rotation, 1 / 5, atol=1e-6)
+  np.testing.assert_allclose(found.alignment, -2 / np.sqrt(5), atol=1e-6)
+  still = dynamics.turn(linear(mixed), jnp.zeros(2))
+  assert not np.isfinite(still.alignment) and not np.isfinite(still.rotation)
+
+
+def test_turn_is_of_the_field_where_it_is_asked():
+  """Away from a fixed point: `J v`, not `J w`."""
+  matrix, shift = np.array([[-1.0, 2.0], [0.5, -0.3]]), np.array([1.0, -2.0])
+  w = np.array([0.2, 0.9])
+  v = lambda w: jnp.asarray(matrix, jnp.float32) @ w + jnp.float32(shift)
+  found = dynamics.turn(v, jnp.asarray(w, jnp.float32))
+  now = matrix @ w + shift
+  along, back = matrix @ now, matrix.T @ now
+  cosine = now @ along / np.linalg.norm(now) / np.linalg.norm(along)
+  s, a = np.sum((along + back) ** 2), np.sum((along - back) ** 2)
+  np.testing.assert_allclose(found, (cosine, a / (s + a)), rtol=1e-5)
+
+
+def test_input_slopes_are_those_of_a_known_d():
+  """D = c x^2 + w x, at real samples and at those of `G = a z + b`."""
+  plan, state, _, real = small()
+  found = dynamics.input_slopes(plan.game, state, real, jax.random.key(1))
+  a, b, c, w = THETA
+  for place, at in (('real', X), ('fake', a * Z + b)):
+    np.testing.assert_allclose(
+      found[place], np.abs(2 * c * at + w), rtol=1e-5, err_msg=place
+    )
+
+
+class Known(setup.Parts):
+  """Of a game whose real samples are what it is handed."""
+
+  def plan_of(self, constants):
+    return self.plan
+
+
+def test_a_look_logs_the_mean_and_the_steepest_of_known_slopes():
+  plan, state, hyper, real = small()
+  parts = vars(setup.build(RUN)) | dict(plan=plan, hyper=hyper)
+  row = dynamics_log.Probe(Known(**parts))(state, None, real)
+  a, b, c, w = THETA
+  for place, at in (('real', X), ('fake', a * Z + b)):
+    sizes = np.abs(2 * c * at + w)
+    for name, expected in (('', sizes.mean()), ('_max', sizes.max())):
+      found = row[f'd/input_grad_{place}{name}']
+      np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=place)
+
+
+def test_input_slopes_with_a_mean_over_no_batch():
+  """Each example's own: a batch of more has the same ones."""
+  plan, state, _, real = small()
+  more = jnp.concatenate([real, 3 + real])
+  nets = plan.game.networks._replace(
+    sample_latent=lambda key, n: jnp.zeros((n, 1))
+  )
+  slopes = [
+    dynamics.input_slopes(
+      plan.game._replace(networks=nets), state, x, jax.random.key(0)
+    )['real']
+    for x in (real, more)
+  ]
+  np.testing.assert_allclose(slopes[1][:BATCH], slopes[0], rtol=1e-6)
+
+
+RUN = ring(width=5, log_every=6, sample_every=12, dynamics_every=5, report=True)
+NAMES = {
+  'game/field_norm',
+  'game/alignment',
+  'game/rotation',
+  'game/rightmost',
+  'game/spectral_radius',
+  'd/input_grad_real',
+  'd/input_grad_fake',
+  'd/input_grad_real_max',
+  'd/input_grad_fake_max',
+}
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A run that was looked at, and its folder."""
+  folder, cache = (tmp_path_factory.mktemp(n) for n in ('run', 'xla'))
+  config = dataclasses.replace(
+    RUN, workdir=str(folder), compilation_cache=str(cache)
+  )
+  loop.train(config)
+  return config, folder
+
+
+def looks(folder):
+  return writers.read_rows(folder / 'dynamics.jsonl')
+
+
+def test_a_run_logs_what_the_instruments_say(run):
+  _, folder = run
+  rows = looks(folder)
+  assert [row['step'] for row in rows] == [0, 5, 10, 12]
+  for row in rows:
+    assert NAMES <= row.keys()
+    values = np.array(row['eigenvalues']) @ [1, 1j]
+    assert len(values) == row['parameters']
+    assert row['game/rightmost'] == pytest.approx(values.real.max())
+    assert row['game/spectral_radius'] == pytest.approx(abs(values[0]))
+    assert (np.diff(abs(values)) <= 0).all()
+  assert len({row['game/field_norm'] for row in rows}) == 4
+
+
+def test_a_continued_log_forgets_looks_at_what_was_not_saved(tmp_path):
+  log = writers.Log(tmp_path, 0)
+  for step in (0, 5, 10):
+    log.write(
+      {'step': step, 'game/rightmost': 0.5, 'eigenvalues': []}, 'dynamics'
+    )
+  log.close()
+  writers.Log(tmp_path, 5).close()
+  assert [row['step'] for row in looks(tmp_path)] == [0, 5]
+
+
+def test_a_report_draws_them(run):
+  _, folder = run
+  page = html.unescape((folder / 'report.html').read_text())
+  for title in (
+    'Eigenvalues',
+    'Stability',
+    'Fastest motion',
+    'Turning',
+    'Length of the field',
+    "D's slope",
+  ):
+    assert title in page
+  pictures = [
+    base64.b64decode(one)
+    for one in re.findall(r'svg\+xml;base64,([^"]+)', page)
+  ]
+  # One picture a title, each with its axis, besides those of every run.
+  on_dynamics = page[: page.index('Eigenvalues')].count('svg+xml;base64')
+  assert sum(b'>steps<' in one for one in pictures[on_dynamics:]) >= 5
+
+
+def test_a_larger_game_is_looked_at_by_its_leading_eigenvalues(
+  run, monkeypatch
+):
+  """At the start of the run, which nobody has moved yet: the same numbers."""
+  config, folder = run
+  parts = setup.build(config)
+  monkeypatch.setattr(dynamics_log, 'DENSE', 10)
+  state = parts.init()
+  item = jax.tree.map(lambda x: x[0, 0], parts.feed.chunk(0, 1))
+  row = dynamics_log.Probe(parts)(state, parts.feed.constants, item)
+  full = looks(folder)[0]
+  assert 4 <= len(row['eigenvalues']) < 20 < len(full['eigenvalues'])
+  for name in NAMES - {'game/rightmost'}:
+    assert row[name] == pytest.approx(full[name], rel=2e-3), name
+  values, whole = (np.array(r['eigenvalues']) @ [1, 1j] for r in (row, full))
+  assert inside(values, whole)
+  json.dumps(row, allow_nan=False)
+
+
+def test_numbers_of_an_unfinished_search_are_left_out(run, monkeypatch):
+  config, _ = run
+  parts = setup.build(config)
+  values = np.array([3 + 4j, -1])
+  partial = dynamics.Leading(values, values, unfinished=('rightmost',))
+  instrument = dynamics_log.Probe(parts)
+  monkeypatch.setattr(instrument, '_eigenvalues', lambda at, size: partial)
+  item = jax.tree.map(lambda x: x[0, 0], parts.feed.chunk(0, 1))
+  row = instrument(parts.init(), parts.feed.constants, item)
+  assert 'game/rightmost' not in row
+  assert row['game/spectral_radius'] == pytest.approx(5.0)
+  assert row['unfinished'] == ['rightmost']
+  assert row['eigenvalues'] == [[3.0, 4.0], [-1.0, 0.0]]

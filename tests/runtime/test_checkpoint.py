@@ -1,0 +1,250 @@
+"""Checkpoints: bit for bit there and back, and no damage goes unnoticed."""
+
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gan_jax.runtime import checkpoint
+from gan_jax.runtime.checkpoint import CheckpointError, Checkpoints
+
+# Orbax's reading threads outlive its event loop when a file is damaged.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
+def state_of(seed):
+  rng = np.random.default_rng(seed)
+  return {
+    'key': jax.random.key(seed),
+    'params': {'w': jnp.asarray(rng.normal(size=(64, 64)), jnp.float32)},
+    'step': jnp.int32(seed),
+    'nothing': None,
+  }
+
+
+META = {'train_sec': 0.1 + 0.2, 'position': {'epoch': 1 / 3, 'images': 7}}
+
+
+@pytest.fixture
+def saved(tmp_path):
+  """A workdir with checkpoints of steps 1, 2, 3."""
+  checkpoints = Checkpoints(tmp_path)
+  for step in (1, 2, 3):
+    checkpoints.save(step, state_of(step), META)
+  checkpoints.wait()
+  checkpoints.close()
+  return tmp_path
+
+
+def step_folder(workdir, step):
+  return workdir / 'checkpoints' / f'{step:09d}'
+
+
+def data_files(workdir, step):
+  """Files that hold the arrays' bytes, largest first."""
+  files = [p for p in step_folder(workdir, step).rglob('*') if p.is_file()]
+  return sorted(files, key=lambda p: -p.stat().st_size)
+
+
+def flip_a_byte(path: pathlib.Path) -> None:
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 0x10
+  path.write_bytes(bytes(content))
+
+
+def restored(workdir, **kwargs):
+  told = []
+  checkpoints = Checkpoints(workdir, **kwargs)
+  try:
+    found = checkpoints.restore_newest(state_of(0), told.append)
+  finally:
+    checkpoints.close()
+  return found, told
+
+
+def test_there_and_back_bit_for_bit(saved):
+  (state, meta), told = restored(saved)
+  expected = state_of(3)
+  assert told == []
+  assert checkpoint.digest(checkpoint.to_host(state)) == checkpoint.digest(
+    checkpoint.to_host(expected)
+  )
+  assert jax.random.key_data(state['key']).tolist() == [0, 3]
+  assert meta['train_sec'] == META['train_sec']
+  assert meta['position'] == META['position']
+  assert meta['step'] == 3
+
+
+def test_nothing_saved_is_not_an_error(tmp_path):
+  assert restored(tmp_path) == (None, [])
+
+
+def test_the_newest_are_kept(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep=2)
+  for step in (1, 2, 3, 4):
+    checkpoints.save(step, state_of(step), META)
+  checkpoints.wait()
+  assert checkpoints.steps() == [3, 4]
+  checkpoints.close()
+
+
+def test_a_saved_state_is_a_copy(tmp_path):
+  """The buffers are donated to the next step while the save goes on."""
+  checkpoints = Checkpoints(tmp_path)
+  state = {'w': jnp.ones(1 << 20)}
+  checkpoints.save(1, state, META)
+  overwrite = jax.jit(lambda s: {'w': s['w'] * 0 - 1}, donate_argnums=0)
+  overwrite(state)
+  checkpoints.wait()
+  found, _ = checkpoints.restore(1, {'w': jnp.zeros(1 << 20)})
+  checkpoints.close()
+  assert (found['w'] == 1).all()
+
+
+def test_any_flipped_byte_of_the_arrays_is_noticed(saved):
+  """Each file of the newest checkpoint damaged in turn: never trusted."""
+  copy = saved.parent / 'copy'
+  noticed = 0
+  for path in data_files(saved, 3):
+    relative = path.relative_to(saved)
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(saved, copy)
+    flip_a_byte(copy / relative)
+    (state, _), told = restored(copy)
+    step = int(state['step'])
+    assert step in (2, 3)
+    good = checkpoint.to_host(state_of(step))
+    assert checkpoint.digest(checkpoint.to_host(state)) == checkpoint.digest(
+      good
+    ), f'{relative} damaged, and trusted'
+    noticed += step == 2
+    assert bool(told) == (step == 2)
+  assert noticed >= 2  # at least the arrays and the meta
+
+
+def test_damaged_ones_are_named_set_aside_and_passed_over(saved):
+  flip_a_byte(data_files(saved, 3)[0])
+  shutil.rmtree(step_folder(saved, 2) / 'state')
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 1
+  assert 'checkpoint 3' in told[0]
+  assert 'checkpoint 2' in told[1]
+  assert (saved / 'damaged' / '000000003').is_dir()
+  assert (saved / 'damaged' / '000000002').is_dir()
+  # Their places are free for the run that goes on.
+  checkpoints = Checkpoints(saved)
+  checkpoints.save(2, state_of(2), META)
+  checkpoints.wait()
+  assert checkpoints.steps() == [1, 2]
+  checkpoints.close()
+
+
+def test_a_reader_moves_nothing(saved):
+  flip_a_byte(data_files(saved, 3)[0])
+  (state, _), told = restored(saved, read_only=True)
+  assert int(state['step']) == 2
+  assert told
+  assert step_folder(saved, 3).is_dir()
+  assert not (saved / 'damaged').exists()
+
+
+def test_all_damaged_is_an_error_that_changes_nothing(saved):
+  for step in (1, 2, 3):
+    for path in data_files(saved, step)[:3]:
+      path.write_bytes(b'')
+  with pytest.raises(CheckpointError, match=r'all checkpoints.*1, 2, 3'):
+    restored(saved)
+  assert all(step_folder(saved, s).is_dir() for s in (1, 2, 3))
+
+
+def test_an_unfinished_save_is_not_a_checkpoint(saved):
+  left = saved / 'checkpoints' / '000000004.orbax-checkpoint-tmp-1'
+  shutil.copytree(step_folder(saved, 3), left)
+  (state, _), _ = restored(saved)
+  assert int(state['step']) == 3
+
+
+OTHERS = {
+  'shape': (
+    lambda s: s | {'params': {'w': jnp.zeros((3, 3))}},
+    r"\['params'\]\['w'\]: float32\[64, 64\] there, float32\[3, 3\] now",
+  ),
+  'more': (
+    lambda s: s | {'params': {**s['params'], 'b': jnp.zeros(3)}},
+    r"\['params'\]\['b'\]: nothing there, float32\[3\] now",
+  ),
+  'fewer': (
+    lambda s: s | {'params': {}},
+    r"\['params'\]\['w'\]: float32\[64, 64\] there, nothing now",
+  ),
+  'type': (
+    lambda s: s | {'params': {'w': jnp.zeros((64, 64), jnp.bfloat16)}},
+    r'float32\[64, 64\] there, bfloat16\[64, 64\] now',
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', OTHERS)
+def test_another_structure_is_told_from_damage(kind, saved):
+  """Refused with what differs, nothing passed over or moved aside."""
+  change, told = OTHERS[kind]
+  warned = []
+  checkpoints = Checkpoints(saved)
+  with pytest.raises(checkpoint.CheckpointMismatch, match=told) as caught:
+    checkpoints.restore_newest(change(state_of(0)), warned.append)
+  checkpoints.close()
+  assert 'checkpoint 3' in str(caught.value)
+  assert 'damaged' not in str(caught.value) and not warned
+  assert not (saved / 'damaged').exists()
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 3 and not told
+
+
+def test_a_damaged_one_of_another_structure_is_passed_over(saved):
+  """What its own hash denies tells nothing of the structure."""
+  for path in step_folder(saved, 3).rglob('metadata'):
+    if path.parent.name == 'meta':
+      path.write_text(path.read_text().replace('[64, 64]', '[64, 63]', 1))
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 2 and 'checkpoint 3' in told[0]
+
+
+def test_a_checkpoint_without_its_structure_is_as_good(saved, monkeypatch):
+  """As earlier versions saved them."""
+  seal = checkpoint._structure
+  monkeypatch.setattr(checkpoint, '_structure', lambda host: None)
+  made = Checkpoints(saved)
+  original = checkpoint._meta_digest
+
+  def without(meta):
+    meta.pop('structure', None)
+    return original(meta)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, '_meta_digest', without)
+    made.save(4, state_of(4), META)
+    made.wait()
+  made.close()
+  monkeypatch.setattr(checkpoint, '_structure', seal)
+  (state, meta), told = restored(saved)
+  assert int(state['step']) == 4 and 'structure' not in meta and not told
+
+
+def test_a_failed_save_is_told_and_loses_nothing(saved, monkeypatch):
+  """No room left on the device, in the midst of writing."""
+  checkpoints = Checkpoints(saved)
+
+  def full(*args, **kwargs):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(checkpoints._manager, 'save', full)
+  with pytest.raises(CheckpointError, match='No space left.*\n.*MiB are free'):
+    checkpoints.save(4, state_of(4), META)
+  checkpoints.close()
+  (state, _), _ = restored(saved)
+  assert int(state['step']) == 3

@@ -1,0 +1,473 @@
+"""The report: what it says, shows and stands on, whatever became of the run."""
+
+import base64
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+from helpers.htmlpage import Page, svg_words
+
+from gan_jax import data
+from gan_jax.config import schema as config_lib
+from gan_jax.config.schema import Config, ConfigError
+from gan_jax.figures import curves, images
+from gan_jax.figures import density as figures
+from gan_jax.training import report
+
+LOG4 = math.log(4)
+
+
+def row(step, value=-1.2, **other):
+  """A line of stats.jsonl."""
+  return {
+    'step': step,
+    'images': 64 * step,
+    'd/loss': -value,
+    'g/loss': 0.7,
+    'd/prob_real': 0.5671,
+    'd/prob_fake': 0.4329,
+    'd/logit_real': 0.27,
+    'd/logit_fake': -0.27,
+    'game/value': value,
+    'game/jsd_bound': (value + LOG4) / 2,
+    'd/grad_norm': 1.0,
+    'g/grad_norm': 2.0,
+    'd/param_norm': 3.0,
+    'g/param_norm': 4.0,
+    'speed/images_per_sec': 1000.0,
+    'speed/sec_per_step': 0.064,
+    'time/train_sec': 0.1 * step,
+    **other,
+  }
+
+
+def facts(config, bounded, **other):
+  return {
+    'command': f'python -m gan_jax.train --dataset={config.dataset}',
+    'versions': {'jax': '0.10.2', 'numpy': '2.4.6'},
+    'python': '3.11.7',
+    'platform': 'Linux',
+    'devices': ['cpu', 'cpu'],
+    'processes': 1,
+    'commit': 'abc1234',
+    'dataset': {
+      'name': config.dataset,
+      'size': 1797 if bounded else None,
+      'shape': [8, 8, 1] if bounded else [1],
+      'bounded': bounded,
+      'fingerprint': 'f00d',
+    },
+    'parameters': {'generator': 12345, 'discriminator': 678},
+    'started': '2026-01-02T03:04:05+00:00',
+    'outcome': 'done',
+    'step': config.steps,
+    'compile_sec': 1.5,
+    'train_sec': 75.0,
+    **other,
+  }
+
+
+def snapshot(density, step, latent_dim=1, n=200):
+  """Samples of a density and a D over a grid, as the trainer leaves them."""
+  rng = np.random.default_rng(step)
+  low, high = density.extent
+  side = np.linspace(low, high, {1: 512, 2: 96}[density.dim], dtype=np.float32)
+  grid = np.stack(
+    [a.ravel() for a in np.meshgrid(*[side] * density.dim)], axis=-1
+  )
+  z = rng.uniform(-1, 1, (n, latent_dim)).astype(np.float32)
+  x = (z[:, :1] + rng.normal(size=(n, density.dim))).astype(np.float32)
+  prob = 1 / (1 + np.exp(-grid[:, 0]))
+  real = rng.normal(size=(n, density.dim)).astype(np.float32)
+  return dict(z=z, x=x, x_ema=x + 1, grid=grid, prob=prob, real=real)
+
+
+class Workdir:
+  """A workdir as the trainer leaves it, without a trainer."""
+
+  def __init__(self, path, bounded, rows=None, told=None, **values):
+    self.path = path
+    self.config = Config(steps=200, **values)
+    (path / 'samples').mkdir()
+    (path / 'config.flags').write_text(
+      '\n'.join(config_lib.to_args(self.config)) + '\n'
+    )
+    found = facts(self.config, bounded, **(told or {}))
+    (path / 'run.json').write_text(json.dumps(found))
+    rows = [row(s) for s in range(0, 201, 20)] if rows is None else rows
+    (path / 'stats.jsonl').write_text(
+      ''.join(json.dumps(r) + '\n' for r in rows)
+    )
+
+  def grids(self, steps, kinds=('step', 'ema')):
+    rng = np.random.default_rng(0)
+    for step in steps:
+      for kind in kinds:
+        x = rng.uniform(-1, 1, (4, 8, 8, 1))
+        name = f'{kind}_{step:09d}.png'
+        (self.path / 'samples' / name).write_bytes(images.grid_png(x))
+    return self
+
+  def points(self, steps, **changes):
+    density = data.load(self.config.dataset)
+    for step in steps:
+      arrays = {**snapshot(density, step), **changes}
+      np.savez(self.path / 'samples' / f'step_{step:09d}.npz', **arrays)
+    return self
+
+  def page(self):
+    return Page(report.write_report(self.path).read_text(encoding='utf-8'))
+
+
+@pytest.fixture
+def no_curves(monkeypatch):
+  """For tests of something else: the curves take most of the time."""
+  monkeypatch.setattr(curves, 'curves', lambda rows, equilibrium: [])
+
+
+SECTIONS = ['samples', 'curves', 'repeat', 'configuration', 'environment']
+CURVES = [
+  "D's probability",
+  'Losses',
+  "D's output",
+  'Value of the game',
+  'Jensen-Shannon bound',
+  'Gradient norms',
+  'Parameter norms',
+  'Speed',
+]
+
+
+def check(page):
+  """What holds for every report."""
+  assert [h['id'] for h in page.named('h2')] == SECTIONS
+  # Nothing is fetched: all pictures are inside, and there is nothing else.
+  assert not page.named('script') and not page.named('link')
+  assert not re.search(r'url\(|@import', page.source)
+  for _, attributes in page.tags:
+    for name in ('src', 'href', 'srcset', 'data'):
+      assert attributes.get(name, 'data:').startswith('data:')
+  assert page.pictures is not None  # each decodes
+  assert all(alt for alt, _ in page.pictures)
+  assert [m['name'] for m in page.named('meta') if 'name' in m] == ['viewport']
+
+
+def test_image_run(tmp_path):
+  w = Workdir(tmp_path, True, dataset='digits', lr_g=0.00123)
+  page = w.grids(range(0, 201, 20)).page()
+  check(page)
+  alts = [alt for alt, _ in page.pictures]
+  for title in CURVES:
+    assert alts.count(title) == 1
+  for who in ('averaged G', 'live G'):
+    assert alts.count(f'samples of the {who}') == 1
+  # First, last but one (the newest is large), and a few between.
+  for step in (0, 180):
+    assert alts.count(f'samples at step {step}') == 2
+  assert alts.count('samples at step 200') == 0
+  shown = [a for a in alts if a.startswith('samples at step')]
+  assert len(shown) == 2 * 6
+  newest = (tmp_path / 'samples' / 'ema_000000200.png').read_bytes()
+  assert base64.b64encode(newest).decode() in page.source
+  for told in ('1 min 15 s', 'complete', '0.567', '0.433', '-1.386'):
+    assert told in page.text
+  for told in ('abc1234', 'f00d', '12,345', 'jax 0.10.2', 'cpu, cpu', '1,797'):
+    assert told in page.text
+  assert 'has not ended' not in page.text
+  assert 'python -m gan_jax.train --dataset=digits' in page.text
+  # What differs from the default comes first, and is marked.
+  marked = page.source.split('class="set"')[1:]
+  names = [re.search(r'--(\w+)', part)[1] for part in marked]
+  assert {'steps', 'lr_g'} <= set(names) and 'lr_d' not in names
+  assert page.text.index('--lr_g') < page.text.index('--lr_d')
+  for name in config_lib.FIELDS:
+    assert f'--{name}' in page.text
+
+
+def test_the_bound_is_the_log_s(tmp_path, no_curves):
+  rows = [row(100, -1.0), row(200, -0.6)]
+  page = Workdir(tmp_path, True, rows=rows).grids([0]).page()
+  bound = (LOG4 - 0.6) / 2
+  assert f'at least {bound:.3f} nats' in page.text
+  assert '-0.600' in page.text
+
+
+def test_a_run_without_an_average(tmp_path, no_curves):
+  w = Workdir(tmp_path, True, ema_halflife_kimg=0.0)
+  page = w.grids([0, 100], kinds=('step',)).page()
+  check(page)
+  assert 'live G' in page.text and 'averaged G' not in page.text
+
+
+@pytest.mark.parametrize(
+  'name', ['gaussian_1d', 'mixture_1d', 'ring', 'spiral']
+)
+def test_density_run(name, tmp_path, no_curves):
+  w = Workdir(tmp_path, False, dataset=name, network='mlp')
+  page = w.points([0, 100, 200]).page()
+  check(page)
+  dim = data.load(name).dim
+  large = dict(page.pictures)["the generated density against the data's"]
+  if dim == 1:
+    words = svg_words(large)
+    for label in ('data p(x)', 'generated q(x)', 'D(x)', 'z', 'x'):
+      assert label in words
+    assert 'Figure 1 of Goodfellow et al. 2014' in page.text
+  else:
+    shades = np.asarray(large.convert('RGB')).reshape(-1, 3)
+    assert len(np.unique(shades, axis=0)) > 50
+    assert 'around its modes' in page.text
+  assert 'live G' in page.text and 'averaged G' in page.text
+  with np.load(tmp_path / 'samples' / 'step_000000200.npz') as arrays:
+    x = arrays['x']
+  assert ', '.join(f'{m:.3f}' for m in x.mean(0)) in page.text
+  assert ', '.join(f'{m:.3f}' for m in x.std(0)) in page.text
+
+
+def test_the_map_needs_one_dimension_of_noise(tmp_path, no_curves):
+  w = Workdir(tmp_path, False, dataset='gaussian_1d', network='mlp')
+  found = snapshot(data.load('gaussian_1d'), 0, latent_dim=5)
+  page = w.points([0], z=found['z'], x=found['x']).page()
+  check(page)
+  assert 'where G sends' not in page.text
+
+
+def test_a_generator_that_collapsed(tmp_path, no_curves):
+  w = Workdir(tmp_path, False, dataset='gaussian_1d', network='mlp')
+  check(w.points([0, 1], x=np.full((200, 1), 4.0, np.float32)).page())
+
+
+@pytest.mark.parametrize('name', ['digits', 'ring'])
+def test_a_run_that_has_just_begun(name, tmp_path):
+  told = {'outcome': 'running', 'step': 0, 'train_sec': 0.0}
+  bounded = name == 'digits'
+  page = Workdir(tmp_path, bounded, rows=[], told=told, dataset=name).page()
+  check(page)
+  assert 'has not ended' in page.text
+  assert 'Nothing has been logged yet.' in page.text
+  assert 'No samples have been written yet.' in page.text
+
+
+def test_a_half_written_line_is_left_out(tmp_path):
+  told = {'outcome': 'running'}
+  w = Workdir(tmp_path, True, told=told).grids([0])
+  with open(tmp_path / 'stats.jsonl', 'a') as file:
+    file.write('{"step": 400, "d/lo')
+  page = w.page()
+  assert 'has not ended' in page.text and len(page.pictures) > 7
+
+
+def test_one_logged_line_is_a_visible_point(tmp_path):
+  page = Workdir(tmp_path, True, rows=[row(20)]).grids([0]).page()
+  svg = xml.etree.ElementTree.tostring(dict(page.pictures)['Losses']).decode()
+  assert 'use' in svg  # a marker, where a line of one point would be nothing
+
+
+def test_a_run_that_was_saved_or_diverged(tmp_path, no_curves):
+  for outcome, said in (('saved', 'stopped by a signal'), ('diverged', '137')):
+    path = tmp_path / outcome
+    path.mkdir()
+    told = {'outcome': outcome, 'step': 137}
+    rows = [row(s) for s in range(0, 137, 20)]
+    page = Workdir(path, True, rows, told).grids([0]).page()
+    check(page)
+    assert said in page.text and 'complete' not in page.text
+
+
+def test_odd_words_are_only_words(tmp_path, no_curves):
+  odd = 'folder:/a/<script>alert(1)</script>&"\'{{ 7*7 }}'
+  page = Workdir(tmp_path, True, dataset=odd).grids([0]).page()
+  check(page)
+  assert page.text.count(odd) >= 3  # title, summary, configuration
+  assert '<script>' not in page.source
+
+
+def test_smoothing_is_said_where_it_is_done(tmp_path, monkeypatch):
+  dot = 'data:image/svg+xml;base64,' + base64.b64encode(b'<svg/>').decode()
+  monkeypatch.setattr(curves, 'curves', lambda *_: [('a', 'b', dot)])
+  for count, said in ((curves.MANY, False), (curves.MANY + 1, True)):
+    path = tmp_path / str(count)
+    path.mkdir()
+    rows = [row(s) for s in range(count)]
+    page = Workdir(path, True, rows=rows).grids([0]).page()
+    assert ('running mean' in page.text) == said
+
+
+def test_smoothed_is_a_mean_of_neighbours():
+  values = [0.0, 3.0, 6.0, 0.0, 6.0]
+  np.testing.assert_allclose(
+    curves.smoothed(values, 3), [1.5, 3.0, 3.0, 4.0, 3.0]
+  )
+
+
+def test_curves_are_the_log_s():
+  """The line in the picture has the log's shape: read off the SVG's path."""
+  rows = [row(s, prob) for s, prob in ((0, -1.4), (10, -1.0), (20, -1.2))]
+  uri = {title: u for title, _, u in curves.curves(rows, {})}
+  svg = base64.b64decode(uri['Value of the game'].split(',')[1]).decode()
+  paths = re.findall(r'<path d="([^"]+)"[^>]*stroke: #1f5fbf', svg)
+  points = [
+    [float(v) for v in pair]
+    for pair in re.findall(r'[ML] ([\d.]+) ([\d.]+)', paths[0])
+  ]
+  (x0, y0), (x1, y1), (x2, y2) = points
+  assert x1 - x0 == pytest.approx(x2 - x1, rel=1e-3)
+  assert (y0 - y2) / (y0 - y1) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_values_that_are_not_finite_leave_a_gap():
+  rows = [row(0), row(1, math.nan), row(2, math.inf), row(3)]
+  assert curves._series(rows, 'game/value') == ([0, 3], [-1.2, -1.2])
+  assert len(curves.curves(rows, {})) == len(CURVES)
+
+
+@pytest.mark.parametrize('count', [0, 1, 5, 6, 7, 100])
+def test_spread_keeps_both_ends(count):
+  found = report.spread(range(count))
+  assert found == sorted(set(found)) and len(found) == min(count, 6)
+  if count:
+    assert (found[0], found[-1]) == (0, count - 1)
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+  with pytest.raises(ConfigError, match='no run there'):
+    report.write_report(tmp_path / 'none')
+  Workdir(tmp_path, True)
+  (tmp_path / 'run.json').unlink()
+  with pytest.raises(ConfigError, match='run.json cannot be read'):
+    report.write_report(tmp_path)
+  (tmp_path / 'run.json').write_text('{"outcome":')
+  with pytest.raises(ConfigError, match='run.json cannot be read'):
+    report.write_report(tmp_path)
+  assert not (tmp_path / 'report.html').exists()
+
+
+def test_an_older_report_survives_a_failure(tmp_path, monkeypatch, no_curves):
+  w = Workdir(tmp_path, True).grids([0])
+  w.page()
+  before = (tmp_path / 'report.html').read_bytes()
+
+  def crash(*args):
+    raise OSError('no space left')
+
+  monkeypatch.setattr(os, 'replace', crash)
+  with pytest.raises(ConfigError, match='no space left'):
+    report.write_report(tmp_path)
+  assert (tmp_path / 'report.html').read_bytes() == before
+  assert not [p for p in tmp_path.iterdir() if 'report.html.' in p.name]
+
+
+def command(*words):
+  return subprocess.run(
+    [sys.executable, '-m', 'gan_jax.report', *words],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+
+
+def test_command(tmp_path):
+  Workdir(tmp_path, True).grids([0])
+  done = command(f'--workdir={tmp_path}')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.strip() == f'report: {tmp_path}/report.html'
+  assert (tmp_path / 'report.html').is_file()
+
+
+@pytest.mark.parametrize(
+  'words, said',
+  [
+    ([], '--workdir=: name'),
+    (['--workdir=nowhere'], '--workdir=nowhere: no run there'),
+  ],
+)
+def test_command_refuses(words, said):
+  done = command(*words)
+  assert done.returncode == 2
+  assert said in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_a_perfect_generator_looks_perfect():
+  """The estimate keeps the height of the modes of a mixture."""
+  import jax
+  import jax.numpy as jnp
+
+  density = data.load('mixture_1d')
+  at = np.linspace(*density.extent, 512, dtype=np.float32)
+  truth = np.exp(density.log_prob(jnp.asarray(at[:, None])))
+  x = np.asarray(density.sample(jax.random.key(1), 4096))
+  found = figures.smooth_density(x, at)
+  assert np.abs(found - truth).max() < 0.15 * truth.max()
+
+
+def test_the_truth_is_not_sampled(tmp_path, no_curves):
+  w = Workdir(tmp_path, False, dataset='gaussian_1d', network='mlp')
+  page = w.points([0]).page()
+  assert re.search(r'data +4\.000 +1\.250', page.text)
+
+
+def test_each_moment_is_a_picture_of_its_own(tmp_path, no_curves):
+  w = Workdir(tmp_path, False, dataset='ring', network='mlp')
+  page = w.points([0, 100, 200]).page()
+  alts = [alt for alt, _ in page.pictures]
+  assert alts[1:] == [f'the same at step {s}' for s in (0, 100, 200)]
+
+
+@pytest.mark.parametrize('name', ['gaussian_1d', 'ring'])
+def test_a_run_that_diverged_shows_what_there_is(name, tmp_path):
+  rows = [row(100, -1.0), row(120, math.nan)]
+  told = {'outcome': 'diverged', 'step': 120}
+  w = Workdir(tmp_path, False, rows, told, dataset=name, network='mlp')
+  found = snapshot(data.load(name), 0)
+  nowhere = {k: np.full_like(found[k], np.nan) for k in ('x', 'x_ema', 'prob')}
+  page = w.points([0]).points([120], **nowhere).page()
+  check(page)
+  assert 'D at step 100 says' in page.text and '-1.000' in page.text
+
+
+def test_equilibria_are_named_as_in_the_papers():
+  uri = {
+    title: u
+    for title, _, u in curves.curves(
+      [row(0), row(1)], {'d/loss': LOG4, 'g/loss': -LOG4 / 2}
+    )
+  }
+  words = svg_words(
+    xml.etree.ElementTree.fromstring(
+      base64.b64decode(uri['Losses'].split(',')[1])
+    )
+  )
+  assert 'D: log 4' in words and 'G: -log 2' in words
+
+
+def test_a_continued_run_is_as_far_as_its_log(tmp_path, no_curves):
+  """run.json still says where it was stopped."""
+  told = {'outcome': 'running', 'step': 60, 'train_sec': 6.0}
+  page = Workdir(tmp_path, True, told=told).grids([0]).page()
+  assert '200 of 200 steps, 20 s of training' in page.text
+  assert 'D now says' in page.text
+
+
+def test_the_line_around_a_density_holds_its_mass():
+  """All turns of the spiral lie inside it, the thin outer one too."""
+  import jax
+  import matplotlib.path
+
+  density = data.load('spiral')
+  with figures.plt.rc_context():
+    figure, axes = figures.plt.subplots()
+    figures._truth_2d(axes, density)
+    (line,) = axes.collections
+    x = np.asarray(density.sample(jax.random.key(0), 2000))
+    (around,) = line.get_paths()
+    assert isinstance(around, matplotlib.path.Path)
+    inside = around.contains_points(x).mean()
+    figures.plt.close(figure)
+  assert inside == pytest.approx(0.95, abs=0.03)

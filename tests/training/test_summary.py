@@ -1,0 +1,110 @@
+"""What a run would be made of, told for every architecture."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from gan_jax import data
+from gan_jax.config.schema import Config
+from gan_jax.data import ImageSet
+from gan_jax.game.state import count_parameters
+from gan_jax.networks import ARCHITECTURES
+from gan_jax.training import setup, summary
+
+DATA = {'pacgan': 'ring', 'unrolled': 'ring', 'mlp': 'ring', 'dirac': 'delta'}
+SIDES = {'sndcgan': 16}
+
+
+def pictures(side):
+  """A hundred black images."""
+  return ImageSet(
+    'digits',
+    (side, side, 1),
+    np.zeros((100, side, side, 1), np.uint8),
+    'none',
+    classes=tuple('0123456789'),
+    read_labels=lambda: np.zeros(100, np.int32),
+  )
+
+
+def config_of(name, **changes):
+  settings = dict(
+    network=name,
+    dataset=DATA.get(name, 'digits'),
+    image_size=SIDES.get(name, 0),
+    batch_size=4,
+    devices=1,
+  )
+  if name not in ('goodfellow2014', 'dirac'):
+    settings['width'] = 8
+  return Config(**(settings | changes))
+
+
+@pytest.fixture(autouse=True)
+def _no_preparation(monkeypatch):
+  """Nothing is prepared: no more is asked of images than their shape."""
+  load = data.load
+
+  def known(name, **how):
+    if name == 'digits':
+      return pictures(how['image_size'] or 8)
+    return load(name, **how)
+
+  monkeypatch.setattr(data, 'load', known)
+
+
+def flops(text):
+  return float(re.search(r'([\d,]+) FLOPs', text)[1].replace(',', ''))
+
+
+@pytest.mark.parametrize('name', sorted(ARCHITECTURES))
+def test_every_architecture_is_summarised(name):
+  config = config_of(name)
+  text = summary.summarise(config)
+  state = jax.eval_shape(setup.build(config).template)
+  for player, params in (('G', state.g.params), ('D', state.d.params)):
+    whole = count_parameters(params)
+    assert f'{player}: {whole:,} parameters' in text
+  counts = [int(n.replace(',', '')) for n in re.findall(r' ([\d,]+)\n', text)]
+  assert sum(counts) == sum(
+    count_parameters(p.params) for p in (state.g, state.d)
+  )
+  assert flops(text) > 0
+  assert '--batch_size=4' in text
+
+
+def test_work_grows_with_what_a_step_does():
+  def of(**changes):
+    return flops(
+      summary.summarise(config_of('mlp', width=512, batch_size=64, **changes))
+    )
+
+  once = of()
+  # A layer of 512 x 512 among smaller ones, and three times its forward pass.
+  products = 2 * 64 * (8 * 512 + 512 * 512 + 512 * 2)
+  # D: G's pass, three of D on both kinds. G: three of both. All of one width.
+  assert once == pytest.approx((1 + 6 + 3 + 2) * products, rel=0.1)
+  five = of(d_steps=5)
+  assert five == pytest.approx(once + 4 * 7 * products, rel=0.1)
+  assert of(g_steps=2) == pytest.approx(once + 5 * products, rel=0.1)
+  assert of(regularizer='r1') > 1.2 * once
+
+
+LAZY = dict(regularizer='r1', regularizer_every=16)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'told'),
+  [
+    (dict(schedule='unrolled'), 'at least '),
+    (dict(schedule='simultaneous'), 'at most '),
+    (LAZY, 'at most '),
+    (dict(schedule='unrolled') | LAZY, 'in the order of '),
+    (dict(regularizer='r1'), ''),
+  ],
+)
+def test_a_number_that_is_a_bound_is_called_one(changes, told):
+  text = summary.summarise(config_of('mlp', **changes))
+  assert re.search(rf'--batch_size=4: {told}[\d,]+ FLOPs$', text)
