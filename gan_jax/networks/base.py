@@ -1,0 +1,54 @@
+"""What everything else sees of a network: two pure functions of arrays."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Key
+
+# Arrays in dicts, lists and tuples; no class of any framework.
+Params = Mapping[str, Any] | Any
+Stats = Mapping[str, Any] | Any
+
+
+class Net(NamedTuple):
+  """One network as two pure functions.
+
+  Both work on the global batch, can be vmapped over members, and are
+  reverse-differentiable twice in `x` and `params`.
+
+  Attributes:
+    init: `key -> (params, stats)`; stats (running statistics and the like) is
+      an empty dict where there are none. Parameters are float32.
+    apply: `(params, stats, x, *, train, key=None, label=None) -> (output,
+      stats)`. With `train` batch statistics and dropout are used and the moved
+      statistics come back; without, the same ones do. `label` are classes (n,)
+      int32, or None.
+  """
+
+  init: Callable[[Key[Array, '']], tuple[Params, Stats]]
+  apply: Callable[..., tuple[Any, Stats]]
+
+
+class Networks(NamedTuple):
+  """A generator, a discriminator, and the noise that the former starts from.
+
+  Attributes:
+    generator: (n, latent_dim) -> (n, *sample_shape); images in [-1, 1].
+    discriminator: (n, *sample_shape) -> logits (n,), or a pair of them and a
+      dict of further outputs by name ("heads"). With `Game(packing=k)` its
+      samples are k of them joined along the last axis.
+    latent_dim: dimensions of the noise.
+    sample_shape: of one sample: (height, width, channels), or (dim,).
+    latent: `(key, shape) -> array`: draws the noise of one sample, of shape
+      (latent_dim,); called under vmap.
+    classes: of the integer labels that both networks receive; 0 for none, and
+      then label is None.
+  """
+
+  generator: Net
+  discriminator: Net
+  latent_dim: int
+  sample_shape: tuple[int, ...]
+  latent: Callable[[Key[Array, ''], tuple[int, ...]], Array] = jax.random.normal
+  classes: int = 0
