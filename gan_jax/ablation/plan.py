@@ -1,6 +1,6 @@
-"""The plan of an ablation: what is asked for, and the runs that it makes.
+"""The plan of an ablation: its cells, their runs, and what is compiled.
 
-Needs no JAX, so that what is wrong with a request is answered at once.
+Needs no JAX, so that an error in the options is reported at once.
 """
 
 import dataclasses
@@ -14,22 +14,23 @@ from gan_jax.ablation import grid
 from gan_jax.ablation.grid import Axis, Cell, Member
 from gan_jax.config import validate
 from gan_jax.config.registry import names
-from gan_jax.config.schema import Config, ConfigError
+from gan_jax.config.schema import Config
+from gan_jax.runtime.errors import ArgumentError
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-  """What is asked for, as the flags of `gan_jax.ablate` have it.
+class AblationOptions:
+  """The options of an ablation.
 
   Attributes:
     base: the configuration that the cells vary; its seed is the first one.
-    vary: words of the axes.
-    seeds: how many.
-    search_seed: of what ranges draw.
-    layout: one of `population.LAYOUTS`, or auto.
+    vary: words of the axes (`grid.parse_axis`).
+    seeds: runs of each cell.
+    search_seed: of the draws of ranges.
+    layout: of a program's members: vmap, map, or auto.
     primary: the score that ranks; empty for the first one.
-    better: lower or higher; empty for what its metric says.
-    published: file of published values.
+    better: lower or higher; empty for the metric's own direction.
+    published: file of published values; empty for none.
     only: 'K/N' for every N-th program from the K-th on; empty for all.
   """
 
@@ -45,17 +46,17 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """What an ablation is made of.
+class AblationPlan:
+  """The runs of an ablation.
 
   Attributes:
-    request: what was asked for.
+    options: that it was made of.
     axes: what is varied.
     cells: the configurations.
     programs: all runs, those that are compiled as one together.
   """
 
-  request: Request
+  options: AblationOptions
   axes: tuple[Axis, ...]
   cells: tuple[Cell, ...]
   programs: tuple[tuple[Member, ...], ...]
@@ -63,7 +64,7 @@ class Plan:
   @property
   def base(self) -> Config:
     """The configuration that the cells vary."""
-    return self.request.base
+    return self.options.base
 
   @property
   def folder(self) -> pathlib.Path:
@@ -73,56 +74,111 @@ class Plan:
   @property
   def seeds(self) -> list[int]:
     """Of every cell."""
-    return [*range(self.base.seed, self.base.seed + self.request.seeds)]
+    return [*range(self.base.seed, self.base.seed + self.options.seeds)]
 
   @property
   def runs(self) -> int:
-    """How many there are."""
+    """The number of runs."""
     return sum(map(len, self.programs))
 
   def program_folder(self, number: int) -> pathlib.Path:
     """Of one program."""
     return self.folder / 'programs' / f'{number:03d}'
 
-  def chosen(self) -> list[int]:
-    """Programs that `--only` asks for.
+  def chosen_programs(self) -> list[int]:
+    """Programs that `only` asks for.
 
     Raises:
-      ConfigError: if it is ill formed or asks for none.
+      ArgumentError: if it is ill formed.
     """
-    every = range(len(self.programs))
-    only = self.request.only
+    programs = range(len(self.programs))
+    only = self.options.only
     if not only:
-      return [*every]
-    found = re.fullmatch(r'(\d+)/(\d+)', only)
-    k, n = map(int, found.groups()) if found else (0, 0)
+      return [*programs]
+    match = re.fullmatch(r'(\d+)/(\d+)', only)
+    k, n = map(int, match.groups()) if match else (0, 0)
     if not 1 <= k <= n:
-      raise ConfigError(f'--only={only}: write K/N with K from 1 to N')
-    return [*every[k - 1 :: n]]
+      raise ArgumentError('only', only, 'write K/N with K from 1 to N')
+    return [*programs[k - 1 :: n]]
 
-  def result(self, number: int) -> dict[str, Any] | None:
-    """How a program ended; None before, or if that was damaged since."""
+  def read_result(self, number: int) -> dict[str, Any] | None:
+    """How a program ended; None before, or if the file was damaged since."""
     path = self.program_folder(number) / 'results.json'
     if not path.is_file():
       return None
     try:
-      found: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-      found['runs']
+      result: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+      result['runs']
     except (ValueError, KeyError, TypeError):
       return None  # its checkpoint gives it again
-    return found
+    return result
 
-  def finished(self, number: int) -> bool:
-    """Whether there is nothing left to do; a crash is tried again."""
-    result = self.result(number)
+  def is_finished(self, number: int) -> bool:
+    """Whether nothing is left to do of a program; a crash is tried again."""
+    result = self.read_result(number)
     return result is not None and not result.get('message')
 
 
-def default_metrics(config: Config) -> str:
-  """The metrics of an ablation that names none.
+def make_plan(options: AblationOptions) -> AblationPlan:
+  """The plan of an ablation; needs no JAX.
 
   Raises:
-    ConfigError: for images, of which there is no telling.
+    ArgumentError: naming the argument, its value and the remedy.
+  """
+  base = options.base
+  _check_options(options)
+  base = dataclasses.replace(base, metrics=choose_metrics(base))
+  _check_features(base.features)
+  read_published(options.published)
+  axes = grid.parse_axes(options.vary, options.search_seed)
+  cells = grid.make_cells(axes)
+  seeds = range(base.seed, base.seed + options.seeds)
+  members = grid.make_members(base, cells, seeds)
+  programs = tuple(map(tuple, grid.group_by_program(members)))
+  options = dataclasses.replace(options, base=base)
+  plan = AblationPlan(options, tuple(axes), tuple(cells), programs)
+  plan.chosen_programs()
+  return plan
+
+
+def _check_options(options: AblationOptions) -> None:
+  base = options.base
+  if not base.workdir:
+    raise ArgumentError(
+      'workdir',
+      '',
+      'name the folder of the ablation, for example `workdir=runs/ablation`',
+    )
+  if base.multihost:
+    raise ArgumentError(
+      'multihost',
+      True,
+      'the programs of an ablation are shared out by `only=K/N`; leave it out',
+    )
+  for name in ('keep_best', 'dynamics_every'):
+    if getattr(base, name):
+      raise ArgumentError(
+        name,
+        getattr(base, name),
+        'has no effect in an ablation; leave it out, or train a single run',
+      )
+  if options.seeds < 1 or base.seed + options.seeds > 2**31:
+    raise ArgumentError(
+      'seeds', options.seeds, 'use 1 or more, and 2 or more for a spread'
+    )
+  if options.search_seed < 0:
+    raise ArgumentError('search_seed', options.search_seed, 'use 0 or more')
+  if options.layout not in ('auto', 'vmap', 'map'):
+    raise ArgumentError('layout', options.layout, 'use auto, vmap or map')
+  if options.better not in ('', 'lower', 'higher'):
+    raise ArgumentError('better', options.better, 'use lower or higher')
+
+
+def choose_metrics(config: Config) -> str:
+  """The metrics of an ablation, which may leave them out for densities.
+
+  Raises:
+    ArgumentError: for images, which have no default metric.
   """
   if config.metrics:
     return config.metrics
@@ -131,131 +187,93 @@ def default_metrics(config: Config) -> str:
   if config.dataset in ('gaussian_1d', 'spiral'):
     return 'density'
   known = ', '.join(names('gan_jax.metrics', 'METRICS'))
-  raise ConfigError(f'--metrics=: say what runs are compared by: {known}')
+  raise ArgumentError('metrics', '', f'name what runs are ranked by: {known}')
 
 
 def _check_features(spec: str) -> None:
   stem, known = spec.partition('-')[0], names('gan_jax.features', 'FEATURES')
   if spec and stem not in known:
-    raise ConfigError(f'--features={spec}: {validate.nearest(stem, known)}')
+    raise ArgumentError('features', spec, validate.nearest(stem, known))
 
 
-def make_plan(request: Request) -> Plan:
-  """The plan of a request; needs no JAX.
-
-  Raises:
-    ConfigError: naming the flag, the value and the remedy.
-  """
-  base = request.base
-  if not base.workdir:
-    raise ConfigError(
-      '--workdir=: name the folder of the ablation, for example'
-      ' --workdir=runs/ablation'
-    )
-  if base.multihost:
-    raise ConfigError(
-      '--multihost=true: an ablation is spread over processes by --only=K/N;'
-      ' leave it out'
-    )
-  for name in ('keep_best', 'dynamics_every'):
-    if getattr(base, name):
-      raise ConfigError(
-        f'--{name}={getattr(base, name)}: has no effect in an ablation; leave'
-        ' it out, or run gan_jax.train'
-      )
-  if request.seeds < 1 or base.seed + request.seeds > 2**31:
-    raise ConfigError(
-      f'--seeds={request.seeds}: use 1 or more, and 2 or more for a spread'
-    )
-  if request.search_seed < 0:
-    raise ConfigError(f'--search_seed={request.search_seed}: use 0 or more')
-  if request.better not in ('', 'lower', 'higher'):
-    raise ConfigError(f'--better={request.better}: use lower or higher')
-  base = dataclasses.replace(base, metrics=default_metrics(base))
-  _check_features(base.features)
-  published(request.published)
-  axes = grid.axes(request.vary, request.search_seed)
-  cells = grid.cells(axes)
-  seeds = range(base.seed, base.seed + request.seeds)
-  runs = grid.members(base, cells, seeds)
-  programs = tuple(map(tuple, grid.programs(runs)))
-  request = dataclasses.replace(request, base=base)
-  plan = Plan(request, tuple(axes), tuple(cells), programs)
-  plan.chosen()
-  return plan
-
-
-def published(path: str) -> dict[str, Any] | None:
+def read_published(path: str) -> dict[str, Any] | None:
   """Published values, to be shown beside ours: `{source, rows}`.
 
   Raises:
-    ConfigError: if the file cannot be read or is something else.
+    ArgumentError: if the file cannot be read or has another content.
   """
   if not path:
     return None
   try:
-    found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    content = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     rows = {
       label: (float(mean), None if std is None else float(std))
-      for label, (mean, std) in found['rows'].items()
+      for label, (mean, std) in content['rows'].items()
     }
-    return {'source': str(found['source']), 'rows': rows}
+    return {'source': str(content['source']), 'rows': rows}
   except OSError as error:
-    raise ConfigError(
-      f'--published={path}: cannot be read ({error.strerror}); give a JSON file'
-      ' of published values, or leave it out'
+    raise ArgumentError(
+      'published',
+      path,
+      f'cannot be read ({error.strerror}); give a JSON file of published'
+      ' values, or leave it out',
     ) from error
   except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise ConfigError(
-      f'--published={path}: give a JSON file {{"source": ..., "rows": {{label:'
-      f' [mean, deviation or null]}}}} ({type(error).__name__}: {error})'
+    raise ArgumentError(
+      'published',
+      path,
+      'give a JSON file {"source": ..., "rows": {label: [mean, standard'
+      f' deviation or null]}} ({type(error).__name__}: {error})',
     ) from error
 
 
-# Names of scores.
+# The score that ranks.
 
 
-def _stem(name: str) -> str:
-  return name.partition('@')[0]
+def choose_primary(
+  options: AblationOptions, scores: Mapping[str, str]
+) -> tuple[str, str]:
+  """The score that ranks, and whether lower or higher is better.
+
+  Args:
+    options: `primary` may leave out the features: `fid`.
+    scores: the names of all scores, and which values are better.
+
+  Raises:
+    ArgumentError: if `primary` is none of them, or neither low nor high values
+      are better by themselves.
+  """
+  match = _find_score(options.primary or next(iter(scores)), scores)
+  if match is None:
+    raise ArgumentError(
+      'primary',
+      options.primary,
+      f'is none of the scores of `metrics={options.base.metrics}`; use one of'
+      f' {", ".join(scores)}',
+    )
+  name, better = match
+  if not (options.better or better):
+    raise ArgumentError(
+      'primary',
+      name,
+      'neither low nor high values of it are better by themselves; say which'
+      ' are meant to be with `better=lower` or `better=higher`, or rank by'
+      ' another score',
+    )
+  return name, options.better or better
 
 
-def _found(name: str, scores: Mapping[str, str]) -> tuple[str, str] | None:
-  """A score by its whole name or by that without the features, and `better`.
+def _find_score(name: str, scores: Mapping[str, str]) -> tuple[str, str] | None:
+  """A score by its name with or without the features, and `better`.
 
-  >>> _found('fid', {'fid@inception-768': 'lower'})
+  >>> _find_score('fid', {'fid@inception-768': 'lower'})
   ('fid@inception-768', 'lower')
   """
   if name in scores:
     return name, scores[name]
-  for declared, better in scores.items():
-    if _stem(declared) == name:
-      return declared, better
-    if declared.endswith('*') and name.startswith(declared[:-1]):
+  for score, better in scores.items():
+    if score.partition('@')[0] == name:
+      return score, better
+    if score.endswith('*') and name.startswith(score[:-1]):
       return name, better
   return None
-
-
-def ranking(request: Request, scores: Mapping[str, str]) -> tuple[str, str]:
-  """The score that ranks, and whether lower or higher is better.
-
-  Args:
-    request: its `primary` may leave out the features: `fid`.
-    scores: the names there are, and which values are better.
-
-  Raises:
-    ConfigError: if `--primary` is none of them, or nobody says what is better.
-  """
-  found = _found(request.primary or next(iter(scores)), scores)
-  if found is None:
-    raise ConfigError(
-      f'--primary={request.primary}: is none of the scores that'
-      f' --metrics={request.base.metrics} gives; use one of {", ".join(scores)}'
-    )
-  name, better = found
-  if not (request.better or better):
-    raise ConfigError(
-      f'--primary={name}: neither low nor high values of it are better by'
-      ' themselves; say which are meant to be with --better=lower or'
-      ' --better=higher, or rank by another score'
-    )
-  return name, request.better or better

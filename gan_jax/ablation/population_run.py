@@ -1,0 +1,80 @@
+"""The training of one program's runs, as the engine of an ablation sees it.
+
+`training/` does the work; whatever else trains members, such as a test, does as
+well.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from gan_jax.ablation.grid import Member
+from gan_jax.runtime import preemption
+
+
+class PopulationRun(Protocol):
+  """Members in training, from the newest checkpoint of their folder on.
+
+  Attributes:
+    layout: `vmap` or `map`.
+    step: steps done.
+    compile_sec: seconds of compilation; `train_sec` and `cpu_sec` of training,
+      in wall time and of all cores.
+  """
+
+  layout: str
+  step: int
+  compile_sec: float
+  train_sec: float
+  cpu_sec: float
+
+  def calibrate(self) -> float:
+    """Compiles the program; seconds of one step, measured on a copy."""
+
+  def run(
+    self,
+    ear: preemption.Ear,
+    moved: Callable[[int, float], None] | None = None,
+    reached: Callable[[], None] | None = None,
+  ) -> str:
+    """Trains to the end or a signal; `done` or `saved`.
+
+    Args:
+      ear: looked at between dispatches.
+      moved: called after each dispatch.
+      reached: called at the start and at the multiples of each cadence.
+    """
+
+  def outcomes(self) -> list[tuple[str, int]]:
+    """Of each member `done` or `diverged`, and the step of it."""
+
+  def generators(self) -> list[tuple[Any, Any]]:
+    """Parameters and statistics of each member's generator, on the host."""
+
+  def write_samples(self) -> None:
+    """Writes a picture of each member's samples."""
+
+  def close(self) -> None:
+    """Ends the background threads."""
+
+
+MakeRun = Callable[[Sequence[Member], pathlib.Path, str], PopulationRun]
+
+
+def make_population_run(
+  members: Sequence[Member], folder: pathlib.Path, layout: str
+) -> PopulationRun:
+  """Restores or initialises the runs of one program.
+
+  Args:
+    members: that are compiled as one.
+    folder: of the program.
+    layout: vmap, map, or auto.
+  """
+  from gan_jax.training.population_loop import Cohort
+
+  configs = [
+    dataclasses.replace(m.config, workdir=str(folder)) for m in members
+  ]
+  return Cohort(configs, folder, layout)
