@@ -7,6 +7,7 @@ module imports nothing heavy, so that `--help` answers at once.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,9 @@ def _field(
   registry: tuple[str, str] | None = None,
   words: tuple[str, str] | None = None,
   free: bool = False,
+  group: str = '',
+  path: str = '',
+  none: float | None = None,
 ) -> Any:
   """A documented option.
 
@@ -43,6 +47,11 @@ def _field(
     registry: (module, dict) whose keys are the words allowed.
     words: (module, dict) whose keys its words, separated by commas, begin with.
     free: whether a run may be continued with another value.
+    group: heading of `--help` under which it stands.
+    path: of the hyper-parameter that it sets, `objective.smoothing`; '' for a
+      flag that is compiled in.
+    none: the value that stands for "not given": what the hyper-parameter
+      belongs to is then no part of the compiled step; None if there is none.
   """
   metadata = dict(
     help=help,
@@ -54,9 +63,19 @@ def _field(
     registry=registry,
     words=words,
     free=free,
+    group=group,
+    path=path,
+    none=none,
   )
   return dataclasses.field(default=default, metadata=metadata)
 
+
+_game = functools.partial(_field, group='The game')
+_networks = functools.partial(_field, group='Networks')
+_optimizers = functools.partial(_field, group='Optimizers')
+_data = functools.partial(_field, group='Data')
+_looks = functools.partial(_field, group='What is looked at')
+_run = functools.partial(_field, group='The run')
 
 _OPTIMIZERS = ('gan_jax.game.optimizers', 'OPTIMIZERS')
 
@@ -65,11 +84,10 @@ _OPTIMIZERS = ('gan_jax.game.optimizers', 'OPTIMIZERS')
 class Config:
   """Everything that defines a run. See `--help` for the fields."""
 
-  workdir: str = _field(
+  workdir: str = _run(
     '', 'folder of the run: created, or continued if it exists', free=True
   )
-  # The game.
-  dataset: str = _field(
+  dataset: str = _data(
     'digits',
     'a density (gaussian_1d, mixture_1d, ring, grid, spiral, delta, or any'
     ' other in one dimension: density:FILE, a text file of two columns, x and'
@@ -78,237 +96,279 @@ class Config:
     ' (stacked_digits, stacked_mnist, stacked_fashion), another TFDS image set,'
     ' a part of one (mnist[:50000]), or folder:PATH',
   )
-  network: str = _field(
+  network: str = _networks(
     '',
     'architecture of G and D; empty: mlp for densities, dcgan for images',
     registry=('gan_jax.networks.designs', 'ARCHITECTURES'),
   )
-  objective: str = _field(
+  objective: str = _game(
     'non_saturating',
     'the game that is played',
     registry=('gan_jax.game.objectives', 'OBJECTIVES'),
   )
-  schedule: str = _field(
+  schedule: str = _game(
     'alternating',
     "order of the players' moves",
     registry=('gan_jax.game.schedules', 'SCHEDULES'),
   )
-  d_steps: int = _field(1, "D's moves in a step", low=1)
-  g_steps: int = _field(1, "G's moves in a step", low=1)
-  unroll_steps: int = _field(
+  d_steps: int = _game(1, "D's moves in a step", low=1)
+  g_steps: int = _game(1, "G's moves in a step", low=1)
+  unroll_steps: int = _game(
     5, "D's moves that G looks ahead under --schedule=unrolled", low=1
   )
-  consensus: float = _field(
-    0.1, "weight of the field's length under --schedule=consensus", low=0
+  consensus: float = _game(
+    0.1,
+    "weight of the field's length under --schedule=consensus",
+    low=0,
+    path='schedule.weight',
   )
-  reuse_noise: bool = _field(False, 'one draw of noise for all moves of a step')
-  reuse_real: bool = _field(False, 'one real batch for all moves of a step')
-  steps: int = _field(
-    5000, 'steps: rounds of moves, one of G by default', low=1
-  )
-  batch_size: int = _field(
+  reuse_noise: bool = _game(False, 'one draw of noise for all moves of a step')
+  reuse_real: bool = _game(False, 'one real batch for all moves of a step')
+  steps: int = _run(5000, 'steps: rounds of moves, one of G by default', low=1)
+  batch_size: int = _run(
     64, 'samples of each kind in one move, over all devices', low=1
   )
-  seed: int = _field(
+  seed: int = _run(
     0, 'of initialisation, noise and data order', low=0, high=2**31 - 1
   )
-  label_smoothing: float = _field(
-    0.0, 'one-sided: real samples are labelled 1 minus this', low=0, below=1
+  label_smoothing: float = _game(
+    0.0,
+    'one-sided: real samples are labelled 1 minus this',
+    low=0,
+    below=1,
+    path='objective.smoothing',
   )
-  label_real: float = _field(1.0, 'b of the least-squares game')
-  label_fake: float = _field(0.0, 'a of the least-squares game')
-  label_target: float = _field(1.0, "c of the least-squares game, G's target")
-  regularizer: str = _field(
+  label_real: float = _game(
+    1.0, 'b of the least-squares game', path='objective.real'
+  )
+  label_fake: float = _game(
+    0.0, 'a of the least-squares game', path='objective.fake'
+  )
+  label_target: float = _game(
+    1.0, "c of the least-squares game, G's target", path='objective.target'
+  )
+  regularizer: str = _game(
     '',
     'any number of name[@place][:weight], with commas: r1:10,r2:10 or'
     " wgan_gp@real or clip:0.01. A weight left out is its paper's",
     words=('gan_jax.game.regularizers', 'REGULARIZERS'),
   )
-  regularizer_every: int = _field(
+  regularizer_every: int = _game(
     1,
     "steps from one application of D's penalties to the next, each that much"
     ' heavier (lazy regularization)',
     low=1,
   )
-  diffaugment: str = _field(
+  diffaugment: str = _game(
     '',
     'augmentations of all that D sees, with commas: color,translation,cutout',
     words=('gan_jax.game.augment', 'AUGMENTATIONS'),
   )
-  packing: int = _field(
+  packing: int = _game(
     1, 'samples that D judges together (PacGAN), of --batch_size', low=1
   )
-  conditioning: str = _field(
+  conditioning: str = _networks(
     'none',
     "how both networks are told an image's class",
     registry=('gan_jax.networks', 'CONDITIONINGS'),
   )
-  instance_noise: float = _field(
-    0.0, "deviation of the normal noise added to D's inputs", low=0
+  instance_noise: float = _game(
+    0.0,
+    "deviation of the normal noise added to D's inputs",
+    low=0,
+    path='instance_noise.std',
+    none=0.0,
   )
-  instance_noise_kimg: float = _field(
+  instance_noise_kimg: float = _game(
     0.0,
     'thousands of images over which that noise falls to 0; 0: constant',
     low=0,
+    path='instance_noise.kimg',
   )
-  # Networks.
-  width: int = _field(0, "base width; 0: the architecture's own", low=0)
-  depth: int = _field(
+  width: int = _networks(0, "base width; 0: the architecture's own", low=0)
+  depth: int = _networks(
     0, "hidden layers, where variable; 0: the architecture's own", low=0
   )
-  latent_dim: int = _field(
+  latent_dim: int = _networks(
     0, "dimensions of G's noise; 0: the architecture's own", low=0
   )
-  latent: str = _field(
+  latent: str = _networks(
     '',
     "distribution of G's noise; empty: the architecture's own",
     registry=('gan_jax.networks', 'LATENTS'),
   )
-  norm_g: str = _field(
+  norm_g: str = _networks(
     '',
     "G's normalisation; empty: the architecture's own",
     registry=('gan_jax.networks.layers', 'NORMS'),
   )
-  norm_d: str = _field(
+  norm_d: str = _networks(
     '',
     "D's normalisation (spectral: of its kernels); empty: the architecture's"
     ' own',
     registry=('gan_jax.networks.layers', 'NORMS'),
   )
-  precision: str = _field(
+  precision: str = _networks(
     'float32',
     'of the computation; parameters, statistics and losses stay float32',
     choices=('float32', 'bfloat16'),
   )
-  # Optimizers.
-  optimizer_g: str = _field('adam', "G's optimizer", registry=_OPTIMIZERS)
-  optimizer_d: str = _field('adam', "D's optimizer", registry=_OPTIMIZERS)
-  lr_g: float = _field(2e-4, "G's learning rate", above=0)
-  lr_d: float = _field(2e-4, "D's learning rate", above=0)
-  beta1_g: float = _field(
-    0.5, "G's first decay, or its momentum", low=0, below=1
+  optimizer_g: str = _optimizers('adam', "G's optimizer", registry=_OPTIMIZERS)
+  optimizer_d: str = _optimizers('adam', "D's optimizer", registry=_OPTIMIZERS)
+  lr_g: float = _optimizers(
+    2e-4, "G's learning rate", above=0, path='optimizer_g.learning_rate'
   )
-  beta1_d: float = _field(
-    0.5, "D's first decay, or its momentum", low=0, below=1
+  lr_d: float = _optimizers(
+    2e-4, "D's learning rate", above=0, path='optimizer_d.learning_rate'
   )
-  beta1_final_g: float = _field(
+  beta1_g: float = _optimizers(
+    0.5,
+    "G's first decay, or its momentum",
+    low=0,
+    below=1,
+    path='optimizer_g.beta1',
+  )
+  beta1_d: float = _optimizers(
+    0.5,
+    "D's first decay, or its momentum",
+    low=0,
+    below=1,
+    path='optimizer_d.beta1',
+  )
+  beta1_final_g: float = _optimizers(
     0.0,
     'what --beta1_g moves to, linearly over --steps; 0: it stays. Adam and its'
     ' kin correct their bias as if it had been the present one all along',
     low=0,
     below=1,
+    path='optimizer_g.beta1_final',
+    none=0.0,
   )
-  beta1_final_d: float = _field(
+  beta1_final_d: float = _optimizers(
     0.0,
     'the same of --beta1_d',
     low=0,
     below=1,
+    path='optimizer_d.beta1_final',
+    none=0.0,
   )
-  beta2_g: float = _field(0.999, "G's second decay", low=0, below=1)
-  beta2_d: float = _field(0.999, "D's second decay", low=0, below=1)
-  clip_g: float = _field(
-    0.0, "global norm that G's gradient is clipped to; 0: no clipping", low=0
+  beta2_g: float = _optimizers(
+    0.999, "G's second decay", low=0, below=1, path='optimizer_g.beta2'
   )
-  clip_d: float = _field(
-    0.0, "global norm that D's gradient is clipped to; 0: no clipping", low=0
+  beta2_d: float = _optimizers(
+    0.999, "D's second decay", low=0, below=1, path='optimizer_d.beta2'
   )
-  lr_schedule: str = _field(
+  clip_g: float = _optimizers(
+    0.0,
+    "global norm that G's gradient is clipped to; 0: no clipping",
+    low=0,
+    path='optimizer_g.clip',
+    none=0.0,
+  )
+  clip_d: float = _optimizers(
+    0.0,
+    "global norm that D's gradient is clipped to; 0: no clipping",
+    low=0,
+    path='optimizer_d.clip',
+    none=0.0,
+  )
+  lr_schedule: str = _optimizers(
     'constant',
     'fall of both learning rates over the run',
     registry=('gan_jax.game.optimizers', 'DECAYS'),
   )
-  lr_warmup: int = _field(
+  lr_warmup: int = _optimizers(
     0, 'steps over which the learning rates rise linearly', low=0
   )
-  lr_final: float = _field(
+  lr_final: float = _optimizers(
     1.0, "the rates' factor at the end of their fall", low=0, high=1
   )
-  ema_halflife_kimg: float = _field(
+  ema_halflife_kimg: float = _optimizers(
     10.0,
     "half-life of the average of G's parameters, in thousands of real images"
     ' shown; 0: no average',
     low=0,
+    path='ema.halflife_kimg',
+    none=0.0,
   )
-  # Data.
-  data_dir: str = _field(
+  data_dir: str = _data(
     '', 'data root; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets', free=True
   )
-  image_size: int = _field(
+  image_size: int = _data(
     0, "side in pixels, resized and cropped to; 0: the set's own", low=0
   )
-  channels: int = _field(
+  channels: int = _data(
     0, "1: grey, 3: colour, converted to; 0: the set's own", low=0, high=3
   )
-  flip: bool = _field(False, 'flip real images left to right at random')
-  residence: str = _field(
+  flip: bool = _data(False, 'flip real images left to right at random')
+  residence: str = _data(
     'auto',
     'where the images live; auto: on the device when they take 2 GiB or less',
     choices=('auto', 'device', 'stream'),
     free=True,
   )
-  # The run.
-  log_every: int = _field(
+  log_every: int = _looks(
     100, 'steps between two lines of the log', low=1, free=True
   )
-  sample_every: int = _field(
+  sample_every: int = _looks(
     1000, 'steps between two sample grids', low=1, free=True
   )
-  dynamics_every: int = _field(
+  dynamics_every: int = _looks(
     0,
     "steps between two looks at the game's vector field and its"
     ' eigenvalues, which go to dynamics.jsonl; 0: none',
     low=0,
     free=True,
   )
-  checkpoint_every: int = _field(
+  checkpoint_every: int = _run(
     1000, 'steps between two checkpoints', low=1, free=True
   )
-  keep_checkpoints: int = _field(
+  keep_checkpoints: int = _run(
     3, 'checkpoints kept, the newest ones', low=1, free=True
   )
   # Scores in training; python -m gan_jax.evaluate gives them afterwards.
-  metrics: str = _field(
+  metrics: str = _looks(
     '',
     'scores of G, the averaged one if there is one, with commas: fid,kid. The'
     ' final state is scored, and others every --eval_every',
     free=True,
   )
-  eval_every: int = _field(
+  eval_every: int = _looks(
     0,
     'steps between two scores by --metrics; 0: at the end alone',
     low=0,
     free=True,
   )
-  eval_samples: int = _field(
+  eval_samples: int = _looks(
     10000, 'generated and real samples of a score', low=1, free=True
   )
-  eval_seeds: int = _field(
+  eval_seeds: int = _looks(
     1, 'draws of noise that a score is the mean of', low=1, free=True
   )
-  features: str = _field(
+  features: str = _looks(
     '',
     'what metrics see of an image: classifier, inception-2048, pixels, ...',
     free=True,
   )
-  weights: str = _field('', 'file of the weights of --features', free=True)
-  keep_best: str = _field(
+  weights: str = _looks('', 'file of the weights of --features', free=True)
+  keep_best: str = _looks(
     '',
     'one of --metrics: the checkpoint that is best by it is kept besides the'
     ' newest',
     free=True,
   )
-  num_samples: int = _field(64, 'samples in a grid', low=1, free=True)
-  report: bool = _field(True, 'write report.html when the run ends', free=True)
-  devices: int = _field(
+  num_samples: int = _looks(64, 'samples in a grid', low=1, free=True)
+  report: bool = _run(True, 'write report.html when the run ends', free=True)
+  devices: int = _run(
     0, 'devices used by this run; 0: all there are', low=0, free=True
   )
-  multihost: bool = _field(
+  multihost: bool = _run(
     False,
     'join the other processes of this job through jax.distributed, which finds'
     ' Slurm, Cloud TPU and the variables of launch/local.py by itself',
     free=True,
   )
-  compilation_cache: str = _field(
+  compilation_cache: str = _run(
     '~/.cache/gan_jax/xla',
     'folder of compiled programs kept between runs; off: none',
     free=True,
@@ -354,6 +414,11 @@ def choices(name: str) -> tuple[str, ...]:
   if metadata['registry']:
     return registry.names(*metadata['registry'])
   return metadata['choices'] or ()
+
+
+def traced() -> tuple[str, ...]:
+  """Flags that set a hyper-parameter, an argument of the compiled step."""
+  return tuple(name for name, f in FIELDS.items() if f.metadata['path'])
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
