@@ -5,7 +5,7 @@ import time
 
 from gan_jax.ablation.plan import AblationPlan
 from gan_jax.ablation.population_run import PopulationRun
-from gan_jax.training.writers import duration
+from gan_jax.runtime.progress import format_duration
 
 _EVERY = 20.0  # seconds from one line of progress to the next
 
@@ -42,7 +42,7 @@ def describe_time(seconds: dict[int, float]) -> str:
   if not seconds:
     return 'nothing is left to train'
   return (
-    f'about {duration(sum(seconds.values()))} for'
+    f'about {format_duration(sum(seconds.values()))} for'
     f' {_count_programs(len(seconds))}, scores not counted'
   )
 
@@ -93,7 +93,7 @@ class Progress:
       f'program {number + 1}/{len(self._plan.programs)}, step'
       f' {run.step}/{steps} of {len(outcomes)} runs, {diverged} diverged;'
       f' {done / self._total:.0%} of the whole,'
-      f' {duration(pace * (rest + later))} left'
+      f' {format_duration(pace * (rest + later))} left'
     )
 
   def report_scored(self, number: int, count: int) -> None:
