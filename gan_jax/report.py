@@ -1,7 +1,7 @@
 """Writes report.html: `python -m gan_jax.report --workdir=DIR`.
 
-The trainer and the ablation do so at their end; this does it at any time, for
-what is unfinished too. Of an ablation (a folder with a plan.json) it writes
+Training and ablations do so at their end; this command does it at any time, for
+unfinished ones too. Of an ablation (a folder with a plan.json) it writes
 table.md and table.tex as well.
 """
 
@@ -9,8 +9,8 @@ import pathlib
 
 from absl import flags
 
-from gan_jax.config import app as doors
-from gan_jax.config.schema import ConfigError
+from gan_jax.config import app
+from gan_jax.runtime.errors import ArgumentError
 
 flags.DEFINE_string('workdir', '', 'folder of the run or ablation')
 
@@ -18,19 +18,15 @@ flags.DEFINE_string('workdir', '', 'folder of the run or ablation')
 def main() -> int:
   """Writes the report of the workdir that the flags name."""
   if not flags.FLAGS.workdir:
-    raise ConfigError('--workdir=: name the folder of a run or an ablation')
+    raise ArgumentError('workdir', '', 'name the folder of a run or ablation')
   workdir = pathlib.Path(flags.FLAGS.workdir)
   if (workdir / 'plan.json').is_file():
-    from gan_jax.ablation.report import write_ablation_report
-
-    path = write_ablation_report(workdir)
+    from gan_jax.ablation.report import write_ablation_report as write
   else:
-    from gan_jax.training.report import write_report
-
-    path = write_report(workdir)
-  print(f'report: {path}')
-  return doors.DONE
+    from gan_jax.training.report import write_report as write
+  print(f'report: {write(workdir)}')
+  return app.DONE
 
 
 if __name__ == '__main__':
-  doors.run(main)
+  app.run(main)

@@ -82,7 +82,7 @@ def check_folder(plan: AblationPlan) -> None:
       raise IdentityError(
         f'`workdir={folder}` holds another ablation:\n'
         + '\n'.join(f'  {line}' for line in lines)
-        + '\nUse another `workdir=`, or the options of that one.'
+        + '\nUse another `workdir`, or the options of that one.'
       )
   elif folder.is_dir() and not all(
     p.name.startswith(('.lock', '.plan.json')) for p in folder.iterdir()
@@ -122,7 +122,7 @@ def _read_base(recorded: Mapping[str, Any], folder: pathlib.Path) -> Config:
     raise ArgumentError(
       'workdir',
       str(folder),
-      f'holds an ablation of another version, with `{unknown[0]}=`; use another'
+      f'holds an ablation of another version, with `{unknown[0]}`; use another'
       ' folder',
     )
   return Config(**recorded['base'])

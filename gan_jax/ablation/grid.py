@@ -145,17 +145,17 @@ def _check_option(word: str, name: str) -> None:
     raise ArgumentError(
       'vary',
       word,
-      f'there is no option `{name}=`; {validate.nearest(name, varied)}',
+      f'there is no option `{name}`; {validate.nearest(name, varied)}',
     )
   if name == 'seed':
     raise ArgumentError(
-      'vary', word, 'seeds are varied by `seeds=`; every cell has the same'
+      'vary', word, 'seeds are varied by `seeds`; every cell has the same'
     )
   if FIELDS[name].metadata['free']:
     raise ArgumentError(
       'vary',
       word,
-      f'no score depends on `{name}=`, which says where or how often; set it'
+      f'no score depends on `{name}`, which says where or how often; set it'
       ' for all runs',
     )
 
@@ -187,7 +187,7 @@ def _parse_value(word: str, name: str, text: str) -> Any:
   kind: Any = type(FIELDS[name].default)
   if not text and kind is not str:
     raise ArgumentError(
-      'vary', word, f'a value of `{name}=` is missing; {_USAGE}'
+      'vary', word, f'a value of `{name}` is missing; {_USAGE}'
     )
   try:
     if kind is bool:
@@ -253,7 +253,7 @@ def _draw(word: str, name: str, text: str, seed: int) -> list[float] | None:
     )
   if type(FIELDS[name].default) is not float:
     raise ArgumentError(
-      'vary', word, f'{text}: `{name}=` has no fractions; write its values'
+      'vary', word, f'{text}: `{name}` has no fractions; write its values'
     )
   import numpy as np
 
@@ -304,7 +304,7 @@ def _add_network(word: str, base: Config) -> str:
         'vary',
         word,
         f'{name} and other data need different networks; name one with'
-        ' `network=`',
+        ' `network`',
       )
   rows = [f'{row}/{net}' for row, net in zip(rows, networks, strict=True)]
   return f'{names}+network={(";" if ";" in text else ",").join(rows)}'

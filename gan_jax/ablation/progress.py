@@ -5,14 +5,15 @@ import time
 
 from gan_jax.ablation.plan import AblationPlan
 from gan_jax.ablation.population_run import PopulationRun
+from gan_jax.config import app
 from gan_jax.runtime.progress import format_duration
 
 _EVERY = 20.0  # seconds from one line of progress to the next
 
 
 def say(text: str) -> None:
-  """Prints a line for the person who waits, apart from the results."""
-  print(text, file=sys.stderr, flush=True)
+  """Prints a message for the person who waits, apart from the results."""
+  print(app.as_flags(text), file=sys.stderr, flush=True)
 
 
 def _count_programs(count: int) -> str:
