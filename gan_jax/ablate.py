@@ -71,10 +71,16 @@ def _options() -> AblationOptions:
   base, vary = schema.from_flags(), tuple(given.vary)
   if not given.network:
     vary = grid.add_networks(vary, base)
-  own = ('seeds', 'search_seed', 'layout', 'primary', 'better')
-  own += ('published', 'only')
   return AblationOptions(
-    base, vary, **{name: given[name].value for name in own}
+    base,
+    vary,
+    seeds=given.seeds,
+    search_seed=given.search_seed,
+    layout=given.layout,
+    primary=given.primary,
+    better=given.better,
+    published=given.published,
+    only=given.only,
   )
 
 

@@ -21,10 +21,14 @@ def main() -> int:
     raise ArgumentError('workdir', '', 'name the folder of a run or ablation')
   workdir = pathlib.Path(flags.FLAGS.workdir)
   if (workdir / 'plan.json').is_file():
-    from gan_jax.ablation.report import write_ablation_report as write
+    from gan_jax.ablation.report import write_ablation_report
+
+    path = write_ablation_report(workdir)
   else:
-    from gan_jax.training.report import write_report as write
-  print(f'report: {write(workdir)}')
+    from gan_jax.training.report import write_report
+
+    path = write_report(workdir)
+  print(f'report: {path}')
   return app.DONE
 
 

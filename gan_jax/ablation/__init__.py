@@ -1,1 +1,1 @@
-"""TODO"""
+"""Ablations: many cells and seeds, trained as few programs, and compared."""

@@ -49,8 +49,8 @@ def needs_log_scale(values: Floats, ratio: float = 30.0) -> bool:
 def _jitter(count: int) -> Floats:
   """Heights that keep neighbouring points apart: the same for the same runs."""
   golden = 0.6180339887
-  heights: Floats = 0.2 * (np.arange(count) * golden % 1 - 0.5)
-  return heights
+  heights = 0.2 * (np.arange(count) * golden % 1 - 0.5)
+  return heights.astype(np.float64)
 
 
 def _set_ticks(axis: Any, log: bool) -> None:

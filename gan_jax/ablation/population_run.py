@@ -7,12 +7,13 @@ well.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gan_jax.ablation.grid import Member
 from gan_jax.runtime import preemption
 
 
+@runtime_checkable
 class PopulationRun(Protocol):
   """Members in training, from the newest checkpoint of their folder on.
 

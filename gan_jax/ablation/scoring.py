@@ -10,7 +10,7 @@ import json
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def describe_error(error: Exception) -> str:
   return f'{type(error).__name__}: {error}'.strip()
 
 
+@runtime_checkable
 class Scorer(Protocol):
   """What the engine of an ablation needs to know of scores."""
 
@@ -98,7 +99,7 @@ class Scoring:
       if self._ear.heard:
         return None
       member = self._plan.programs[number][i]
-      row = {'cell': member.cell, 'seed': member.seed}
+      row: dict[str, Any] = {'cell': member.cell, 'seed': member.seed}
       row |= {'outcome': outcome, 'step': step}
       row |= {'scores': {}, 'evaluation_std': {}}
       if outcome == 'done':
