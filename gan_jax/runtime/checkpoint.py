@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from numpy.typing import NDArray
@@ -93,7 +94,7 @@ def _describe_saved(state: dict[str, Any], host: Flat) -> Meta:
   """What a checkpoint says of its arrays, by path."""
   arrays: Meta = {}
   for path, leaf in state.items():
-    facts = {
+    facts: dict[str, Any] = {
       'type': _describe(leaf),
       'digest': digest_arrays({path: host[path]}),
     }
@@ -306,7 +307,8 @@ class Checkpoints:
     def as_saved(path: str) -> Any:
       if 'key' not in saved[path]:
         return host[path]
-      return jax.random.wrap_key_data(host[path], impl=saved[path]['key'])
+      data = jnp.asarray(host[path])
+      return jax.random.wrap_key_data(data, impl=saved[path]['key'])
 
     tree = jax.tree.structure(template)
     return jax.tree.unflatten(tree, [as_saved(path) for path in leaves]), meta
