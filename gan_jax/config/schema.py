@@ -500,6 +500,26 @@ def traced() -> tuple[str, ...]:
   return tuple(name for name, f in FIELDS.items() if f.metadata['path'])
 
 
+def static(config: Config) -> Config:
+  """What of a configuration is compiled: the same for one program's members.
+
+  Hyper-parameters are at their defaults, or 1 where a part of the step is there
+  that could be absent; the weights of regularizers, the seed and the folder are
+  left out.
+  """
+  changes: dict[str, Any] = {}
+  for name in traced():
+    none = FIELDS[name].metadata['none']
+    given = float(getattr(config, name) != none)
+    changes[name] = FIELDS[name].default if none is None else given
+  terms = [
+    f'{p.name}@{p.place}' for p in validate.penalties(config.regularizer)
+  ]
+  return dataclasses.replace(
+    config, **changes, regularizer=','.join(terms), seed=0, workdir=''
+  )
+
+
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines one absl flag for each field of `Config`."""
   define: dict[type, Any] = {
