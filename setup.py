@@ -52,6 +52,7 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gan_jax', 'gan_jax.*']),
   package_data={'gan_jax': ['py.typed', 'templates/*.j2']},
+  entry_points={'console_scripts': ['gan-jax = gan_jax.__main__:main']},
   install_requires=REQUIRES,
   extras_require={
     'gpu': ['jax[cuda12]'],

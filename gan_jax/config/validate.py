@@ -107,17 +107,17 @@ def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[ArgumentError]:
   ]
 
 
-# Schedules whose step is one draw of noise and one real batch anyway.
+# Schedules whose step is one draw of noise and one real batch anyway, and all
+# in which both players update at once.
 _ONE_DRAW = ('simultaneous', 'optimistic', 'consensus')
+_TOGETHER = (*_ONE_DRAW, 'extragradient')
 
 
 def _of_components(c: Any) -> Iterator[ArgumentError]:
   """Rules about numbers that one component, or two that meet, are made of."""
   for name in ('d_steps', 'g_steps'):
     count = getattr(c, name)
-    if count != 1 and c.schedule in registry.names(
-      'gan_jax.game.plan', 'TOGETHER'
-    ):
+    if count != 1 and c.schedule in _TOGETHER:
       yield ArgumentError(
         name,
         count,
@@ -229,8 +229,8 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
         f'`beta1_final_{player}={final}`: has no effect: `beta1_{player}` is'
         f' {final} from the start'
       )
-  together = c.schedule in registry.names('gan_jax.game.plan', 'TOGETHER')
-  if c.reuse_real and c.d_steps == 1 and not (together or relativistic):
+  together = c.schedule in _TOGETHER or relativistic
+  if c.reuse_real and c.d_steps == 1 and not together:
     messages.append(
       '`reuse_real=true`: has no effect: with `d_steps=1` and'
       f' `objective={c.objective}` a step has one real batch anyway'
