@@ -19,85 +19,59 @@ from gan_jax.ablation.plan import Request
 from gan_jax.config import app, schema
 from gan_jax.runtime.errors import ArgumentError
 
-
-def _define_flags() -> None:
-  flags.DEFINE_multi_string(
-    'vary',
+FLAGS = {
+  'vary': (
     [],
     'FLAG=VALUE,VALUE,... is an axis of the grid; given again, every'
     ' combination is a cell. Values that hold commas have ; between them.'
     ' FLAG+FLAG=A,B gives both flags the same value, FLAG+FLAG=A/C,B/D each its'
     ' own. FLAG=loguniform(LOW,HIGH,COUNT) and uniform(...) draw values.',
-  )
-  flags.DEFINE_integer(
-    'seeds', 1, 'Runs of each cell, of seeds --seed, --seed + 1 and so on.'
-  )
-  flags.DEFINE_integer('search_seed', 0, 'Seed of the values that ranges draw.')
-  flags.DEFINE_string(
-    'layout',
+  ),
+  'seeds': (1, 'Runs of each cell, of seeds --seed, --seed + 1 and so on.'),
+  'search_seed': (0, 'Seed of the values that ranges draw.'),
+  'layout': (
     'auto',
     'How the members of a compiled program are computed: vmap (together), map'
-    ' (in turn), or auto (what suits the networks and the device).',
-  )
-  flags.DEFINE_string(
-    'primary', '', 'Score that ranks the cells. Empty: the first of --metrics.'
-  )
-  flags.DEFINE_string(
-    'better',
+    ' (in turn), or auto (by the networks and the device).',
+  ),
+  'primary': ('', 'Score that ranks the cells. Empty: the first of --metrics.'),
+  'better': (
     '',
-    'Whether a lower or a higher primary score is better. Empty: as the metric'
-    ' says.',
-  )
-  flags.DEFINE_string(
-    'published',
+    'Whether lower or higher is better. Empty: as the primary score says.',
+  ),
+  'published': (
     '',
-    'JSON file {source, rows} of published values, which the report puts'
-    ' beside the scores. Empty: none.',
-  )
-  flags.DEFINE_string(
-    'only',
+    'JSON file {source, rows} of published values to put beside the scores.'
+    ' Empty: none.',
+  ),
+  'only': (
     '',
-    'K/N: the share of one task of a cluster, every N-th compiled program from'
-    ' the K-th on. Empty: all.',
-  )
-  flags.DEFINE_boolean(
-    'dry_run', False, 'Whether to print the plan and its cost, and run nothing.'
-  )
-  flags.DEFINE_boolean(
-    'collect',
-    False,
-    'Whether to write the results and the report of the runs that have ended,'
-    ' and run nothing.',
-  )
+    'K/N: every N-th compiled program from the K-th on, the share of one task'
+    ' of a cluster. Empty: all.',
+  ),
+  'dry_run': (False, 'Whether only to print the plan and what it costs.'),
+  'collect': (False, 'Whether only to write the results of ended runs.'),
+}
+_ACTIONS = ('dry_run', 'collect')
 
 
 def _request() -> Request:
-  given = flags.FLAGS
-  if given.layout not in ('auto', 'vmap', 'map'):
-    raise ArgumentError('layout', given.layout, 'use auto, vmap or map')
-  base, vary = schema.from_flags(), tuple(given.vary)
-  if not given.network:
+  given = {name: flags.FLAGS[name].value for name in FLAGS.keys() - _ACTIONS}
+  if given['layout'] not in ('auto', 'vmap', 'map'):
+    raise ArgumentError('layout', given['layout'], 'use auto, vmap or map')
+  base, vary = schema.from_flags(), tuple(given.pop('vary'))
+  if not flags.FLAGS.network:
     vary = grid.suited(vary, base)
-  return Request(
-    base=base,
-    vary=vary,
-    seeds=given.seeds,
-    search_seed=given.search_seed,
-    layout=given.layout,
-    primary=given.primary,
-    better=given.better,
-    published=given.published,
-    only=given.only,
-  )
+  return Request(base=base, vary=vary, **given)
 
 
 def _use_all_cores() -> None:
   """A virtual device for each core; of no effect on other back ends."""
-  name = 'xla_force_host_platform_device_count'
+  flag = '--xla_force_host_platform_device_count'
   words = os.environ.get('XLA_FLAGS', '')
-  if name not in words:
+  if flag not in words:
     cores = len(os.sched_getaffinity(0))
-    os.environ['XLA_FLAGS'] = f'{words} --{name}={cores}'
+    os.environ['XLA_FLAGS'] = f'{words} {flag}={cores}'
 
 
 def main() -> int:
@@ -116,6 +90,6 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  _define_flags()
+  schema.define(FLAGS)
   schema.define_flags()
   app.run(main)

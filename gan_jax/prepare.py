@@ -7,27 +7,24 @@ fashion_mnist and cifar10.
 
 from absl import flags
 
-from gan_jax.config import app
+from gan_jax.config import app, schema
 from gan_jax.runtime.errors import ArgumentError
 
-
-def _define_flags() -> None:
-  flags.DEFINE_string(
-    'dataset',
+FLAGS = {
+  'dataset': (
     '',
     'Dataset to prepare: mnist, fashion_mnist, cifar10, or another of TFDS.',
-  )
-  flags.DEFINE_string(
-    'data_dir',
+  ),
+  'data_dir': (
     '',
     'Folder of prepared datasets. Empty: $TFDS_DATA_DIR, or'
     ' ~/tensorflow_datasets.',
-  )
-  flags.DEFINE_string(
-    'from',
+  ),
+  'from': (
     '',
     'Folder that holds the original files. Empty: they are downloaded.',
-  )
+  ),
+}
 
 
 def main() -> int:
@@ -55,5 +52,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  _define_flags()
+  schema.define(FLAGS)
   app.run(main)

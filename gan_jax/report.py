@@ -10,7 +10,7 @@ import pathlib
 
 from absl import flags
 
-from gan_jax.config import app
+from gan_jax.config import app, schema
 from gan_jax.runtime.errors import ArgumentError
 
 
@@ -33,5 +33,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('workdir', '', 'Folder of the run or the ablation.')
+  schema.define({'workdir': ('', 'Folder of the run or the ablation.')})
   app.run(main)

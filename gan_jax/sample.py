@@ -10,38 +10,29 @@ import pathlib
 
 from absl import flags
 
-from gan_jax.config import app
+from gan_jax.config import app, schema
 from gan_jax.runtime.errors import ArgumentError
 
-
-def _define_flags() -> None:
-  flags.DEFINE_string('workdir', '', 'Folder of the run.')
-  flags.DEFINE_integer('num', 64, 'Samples to draw.')
-  flags.DEFINE_integer('seed', 0, 'Seed of the noise.')
-  flags.DEFINE_string(
-    'out',
+FLAGS = {
+  'workdir': ('', 'Folder of the run.'),
+  'num': (64, 'Samples to draw.'),
+  'seed': (0, 'Seed of the noise.'),
+  'out': (
     'samples.png',
-    'Place of the samples: FILE.png, FILE.npz or a folder.',
-  )
-  flags.DEFINE_boolean(
-    'ema',
-    None,
-    'Whether to sample from the average of G. Not given: if there is one.',
-  )
-  flags.DEFINE_integer(
-    'step', None, 'Step of the checkpoint. Not given: the newest.'
-  )
-  flags.DEFINE_integer(
-    'label',
-    None,
+    'Where the samples are written: FILE.png, FILE.npz or a folder.',
+  ),
+  'ema': (bool, 'Whether the average of G is used. Not given: if it was kept.'),
+  'step': (int, 'Step of the checkpoint. Not given: the newest.'),
+  'label': (
+    int,
     'Class of all samples of a conditional run. Not given: all in turn.',
-  )
-  flags.DEFINE_boolean(
-    'interpolate',
+  ),
+  'interpolate': (
     False,
     'Whether to draw rows of 8 samples on the way from one latent vector to'
     ' another.',
-  )
+  ),
+}
 
 
 def main() -> int:
@@ -75,5 +66,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  _define_flags()
+  schema.define(FLAGS)
   app.run(main)

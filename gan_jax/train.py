@@ -25,9 +25,12 @@ def main() -> int:
 
 if __name__ == '__main__':
   schema.define_flags()
-  flags.DEFINE_boolean(
-    'summary',
-    False,
-    'Whether to print the parameters and the FLOPs of a step, and not to train.',
+  schema.define(
+    {
+      'summary': (
+        False,
+        'Whether to print parameters and FLOPs, and not train.',
+      )
+    }
   )
   app.run(main)

@@ -29,7 +29,9 @@ DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
 Failure = Error
 
 
-def as_flags(message: str, defined: Container[str] = flags.FLAGS) -> str:
+def as_flags(
+  message: str, defined: Container[str] | flags.FlagValues = flags.FLAGS
+) -> str:
   """A message with flags in the place of the arguments that they set.
 
   A hyper-parameter that is named by its path becomes the flag of that path.

@@ -9,7 +9,7 @@ imports nothing heavy, so that `--help` answers at once.
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -501,18 +501,35 @@ def traced() -> tuple[str, ...]:
   return tuple(name for name, f in FIELDS.items() if f.metadata['path'])
 
 
+_DEFINE: dict[type, Any] = {
+  bool: flags.DEFINE_boolean,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+  list: flags.DEFINE_multi_string,
+}
+
+
+def define(
+  table: Mapping[str, tuple[Any, str]],
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
+  """Defines absl flags.
+
+  Args:
+    table: default and help text by name; a type stands for no default.
+    flag_values: where they are defined.
+  """
+  for name, (default, text) in table.items():
+    kind = default if isinstance(default, type) else type(default)
+    default = None if default is kind else default
+    _DEFINE[kind](name, default, text, flag_values=flag_values)
+
+
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines one absl flag for each field of `Config`."""
-  define: dict[type, Any] = {
-    bool: flags.DEFINE_boolean,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-  }
-  for name, field in FIELDS.items():
-    define[type(field.default)](
-      name, field.default, field.metadata['help'], flag_values=flag_values
-    )
+  table = {n: (f.default, f.metadata['help']) for n, f in FIELDS.items()}
+  define(table, flag_values)
 
 
 def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
