@@ -98,7 +98,7 @@ def summary(
 
 def _pictures(workdir: pathlib.Path) -> dict[str, Any]:
   """Sample grids of an image run, over time and newest."""
-  from gan_jax.figures.density import data_uri
+  from gan_jax.figures.page import data_uri
 
   def uri(path: pathlib.Path) -> str:
     return data_uri(path.read_bytes(), 'png')
@@ -195,27 +195,13 @@ def _equilibrium(config: Config) -> dict[str, float]:
   return {'d/loss': d_loss, 'g/loss': g_loss}
 
 
-def template(name: str) -> Any:
-  """A page of `templates/`; what it is not given is an error."""
-  import jinja2
-
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('gan_jax'),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  return environment.get_template(name)
-
-
 def render(workdir: str | pathlib.Path) -> str:
   """The report as HTML.
 
   Raises:
     ConfigError: if there is no run in the workdir.
   """
-  from gan_jax.figures import curves
+  from gan_jax.figures import curves, page
   from gan_jax.training import setup, writers
 
   folder = pathlib.Path(workdir)
@@ -231,7 +217,7 @@ def render(workdir: str | pathlib.Path) -> str:
   looks = writers.read_rows(folder / 'dynamics.jsonl')
   scored = writers.read_rows(folder / 'metrics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
-  return template('report.html.j2').render(
+  return page.template('report.html.j2').render(
     config=config,
     facts=facts,
     summary=summary(config, facts, rows),
