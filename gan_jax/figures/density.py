@@ -155,7 +155,7 @@ def densities_1d(
 _PALE = ListedColormap(1 - 0.55 * (1 - plt.get_cmap('RdBu_r')(np.arange(256))))
 
 
-def _truth_2d(axes: Axes, density: Density) -> None:
+def draw_truth_2d(axes: Axes, density: Density) -> None:
   """The density: its modes, or the line that 95% of the data are inside of."""
   if density.modes is not None:
     axes.scatter(
@@ -200,7 +200,7 @@ def _draw_2d(axes: Axes, density: Density, arrays: Arrays) -> Any:
   real, fake = arrays['real'][:1500], arrays['x'][:1500]
   axes.scatter(real[:, 0], real[:, 1], s=2, color=REAL, alpha=0.2, linewidths=0)
   axes.scatter(fake[:, 0], fake[:, 1], s=3, color=FAKE, alpha=0.7, linewidths=0)
-  _truth_2d(axes, density)
+  draw_truth_2d(axes, density)
   axes.set(xlim=density.extent, ylim=density.extent, aspect='equal')
   for edge in axes.spines.values():
     edge.set(visible=True, color='#bbbbbb')
@@ -248,7 +248,7 @@ def samples_png(density: Density, x: NDArray[np.generic]) -> bytes:
       axes.set_xlabel('x')
     else:
       axes.scatter(x[:, 0], x[:, 1], s=3, color=FAKE, alpha=0.5, linewidths=0)
-      _truth_2d(axes, density)
+      draw_truth_2d(axes, density)
       axes.set(xlim=density.extent, ylim=density.extent, aspect='equal')
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=160, bbox_inches='tight')
