@@ -472,8 +472,7 @@ class Config:
         field, getattr(self, field.name), choices(field.name)
       )
     ]
-    defaults = {name: field.default for name, field in FIELDS.items()}
-    problems += validate.contradictions(self, defaults)
+    problems += validate.contradictions(self)
     if problems:
       raise ConfigError(*problems)
     return self
