@@ -569,12 +569,22 @@ def load_flagfile(path: str | os.PathLike[str]) -> Config:
   return from_args([f'--flagfile={os.fspath(path)}'])
 
 
+def read_config(workdir: str | os.PathLike[str]) -> Config:
+  """The `Config` of the run in a workdir.
+
+  Raises:
+    ConfigError: if the folder holds no run.
+  """
+  config = load_flagfile(validate.config_file(os.fspath(workdir)))
+  return dataclasses.replace(config, workdir=os.fspath(workdir))
+
+
 def difference(old: Config, new: Config) -> list[str]:
-  """Flags in which `new` is another run than `old`, one line each.
+  """Arguments in which `new` is another run than `old`, one line each.
 
   Fields marked free (places, cadences, devices) make no difference to what is
-  computed. `--steps` may grow as long as no learning-rate schedule and no
-  moving momentum depends on it.
+  computed. `steps` may grow as long as no learning-rate schedule and no moving
+  momentum depends on it.
   """
   moving = new.beta1_final_g or new.beta1_final_d
   fixed = new.lr_schedule != 'constant' or moving
@@ -583,5 +593,5 @@ def difference(old: Config, new: Config) -> list[str]:
     was, now = getattr(old, name), getattr(new, name)
     longer = name == 'steps' and not fixed and now >= was
     if was != now and not field.metadata['free'] and not longer:
-      lines.append(f'--{name}: {was} there, {now} now')
+      lines.append(f'`{name}`: {was} there, {now} now')
   return lines

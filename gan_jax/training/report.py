@@ -202,10 +202,10 @@ def render(workdir: str | pathlib.Path) -> str:
     ConfigError: if there is no run in the workdir.
   """
   from gan_jax.figures import curves, page
-  from gan_jax.training import setup, writers
+  from gan_jax.training import writers
 
   folder = pathlib.Path(workdir)
-  config = setup.read_config(folder)
+  config = config_lib.read_config(folder)
   try:
     facts = json.loads((folder / 'run.json').read_text())
   except (OSError, json.JSONDecodeError) as error:

@@ -106,10 +106,10 @@ def test_a_command_answers_help():
 
 
 def test_a_bad_value_is_printed_with_its_flag():
-  done = gan('gan_jax.train', '--workdir=w', '--lr_g=0', '--packing=3')
+  done = gan('gan_jax.train', '--workdir=w', '--lr_g=0', '--lr_final=.5')
   assert done.returncode == 2
   assert done.stderr.startswith('error: --lr_g=0.0: use more than 0\n')
-  assert '--packing=3: does not divide --batch_size=64' in done.stderr
+  assert '--lr_final=0.5: has no effect under --lr_schedule=co' in done.stderr
   assert '`' not in done.stderr
 
 
