@@ -1,4 +1,4 @@
-"""Samples of a run, in the form that a file's name asks for."""
+"""Samples of a run as files: an array, a grid, single pictures."""
 
 import io
 import pathlib
@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gan_jax.config.schema import ConfigError
 from gan_jax.data import Density
 from gan_jax.figures import images
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import progress_bar
 from gan_jax.training.setup import Run, in_turn
@@ -18,23 +18,26 @@ COLUMNS = 8  # steps of an interpolation
 
 
 def check(num: int, out: pathlib.Path) -> None:
-  """Refuses flags that no run could satisfy.
+  """Checks what can be checked before the run is opened.
 
   Raises:
-    ConfigError: naming the flag and the remedy.
+    ArgumentError: for no samples, or a place that cannot be written.
   """
   if num < 1:
-    raise ConfigError(f'--num={num}: use 1 or more')
+    raise ArgumentError('num', num, 'use 1 or more')
+  remedy = ''
   if out.suffix not in ('.png', '.npz', ''):
-    raise ConfigError(f'--out={out}: end it in .png or .npz, or name a folder')
-  if out.suffix == '' and out.is_dir() and any(out.iterdir()):
-    raise ConfigError(f'--out={out}: is not empty; name a new folder')
-  if out.suffix and not out.parent.is_dir():
-    raise ConfigError(f'--out={out}: no folder {out.parent}; make it first')
+    remedy = 'end it in .png or .npz, or name a folder'
+  elif out.suffix == '' and out.is_dir() and any(out.iterdir()):
+    remedy = 'is not empty; name a new folder'
+  elif out.suffix and not out.parent.is_dir():
+    remedy = f'no folder {out.parent}; make it first'
+  if remedy:
+    raise ArgumentError('out', str(out), remedy)
 
 
 def interpolated(ends: Any, spherical: bool) -> Any:
-  """Noise on the way between pairs of draws: (2 rows, dim) -> (8 rows, dim).
+  """Latent vectors between pairs of draws: (2 rows, dim) -> (8 rows, dim).
 
   Along the sphere for normal noise, whose norm it keeps (White 2016,
   arXiv:1609.04468), and straight for uniform noise.
@@ -69,16 +72,16 @@ def labels(run: Run, count: int, label: int | None, rows: int = 1) -> Any:
     rows: consecutive samples of one class (a row of an interpolation).
 
   Raises:
-    ConfigError: if the run knows no such class.
+    ArgumentError: if the run has no such class.
   """
   classes = run.networks.classes
   if label is None:
     turns = in_turn(-(-count // rows), classes)
     return None if turns is None else np.repeat(turns, rows)[:count]
   if not 0 <= label < classes:
-    there = f'use 0 to {classes - 1}' if classes else 'leave it out'
-    raise ConfigError(
-      f'--label={label}: this run has {classes} classes; {there}'
+    remedy = f'use 0 to {classes - 1}' if classes else 'leave it out'
+    raise ArgumentError(
+      'label', label, f'this run has {classes} classes; {remedy}'
     )
   return np.full(count, label, np.int32)
 
@@ -118,7 +121,11 @@ def draw(
 
 
 def write(run: Run, x: Any, out: pathlib.Path, columns: int = 0) -> None:
-  """Writes samples in the form that the name asks for."""
+  """Writes samples in the format that the name of `out` says.
+
+  Raises:
+    ArgumentError: for a folder of pictures of points.
+  """
   bounded = not isinstance(run.dataset, Density)
   if out.suffix == '.npz':
     buffer = io.BytesIO()
@@ -132,9 +139,10 @@ def write(run: Run, x: Any, out: pathlib.Path, columns: int = 0) -> None:
     write_atomic(out, samples_png(run.dataset, x))
   else:
     if not bounded:
-      raise ConfigError(
-        f'--out={out}: a folder of PNG files is for images; a density has'
-        ' .npz or one .png'
+      raise ArgumentError(
+        'out',
+        str(out),
+        'a folder of PNG files is for images; a density has .npz or one .png',
       )
     out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images.to_uint8(x)):

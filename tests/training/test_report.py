@@ -15,8 +15,9 @@ from helpers.htmlpage import Page, svg_words
 
 from gan_jax import data
 from gan_jax.config import schema as config_lib
-from gan_jax.config.schema import Config, ConfigError
+from gan_jax.config.schema import Config
 from gan_jax.figures import curves, images
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import report
 
 LOG4 = math.log(4)
@@ -279,6 +280,18 @@ def test_a_run_that_was_saved_or_diverged(tmp_path, no_curves):
     assert said in page.text and 'complete' not in page.text
 
 
+@pytest.mark.parametrize(
+  ('objective', 'label', 'named'),
+  [('minimax', 0.0, True), ('minimax', 0.1, False)],
+)
+def test_the_equilibrium_is_named_where_it_is_known(
+  objective, label, named, tmp_path
+):
+  w = Workdir(tmp_path, True, objective=objective, label_smoothing=label)
+  svg = dict(w.grids([0]).page().pictures)['Losses']
+  assert ('D: log 4' in svg_words(svg)) == named
+
+
 def test_odd_words_are_only_words(tmp_path, no_curves):
   odd = 'folder:/a/<script>alert(1)</script>&"\'{{ 7*7 }}'
   page = Workdir(tmp_path, True, dataset=odd).grids([0]).page()
@@ -307,14 +320,14 @@ def test_spread_keeps_both_ends(count):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-  with pytest.raises(ConfigError, match='no run there'):
+  with pytest.raises(ArgumentError, match='no run there'):
     report.write_report(tmp_path / 'none')
   Workdir(tmp_path, True)
   (tmp_path / 'run.json').unlink()
-  with pytest.raises(ConfigError, match='run.json cannot be read'):
+  with pytest.raises(ArgumentError, match='run.json cannot be read'):
     report.write_report(tmp_path)
   (tmp_path / 'run.json').write_text('{"outcome":')
-  with pytest.raises(ConfigError, match='run.json cannot be read'):
+  with pytest.raises(ArgumentError, match='run.json cannot be read'):
     report.write_report(tmp_path)
   assert not (tmp_path / 'report.html').exists()
 
@@ -328,7 +341,7 @@ def test_an_older_report_survives_a_failure(tmp_path, monkeypatch, no_curves):
     raise OSError('no space left')
 
   monkeypatch.setattr(os, 'replace', crash)
-  with pytest.raises(ConfigError, match='no space left'):
+  with pytest.raises(ArgumentError, match='no space left'):
     report.write_report(tmp_path)
   assert (tmp_path / 'report.html').read_bytes() == before
   assert not [p for p in tmp_path.iterdir() if 'report.html.' in p.name]
