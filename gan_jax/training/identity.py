@@ -26,7 +26,9 @@ def declared(setup: Setup) -> dict[str, Any]:
   """Path to value of all that a run says of itself."""
   found: dict[str, Any] = {}
   _describe('', setup.trainer, found)
-  found |= {k: float(np.float32(v)) for k, v in hyperparameters(setup.trainer).items()}
+  found |= {
+    k: float(np.float32(v)) for k, v in hyperparameters(setup.trainer).items()
+  }
   config, networks = setup.config, setup.networks
   found |= {
     'batch_size': config.batch_size,
@@ -130,14 +132,13 @@ def identify(setup: Setup) -> Identity:
   return own | {'program': program(setup)}
 
 
-def check(place: str, saved: Identity, now: Identity, steps_may_grow: bool) -> str:
+def check(place: str, saved: Identity, now: Identity) -> str:
   """Refuses to go on as another run.
 
   Args:
     place: the folder, for the message.
     saved: what run.json there says.
     now: what this run is.
-    steps_may_grow: whether no number depends on the length of the run.
 
   Returns:
     A warning, where the program could not be compared; mostly ''.
@@ -145,7 +146,6 @@ def check(place: str, saved: Identity, now: Identity, steps_may_grow: bool) -> s
   Raises:
     IdentityError: a line for each difference.
   """
-  del steps_may_grow
   there, here = saved.get('declared', {}), now['declared']
   lines = [
     f'  {path}: {there.get(path, "nothing")} there,'

@@ -233,9 +233,9 @@ class PopulationLoop(HostLoop):
 
   def place(self, saved: Progress) -> Progress:
     """A saved population on the devices."""
-    places = np.array([*range(len(self.members))] + [0] * (
-      self._room - len(self.members)
-    ))
+    places = np.array(
+      [*range(len(self.members))] + [0] * (self._room - len(self.members))
+    )
     full = _select(saved, places)
     alive = np.asarray(full.now.alive) & self._alive()
     full = full.replace(now=full.now.replace(alive=alive))

@@ -50,9 +50,7 @@ class Examiner:
     self._reached = step if there else step - 1
     return there
 
-  def __call__(
-    self, state: State, step: int
-  ) -> tuple[dict[str, float], str]:
+  def __call__(self, state: State, step: int) -> tuple[dict[str, float], str]:
     """Finite scores with their spreads by name, and what to say of them."""
     player: Any = state.ema if self._ema else state.g
     row, _ = self._judge.generator(step, player.params, player.stats, self._ema)
