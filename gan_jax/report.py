@@ -1,24 +1,24 @@
-"""Writes report.html: `python -m gan_jax.report --workdir=DIR`.
+"""Writes the report of a run or an ablation: `python -m gan_jax.report`.
 
-Training and ablations do so at their end; this command does it at any time, for
-unfinished ones too. Of an ablation (a folder with a plan.json) it writes
-table.md and table.tex as well.
+Training and ablations write theirs when they end; this command does so at any
+time, for what is unfinished too. The report is one self-contained file,
+report.html in the workdir. That of an ablation (a folder with a plan.json)
+comes with table.md and table.tex.
 """
 
 import pathlib
 
 from absl import flags
 
-from gan_jax.config import app
+from gan_jax.config import app, schema
 from gan_jax.runtime.errors import ArgumentError
-
-flags.DEFINE_string('workdir', '', 'folder of the run or ablation')
 
 
 def main() -> int:
   """Writes the report of the workdir that the flags name."""
   if not flags.FLAGS.workdir:
-    raise ArgumentError('workdir', '', 'name the folder of a run or ablation')
+    remedy = 'name the folder of a run or an ablation'
+    raise ArgumentError('workdir', '', remedy)
   workdir = pathlib.Path(flags.FLAGS.workdir)
   if (workdir / 'plan.json').is_file():
     from gan_jax.ablation.report import write_ablation_report
@@ -33,4 +33,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+  schema.define({'workdir': ('', 'Folder of the run or the ablation.')})
   app.run(main)

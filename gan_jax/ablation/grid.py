@@ -354,25 +354,5 @@ def group_by_program(members: Sequence[Member]) -> list[list[Member]]:
   """Members by what is compiled, in the order in which each first comes."""
   programs: dict[Config, list[Member]] = {}
   for member in members:
-    programs.setdefault(static(member.config), []).append(member)
+    programs.setdefault(config_lib.static(member.config), []).append(member)
   return [*programs.values()]
-
-
-def static(config: Config) -> Config:
-  """What of a configuration is compiled: the same for one program's members.
-
-  Hyper-parameters are at their defaults, or 1 where a part of the step is there
-  that could be absent; the weights of regularizers, the seed and the folder are
-  left out.
-  """
-  changes: dict[str, Any] = {}
-  for name in config_lib.traced():
-    none = FIELDS[name].metadata['none']
-    given = float(getattr(config, name) != none)
-    changes[name] = FIELDS[name].default if none is None else given
-  terms = [
-    f'{p.name}@{p.place}' for p in validate.penalties(config.regularizer)
-  ]
-  return dataclasses.replace(
-    config, **changes, regularizer=','.join(terms), seed=0, workdir=''
-  )

@@ -35,14 +35,14 @@ class PopulationRun(Protocol):
 
   def run(
     self,
-    ear: preemption.Ear,
+    listener: preemption.Listener,
     moved: Callable[[int, float], None] | None = None,
     reached: Callable[[], None] | None = None,
   ) -> str:
     """Trains to the end or a signal; `done` or `saved`.
 
     Args:
-      ear: looked at between dispatches.
+      listener: looked at between dispatches.
       moved: called after each dispatch.
       reached: called at the start and at the multiples of each cadence.
     """

@@ -83,7 +83,7 @@ def render_report(results: AblationResults, folder: pathlib.Path) -> str:
   plan = results.plan
   environment = dict(plan.get('environment') or {})
   environment.pop('command', None)
-  return page.load_template('ablation.html.j2').render(
+  return page.template('ablation.html.j2').render(
     title=_title(results),
     verdict=state_verdict(results),
     remarks=list_remarks(results),
@@ -208,7 +208,7 @@ def _sample_pictures(
   results: AblationResults, logs: RunLogs
 ) -> Iterator[dict[str, Any]]:
   """Samples of the median run of each cell, in the order of the ranking."""
-  from gan_jax.figures.density import data_uri
+  from gan_jax.figures.page import data_uri
 
   decimals = ranking_decimals(results.ranking)
   for row in results.ranking[:_PICTURES]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gan_jax.ablation import folder as folder_lib
-from gan_jax.ablation import grid
 from gan_jax.ablation.plan import AblationPlan, choose_primary
 from gan_jax.ablation.population_run import (
   MakeRun,
@@ -36,7 +35,7 @@ from gan_jax.ablation.scoring import (
   describe_error,
 )
 from gan_jax.ablation.verdict import format_for_terminal
-from gan_jax.config import app
+from gan_jax.config import app, schema
 from gan_jax.config.schema import Config
 from gan_jax.runtime import preemption
 from gan_jax.runtime.checkpoint import not_saved
@@ -71,8 +70,8 @@ def ablate(
   folder_lib.check_folder(plan)
   (print if dry_run else say)(describe_plan(plan))
   try:
-    with preemption.listening() as ear:
-      engine = AblationRunner(plan, ear, make_run, make_scorer)
+    with preemption.listen() as listener:
+      engine = AblationRunner(plan, listener, make_run, make_scorer)
       return _run_dry(engine) if dry_run else _run_locked(engine)
   except preemption.Stopped as stopped:
     say(f'stopped by {stopped}; run the same again')
@@ -90,13 +89,17 @@ class AblationRunner:
   def __init__(
     self,
     plan: AblationPlan,
-    ear: preemption.Ear,
+    listener: preemption.Listener,
     make_run: MakeRun,
     make_scorer: MakeScorer,
   ) -> None:
     """Makes nothing yet."""
     self.plan, self.crashed = plan, set[int]()
-    self._ear, self._make_run, self._make_scorer = ear, make_run, make_scorer
+    self._listener, self._make_run, self._make_scorer = (
+      listener,
+      make_run,
+      make_scorer,
+    )
     self._runs: dict[int, PopulationRun] = {}
 
   def prepare(self) -> None:
@@ -112,7 +115,7 @@ class AblationRunner:
     self.scorer.check_cells()
     self.directions = self.scorer.score_directions()
     choose_primary(self.plan.options, self.directions)
-    self._scoring = Scoring(self.plan, self.scorer, self._ear)
+    self._scoring = Scoring(self.plan, self.scorer, self._listener)
 
   def programs_left(self) -> list[int]:
     """Programs that are to be run; one that has crashed just now is not."""
@@ -150,7 +153,7 @@ class AblationRunner:
     for number in self.programs_left():
       members = self.plan.programs[number]
       kind = dataclasses.replace(
-        grid.static(members[0].config),
+        schema.static(members[0].config),
         objective='',  # of little weight in a step
       )
       if kind not in kinds:
@@ -227,7 +230,7 @@ class AblationRunner:
     )
     progress.start_program(number, run)
     outcome = run.run(
-      self._ear,
+      self._listener,
       lambda step, took: progress.report_step(number, run),
       lambda: self._scoring.score_interim(number, run, progress),
     )

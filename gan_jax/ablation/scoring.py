@@ -79,10 +79,10 @@ class Scoring:
   """Scores runs until a signal comes, and none of them twice."""
 
   def __init__(
-    self, plan: AblationPlan, scorer: Scorer, ear: preemption.Ear
+    self, plan: AblationPlan, scorer: Scorer, listener: preemption.Listener
   ) -> None:
-    """`ear` receives the signal."""
-    self._plan, self._scorer, self._ear = plan, scorer, ear
+    """`listener` receives the signal."""
+    self._plan, self._scorer, self._listener = plan, scorer, listener
 
   def score_final(
     self, number: int, run: PopulationRun, progress: Progress
@@ -96,7 +96,7 @@ class Scoring:
     scores, generators = _ScoreFile(path), run.generators()
     rows: list[dict[str, Any]] = []
     for i, (outcome, step) in enumerate(run.outcomes()):
-      if self._ear.heard:
+      if self._listener.received:
         return None
       member = self._plan.programs[number][i]
       row: dict[str, Any] = {'cell': member.cell, 'seed': member.seed}
@@ -124,7 +124,7 @@ class Scoring:
     scores = _ScoreFile(folder.interim_path(self._plan, number))
     generators = run.generators()
     for i, (outcome, _) in enumerate(run.outcomes()):
-      if self._ear.heard:
+      if self._listener.received:
         return
       if outcome == 'done':
         facts = {'cell': members[i].cell, 'seed': members[i].seed}

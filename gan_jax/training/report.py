@@ -3,6 +3,7 @@
 Drawn from the files of the workdir alone, whether the run has ended or not.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -13,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.config import registry, validate
-from gan_jax.config.schema import FIELDS, Config, load_flagfile
+from gan_jax.config.schema import FIELDS, Config, read_config
 from gan_jax.data import Density
-from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.errors import ArgumentError, Error
 from gan_jax.runtime.files import write_atomic
 
 _PICTURES = 6  # steps of a run whose samples are drawn
@@ -53,13 +53,13 @@ def render_report(workdir: str | pathlib.Path) -> str:
   from gan_jax.training.writers import read_rows
 
   folder = pathlib.Path(workdir)
-  config = load_flagfile(validate.config_file(folder))
+  config = read_config(folder)
   facts = _read_facts(folder)
   rows = read_rows(folder / 'stats.jsonl')
   dynamics = read_rows(folder / 'dynamics.jsonl')
   scores = read_rows(folder / 'metrics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
-  return page.load_template('report.html.j2').render(
+  return page.template('report.html.j2').render(
     config=config,
     facts=facts,
     summary=summarise_run(config, facts, rows),
@@ -159,19 +159,20 @@ def _list_settings(config: Config) -> list[dict[str, Any]]:
 
 
 def _equilibrium(config: Config) -> dict[str, float]:
-  """Both losses at the equilibrium, where they are known."""
-  for name, field in FIELDS.items():
-    of_objective = field.metadata['path'].startswith('objective.')
-    if of_objective and getattr(config, name) != field.default:
-      return {}  # another optimum
+  """Both losses at the equilibrium, where the objective states them."""
+  from gan_jax.config import resolve
+
   try:
-    objective = registry.load(
-      'gan_jax.game.objectives', 'OBJECTIVES', config.objective
-    )
-  except LookupError:
-    return {}  # of a package that is not installed here
+    objective = resolve.components(config, {})['objective']
+  except Error:  # one of the user's own, which may not be importable here
+    return {}
+  # With other labels the optimum is another.
+  plain = all(
+    getattr(objective, field.name) == field.default
+    for field in dataclasses.fields(objective)
+  )
   equilibrium = objective.equilibrium
-  if equilibrium is None:
+  if equilibrium is None or not plain:
     return {}
   return {'d/loss': equilibrium.d_loss, 'g/loss': equilibrium.g_loss}
 
@@ -201,7 +202,7 @@ def _find_samples(
 
 def _draw_grids(workdir: pathlib.Path) -> dict[str, Any]:
   """Sample grids of an image run, over time and newest."""
-  from gan_jax.figures.density import data_uri
+  from gan_jax.figures.page import data_uri
 
   kinds = []
   for kind, title in (('ema', 'averaged G'), ('step', 'live G')):
