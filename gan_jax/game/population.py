@@ -48,8 +48,8 @@ class PopulationState(Node):
 
 def _axes(state: State) -> State:
   """Which axis of each leaf of a state is that of the members."""
-  axes = jax.tree.map(lambda _: 0, state)
-  return axes.replace(step=None)
+  axes: Any = jax.tree.map(lambda _: 0, state)
+  return axes.replace(step=None)  # type: ignore[no-any-return]
 
 
 def _update(
