@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from helpers import inception_torch  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+from helpers import inception_torch  # noqa: E402
 
 from gan_jax import features  # noqa: E402
 from gan_jax.features import inception, inception_weights, torch_file  # noqa: E402
