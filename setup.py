@@ -51,7 +51,11 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gan_jax', 'gan_jax.*']),
-  package_data={'gan_jax': ['py.typed', 'templates/*.j2']},
+  package_data={
+    'gan_jax': ['py.typed'],
+    'gan_jax.figures': ['templates/*.j2'],
+  },
+  entry_points={'console_scripts': ['gan-jax = gan_jax.__main__:main']},
   install_requires=REQUIRES,
   extras_require={
     'gpu': ['jax[cuda12]'],
