@@ -36,6 +36,8 @@ REQUIRES = [
 ]
 TEST = [
   'beartype>=0.20.0',
+  'dm-haiku>=0.0.15',
+  'equinox>=0.13.0',
   'hypothesis>=6.100.0',
   'pytest>=8.2.0',
   'pytest-xdist>=3.6.1',
