@@ -84,6 +84,9 @@ def main() -> int:
 
   if flags.FLAGS.collect:
     return runner.collect(plan)
+  from gan_jax.training.train import prepare_process
+
+  prepare_process(plan.base)
   return runner.ablate(plan, dry_run=flags.FLAGS.dry_run)
 
 

@@ -1,11 +1,9 @@
-"""The grid of an ablation: axes, cells and members.
+"""The grid of an ablation: its axes, and the cells that they span.
 
 `objective=minimax,hinge` is an axis; the cross product of the axes are the
-cells, each a configuration; a cell and a seed are a member; members that differ
-in hyper-parameters only are one compiled program. Nothing here needs JAX.
+cells. Nothing here needs JAX.
 """
 
-import dataclasses
 import itertools
 import math
 import re
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gan_jax.config import schema as config_lib
 from gan_jax.config import validate
-from gan_jax.config.schema import FIELDS, Config, ConfigError
+from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError
 
 _RANGE = re.compile(r'(uniform|loguniform)\((.*)\)')
@@ -25,19 +23,26 @@ _DIGITS = 5
 
 
 class Axis(NamedTuple):
-  """Options that are varied together, and their values in order."""
+  """Options that are varied together.
+
+  Attributes:
+    options: their names.
+    values: of all of them, a tuple for each point of the axis.
+    labels: what stands for values that are objects; empty where none are.
+  """
 
   options: tuple[str, ...]
   values: tuple[tuple[Any, ...], ...]
+  labels: tuple[tuple[Any, ...], ...] = ()
 
   @property
   def columns(self) -> dict[str, list[Any]]:
-    """Values by table column; options that are always equal share one."""
-    if all(len(set(map(str, values))) == 1 for values in self.values):
-      return {self.name: [values[0] for values in self.values]}
+    """Settings by table column; options that are always equal share one."""
+    rows = self.labels or self.values
+    if all(len(set(map(str, row))) == 1 for row in rows):
+      return {self.name: [row[0] for row in rows]}
     return {
-      option: [values[i] for values in self.values]
-      for i, option in enumerate(self.options)
+      option: [row[i] for row in rows] for i, option in enumerate(self.options)
     }
 
   @property
@@ -52,20 +57,12 @@ class Cell(NamedTuple):
   Attributes:
     label: its settings as text, `objective=hinge, lr_d=0.0001`.
     values: by option.
-    settings: by table column: options that are always equal share one.
+    settings: by table column, as tables show them.
   """
 
   label: str
   values: dict[str, Any]
   settings: dict[str, Any]
-
-
-class Member(NamedTuple):
-  """One run: the index of its cell, its seed, and its configuration."""
-
-  cell: int
-  seed: int
-  config: Config
 
 
 def format_value(value: Any) -> str:
@@ -310,9 +307,6 @@ def _add_network(word: str, base: Config) -> str:
   return f'{names}+network={(";" if ";" in text else ",").join(rows)}'
 
 
-# Cells, members, programs.
-
-
 def make_cells(axes: Sequence[Axis]) -> list[Cell]:
   """The cross product, the last axis fastest; one cell without any axis."""
   cells = []
@@ -325,34 +319,3 @@ def make_cells(axes: Sequence[Axis]) -> list[Cell]:
     label = ', '.join(f'{k}={format_value(v)}' for k, v in settings.items())
     cells.append(Cell(label or 'base', values, settings))
   return cells
-
-
-def make_members(
-  base: Config, cells: Sequence[Cell], seeds: Sequence[int]
-) -> list[Member]:
-  """All runs, by cell and then by seed.
-
-  Raises:
-    ConfigError: naming the cells whose options are of no use together.
-  """
-  members, problems = [], []
-  for i, cell in enumerate(cells):
-    config = dataclasses.replace(base, **cell.values)
-    try:
-      config.validate()
-    except ConfigError as error:
-      problems.append(f'cell {i} ({cell.label}): {error}')
-      continue
-    for seed in seeds:
-      members.append(Member(i, seed, dataclasses.replace(config, seed=seed)))
-  if problems:
-    raise ConfigError('\n'.join(problems))
-  return members
-
-
-def group_by_program(members: Sequence[Member]) -> list[list[Member]]:
-  """Members by what is compiled, in the order in which each first comes."""
-  programs: dict[Config, list[Member]] = {}
-  for member in members:
-    programs.setdefault(config_lib.static(member.config), []).append(member)
-  return [*programs.values()]

@@ -7,14 +7,15 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gan_jax.ablation import grid
-from gan_jax.ablation.grid import Axis, Cell, Member
+from gan_jax.ablation.grid import Axis, Cell
+from gan_jax.ablation.spec import CellSpec
 from gan_jax.config import validate
 from gan_jax.config.registry import names
-from gan_jax.config.schema import Config
+from gan_jax.config.schema import Config, ConfigError
 from gan_jax.runtime.errors import ArgumentError
 
 
@@ -45,6 +46,14 @@ class AblationOptions:
   only: str = ''
 
 
+class Member(NamedTuple):
+  """One run: the index of its cell, its seed, and its options."""
+
+  cell: int
+  seed: int
+  config: Config
+
+
 @dataclasses.dataclass(frozen=True)
 class AblationPlan:
   """The runs of an ablation.
@@ -52,14 +61,23 @@ class AblationPlan:
   Attributes:
     options: that it was made of.
     axes: what is varied.
-    cells: the configurations.
+    cells: the combinations of it.
+    specs: what the runs of each cell are made of.
     programs: all runs, those that are compiled as one together.
+    dataset: data that was handed in; None for those that options name.
+    given: an identity that the user vouches for; empty for none.
   """
 
   options: AblationOptions
   axes: tuple[Axis, ...]
   cells: tuple[Cell, ...]
+  specs: tuple[CellSpec, ...]
   programs: tuple[tuple[Member, ...], ...]
+  dataset: Any = None
+  given: str = ''
+  _datasets: dict[Any, Any] = dataclasses.field(
+    default_factory=dict, repr=False, compare=False
+  )
 
   @property
   def base(self) -> Config:
@@ -80,6 +98,21 @@ class AblationPlan:
   def runs(self) -> int:
     """The number of runs."""
     return sum(map(len, self.programs))
+
+  def spec_of(self, number: int) -> CellSpec:
+    """Of the first cell of a program."""
+    return self.specs[self.programs[number][0].cell]
+
+  def load_dataset(self, config: Config) -> Any:
+    """The data of some options, loaded once."""
+    if self.dataset is not None:
+      return self.dataset
+    key = (config.dataset, config.image_size, config.channels)
+    if key not in self._datasets:
+      from gan_jax.training import setup
+
+      self._datasets[key] = setup.load_dataset(config)
+    return self._datasets[key]
 
   def program_folder(self, number: int) -> pathlib.Path:
     """Of one program."""
@@ -120,28 +153,87 @@ class AblationPlan:
 
 
 def make_plan(options: AblationOptions) -> AblationPlan:
-  """The plan of an ablation; needs no JAX.
+  """The plan of an ablation of names and numbers; needs no JAX.
 
   Raises:
     ArgumentError: naming the argument, its value and the remedy.
   """
-  base = options.base
-  _check_options(options)
-  base = dataclasses.replace(base, metrics=choose_metrics(base))
-  _check_features(base.features)
-  read_published(options.published)
+  check_options(options)
+  metrics = choose_metrics(options.base)
+  base = dataclasses.replace(options.base, metrics=metrics)
   axes = grid.parse_axes(options.vary, options.search_seed)
-  cells = grid.make_cells(axes)
-  seeds = range(base.seed, base.seed + options.seeds)
-  members = grid.make_members(base, cells, seeds)
-  programs = tuple(map(tuple, grid.group_by_program(members)))
+
+  def make_spec(values: Mapping[str, Any]) -> CellSpec:
+    return CellSpec(dataclasses.replace(base, **values).validate())
+
   options = dataclasses.replace(options, base=base)
-  plan = AblationPlan(options, tuple(axes), tuple(cells), programs)
+  return assemble_plan(options, axes, make_spec)
+
+
+def assemble_plan(
+  options: AblationOptions,
+  axes: Sequence[Axis],
+  make_spec: Callable[[Mapping[str, Any]], CellSpec],
+  *,
+  dataset: Any = None,
+  given: str = '',
+) -> AblationPlan:
+  """The plan of a grid: all cells, their runs, and what is compiled.
+
+  Args:
+    options: of the ablation.
+    axes: of the grid.
+    make_spec: the spec of a cell from its values.
+    dataset: data that was handed in.
+    given: an identity that the user vouches for.
+
+  Raises:
+    ArgumentError: naming the cells whose values are of no use together.
+  """
+  cells = grid.make_cells(axes)
+  specs, problems = [], []
+  for i, cell in enumerate(cells):
+    try:
+      specs.append(make_spec(cell.values))
+    except ArgumentError as error:
+      problems.append(f'cell {i} ({cell.label}): {error}')
+  if problems:
+    raise ConfigError('\n'.join(problems))
+  seeds = range(options.base.seed, options.base.seed + options.seeds)
+  programs = tuple(
+    tuple(
+      Member(i, seed, dataclasses.replace(specs[i].config, seed=seed))
+      for i in program
+      for seed in seeds
+    )
+    for program in group_by_program(specs)
+  )
+  plan = AblationPlan(
+    options, tuple(axes), tuple(cells), tuple(specs), programs, dataset, given
+  )
   plan.chosen_programs()
   return plan
 
 
-def _check_options(options: AblationOptions) -> None:
+def group_by_program(specs: Sequence[CellSpec]) -> list[list[int]]:
+  """Cells by what is compiled, in the order in which each first comes."""
+  keys: list[Any] = []
+  programs: list[list[int]] = []
+  for i, spec in enumerate(specs):
+    key = spec.program_key()
+    if key not in keys:
+      keys.append(key)
+      programs.append([])
+    programs[keys.index(key)].append(i)
+  return programs
+
+
+def check_options(options: AblationOptions) -> None:
+  """Checks what needs no cell.
+
+  Raises:
+    ArgumentError: naming the argument, its value and the remedy.
+  """
   base = options.base
   if not base.workdir:
     raise ArgumentError(
@@ -172,6 +264,8 @@ def _check_options(options: AblationOptions) -> None:
     raise ArgumentError('layout', options.layout, 'use auto, vmap or map')
   if options.better not in ('', 'lower', 'higher'):
     raise ArgumentError('better', options.better, 'use lower or higher')
+  _check_features(base.features)
+  read_published(options.published)
 
 
 def choose_metrics(config: Config) -> str:

@@ -4,12 +4,11 @@
 well.
 """
 
-import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from gan_jax.ablation.grid import Member
+from gan_jax.ablation.plan import AblationPlan
 from gan_jax.runtime import preemption
 
 
@@ -60,22 +59,26 @@ class PopulationRun(Protocol):
     """Ends the background threads."""
 
 
-MakeRun = Callable[[Sequence[Member], pathlib.Path, str], PopulationRun]
+MakeRun = Callable[[AblationPlan, int, pathlib.Path], PopulationRun]
 
 
 def make_population_run(
-  members: Sequence[Member], folder: pathlib.Path, layout: str
+  plan: AblationPlan, number: int, folder: pathlib.Path
 ) -> PopulationRun:
-  """Restores or initialises the runs of one program.
+  """Restores or initialises the runs of one program in its folder."""
+  from gan_jax.training.population_loop import Member, PopulationLoop
 
-  Args:
-    members: that are compiled as one.
-    folder: of the program.
-    layout: vmap, map, or auto.
-  """
-  from gan_jax.training.population_loop import Cohort
-
-  configs = [
-    dataclasses.replace(m.config, workdir=str(folder)) for m in members
+  spec = plan.spec_of(number)
+  members = [
+    Member(m.seed, plan.specs[m.cell].hyperparameters())
+    for m in plan.programs[number]
   ]
-  return Cohort(configs, folder, layout)
+  return PopulationLoop(
+    spec.config,
+    members,
+    folder,
+    plan.options.layout,
+    objects=spec.objects,
+    dataset=plan.load_dataset(spec.config),
+    trainer=spec.trainer,
+  )

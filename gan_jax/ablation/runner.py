@@ -36,7 +36,6 @@ from gan_jax.ablation.scoring import (
 )
 from gan_jax.ablation.verdict import format_for_terminal
 from gan_jax.config import app, schema
-from gan_jax.config.schema import Config
 from gan_jax.runtime import preemption
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.files import write_atomic
@@ -53,7 +52,7 @@ def ablate(
   make_run: MakeRun = make_population_run,
   make_scorer: MakeScorer = EvaluatorScorer,
 ) -> int:
-  """Runs what is left of an ablation; returns an exit code of `app`.
+  """Runs what is left of an ablation, as the command does; its exit code.
 
   0 when every run has ended, diverged ones too; 1 when some crashed or could
   not be scored (the others have ended); 75 when it was stopped by a signal.
@@ -72,9 +71,11 @@ def ablate(
   try:
     with preemption.listen() as listener:
       engine = AblationRunner(plan, listener, make_run, make_scorer)
-      return _run_dry(engine) if dry_run else _run_locked(engine)
+      if dry_run:
+        return _run_dry(engine)
+      return _report_end(plan, engine.run())
   except preemption.Stopped as stopped:
-    say(f'stopped by {stopped}; run the same again')
+    say(f'stopped by {stopped}; run the same command again')
     return app.SAVED
 
 
@@ -90,32 +91,56 @@ class AblationRunner:
     self,
     plan: AblationPlan,
     listener: preemption.Listener,
-    make_run: MakeRun,
-    make_scorer: MakeScorer,
+    make_run: MakeRun = make_population_run,
+    make_scorer: MakeScorer = EvaluatorScorer,
   ) -> None:
     """Makes nothing yet."""
     self.plan, self.crashed = plan, set[int]()
-    self._listener, self._make_run, self._make_scorer = (
-      listener,
-      make_run,
-      make_scorer,
-    )
+    self._listener = listener
+    self._make_run, self._make_scorer = make_run, make_scorer
     self._runs: dict[int, PopulationRun] = {}
 
-  def prepare(self) -> None:
-    """Checks every cell and its scores.
+  def run(self) -> str:
+    """Runs what is left; `done`, or `saved` after a signal.
+
+    Raises:
+      Error: whose message names the argument or file and the remedy.
+    """
+    plan, only = self.plan, bool(self.plan.options.only)
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(folder_lib.lock_folder(plan.folder, shared=only))
+      folder_lib.check_folder(plan)  # again: it may be another's meanwhile
+      self.prepare()
+      for number in plan.chosen_programs() if only else ():
+        program = plan.program_folder(number)
+        stack.enter_context(folder_lib.lock_folder(program))
+      try:
+        seconds = self.estimate_seconds()
+        say(describe_time(seconds))
+        return self._run_programs(Progress(plan, seconds))
+      except OSError as error:
+        raise not_saved(plan.folder, error) from error
+      finally:
+        with contextlib.suppress(ValueError, OSError):
+          self.close()
+
+  def prepare(self, *, written: bool = True) -> None:
+    """Checks every cell and its scores; writes the plan.
+
+    Args:
+      written: whether the plan is written.
 
     Raises:
       Error: naming the cell, or the argument that is of no use.
     """
-    from gan_jax.training import loop
-
-    loop.setup(self.plan.base)
-    self.scorer = self._make_scorer(self.plan)
-    self.scorer.check_cells()
-    self.directions = self.scorer.score_directions()
-    choose_primary(self.plan.options, self.directions)
-    self._scoring = Scoring(self.plan, self.scorer, self._listener)
+    scorer = self._make_scorer(self.plan)
+    scorer.check_cells()
+    directions = scorer.score_directions()
+    choose_primary(self.plan.options, directions)
+    self._scoring = Scoring(self.plan, scorer, self._listener)
+    if written:
+      protocol = scorer.protocol()
+      folder_lib.write_plan(self.plan, environment(), protocol, directions)
 
   def programs_left(self) -> list[int]:
     """Programs that are to be run; one that has crashed just now is not."""
@@ -131,9 +156,9 @@ class AblationRunner:
     """The training of a program's runs, made once."""
     if number not in self._runs:
       self._runs[number] = self._make_run(
-        self.plan.programs[number],
+        self.plan,
+        number,
         folder or self.plan.program_folder(number),
-        self.plan.options.layout,
       )
     return self._runs[number]
 
@@ -148,24 +173,26 @@ class AblationRunner:
       folder: where to try them in place of the ablation's, in which nothing is
         written then.
     """
-    kinds: dict[Config, tuple[float, float]] = {}
+    kinds: dict[Any, tuple[float, float]] = {}
     seconds: dict[int, float] = {}
     for number in self.programs_left():
-      members = self.plan.programs[number]
-      kind = dataclasses.replace(
-        schema.static(members[0].config),
+      members, spec = self.plan.programs[number], self.plan.spec_of(number)
+      kind: Any = dataclasses.replace(
+        schema.static(spec.config),
         objective='',  # of little weight in a step
       )
+      kind = kind if spec.named else number
       if kind not in kinds:
         with self._recorded_crash(number, written=folder is None):
           place = folder and folder / f'{number:03d}'
           run = self._population_run(number, place)
-          if run.step < kind.steps:
+          if run.step < spec.config.steps:
             step = run.calibrate() / len(members)
             kinds[kind] = (run.compile_sec, step)
       if kind in kinds:
         compile_sec, step = kinds[kind]
-        seconds[number] = compile_sec + step * len(members) * kind.steps
+        steps = len(members) * spec.config.steps
+        seconds[number] = compile_sec + step * steps
     return seconds
 
   @contextlib.contextmanager
@@ -203,8 +230,7 @@ class AblationRunner:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / 'results.json', json.dumps(result, indent=1) + '\n')
 
-  def run(self, progress: Progress) -> str:
-    """Runs what is left; `done`, or `saved` after a signal."""
+  def _run_programs(self, progress: Progress) -> str:
     for number in self.programs_left():
       outcome = 'done'
       with self._recorded_crash(number):
@@ -284,38 +310,13 @@ class AblationRunner:
 
 
 def _run_dry(engine: AblationRunner) -> int:
-  engine.prepare()
+  engine.prepare(written=False)
   with tempfile.TemporaryDirectory() as folder:
     try:
       print(describe_time(engine.estimate_seconds(pathlib.Path(folder))))
     finally:
       engine.close()
   return app.ERROR if engine.crashed else app.DONE
-
-
-def _run_locked(engine: AblationRunner) -> int:
-  plan = engine.plan
-  folder, only = plan.folder, plan.options.only
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(folder_lib.lock_folder(folder, shared=bool(only)))
-    folder_lib.check_folder(plan)  # again: it may have been another's meanwhile
-    engine.prepare()
-    folder_lib.write_plan(
-      plan, environment(), engine.scorer.protocol(), engine.directions
-    )
-    for number in plan.chosen_programs() if only else ():
-      program = plan.program_folder(number)
-      stack.enter_context(folder_lib.lock_folder(program))
-    try:
-      seconds = engine.estimate_seconds()
-      say(describe_time(seconds))
-      outcome = engine.run(Progress(plan, seconds))
-    except OSError as error:
-      raise not_saved(folder, error) from error
-    finally:
-      with contextlib.suppress(ValueError, OSError):
-        engine.close()
-    return _report_end(plan, outcome)
 
 
 def _report_end(plan: AblationPlan, outcome: str) -> int:

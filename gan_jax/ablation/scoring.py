@@ -15,11 +15,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from gan_jax.ablation import folder
-from gan_jax.ablation.grid import Cell, Member, format_value
-from gan_jax.ablation.plan import AblationPlan
+from gan_jax.ablation.grid import Cell, format_value
+from gan_jax.ablation.plan import AblationPlan, Member
 from gan_jax.ablation.population_run import PopulationRun
 from gan_jax.ablation.progress import Progress, say
-from gan_jax.config.schema import Config
+from gan_jax.config.schema import ConfigError
 from gan_jax.runtime import preemption
 from gan_jax.runtime.checkpoint import (
   CheckpointUnreachable,
@@ -54,11 +54,11 @@ class Scorer(Protocol):
   def protocol(self) -> dict[str, Any]:
     """What scores depend on besides the generators."""
 
-  def protocol_hash(self, config: Config) -> str:
-    """Hash of what a configuration's scores depend on besides generators."""
+  def protocol_hash(self, cell: int) -> str:
+    """Hash of what the scores of a cell depend on besides the generators."""
 
-  def score(self, config: Config, params: Any, stats: Any) -> dict[str, Any]:
-    """`scores` and `evaluation_std` of a generator, by name."""
+  def score(self, cell: int, params: Any, stats: Any) -> dict[str, Any]:
+    """`scores` and `evaluation_std` of a cell's generator, by name."""
 
 
 class _ScoreFile:
@@ -142,7 +142,7 @@ class Scoring:
   ) -> dict[str, Any]:
     """A member's scores: those of the file, or new ones, which it then has."""
     facts = facts or {}
-    protocol = self._scorer.protocol_hash(member.config)
+    protocol = self._scorer.protocol_hash(member.cell)
     words = [protocol, digest(to_host(generator)), *facts.values()]
     key = ' '.join(map(str, words))
     scores = known.get(key)
@@ -157,7 +157,7 @@ class Scoring:
   ) -> dict[str, Any]:
     """Scores of one member, or NaN and why."""
     try:
-      return self._scorer.score(member.config, *generator)
+      return self._scorer.score(member.cell, *generator)
     except Exception as error:
       if isinstance(error, FATAL):
         raise
@@ -224,19 +224,10 @@ class EvaluatorScorer:
   def __init__(self, plan: AblationPlan) -> None:
     """Makes no evaluator yet."""
     self._plan = plan
-    self._datasets: dict[Any, Any] = {}
     self._evaluators: dict[Any, Any] = {}
 
-  def _dataset(self, config: Config) -> Any:
-    from gan_jax.training import setup
-
-    key = (config.dataset, config.image_size, config.channels)
-    if key not in self._datasets:
-      self._datasets[key] = setup.load_dataset(config)
-    return self._datasets[key]
-
-  def _evaluator(self, config: Config) -> Any:
-    """The evaluator of a configuration's generators.
+  def _evaluator(self, cell: int) -> Any:
+    """The evaluator of a cell's generators.
 
     Raises:
       Error: if its metrics do not apply to its data.
@@ -245,32 +236,30 @@ class EvaluatorScorer:
     from gan_jax.evaluation import scorer
     from gan_jax.evaluation.evaluator import BATCH
     from gan_jax.runtime import sharding
-    from gan_jax.training import setup
+    from gan_jax.training.setup import facts_of
 
-    key = tuple(getattr(config, name) for name in _SEEN)
-    if key not in self._evaluators:
-      own = self._dataset(config)
+    spec = self._plan.specs[cell]
+    config, own = spec.config, self._plan.load_dataset(spec.config)
+    key: list[Any] = [getattr(config, name) for name in _SEEN]
+    if not spec.named:
+      key.append(spec.networks(facts_of(own)))
+    if tuple(key) not in self._evaluators:
       request, against, sets = scorer.of_run(
         config, scorer.Request(samples=config.eval_samples), own
       )
-      self._evaluators[key] = scorer.make_evaluator(
+      self._evaluators[tuple(key)] = scorer.make_evaluator(
         request,
         against,
-        setup.make_networks(config, own),
+        spec.networks(facts_of(own)),
         sharding.make_mesh(1),
         batch=_BATCH if isinstance(own, data.Density) else BATCH,
         **sets,
       )
-    return self._evaluators[key]
+    return self._evaluators[tuple(key)]
 
-  def _configs(self) -> list[Config]:
-    """A configuration of each cell."""
-    configs = {
-      member.cell: member.config
-      for program in self._plan.programs
-      for member in program
-    }
-    return [configs[i] for i in range(len(self._plan.cells))]
+  @property
+  def _cells(self) -> range:
+    return range(len(self._plan.cells))
 
   def check_cells(self) -> None:
     """Makes the trainer of every cell and its evaluator.
@@ -278,17 +267,17 @@ class EvaluatorScorer:
     Raises:
       Error: naming the cell that is of no use.
     """
-    from gan_jax.training import setup
+    from gan_jax.training.setup import facts_of
 
-    for i, config in enumerate(self._configs()):
+    for i, spec in enumerate(self._plan.specs):
       try:
-        setup.make_plan(config, self._dataset(config))
-        self._evaluator(config)
+        spec.build_trainer(facts_of(self._plan.load_dataset(spec.config)))
+        self._evaluator(i)
       except ValueError as error:
         if not hasattr(error, 'exit_code'):
           raise
         label = self._plan.cells[i].label
-        raise Error(f'cell {i} ({label}): {error}') from error
+        raise ConfigError(f'cell {i} ({label}): {error}') from error
 
   def _public_scores(self, evaluator: Any) -> dict[str, tuple[str, str]]:
     """Of each score the public name, and which end is better."""
@@ -296,7 +285,7 @@ class EvaluatorScorer:
     from gan_jax.evaluation.scores import shown
 
     features = evaluator.protocol['features']
-    scores = {}
+    scores: dict[str, tuple[str, str]] = {}
     for key, names in evaluator.names.items():
       metric = KNOWN[key]
       for name in names:
@@ -310,7 +299,7 @@ class EvaluatorScorer:
     Raises:
       ArgumentError: if cells have no score in common to be compared by.
     """
-    evaluators = map(self._evaluator, self._configs())
+    evaluators = map(self._evaluator, self._cells)
     cells = [dict(self._public_scores(e).values()) for e in evaluators]
     for i, scores in enumerate(cells):
       if next(iter(scores)) not in cells[0]:
@@ -327,11 +316,11 @@ class EvaluatorScorer:
     """What scores depend on besides the generators; what varies, by cell."""
     protocols = [
       {
-        **self._evaluator(config).protocol,
-        'evaluation_seeds': config.eval_seeds,
-        'ema': config.ema_halflife_kimg > 0,
+        **self._evaluator(i).protocol,
+        'evaluation_seeds': spec.config.eval_seeds,
+        'ema': spec.has_average,
       }
-      for config in self._configs()
+      for i, spec in enumerate(self._plan.specs)
     ]
     joined: dict[str, Any] = {}
     for name in dict.fromkeys(name for p in protocols for name in p):
@@ -343,23 +332,23 @@ class EvaluatorScorer:
       )
     return joined
 
-  def protocol_hash(self, config: Config) -> str:
-    """Hash of what a configuration's scores depend on besides generators."""
+  def protocol_hash(self, cell: int) -> str:
+    """Hash of what the scores of a cell depend on besides the generators."""
     from gan_jax.evaluation import scorer
 
-    seeds = {'seeds': config.eval_seeds}
-    return scorer.identity(self._evaluator(config).protocol | seeds)
+    seeds = {'seeds': self._plan.specs[cell].config.eval_seeds}
+    return scorer.identity(self._evaluator(cell).protocol | seeds)
 
-  def score(self, config: Config, params: Any, stats: Any) -> dict[str, Any]:
+  def score(self, cell: int, params: Any, stats: Any) -> dict[str, Any]:
     """Means over evaluation seeds, and standard deviations of several.
 
     Returns:
       `scores` and `evaluation_std` by public name; `nan`, why some are, if so.
     """
-    evaluator = self._evaluator(config)
+    evaluator = self._evaluator(cell)
     draws: list[dict[str, float]] = []
     reasons: dict[str, str] = {}
-    for seed in range(config.eval_seeds):
+    for seed in range(self._plan.specs[cell].config.eval_seeds):
       draws.append(evaluator.score(params, stats, seed=seed))
       reasons |= evaluator.unscored
     public = self._public_scores(evaluator)
