@@ -19,6 +19,7 @@ from typing import Any
 
 from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
+from gan_jax.ablation.results import AblationResults, make_results
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
@@ -279,14 +280,7 @@ def collect_results(plan: AblationPlan) -> int:
   Raises:
     ArgumentError: if there is no ablation, or `primary` is none of its scores.
   """
-  record = read_plan(plan.folder)
-  if record is None:
-    raise ArgumentError(
-      'workdir',
-      str(plan.folder),
-      'there is no ablation to collect; start it without `collect`',
-    )
-  runs = read_runs(plan)
+  record, runs = _read_record(plan), read_runs(plan)
   scores = _write_record(plan, record, runs)
   facts = ('outcome', 'step')
   write_atomic(
@@ -299,6 +293,29 @@ def collect_results(plan: AblationPlan) -> int:
     text = _format_csv(plan, rows, ('step',), scores)
     write_atomic(plan.folder / 'scores.csv', text)
   return len(runs)
+
+
+def read_part(plan: AblationPlan) -> AblationResults:
+  """The results of all runs that have ended; writes nothing.
+
+  Raises:
+    ArgumentError: if there is no ablation.
+  """
+  record, runs = _read_record(plan), read_runs(plan)
+  facts = ('outcome', 'step')
+  text = _format_csv(plan, runs, facts, _score_columns(record['scores'], runs))
+  return make_results(record, list(csv.DictReader(io.StringIO(text))))
+
+
+def _read_record(plan: AblationPlan) -> dict[str, Any]:
+  record = read_plan(plan.folder)
+  if record is None:
+    raise ArgumentError(
+      'workdir',
+      str(plan.folder),
+      'there is no ablation to collect; start it without `collect`',
+    )
+  return record
 
 
 def _format_csv(

@@ -80,11 +80,20 @@ def parse_axes(words: Sequence[str], search_seed: int = 0) -> list[Axis]:
     ArgumentError: as `parse_axis`, and for an option that is varied twice.
   """
   axes = [parse_axis(word, search_seed) for word in words]
+  check_once(axes)
+  return axes
+
+
+def check_once(axes: Sequence[Axis]) -> None:
+  """Raises for an option that is varied twice.
+
+  Raises:
+    ArgumentError: naming it.
+  """
   names = [name for axis in axes for name in axis.options]
   for name in names:
     if names.count(name) > 1:
       raise ArgumentError('vary', name, 'is varied twice; join the values')
-  return axes
 
 
 def parse_axis(word: str, search_seed: int = 0) -> Axis:
@@ -110,7 +119,7 @@ def parse_axis(word: str, search_seed: int = 0) -> Axis:
   if not equals:
     raise ArgumentError('vary', word, f"there is no '='; {_USAGE}")
   for name in options:
-    _check_option(word, name)
+    check_option(word, name)
   if len(set(options)) < len(options):
     raise ArgumentError('vary', word, 'one option is there twice')
   ranges = _draw_together(word, options, text, search_seed)
@@ -133,8 +142,16 @@ def _parse_names(word: str) -> tuple[str, ...]:
   return tuple(name.removeprefix('--') for name in names)
 
 
-def _check_option(word: str, name: str) -> None:
-  """Raises for a name that is no option, or none to vary."""
+def check_option(word: str, name: str) -> None:
+  """Raises for a name that is no option, or none to vary.
+
+  Args:
+    word: of the axis, for messages.
+    name: of the option.
+
+  Raises:
+    ArgumentError: saying what can be varied.
+  """
   if name not in FIELDS:
     varied = [
       n for n, f in FIELDS.items() if not f.metadata['free'] and n != 'seed'

@@ -239,8 +239,7 @@ def read_results(folder: str | pathlib.Path) -> AblationResults:
     plan = json.loads((folder / 'plan.json').read_text(encoding='utf-8'))
     with open(folder / 'results.csv', encoding='utf-8', newline='') as file:
       rows = list(csv.DictReader(file))
-    cells = _read_cells(plan, rows)
-    ranking, pairs = rank_cells(cells, plan['primary'], plan['better'])
+    return make_results(plan, rows)
   except FileNotFoundError as error:
     raise ArgumentError(
       'workdir',
@@ -255,6 +254,14 @@ def read_results(folder: str | pathlib.Path) -> AblationResults:
       f'plan.json or results.csv is damaged ({type(error).__name__}: {error});'
       f' {command} writes both anew',
     ) from error
+
+
+def make_results(
+  plan: Mapping[str, Any], rows: Sequence[Mapping[str, str]]
+) -> AblationResults:
+  """The results of a plan and the rows of its results.csv."""
+  cells = _read_cells(plan, rows)
+  ranking, pairs = rank_cells(cells, plan['primary'], plan['better'])
   return AblationResults(plan, cells, ranking, pairs)
 
 

@@ -108,7 +108,7 @@ class CellSpec:
 # Cells from Python.
 
 # Arguments of `Game` and `Trainer` that can be varied, with the option that
-# takes their names.
+# takes names of them.
 _OF_GAMES = {
   'objective': 'objective',
   'regularizers': 'regularizer',
@@ -123,6 +123,7 @@ _OF_TRAINERS = {
   'schedule': 'schedule',
   'ema': '',
 }
+PARTS = (*_OF_GAMES, *_OF_TRAINERS)
 
 
 def vary_spec(base: CellSpec, values: Mapping[str, Any]) -> CellSpec:
@@ -144,14 +145,14 @@ def vary_spec(base: CellSpec, values: Mapping[str, Any]) -> CellSpec:
       hyper[key] = _to_number(key, value)
     elif base.trainer is None:
       options[key] = value
-    elif key in _OF_GAMES or key in _OF_TRAINERS:
+    elif key in PARTS:
       components[key] = value
     elif path:
       hyper[path] = _to_number(key, value)
     elif key in FIELDS and FIELDS[key].metadata['group'] in _RUN_GROUPS:
       options[key] = value
     else:
-      known = [*_OF_GAMES, *_OF_TRAINERS, *base.hyperparameters()]
+      known = [*PARTS, *base.hyperparameters()]
       raise ArgumentError(
         'vary', key, f'a trainer has no such part; there are {", ".join(known)}'
       )
