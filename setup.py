@@ -65,6 +65,6 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'test': TEST,
-    'dev': [*TEST, 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
+    'dev': [*TEST, 'import-linter~=2.17', 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
   },
 )
