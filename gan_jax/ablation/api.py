@@ -217,8 +217,8 @@ def _make_plan(
 ) -> AblationPlan:
   if data is None and 'dataset' not in {*given, *vary}:
     raise ArgumentError('data', None, 'give the data, or name a `dataset`')
-  config, objects = train_lib.split_options(given, trainer)
-  dataset, config = train_lib.choose_dataset(data, config, given)
+  config, objects = train_lib._options(given, trainer)
+  dataset, config = train_lib._dataset(data, config, given)
   objects = {k: x for k, x in objects.items() if k != 'trainer'}
   base = CellSpec(config, objects, trainer)
   axes = [_make_axis(base, *item) for item in vary.items()]

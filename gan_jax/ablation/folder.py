@@ -20,6 +20,7 @@ from typing import Any
 from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.results import AblationResults, make_results
+from gan_jax.ablation.spec import is_of_trainer
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
@@ -162,27 +163,21 @@ def read_plan(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def write_plan(
-  plan: AblationPlan,
-  environment: Mapping[str, Any],
-  protocol: Mapping[str, Any],
-  scores: Mapping[str, str],
+  plan: AblationPlan, facts: Mapping[str, Any], scores: Mapping[str, str]
 ) -> None:
   """Writes `plan.json`, or into an existing one the names of the scores.
 
   Args:
     plan: of the ablation.
-    environment: of this process.
-    protocol: what scores depend on besides the generators.
+    facts: further ones: the environment, and the protocol of the scores.
     scores: their names, and which values are better (`Metric.scores`).
   """
-  record = read_plan(plan.folder) or _make_record(plan, environment, protocol)
+  record = read_plan(plan.folder) or _make_record(plan, facts)
   _write_record(plan, record | {'scores': dict(scores)}, read_runs(plan))
 
 
 def _make_record(
-  plan: AblationPlan,
-  environment: Mapping[str, Any],
-  protocol: Mapping[str, Any],
+  plan: AblationPlan, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
   vary = {
     name: list(dict.fromkeys(values))
@@ -190,19 +185,31 @@ def _make_record(
     for name, values in axis.columns.items()
   }
   base = dataclasses.asdict(plan.base)
+  for name in _replaced_options(plan):
+    base.pop(name)
   return {
-    'command': environment['command'],
+    'command': facts['environment']['command'],
     'base': {k: v for k, v in base.items() if k != 'workdir'},
     'vary': vary,
     'options': _grid_options(plan),
     'seeds': plan.seeds,
-    'environment': dict(environment),
-    'protocol': dict(protocol),
+    **facts,
     'published': read_published(plan.options.published),
     'cells': [
       {'label': cell.label, 'values': cell.settings} for cell in plan.cells
     ],
   }
+
+
+def _replaced_options(plan: AblationPlan) -> list[str]:
+  """Options in whose place all cells have an object."""
+  options = {
+    name
+    for name, field in FIELDS.items()
+    if plan.specs[0].trainer is not None and is_of_trainer(field)
+  }
+  shared = [set(spec.objects) for spec in plan.specs]
+  return sorted(options.union(set.intersection(*shared)))
 
 
 def _write_record(

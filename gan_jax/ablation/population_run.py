@@ -5,10 +5,11 @@ well.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from gan_jax.ablation.plan import AblationPlan
+from gan_jax.config import app
 from gan_jax.runtime import preemption
 
 
@@ -82,3 +83,46 @@ def make_population_run(
     dataset=plan.load_dataset(spec.config),
     trainer=spec.trainer,
   )
+
+
+def identify_programs(plan: AblationPlan) -> list[dict[str, Any]]:
+  """The identity of each program; empty where names say all of them.
+
+  What components do has no name that can be compared: their steps are traced.
+  """
+  if all(spec.named for spec in plan.specs):
+    return []
+  from gan_jax.training import identity, setup
+
+  identities = []
+  for number in range(len(plan.programs)):
+    spec = plan.spec_of(number)
+    parts = setup.build(
+      spec.config,
+      spec.objects,
+      dataset=plan.load_dataset(spec.config),
+      trainer=spec.trainer,
+      given=plan.given,
+      devices=1,
+    )
+    identities.append(identity.identify(parts))
+  return identities
+
+
+def check_identities(
+  plan: AblationPlan,
+  recorded: Sequence[Mapping[str, Any]],
+  identities: Sequence[Mapping[str, Any]],
+) -> None:
+  """Raises if a program is another than the one that was begun.
+
+  Raises:
+    IdentityError: a line for each difference.
+  """
+  from gan_jax.training import identity
+
+  for number, pair in enumerate(zip(recorded, identities, strict=False)):
+    place = f'`workdir={plan.folder}`, program {number + 1}'
+    warning = identity.check(place, *map(dict, pair))
+    if warning:
+      app.warn(warning)

@@ -3,6 +3,7 @@
 import sys
 import time
 
+from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.plan import AblationPlan
 from gan_jax.ablation.population_run import PopulationRun
 from gan_jax.config import app
@@ -27,11 +28,9 @@ def describe_plan(plan: AblationPlan) -> str:
     f' in {_count_programs(len(plan.programs))} of {plan.base.steps} steps'
   ]
   for axis in plan.axes:
-    values = ', '.join(
-      '/'.join(map(str, v)) if len(set(v)) > 1 else str(v[0])
-      for v in axis.values
-    )
-    lines.append(f'  {axis.name}: {values}')
+    columns = [map(format_value, column) for column in axis.columns.values()]
+    points = ['/'.join(point) for point in zip(*columns, strict=True)]
+    lines.append(f'  {axis.name}: {", ".join(points)}')
   finished = sum(map(plan.is_finished, range(len(plan.programs))))
   if finished:
     lines.append(f'{_count_programs(finished)} finished before')

@@ -103,11 +103,25 @@ def render_report(results: AblationResults, folder: pathlib.Path) -> str:
     published=_published_values(results),
     spreads=_spreads(results),
     vary=list(_flatten(plan['vary'])),
-    base=list(_flatten(plan.get('base', {}))),
+    base=list(_flatten(_shared_settings(plan))),
     protocol=list(_flatten(plan.get('protocol') or {})),
     environment=list(_flatten(environment)),
     folder=folder,
   )
+
+
+def _shared_settings(plan: Mapping[str, Any]) -> dict[str, Any]:
+  """Options that are not varied, and what all programs declare."""
+  varied = {option for name in plan['vary'] for option in name.split('+')}
+  shared = dict(plan.get('base', {}))
+  identities = plan.get('identities') or [{}]
+  first, *others = (identity.get('declared', {}) for identity in identities)
+  shared |= {
+    name: value
+    for name, value in first.items()
+    if all(other.get(name) == value for other in others)
+  }
+  return {name: shared[name] for name in shared if name not in varied}
 
 
 def _title(results: AblationResults) -> str:

@@ -18,6 +18,8 @@ from gan_jax.ablation.plan import AblationPlan, choose_primary
 from gan_jax.ablation.population_run import (
   MakeRun,
   PopulationRun,
+  check_identities,
+  identify_programs,
   make_population_run,
 )
 from gan_jax.ablation.progress import (
@@ -138,9 +140,17 @@ class AblationRunner:
     directions = scorer.score_directions()
     choose_primary(self.plan.options, directions)
     self._scoring = Scoring(self.plan, scorer, self._listener)
-    if written:
-      protocol = scorer.protocol()
-      folder_lib.write_plan(self.plan, environment(), protocol, directions)
+    if not written:
+      return
+    identities = identify_programs(self.plan)
+    recorded = folder_lib.read_plan(self.plan.folder) or {}
+    check_identities(self.plan, recorded.get('identities', []), identities)
+    facts: dict[str, Any] = {
+      'environment': environment(),
+      'protocol': scorer.protocol(),
+    }
+    facts |= {'identities': identities} if identities else {}
+    folder_lib.write_plan(self.plan, facts, directions)
 
   def programs_left(self) -> list[int]:
     """Programs that are to be run; one that has crashed just now is not."""

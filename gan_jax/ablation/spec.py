@@ -149,7 +149,7 @@ def vary_spec(base: CellSpec, values: Mapping[str, Any]) -> CellSpec:
       components[key] = value
     elif path:
       hyper[path] = _to_number(key, value)
-    elif key in FIELDS and FIELDS[key].metadata['group'] in _RUN_GROUPS:
+    elif key in FIELDS and not is_of_trainer(FIELDS[key]):
       options[key] = value
     else:
       known = [*PARTS, *base.hyperparameters()]
@@ -163,7 +163,9 @@ def vary_spec(base: CellSpec, values: Mapping[str, Any]) -> CellSpec:
   return CellSpec(config, objects, trainer, hyper)
 
 
-_RUN_GROUPS = ('Data', 'The run')
+def is_of_trainer(field: dataclasses.Field[Any]) -> bool:
+  """Whether an option says how a trainer is made."""
+  return field.metadata['group'] in ('The game', 'Networks', 'Optimizers')
 
 
 def _to_number(key: str, value: Any) -> float:

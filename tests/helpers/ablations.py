@@ -1,4 +1,4 @@
-"""A small ablation on `ring`, and one whose training is arithmetic, for tests."""
+"""A small ablation on `ring`, one whose training is arithmetic, and its table."""
 
 import csv
 import dataclasses
@@ -6,10 +6,10 @@ import json
 import pathlib
 
 import numpy as np
-from helpers import small
 
 from gan_jax.ablation import runner
 from gan_jax.ablation.plan import AblationOptions, make_plan
+from helpers import small
 
 TOY = small.ring(eval_samples=64, metrics='modes', devices=2)
 # Two programs of two cells.
