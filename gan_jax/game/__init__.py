@@ -1,1 +1,1 @@
-"""TODO"""
+"""One step of a game: losses, regularizers, optimizers, schedules, trainer."""

@@ -8,13 +8,12 @@ float field that is None is not there at all. Everything else that a component
 holds is `static`, compiled in, or a component itself.
 """
 
-import collections
 import dataclasses
 import re
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Union, cast
 
 import flax.struct
 import jax
@@ -54,7 +53,17 @@ def snake_case(name: str) -> str:
   return re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', name).lower()
 
 
-class Component(flax.struct.PyTreeNode):
+if TYPE_CHECKING:
+
+  class _Base:
+    def replace(self, **changes: Any) -> Self: ...
+
+else:
+  _Base = flax.struct.PyTreeNode
+
+
+@typing.dataclass_transform(frozen_default=True)
+class Component(_Base):
   """A part of a game: a frozen dataclass whose float fields are traced.
 
   A subclass needs no decorator. `replace(field=value)` gives a changed copy.
@@ -75,16 +84,15 @@ class Component(flax.struct.PyTreeNode):
   def __init_subclass__(cls, **kwargs: Any) -> None:
     """Makes the subclass a dataclass and checks its fields."""
     super().__init_subclass__(**kwargs)
-    hints = _hints(cls)
-    for field in dataclasses.fields(cls):
+    hints, kind = _hints(cls), cast(Any, cls)
+    for field in dataclasses.fields(kind):
       if not field.metadata.get('pytree_node', True):
         continue
       if field.metadata.get('parts'):
         continue
-      kind = hints.get(field.name, field.type)
-      if not _is_traced(kind):
+      if not _is_traced(hints.get(field.name, field.type)):
         raise TypeError(
-          f'{cls.__name__}.{field.name}: {kind} is neither a float (a'
+          f'{cls.__name__}.{field.name}: {field.type} is neither a float (a'
           ' hyper-parameter) nor a component; write'
           f' `{field.name}: ... = gj.static(default)`, which is compiled in'
         )
@@ -119,12 +127,28 @@ def _is_traced(kind: Any) -> bool:
     return all(
       _is_traced(k) for k in typing.get_args(kind) if k is not type(None)
     )
-  return kind is float or (isinstance(kind, type) and issubclass(kind, Component))
+  return kind is float or (
+    isinstance(kind, type) and issubclass(kind, Component)
+  )
 
 
-def by_name(
-  argument: str, items: Any, base: type[T]
-) -> 'collections.OrderedDict[str, T]':
+class Named(dict[str, T]):
+  """Components by name, in their order, as a pytree (a dict's is sorted)."""
+
+
+def _flatten(
+  named: Named[Any],
+) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+  keys = [jax.tree_util.DictKey(name) for name in named]
+  return list(zip(keys, named.values(), strict=True)), tuple(named)
+
+
+jax.tree_util.register_pytree_with_keys(
+  Named, _flatten, lambda names, items: Named(zip(names, items, strict=True))
+)
+
+
+def by_name(argument: str, items: Any, base: type[T]) -> Named[T]:
   """Components in their order, under their names; classes at their defaults.
 
   Args:
@@ -142,7 +166,7 @@ def by_name(
       raise ArgumentError(argument, items, 'give a list of them')
     whole = [made(argument, x, base) for x in items]
     pairs = [(x.name, x) for x in whole]  # type: ignore[attr-defined]
-  found: collections.OrderedDict[str, T] = collections.OrderedDict()
+  found: Named[T] = Named()
   for name, item in pairs:
     if name in found:
       raise ArgumentError(
@@ -184,9 +208,14 @@ def made(argument: str, item: Any, base: type[T]) -> T:
 # Hyper-parameters: the float leaves of a tree of components, by path.
 
 
+# Fields that a path leaves out: there is one game, and an optax optimizer's own
+# numbers are its.
+_UNSAID = ('game', 'injected')
+
+
 def _path(keys: Any) -> str:
   words = [str(getattr(k, 'name', getattr(k, 'key', k))) for k in keys]
-  return '.'.join(words[1:] if words[:1] == ['game'] else words)
+  return '.'.join(word for word in words if word not in _UNSAID)
 
 
 def hyperparameters(tree: Any) -> dict[str, Any]:

@@ -549,8 +549,8 @@ class _FGan(Objective):
 
   divergence: ClassVar[divergences.Divergence]
   # T(v) and f*(t) in float64 NumPy, for the reference.
-  activation64: ClassVar[Callable[[Vector], Vector]]
-  conjugate64: ClassVar[Callable[[Vector], Vector]]
+  activation64: ClassVar[Any]
+  conjugate64: ClassVar[Any]
 
   def __init_subclass__(cls, **kwargs: Any) -> None:
     super().__init_subclass__(**kwargs)

@@ -17,11 +17,13 @@ PyTree = Any
 Scalar = Any
 
 
-class _Node(flax.struct.PyTreeNode):
+class Node(flax.struct.PyTreeNode):
+  """A frozen dataclass of arrays that is a pytree."""
+
   __no_type_check__: ClassVar[bool] = True
 
 
-class Player(_Node):
+class Player(Node):
   """One network in training: parameters, running statistics, optax state."""
 
   params: PyTree
@@ -29,14 +31,14 @@ class Player(_Node):
   opt_state: PyTree
 
 
-class Average(_Node):
+class Average(Node):
   """Exponential moving average of G's parameters and running statistics."""
 
   params: PyTree
   stats: PyTree
 
 
-class State(_Node):
+class State(Node):
   """All that training changes; a pytree of arrays.
 
   Attributes:

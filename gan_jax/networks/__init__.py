@@ -36,10 +36,6 @@ from gan_jax.networks.layers import NORMS
 from gan_jax.runtime.errors import ArgumentError
 
 
-def _normal(key: Any, shape: tuple[int, ...]) -> Any:
-  return jax.random.normal(key, shape)
-
-
 def _uniform(key: Any, shape: tuple[int, ...]) -> Any:
   return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
 
@@ -50,7 +46,7 @@ def _uniform_sqrt3(key: Any, shape: tuple[int, ...]) -> Any:
 
 
 LATENTS: dict[str, Latent] = {
-  'normal': _normal,
+  'normal': jax.random.normal,
   'uniform': _uniform,
   'uniform_sqrt3': _uniform_sqrt3,
 }

@@ -423,9 +423,9 @@ def test_a_report_draws_them(run):
   for title in (
     'Eigenvalues',
     'Stability',
-    'Fastest motion',
-    'Turning',
-    'Length of the field',
+    'Spectral radius',
+    'Rotation',
+    'Norm of the field',
     "D's slope",
   ):
     assert title in page

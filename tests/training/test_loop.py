@@ -16,7 +16,7 @@ from helpers import small
 from gan_jax.config import app as doors
 from gan_jax.config.schema import ConfigError
 from gan_jax.runtime import checkpoint
-from gan_jax.runtime.sharding import ShardingError
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import loop, setup, workdir, writers
 
 # Orbax's reading threads outlive its event loop when a file is damaged.
@@ -235,8 +235,8 @@ def test_another_configuration_is_refused(tmp_path):
   before = final(tmp_path), rows(tmp_path)
   with pytest.raises(ConfigError) as caught:
     loop.train(at(TOY, tmp_path, lr_g=0.5, objective='minimax'))
-  assert '--lr_g: 0.0002 there, 0.5 now' in str(caught.value)
-  assert '--objective: non_saturating there, minimax now' in str(caught.value)
+  assert '`lr_g`: 0.0002 there, 0.5 now' in str(caught.value)
+  assert '`objective`: non_saturating there, minimax now' in str(caught.value)
   assert (final(tmp_path), rows(tmp_path)) == before
 
 
@@ -344,9 +344,9 @@ def test_a_run_moves_between_numbers_of_devices(tmp_path, monkeypatch):
 
 
 def test_a_batch_that_does_not_split_is_refused(tmp_path):
-  with pytest.raises(ShardingError, match=r'--batch_size=6.*4 or 8'):
+  with pytest.raises(ArgumentError, match=r'`batch_size=6`.*4 or 8'):
     loop.train(at(TOY, tmp_path, devices=4, batch_size=6))
-  with pytest.raises(ShardingError, match='--devices=9'):
+  with pytest.raises(ArgumentError, match='`devices=9`'):
     loop.train(at(TOY, tmp_path, devices=9))
 
 
