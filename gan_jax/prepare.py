@@ -1,48 +1,53 @@
 """Prepares a dataset: `python -m gan_jax.prepare --dataset=mnist [--from=DIR]`.
 
-Downloads the originals, or takes them from a folder, verifies their checksums,
-and writes them in the format of TFDS. Needs no TensorFlow for digits, mnist,
-fashion_mnist and cifar10.
+Downloads the original files, or takes them from a folder, verifies their
+checksums, and writes them in the format of TFDS. Needs no TensorFlow for
+digits, mnist, fashion_mnist and cifar10.
 """
 
 from absl import flags
 
-from gan_jax.config import app as doors
+from gan_jax.config import app
 
 flags.DEFINE_string(
-  'dataset', '', 'digits, mnist, fashion_mnist, cifar10, or another TFDS set'
+  'dataset',
+  '',
+  'Set of images: digits, mnist, fashion_mnist, cifar10, or another of TFDS.',
 )
 flags.DEFINE_string(
-  'data_dir', '', 'data root; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets'
+  'data_dir',
+  '',
+  'Folder of prepared datasets. Empty: $TFDS_DATA_DIR, or'
+  ' ~/tensorflow_datasets.',
 )
 flags.DEFINE_string(
-  'from', '', 'folder with the original files, instead of the network'
+  'from', '', 'Folder with the original files. Empty: they are downloaded.'
 )
 
 
 def main() -> int:
   """Prepares the set that the flags name."""
-  name, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
-  if not name:
-    doors.fail('--dataset=: name a set, for example mnist', doors.REFUSED)
+  dataset, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
+  if not dataset:
+    app.fail('--dataset=: name a set, for example mnist', app.REFUSED)
   from gan_jax import data
-  from gan_jax.data import imageset, tfds_sets
+  from gan_jax.data import tfds_sets
 
-  if data.DATASETS.get(name) or name.startswith(('folder:', 'density:')):
-    print(f'{name} needs no preparation; train with --dataset={name}')
-    return doors.DONE
-  asked, name = name, data.prepared_as(name)
-  root = imageset.data_root(flags.FLAGS.data_dir)
+  if data.DATASETS.get(dataset) or dataset.startswith(('folder:', 'density:')):
+    print(f'{dataset} needs no preparation; train with --dataset={dataset}')
+    return app.DONE
+  name = data.prepared_as(dataset)
+  root = data.data_root(flags.FLAGS.data_dir)
   folder, counts = tfds_sets.prepare(name, root, originals)
-  told = ', '.join(f'{count:,} {split}' for split, count in counts.items())
+  images = ', '.join(f'{count:,} {split}' for split, count in counts.items())
   where = f' --data_dir={root}' if flags.FLAGS.data_dir else ''
   print(
-    f'{tfds_sets.describe(folder)}: {told} images in {folder}\n'
+    f'{tfds_sets.describe(folder)}: {images} images in {folder}\n'
     f'Train on it: python -m gan_jax.train --workdir=runs/{name}'
-    f' --dataset={asked}{where}'
+    f' --dataset={dataset}{where}'
   )
-  return doors.DONE
+  return app.DONE
 
 
 if __name__ == '__main__':
-  doors.run(main)
+  app.run(main)

@@ -58,7 +58,7 @@ def load(
     raise FeatureFlagError(
       f'--features={spec}: is for images; use pixels or random for points'
     )
-  from gan_jax.data.imageset import data_root
+  from gan_jax.data import data_root
 
   cache = data_root(data_dir)
   return FEATURES[name](

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gan_jax.features.base import Features, Request, make_features
 from gan_jax.features.errors import FeatureFlagError
 from gan_jax.networks.layers import Dense
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.array_cache import Arrays, cached_arrays
 from gan_jax.runtime.progress import progress_bar
 
@@ -185,7 +186,7 @@ def learnt(
   images = data.load(
     name, data_dir=data_dir, image_size=shape[0], channels=shape[2]
   )
-  if not isinstance(images, data.ImageSet) or len(images.classes) < 2:
+  if not isinstance(images, data.SampleSet) or len(images.classes) < 2:
     raise FeatureFlagError(
       f'--features=classifier: {name} has no classes to learn; write'
       ' classifier-DATASET with one that has, such as classifier-mnist'
@@ -232,7 +233,7 @@ def _halves(
         channels=shape[2],
         split=split,
       )
-    except data.DataFlagError:
+    except ArgumentError:
       continue
     if held.fingerprint != images.fingerprint:  # a folder has no splits
       return x, labels, classes, (held.array(), held.labels())

@@ -71,7 +71,14 @@ class CheckpointError(Error):
 
 
 def shortened(value: Any) -> str:
-  """A value as a message shows it."""
+  """A value as a message shows it: the end of a path says as much as its start.
+
+  >>> shortened('folder:' + 40 * 'a/' + 'faces')
+  'folder:a/a/a/a/a/a/a/a/a/a/a.../a/a/a/a/a/a/a/a/a/a/a/faces'
+  """
   text = value if isinstance(value, str) else repr(value)
   text = ' '.join(text.split())
-  return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + '...'
+  half = (_LONGEST - 3) // 2
+  if len(text) <= _LONGEST:
+    return text
+  return f'{text[:half]}...{text[-half:]}'

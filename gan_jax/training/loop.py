@@ -40,7 +40,11 @@ class HostLoop(abc.ABC):
   """
 
   def __init__(
-    self, setup: Setup, folder: pathlib.Path, keep: int, best: Best | None = None
+    self,
+    setup: Setup,
+    folder: pathlib.Path,
+    keep: int,
+    best: Best | None = None,
   ) -> None:
     """Restores the newest whole checkpoint, or starts afresh."""
     self.setup, self.config, self.folder = setup, setup.config, folder
