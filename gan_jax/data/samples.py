@@ -103,6 +103,12 @@ class SampleSet:
     """All samples, (n, *shape); kept for the next time."""
     return self._cached('samples', (self.size, *self.shape), self._read)
 
+  def take(self, rows: NDArray[np.integer]) -> NDArray[Any]:
+    """Some of the samples, in this order."""
+    if len(rows) == self.size or self.nbytes <= RESIDENT_BYTES:
+      return self.array()[rows]
+    return np.stack([self.source[i] for i in rows.tolist()])
+
   @functools.cached_property
   def mean(self) -> NDArray[np.float64]:
     """The mean sample, of `shape`, images in [-1, 1].
@@ -150,6 +156,14 @@ class SampleSet:
 
     read_all(self.size, read, f'reading {self.name}')
     return samples
+
+
+def to_uint8(images: NDArray[Any]) -> NDArray[np.uint8]:
+  """Images as uint8, those in [-1, 1] rounded and clipped."""
+  if images.dtype == np.uint8:
+    return images
+  scaled = np.rint((np.asarray(images, np.float32) + 1) * 127.5)
+  return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
 def read_all(count: int, read: Callable[[int], None], text: str) -> None:

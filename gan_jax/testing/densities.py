@@ -125,73 +125,91 @@ class _Check:
       _near(np.ravel(batched), values, 1e-5, 1e-5),
       '`log_prob` is another under vmap',
     )
-    far = np.linspace([-1e4] * d.dim, [1e4] * d.dim, 64)
-    near = np.random.default_rng(0).uniform(*d.extent, (500, d.dim))
-    for points in (self.samples[:500], np.float32(near), np.float32(far)):
-      assert d.reference is not None  # `parts`
+    self._against_reference()
+
+  def _against_reference(self) -> None:
+    d = self.density
+    assert d.reference is not None  # `parts`
+    rng = np.random.default_rng(0)
+    sets: dict[str, NDArray[Any]] = {
+      'of its samples': self.samples[:500],
+      'all over its extent': rng.uniform(*d.extent, (500, d.dim)),
+      'far away': np.linspace([-1e4] * d.dim, [1e4] * d.dim, 64),
+    }
+    for where, points in sets.items():
+      x: NDArray[Any] = np.asarray(points, np.float32).astype(np.float64)
       self.require(
-        _near(
-          self.log_prob(points), d.reference(np.float64(points)), 2e-5, 2e-4
-        ),
-        '`log_prob` and `reference` differ',
+        _near(self.log_prob(x), d.reference(x), 2e-5, 2e-4),
+        f'`log_prob` and `reference` differ at points {where}',
       )
 
   def point_mass(self) -> None:
     drawn = {tuple(x) for x in self.samples.tolist()}
-    modes = {tuple(x) for x in np.float32(self.density.modes).tolist()}
-    self.require(drawn == modes, '`sample` returns other points than `modes`')
+    modes = np.asarray(self.density.modes, np.float32).tolist()
+    self.require(
+      drawn == set(map(tuple, modes)),
+      '`sample` returns other points than `modes`',
+    )
 
   def distribution(self) -> None:
     """Mass, histogram and entropy of samples are those of the log-density."""
-    d, log_p = self.density, self._on_grid()
-    fine = log_p.shape[0]
-    area = ((d.extent[1] - d.extent[0]) / fine) ** d.dim
-    p = np.exp(log_p) * area
-    low, high = d.extent
-    inside = ((low < self.samples) & (self.samples < high)).all(axis=1)
-    mass, share = p.sum(), inside.mean()
+    (low, high), log_p = self.density.extent, self._on_grid()
+    p = np.exp(log_p) * ((high - low) / len(log_p)) ** self.density.dim
+    self._mass(p.sum())
+    self._histogram(p)
+    self._entropy(p, np.where(np.isfinite(log_p), log_p, 0.0))
+
+  def _mass(self, mass: float) -> None:
+    low, high = self.density.extent
     self.require(mass > 0.99, f'`extent` shows {mass:.1%} of it; widen it')
+    inside = ((low < self.samples) & (self.samples < high)).all(axis=1).mean()
     error = 2e-4 + _SIGMA * np.sqrt(max(mass * (1 - mass), 0) / _SAMPLES)
     self.require(
-      abs(mass - share) < error,
-      f'`log_prob` has a mass of {mass:.4f} in `extent`, where {share:.4f} of'
+      abs(mass - inside) < error,
+      f'`log_prob` has a mass of {mass:.4f} in `extent`, where {inside:.4f} of'
       ' the samples are',
     )
-    per_axis = 40 if d.dim == 1 else 10
-    shape = [per_axis, fine // per_axis] * d.dim
-    cells = p.reshape(shape).sum(tuple(range(1, 2 * d.dim, 2)))
-    edges = np.linspace(*d.extent, per_axis + 1)
-    counts, _ = np.histogramdd(self.samples, [edges] * d.dim)
-    self.require(
-      _fits(counts, _SAMPLES * cells), 'samples do not follow `log_prob`'
-    )
-    # What a coarse histogram does not see: the width of narrow modes.
-    finite = np.where(np.isfinite(log_p), log_p, 0.0)
-    entropy, square = -(p * finite).sum(), (p * finite**2).sum()
-    spread = np.sqrt(max(square - entropy**2, 0) / _SAMPLES)
+
+  def _histogram(self, p: NDArray[np.float64]) -> None:
+    dim, cells = self.density.dim, self._cells
+    shape = [cells, len(p) // cells] * dim
+    expected = p.reshape(shape).sum(tuple(range(1, 2 * dim, 2))) * _SAMPLES
+    edges = np.linspace(*self.density.extent, cells + 1)
+    counts, _ = np.histogramdd(self.samples, [edges] * dim)
+    self.require(_fits(counts, expected), 'samples do not follow `log_prob`')
+
+  def _entropy(
+    self, p: NDArray[np.float64], log_p: NDArray[np.float64]
+  ) -> None:
+    """What a coarse histogram does not see: the width of narrow modes."""
+    entropy, square = -(p * log_p).sum(), (p * log_p**2).sum()
+    error = _SIGMA * np.sqrt(max(square - entropy**2, 0) / _SAMPLES) + 2e-3
     mean = -self.log_prob(self.samples).mean()
     self.require(
-      abs(mean - entropy) < _SIGMA * spread + 2e-3,
+      abs(mean - entropy) < error,
       f'its samples have a mean -log p of {mean:.4f}, and its entropy is'
       f' {entropy:.4f}: they are narrower or wider than `log_prob` says',
     )
 
+  @property
+  def _cells(self) -> int:
+    """Cells of the histogram along an axis."""
+    return 40 if self.density.dim == 1 else 10
+
   def _on_grid(self) -> NDArray[np.float64]:
-    """The log-density on a grid over the extent, finer than the modes."""
+    """The log-density at midpoints over the extent, finer than the modes."""
     d = self.density
-    low, high = d.extent
-    per_axis = 40 if d.dim == 1 else 10
-    width = (high - low) / per_axis
+    width = (d.extent[1] - d.extent[0]) / self._cells
     fine = int(np.ceil(width / (0.5 * (d.mode_std or width / 40))))
-    count = per_axis * fine
-    axis = low + (np.arange(count) + 0.5) * (high - low) / count
-    mesh = np.stack(np.meshgrid(*[axis] * d.dim, indexing='ij'), -1)
-    values = self.log_prob(mesh.reshape(-1, d.dim))
-    return values.reshape([count] * d.dim)
+    edges = np.linspace(*d.extent, self._cells * fine + 1)
+    axes = [(edges[1:] + edges[:-1]) / 2] * d.dim
+    points = np.stack(np.meshgrid(*axes, indexing='ij'), -1)
+    values = self.log_prob(points.reshape(-1, d.dim))
+    return values.reshape(points.shape[:-1])
 
   def modes(self) -> None:
     d, x = self.density, self.samples
-    modes, std = np.float64(d.modes), float(d.mode_std or 0)
+    modes, std = np.asarray(d.modes, np.float64), float(d.mode_std or 0)
     away = np.linalg.norm(x[:, None] - modes, axis=-1)
     nearest = away.argmin(1)
     self.require(

@@ -9,6 +9,7 @@ from helpers.pictures import RANDOM, folder, save
 
 from gan_jax import data
 from gan_jax.data import samples, tfds_sets
+from gan_jax.data.feed import normalise
 from gan_jax.runtime.errors import ArgumentError
 
 
@@ -215,6 +216,25 @@ def test_second_array_comes_from_the_cache(tmp_path):
   assert source.reads == 60
   (file,) = (tmp_path / 'new').iterdir()
   assert file.name.startswith('samples-')
+
+
+def test_some_samples_are_those_records(monkeypatch):
+  images, source = cached(None)
+  rows = np.array([7, 3, 3])
+  np.testing.assert_array_equal(images.take(rows), source.images[rows])
+  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 1)
+  source.reads = 0
+  np.testing.assert_array_equal(images.take(rows), source.images[rows])
+  assert source.reads == 3
+
+
+def test_floats_are_rounded_to_the_bytes_they_came_from():
+  every = np.arange(256, dtype=np.uint8)
+  np.testing.assert_array_equal(samples.to_uint8(normalise(every)), every)
+  np.testing.assert_array_equal(
+    samples.to_uint8(np.array([-1.2, 0.001, 1.2])), [0, 128, 255]
+  )
+  assert samples.to_uint8(every) is every
 
 
 def test_mean_is_of_all_images_or_of_some_that_lie_evenly(monkeypatch):
