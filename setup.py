@@ -35,6 +35,8 @@ REQUIRES = [
 ]
 TEST = [
   'beartype>=0.20.0',
+  'dm-haiku>=0.0.15',
+  'equinox>=0.13.0',
   'hypothesis>=6.100.0',
   'pytest>=8.2.0',
   'pytest-xdist>=3.6.1',
@@ -51,13 +53,17 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gan_jax', 'gan_jax.*']),
-  package_data={'gan_jax': ['py.typed', 'templates/*.j2']},
+  package_data={
+    'gan_jax': ['py.typed'],
+    'gan_jax.figures': ['templates/*.j2'],
+  },
+  entry_points={'console_scripts': ['gan-jax = gan_jax.__main__:main']},
   install_requires=REQUIRES,
   extras_require={
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'test': TEST,
-    'dev': [*TEST, 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
+    'dev': [*TEST, 'import-linter~=2.17', 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
   },
 )

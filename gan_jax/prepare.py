@@ -1,35 +1,37 @@
 """Prepares a dataset: `python -m gan_jax.prepare --dataset=mnist [--from=DIR]`.
 
-Downloads the original files, or takes them from a folder, verifies their
-checksums, and writes them in the format of TFDS. Needs no TensorFlow for
-digits, mnist, fashion_mnist and cifar10.
+Downloads the originals, or takes them from a folder, verifies their checksums,
+and writes them in the format of TFDS. Needs no TensorFlow for digits, mnist,
+fashion_mnist and cifar10.
 """
 
 from absl import flags
 
-from gan_jax.config import app
+from gan_jax.config import app, schema
+from gan_jax.runtime.errors import ArgumentError
 
-flags.DEFINE_string(
-  'dataset',
-  '',
-  'Set of images: digits, mnist, fashion_mnist, cifar10, or another of TFDS.',
-)
-flags.DEFINE_string(
-  'data_dir',
-  '',
-  'Folder of prepared datasets. Empty: $TFDS_DATA_DIR, or'
-  ' ~/tensorflow_datasets.',
-)
-flags.DEFINE_string(
-  'from', '', 'Folder with the original files. Empty: they are downloaded.'
-)
+FLAGS = {
+  'dataset': (
+    '',
+    'Dataset to prepare: mnist, fashion_mnist, cifar10, or another of TFDS.',
+  ),
+  'data_dir': (
+    '',
+    'Folder of prepared datasets. Empty: $TFDS_DATA_DIR, or'
+    ' ~/tensorflow_datasets.',
+  ),
+  'from': (
+    '',
+    'Folder that holds the original files. Empty: they are downloaded.',
+  ),
+}
 
 
 def main() -> int:
   """Prepares the set that the flags name."""
   dataset, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
   if not dataset:
-    app.fail('--dataset=: name a set, for example mnist', app.REFUSED)
+    raise ArgumentError('dataset', '', 'name a set, for example mnist')
   from gan_jax import data
   from gan_jax.data import tfds_sets
 
@@ -50,4 +52,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+  schema.define(FLAGS)
   app.run(main)

@@ -26,7 +26,7 @@ import scipy.stats
 from matplotlib import pyplot as plt
 
 from gan_jax import data, networks
-from gan_jax.figures import density
+from gan_jax.figures import page
 from gan_jax.game import losses, objectives
 from gan_jax.game.state import Hyper
 from gan_jax.game.step import Plan, init_state, make_train_step
@@ -212,7 +212,7 @@ def interval(values: Any) -> tuple[Any, Any, Any]:
 
 def draw(results: dict[str, Any]) -> None:
   """G's gradient over D's moves, and the ratio against the algebra's."""
-  with plt.rc_context(density.STYLE):
+  with plt.rc_context(page.STYLE):
     figure, axes = plt.subplots(2, 3, figsize=(9, 5.2))
     for place, setting in zip(axes.flat, SETTINGS, strict=False):
       moves = table_of(results, setting, 'moves')[0]

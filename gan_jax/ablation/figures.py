@@ -19,7 +19,7 @@ from matplotlib.ticker import (
 from numpy.typing import NDArray
 
 from gan_jax.ablation.results import Ranked
-from gan_jax.figures.density import FAKE, LINE, STYLE, uri
+from gan_jax.figures.page import FAKE, LINE, STYLE, uri
 
 Floats = NDArray[np.float64]
 

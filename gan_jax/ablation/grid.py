@@ -67,26 +67,6 @@ class Member(NamedTuple):
   config: Config
 
 
-def static(config: Config) -> Config:
-  """What of a configuration is compiled: the same for one program's members.
-
-  Hyper-parameters are at their defaults, or 1 where a part of the step is there
-  that could be absent; the weights of regularizers, the seed and the folder are
-  left out.
-  """
-  changes: dict[str, Any] = {}
-  for name in config_lib.traced():
-    none = FIELDS[name].metadata['none']
-    given = float(getattr(config, name) != none)
-    changes[name] = FIELDS[name].default if none is None else given
-  terms = [
-    f'{p.name}@{p.place}' for p in validate.penalties(config.regularizer)
-  ]
-  return dataclasses.replace(
-    config, **changes, regularizer=','.join(terms), seed=0, workdir=''
-  )
-
-
 def _flag(word: str, name: str) -> None:
   """Refuses a name that is no flag, or none to vary."""
   if name not in FIELDS:
@@ -352,5 +332,5 @@ def programs(runs: Sequence[Member]) -> list[list[Member]]:
   """Members by what is compiled, in the order in which each first comes."""
   found: dict[Config, list[Member]] = {}
   for run in runs:
-    found.setdefault(static(run.config), []).append(run)
+    found.setdefault(config_lib.static(run.config), []).append(run)
   return [*found.values()]

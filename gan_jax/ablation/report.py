@@ -29,7 +29,7 @@ def _pictures(
   ablation: Ablation, members: Mapping[tuple[int, int], curves.Member]
 ) -> Iterator[dict[str, Any]]:
   """Samples of the median run of each cell, in the order of the ranking."""
-  from gan_jax.figures.density import data_uri
+  from gan_jax.figures.page import data_uri
 
   places = tables.places_of(ablation.ranking)
   for row in ablation.ranking[:_PICTURES]:
@@ -228,13 +228,13 @@ def _title(ablation: Ablation) -> str:
 def render(ablation: Ablation, folder: pathlib.Path) -> str:
   """The report as HTML."""
   from gan_jax.ablation import figures
-  from gan_jax.training import report
+  from gan_jax.figures import page
 
   members = curves.members(folder)
   places = tables.places_of(ablation.ranking)
   facing = [tables.facing(row, ablation.better) for row in ablation.ranking]
   plan = ablation.plan
-  return report.template('ablation.html.j2').render(
+  return page.template('ablation.html.j2').render(
     title=_title(ablation),
     verdict=verdict.verdict(ablation),
     remarks=verdict.remarks(ablation),

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gan_jax.ablation import folder as ablation_files
-from gan_jax.ablation import grid, results, verdict
 from gan_jax.ablation import plan as ablation_plan
+from gan_jax.ablation import results, verdict
 from gan_jax.ablation.plan import Plan, Request
 from gan_jax.ablation.progress import Overall, describe, say
 from gan_jax.ablation.scorers import Judges
@@ -82,7 +82,7 @@ class Ablation:
     for number in self.left():
       program = self.plan.programs[number]
       kind = dataclasses.replace(
-        grid.static(program[0].config),
+        schema.static(program[0].config),
         objective='',  # of little weight in a step
       )
       if kind not in kinds:

@@ -4,16 +4,17 @@ Exit codes: 0 done, 1 error, 2 bad flags or a workdir of another run, 3
 diverged, 75 saved after a signal: run the command again.
 """
 
+import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from gan_jax.config import help as help_lib
-from gan_jax.config import schema
+from gan_jax.config.schema import FIELDS
 from gan_jax.runtime.errors import Error
 
 # Python's words for a value of another type, and better ones.
@@ -28,21 +29,26 @@ DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
 Failure = Error
 
 
-def as_flags(message: str) -> str:
+def as_flags(
+  message: str, defined: Container[str] | flags.FlagValues = flags.FLAGS
+) -> str:
   """A message with flags in the place of the arguments that they set.
 
   A hyper-parameter that is named by its path becomes the flag of that path.
-  What is no flag of this command stays as it is.
+  What is none of the `defined` flags stays as it is.
+
+  >>> as_flags('`lr_g=0.0`: use more, or `optimizer_g.beta1=0`', FIELDS)
+  '--lr_g=0.0: use more, or --beta1_g=0'
   """
   paths = {
     field.metadata['path']: name
-    for name, field in schema.FIELDS.items()
+    for name, field in FIELDS.items()
     if field.metadata['path']
   }
 
   def flag(match: re.Match[str]) -> str:
     name, value = paths.get(match[1], match[1]), match[2] or ''
-    if name not in flags.FLAGS:
+    if name not in defined:
       return match[0]
     if value in ('=True', '=False'):
       value = value.lower()
@@ -62,19 +68,26 @@ def fail(message: str, code: int = ERROR) -> NoReturn:
   sys.exit(code)
 
 
+def _show(text: str) -> None:
+  try:
+    print(text, flush=True)
+  except BrokenPipeError:  # a reader such as `head` has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _print_help(word: str | None) -> NoReturn:
   """Prints all flags, or those that a word finds, and ends the process."""
   width = max(40, min(100, shutil.get_terminal_size().columns))
   if not word:
     about = sys.modules['__main__'].__doc__ or ''
-    print(help_lib.page(flags.FLAGS, about, width))
+    _show(help_lib.page(flags.FLAGS, about, width))
     sys.exit(DONE)
   found = help_lib.search(flags.FLAGS, word, width)
   if found is None:
     close = help_lib.suggestions(flags.FLAGS, word)
     hint = f'did you mean {", ".join(close)}?' if close else 'try another word'
     fail(f'--help={word}: no flag has this word; {hint}', REFUSED)
-  print(found)
+  _show(found)
   sys.exit(DONE)
 
 

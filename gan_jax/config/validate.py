@@ -99,13 +99,13 @@ def _remedy(
 def contradictions(c: Any) -> list[ArgumentError]:
   """Values that are fine alone and of no use, or no effect, together."""
   return [
-    *_of_lists(c),
-    *_of_rates(c),
-    *_of_scores(c),
+    *_list_faults(c),
+    *_rate_faults(c),
+    *_score_faults(c),
   ]
 
 
-def _of_lists(c: Any) -> Iterator[ArgumentError]:
+def _list_faults(c: Any) -> Iterator[ArgumentError]:
   for parse, text in (
     (penalties, c.regularizer),
     (augmentations, c.diffaugment),
@@ -116,7 +116,7 @@ def _of_lists(c: Any) -> Iterator[ArgumentError]:
       yield error
 
 
-def _of_rates(c: Any) -> Iterator[ArgumentError]:
+def _rate_faults(c: Any) -> Iterator[ArgumentError]:
   if c.lr_schedule == 'constant' and c.lr_final != 1:
     yield ArgumentError(
       'lr_final',
@@ -245,7 +245,7 @@ def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
   return path
 
 
-def _of_scores(c: Any) -> Iterator[ArgumentError]:
+def _score_faults(c: Any) -> Iterator[ArgumentError]:
   words = metric_words(c.metrics)
   yield from metric_faults(c.metrics)
   for name in ('eval_every', 'features', 'weights', 'keep_best'):

@@ -71,14 +71,10 @@ class CheckpointError(Error):
 
 
 def shortened(value: Any) -> str:
-  """A value as a message shows it: the end of a path says as much as its start.
-
-  >>> shortened('folder:' + 40 * 'a/' + 'faces')
-  'folder:a/a/a/a/a/a/a/a/a/a/a.../a/a/a/a/a/a/a/a/a/a/a/faces'
-  """
+  """A value as a message shows it."""
   text = value if isinstance(value, str) else repr(value)
   text = ' '.join(text.split())
-  half = (_LONGEST - 3) // 2
   if len(text) <= _LONGEST:
     return text
+  half = (_LONGEST - 3) // 2  # of a path both ends matter
   return f'{text[:half]}...{text[-half:]}'

@@ -1,8 +1,9 @@
-"""What a person looks at: one self-contained HTML file of a run.
+"""The report of a run: one self-contained HTML file.
 
 Drawn from the files of the workdir alone, whether the run has ended or not.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -11,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gan_jax.config import schema as config_lib
-from gan_jax.config.schema import Config, ConfigError
+from gan_jax.config.schema import Config
+from gan_jax.runtime.errors import ArgumentError, Error
 from gan_jax.runtime.files import write_atomic
 
-_SHOWN = 6  # moments of a run that are drawn
+_SHOWN = 6  # snapshots of a run that are drawn
 
 
 def spread(items: Sequence[Any], count: int = _SHOWN) -> list[Any]:
@@ -27,12 +29,12 @@ def spread(items: Sequence[Any], count: int = _SHOWN) -> list[Any]:
 
 def _snapshots(workdir: pathlib.Path, kind: str, suffix: str) -> dict[int, Any]:
   """Snapshot files by step."""
-  found = {}
+  paths = {}
   for path in sorted((workdir / 'samples').glob(f'{kind}_*.{suffix}')):
     match = re.fullmatch(rf'{kind}_(\d+)\.{suffix}', path.name)
     if match:
-      found[int(match[1])] = path
-  return found
+      paths[int(match[1])] = path
+  return paths
 
 
 def _settings(config: Config) -> list[dict[str, Any]]:
@@ -75,7 +77,7 @@ def summary(
     ' not finite.',
     'running': 'The run had not ended when this was written.',
   }[facts.get('outcome', 'running')]
-  told = [
+  sentences = [
     f'A generator and a discriminator ({config.network}) played the'
     f' {config.objective.replace("_", "-")} game on {config.dataset} for'
     f' {step:,} of {config.steps:,} steps'
@@ -85,7 +87,7 @@ def summary(
   if last:
     when = f'at step {last["step"]:,}' if last['step'] != step else 'now'
     value, bound = last['game/value'], last['game/jsd_bound']
-    told.append(
+    sentences.append(
       f'D {when} says {last["d/prob_real"]:.3f} on real and'
       f' {last["d/prob_fake"]:.3f} on generated samples (1/2 at the'
       f' equilibrium). The value of the game is {value:.3f} (-log 4 ='
@@ -93,29 +95,29 @@ def summary(
       f' Jensen-Shannon divergence of at least {max(bound, 0):.3f} nats'
       ' between what D was shown of the two.'
     )
-  return told
+  return sentences
 
 
 def _pictures(workdir: pathlib.Path) -> dict[str, Any]:
   """Sample grids of an image run, over time and newest."""
-  from gan_jax.figures.density import data_uri
+  from gan_jax.figures.page import data_uri
 
   def uri(path: pathlib.Path) -> str:
     return data_uri(path.read_bytes(), 'png')
 
   kinds = []
   for kind, title in (('ema', 'averaged G'), ('step', 'live G')):
-    found = _snapshots(workdir, kind, 'png')
-    if found:
-      newest = max(found)
+    paths = _snapshots(workdir, kind, 'png')
+    if paths:
+      newest = max(paths)
       kinds.append(
         {
           'title': title,
-          'newest': uri(found[newest]),
+          'newest': uri(paths[newest]),
           'step': newest,
           'earlier': [
-            {'step': step, 'uri': uri(found[step])}
-            for step in spread(sorted(found)[:-1])
+            {'step': step, 'uri': uri(paths[step])}
+            for step in spread(sorted(paths)[:-1])
           ],
         }
       )
@@ -129,14 +131,14 @@ def _density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
   from gan_jax import data
   from gan_jax.figures import density as figures
 
-  found = _snapshots(workdir, 'step', 'npz')
-  if not found:
+  paths = _snapshots(workdir, 'step', 'npz')
+  if not paths:
     return {}
   density = data.load(config.dataset)
   assert isinstance(density, data.Density)  # only these leave .npz snapshots
   moments = {}
-  for step in spread(sorted(found)):
-    with np.load(found[step]) as arrays:
+  for step in spread(sorted(paths)):
+    with np.load(paths[step]) as arrays:
       moments[step] = dict(arrays)
   newest = moments[max(moments)]
   one = density.dim == 1
@@ -166,7 +168,7 @@ def _density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
 
 
 def _moments(density: Any, real: Any) -> tuple[Any, Any]:
-  """Mean and deviation of the data: integrated in 1-D, else of samples."""
+  """Mean and std of the data: integrated in 1-D, else of samples."""
   import jax.numpy as jnp
   import numpy as np
 
@@ -184,54 +186,50 @@ def _moments(density: Any, real: Any) -> tuple[Any, Any]:
 
 
 def _equilibrium(config: Config) -> dict[str, float]:
-  from gan_jax.game.objectives import OBJECTIVES
+  """Both losses at the equilibrium, where the objective states them."""
+  from gan_jax.config import resolve
 
-  labels = ('label_smoothing', 'label_real', 'label_fake', 'label_target')
-  if any(
-    getattr(config, name) != config_lib.FIELDS[name].default for name in labels
-  ):
-    return {}  # another optimum
-  _, d_loss, g_loss = OBJECTIVES[config.objective].equilibrium
-  return {'d/loss': d_loss, 'g/loss': g_loss}
-
-
-def template(name: str) -> Any:
-  """A page of `templates/`; what it is not given is an error."""
-  import jinja2
-
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('gan_jax'),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
+  try:
+    objective = resolve.components(config, {})['objective']
+  except Error:  # one of the user's own, which may not be importable here
+    return {}
+  # With other labels the optimum is another.
+  usual = all(
+    getattr(objective, field.name) == field.default
+    for field in dataclasses.fields(objective)
   )
-  return environment.get_template(name)
+  if objective.equilibrium is None or not usual:
+    return {}
+  return {
+    'd/loss': objective.equilibrium.d_loss,
+    'g/loss': objective.equilibrium.g_loss,
+  }
 
 
 def render(workdir: str | pathlib.Path) -> str:
   """The report as HTML.
 
   Raises:
-    ConfigError: if there is no run in the workdir.
+    ArgumentError: if there is no run in the workdir.
   """
-  from gan_jax.figures import curves
-  from gan_jax.training import setup, writers
+  from gan_jax.figures import curves, page
+  from gan_jax.training import writers
 
   folder = pathlib.Path(workdir)
-  config = setup.read_config(folder)
+  config = config_lib.read_config(folder)
   try:
     facts = json.loads((folder / 'run.json').read_text())
   except (OSError, json.JSONDecodeError) as error:
-    raise ConfigError(
-      f'--workdir={workdir}: run.json cannot be read ({error}); it is written'
-      ' when training starts'
+    raise ArgumentError(
+      'workdir',
+      str(workdir),
+      f'run.json cannot be read ({error}); it is written when training starts',
     ) from error
   rows = writers.read_rows(folder / 'stats.jsonl')
-  looks = writers.read_rows(folder / 'dynamics.jsonl')
+  analyses = writers.read_rows(folder / 'dynamics.jsonl')
   scored = writers.read_rows(folder / 'metrics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
-  return template('report.html.j2').render(
+  return page.template('report.html.j2').render(
     config=config,
     facts=facts,
     summary=summary(config, facts, rows),
@@ -241,7 +239,7 @@ def render(workdir: str | pathlib.Path) -> str:
     curves=curves.curves(rows, _equilibrium(config)) if rows else [],
     scores=curves.scores(scored) if scored else [],
     best=facts.get('best'),
-    dynamics=curves.dynamics(looks) if looks else [],
+    dynamics=curves.dynamics(analyses) if analyses else [],
     smoothed=len(rows) > curves.MANY,
     settings=_settings(config),
     flagfile=f'{workdir}/config.flags',
@@ -252,7 +250,7 @@ def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
   """Writes `report.html` into a workdir and returns its path.
 
   Raises:
-    ConfigError: if there is no run in the workdir, or no report can be
+    ArgumentError: if there is no run in the workdir, or no report can be
       written there.
   """
   path = pathlib.Path(workdir) / 'report.html'
@@ -260,9 +258,10 @@ def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
   try:
     write_atomic(path, page)
   except OSError as error:
-    raise ConfigError(
-      f'--workdir={workdir}: cannot write {path.name} there'
-      f' ({error.strerror or error}); copy the folder to a place that you may'
-      ' write to and that has room'
+    raise ArgumentError(
+      'workdir',
+      str(workdir),
+      f'cannot write {path.name} there ({error.strerror or error}); copy the'
+      ' folder to a place that you may write to and that has room',
     ) from error
   return path

@@ -14,14 +14,14 @@ from gan_jax.evaluation import scores
 from gan_jax.evaluation.evaluator import KNOWN, EvaluationError
 from gan_jax.evaluation.scorer import Request, identity, judge_of
 from gan_jax.evaluation.scores import Row, scores_of, told
-from gan_jax.game.state import GANState
-from gan_jax.training.setup import Parts
+from gan_jax.game.state import State
+from gan_jax.training.setup import Setup
 
 
 class Examiner:
   """The judge of a run in training."""
 
-  def __init__(self, parts: Parts, folder: pathlib.Path) -> None:
+  def __init__(self, parts: Setup, folder: pathlib.Path) -> None:
     """Rows go to `metrics.jsonl` in the run's folder.
 
     Raises:
@@ -32,7 +32,7 @@ class Examiner:
     self._judge = judge_of(
       config, request, parts.networks, parts.mesh, parts.dataset
     )
-    self._ema = parts.plan.average
+    self._ema = parts.trainer.ema is not None
     self._metric = config.keep_best
     if self._metric and not self._better:
       raise EvaluationError(
@@ -43,16 +43,14 @@ class Examiner:
     self._key = identity(self._judge.of_generator(self._ema))
     self._reached = 0  # later rows are of an earlier run in the same folder
 
-  def resume(self, state: GANState, step: int) -> bool:
+  def resume(self, state: State, step: int) -> bool:
     """Goes on from a checkpoint; says whether it was scored."""
     player: Any = state.ema if self._ema else state.g
     there = self._judge.scored(step, player.params, player.stats, self._ema)
     self._reached = step if there else step - 1
     return there
 
-  def __call__(
-    self, state: GANState, step: int
-  ) -> tuple[dict[str, float], str]:
+  def __call__(self, state: State, step: int) -> tuple[dict[str, float], str]:
     """Finite scores with their spreads by name, and what to say of them."""
     player: Any = state.ema if self._ema else state.g
     row, _ = self._judge.generator(step, player.params, player.stats, self._ema)

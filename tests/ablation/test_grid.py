@@ -36,9 +36,9 @@ def test_an_axis_from_its_word(word, values):
   'word, message',
   [
     ('lrd=1', '--lrd is no flag; did you mean lr_d'),
-    ('objective=minmax', '--objective=minmax: did you mean minimax'),
-    ('lr_d=-1,2', '--lr_d=-1.0: use more than 0'),
-    ('beta1_g=0.5,1', '--beta1_g=1.0: use less than 1'),
+    ('objective=minmax', '`objective=minmax`: did you mean minimax'),
+    ('lr_d=-1,2', '`lr_d=-1.0`: use more than 0'),
+    ('beta1_g=0.5,1', '`beta1_g=1.0`: use less than 1'),
     ('lr_d=fast', '--lr_d=fast: use a number'),
     ('d_steps=1.5', '--d_steps=1.5: use a whole number'),
     ('flip=maybe', '--flip=maybe: use true or false'),

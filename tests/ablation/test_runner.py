@@ -103,8 +103,8 @@ def test_damaged_results_are_made_again(text, calm, tmp_path):
   'changes, line',
   [
     (dict(seeds=3), '--seeds: 2 there, 3 now'),
-    (dict(beta1_g=0.1), '--beta1_g: 0.5 there, 0.1 now'),
-    (dict(steps=13), '--steps: 12 there, 13 now'),
+    (dict(beta1_g=0.1), '`beta1_g`: 0.5 there, 0.1 now'),
+    (dict(steps=13), '`steps`: 12 there, 13 now'),
     (dict(eval_samples=65), '--eval_samples: 64 there, 65 now'),
     (dict(weights='other.npz'), '--weights:  there, other.npz now'),
     (

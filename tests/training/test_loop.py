@@ -235,8 +235,8 @@ def test_another_configuration_is_refused(tmp_path):
   before = final(tmp_path), rows(tmp_path)
   with pytest.raises(ConfigError) as caught:
     loop.train(at(TOY, tmp_path, lr_g=0.5, objective='minimax'))
-  assert '--lr_g: 0.0002 there, 0.5 now' in str(caught.value)
-  assert '--objective: non_saturating there, minimax now' in str(caught.value)
+  assert '`lr_g`: 0.0002 there, 0.5 now' in str(caught.value)
+  assert '`objective`: non_saturating there, minimax now' in str(caught.value)
   assert (final(tmp_path), rows(tmp_path)) == before
 
 
