@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 
 from gan_jax import features as feature_networks
 from gan_jax.config.validate import ConfigError
-from gan_jax.data import Dataset, Density, ImageSet
-from gan_jax.data.gathered import parsed
-from gan_jax.data.imageset import data_root
+from gan_jax.data import Dataset, Density, SampleSet, data_root, parse_name
 from gan_jax.evaluation import references
 from gan_jax.metrics import METRICS, Metric, frechet, modes, parzen, swd
 from gan_jax.metrics.arrays import SetupError
@@ -243,7 +241,7 @@ class Evaluator:
     real_samples: int = 0,
     mesh: Mesh | None = None,
     batch: int = 0,
-    **known: ImageSet,
+    **known: SampleSet,
   ) -> None:
     """Loads the features and sees the real samples, or finds them kept.
 
@@ -337,7 +335,7 @@ class Evaluator:
       weights=weights,
       image_shape=self.dataset.shape,
       data_dir=data_dir,
-      dataset=parsed(self.dataset.name)[0] if self.dataset.classes else '',
+      dataset=parse_name(self.dataset.name)[0] if self.dataset.classes else '',
     )
     if 'probabilities' in wanted and network.probabilities is None:
       raise EvaluationError(

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax.data import Dataset, Density
+from gan_jax.data.samples import to_uint8
 from gan_jax.runtime import multihost
 from gan_jax.runtime.array_cache import Arrays, cached_arrays
 
 FOLDER = 'gan_jax_features'  # under the data root
 _SALT = 0x5EA1  # of the choice and the draw of real samples
-_MOST_BYTES = 2 * 2**30
 
 
 def chosen(size: int, count: int) -> NDArray[np.int64]:
@@ -45,10 +45,7 @@ def points(density: Density, count: int) -> NDArray[np.float32]:
 def pixels(dataset: Dataset, count: int) -> NDArray[np.uint8]:
   """The images that stand for a set, (count, height, width, channels)."""
   assert not isinstance(dataset, Density)
-  rows = chosen(dataset.size, count)
-  if len(rows) == dataset.size or dataset.nbytes <= _MOST_BYTES:
-    return dataset.array()[rows]
-  return np.stack([dataset.source[i] for i in rows])
+  return to_uint8(dataset.take(chosen(dataset.size, count)))
 
 
 def kept(

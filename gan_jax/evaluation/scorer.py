@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from gan_jax import data
 from gan_jax.config import app as doors
 from gan_jax.config.schema import Config, ConfigError
-from gan_jax.data import Dataset
-from gan_jax.data.gathered import parsed
+from gan_jax.data import Dataset, parse_name
 from gan_jax.evaluation import sources
 from gan_jax.evaluation.evaluator import (
   KNOWN,
@@ -280,7 +279,7 @@ def _held_out(config: Config, total: int) -> str:
   Raises:
     EvaluationError: if there are none.
   """
-  stem, split, part = parsed(config.dataset)
+  stem, split, part = parse_name(config.dataset)
   if split:
     raise EvaluationError(
       f'--validation=: --dataset={config.dataset} names a split, outside of'
@@ -342,7 +341,7 @@ def of_run(
         f'--metrics={request.metrics}: {", ".join(PROTOCOLS)} has sets of its'
         ' own; ask for it alone'
       )
-    stem = parsed(config.dataset)[0]
+    stem = parse_name(config.dataset)[0]
     total = load(stem, 'dataset').size or 0
     known['validation'] = (
       load(request.validation, 'validation')

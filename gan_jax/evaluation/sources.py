@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import data
-from gan_jax.data import Dataset, Density, ImageSet
+from gan_jax.data import Dataset, Density, SampleSet
 from gan_jax.evaluation import references
 from gan_jax.evaluation.evaluator import EvaluationError
+from gan_jax.runtime.errors import ArgumentError, DataError
 
 
 def check_images(x: Any, shape: tuple[int, ...] | None, where: str) -> Any:
@@ -107,31 +108,32 @@ def source(
     return data.load(
       name, data_dir=data_dir, image_size=size, channels=channels
     )
-  except data.DataError as error:
-    raise type(error)(_retold(str(error), name, f'--{flag}={text}')) from error
+  except ArgumentError as error:
+    raise EvaluationError(f'--{flag}={text}: {_retold(error)}') from error
+  except DataError as error:
+    message = str(error).replace(f'`dataset={name}`', f'--{flag}={text}')
+    raise DataError(message) from error
 
 
 # Remedies of a run that sets of samples do not have.
 _REMEDIES = (
   (
-    'set --image_size to resize and crop them to one square',
+    'set `image_size` to resize and crop them to one square',
     'resize and crop them to one square',
   ),
   (
-    'set --channels=1 or --channels=3 to convert them all',
+    'set `channels=1` or `channels=3` to convert them all',
     'convert them all to one kind',
   ),
 )
 
 
-def _retold(said: str, name: str, where: str) -> str:
-  """What is wrong with a dataset, of the flag that was given in its place."""
-  start = f'--dataset={name}:'
-  if said.startswith(start):
-    said = f'{where}:{said.removeprefix(start)}'
+def _retold(error: ArgumentError) -> str:
+  """What is wrong with a dataset, for a flag that has no such remedies."""
+  remedy = error.remedy
   for old, new in _REMEDIES:
-    said = said.replace(old, new)
-  return said
+    remedy = remedy.replace(old, new)
+  return remedy
 
 
 def as_dataset(x: Dataset | NDArray[Any], name: str) -> Dataset:
@@ -145,7 +147,7 @@ def as_dataset(x: Dataset | NDArray[Any], name: str) -> Dataset:
     )
   mark = hashlib.sha256(f'{x.shape}'.encode() + x.tobytes()).hexdigest()
   shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-  return ImageSet(name, shape, x, mark)
+  return SampleSet(name, shape, x, mark)
 
 
 def samples(found: Dataset | NDArray[Any], count: int, name: str) -> Any:
