@@ -35,6 +35,8 @@ REQUIRES = [
 ]
 TEST = [
   'beartype>=0.20.0',
+  'dm-haiku>=0.0.15',
+  'equinox>=0.13.0',
   'hypothesis>=6.100.0',
   'pytest>=8.2.0',
   'pytest-xdist>=3.6.1',
@@ -62,6 +64,6 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'test': TEST,
-    'dev': [*TEST, 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
+    'dev': [*TEST, 'import-linter~=2.17', 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
   },
 )

@@ -41,15 +41,15 @@ def main() -> int:
   if not f.workdir:
     raise ArgumentError('workdir', '', 'name the folder of a run')
   from gan_jax.training import export
-  from gan_jax.training.setup import open_run
+  from gan_jax.training.restore import open_run
 
   export.check(f.num, out)
   run = open_run(f.workdir, f.step)
-  ema = run.state.ema is not None if f.ema is None else f.ema
+  ema = run.has_average if f.ema is None else f.ema
   x = export.draw(run, f.num, f.seed, ema, f.interpolate, f.label)
   try:
     # A class a column, where all of them are drawn in turn.
-    columns = run.networks.classes if f.label is None else 0
+    columns = run.classes if f.label is None else 0
     columns = export.COLUMNS if f.interpolate else columns
     export.write(run, x, out, columns)
   except OSError as error:
@@ -59,9 +59,10 @@ def main() -> int:
       f'cannot write there ({error.strerror or error}); name a place that you'
       ' may write to and that has room',
     ) from error
-  which = 'averaged' if ema else 'live'
-  how = f', {export.way(run)} interpolation' if f.interpolate else ''
-  print(f'{len(x)} samples of the {which} G at step {run.step}{how}: {out}')
+  averaged = run.has_average if f.ema is None else f.ema
+  which = 'averaged' if averaged else 'live'
+  kind = f', {export.interpolation(run)} interpolation' if f.interpolate else ''
+  print(f'{len(x)} samples of the {which} G at step {run.step}{kind}: {out}')
   return app.DONE
 
 

@@ -31,6 +31,7 @@ from gan_jax.game.objectives import Objective
 from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.game.state import State
 from gan_jax.game.streams import Streams, stream
+from gan_jax.networks.checks import check_networks
 from gan_jax.networks.base import Net, Networks, Params, Stats
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
@@ -153,7 +154,7 @@ class Game(Component):
         'the samples of a pack would have labels of their own; use `packing=1`'
         ' or networks without classes',
       )
-    _check_networks(self.networks, self.packing)
+    check_networks(self.networks, packing=self.packing)
     images = len(self.networks.sample_shape) == 3
     for part in (self.objective, *self.terms, *self.augment.values()):
       part.check()
@@ -183,14 +184,6 @@ class Game(Component):
   def acting(self, on: str) -> dict[str, Regularizer]:
     """Regularizers on `d`, on `g`, or that `project` D's parameters."""
     return {k: t for k, t in self.regularizers.items() if on in t.acts_on}
-
-
-def _check_networks(networks: Networks, packing: int) -> None:
-  import gan_jax.networks as lib
-
-  getattr(lib, 'check_networks', lambda *a, **k: None)(
-    networks, packing=packing
-  )
 
 
 def packed(x: Samples, packing: int) -> Float[Array, 'packs *wider']:

@@ -48,8 +48,8 @@ class PopulationState(Node):
 
 def _axes(state: State) -> State:
   """Which axis of each leaf of a state is that of the members."""
-  axes: Any = jax.tree.map(lambda _: 0, state)
-  return axes.replace(step=None)  # type: ignore[no-any-return]
+  axes: State = jax.tree.map(lambda _: 0, state)
+  return axes.replace(step=None)
 
 
 def _update(
@@ -91,7 +91,8 @@ def step_members(
     in_axes=(axes, None if shared else 0),
     out_axes=(axes, 0),
   )
-  return step(now, batch)
+  moved: tuple[PopulationState, Logs] = step(now, batch)
+  return moved
 
 
 def _check_vary(

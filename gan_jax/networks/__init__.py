@@ -15,10 +15,17 @@ import jax
 import jax.numpy as jnp
 
 from gan_jax.networks import conditional as _conditional
+from gan_jax.networks.adapters import from_equinox as from_equinox
+from gan_jax.networks.adapters import from_functions as from_functions
+from gan_jax.networks.adapters import from_haiku as from_haiku
+from gan_jax.networks.adapters import from_linen as from_linen
+from gan_jax.networks.adapters import from_nnx as from_nnx
+from gan_jax.networks.base import Latent
 from gan_jax.networks.base import Net as Net
 from gan_jax.networks.base import Networks as Networks
 from gan_jax.networks.base import Params as Params
 from gan_jax.networks.base import Stats as Stats
+from gan_jax.networks.checks import check_networks as check_networks
 from gan_jax.networks.designs import ARCHITECTURES as ARCHITECTURES
 from gan_jax.networks.designs import Design, Request
 from gan_jax.networks.layers import NORMS
@@ -34,49 +41,11 @@ def _uniform_sqrt3(key: Any, shape: tuple[int, ...]) -> Any:
   return jax.random.uniform(key, shape, minval=-side, maxval=side)
 
 
-LATENTS: dict[str, Callable[[Any, tuple[int, ...]], Any]] = {
+LATENTS: dict[str, Latent] = {
   'normal': jax.random.normal,
   'uniform': _uniform,
   'uniform_sqrt3': _uniform_sqrt3,
 }
-
-
-def pure(module: nn.Module, shape: tuple[int, ...], classes: int = 0) -> Net:
-  """A linen module, called as `module(x, train, label)`, as pure functions.
-
-  Args:
-    module: with collections `params` and, at most, `batch_stats`.
-    shape: of one input, without the batch.
-    classes: of the labels that it is given; 0 for none.
-  """
-
-  def init(key: Any) -> tuple[Params, Stats]:
-    x = jnp.zeros((2, *shape))
-    label = jnp.zeros(2, jnp.int32) if classes else None
-    variables = module.init({'params': key}, x, False, label)
-    return variables['params'], variables.get('batch_stats', {})
-
-  def apply(
-    params: Params,
-    stats: Stats,
-    x: Any,
-    *,
-    train: bool,
-    key: Any = None,
-    label: Any = None,
-  ) -> tuple[Any, Stats]:
-    variables = {'params': params}
-    if stats:
-      variables['batch_stats'] = stats
-    rngs = None if key is None or not train else {'dropout': key}
-    if not train or not stats:
-      return module.apply(variables, x, train, label, rngs=rngs), stats
-    y, moved = module.apply(
-      variables, x, train, label, rngs=rngs, mutable=['batch_stats']
-    )
-    return y, moved['batch_stats']
-
-  return Net(init, apply)
 
 
 # How G and D are told the class. Each takes a request, and whether each of the
@@ -87,14 +56,6 @@ CONDITIONINGS: dict[str, str] = {
   ' or without scales an embedding joins its noise',
   'embedding': 'an embedding joins the inputs of both',
 }
-
-
-def packed_shape(shape: tuple[int, ...], packing: int) -> tuple[int, ...]:
-  """Shape of `packing` samples joined along their last axis.
-
-  Reference: Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 3.
-  """
-  return (*shape[:-1], shape[-1] * packing)
 
 
 def build(
@@ -165,14 +126,14 @@ def build(
       ' network',
     )
   generator, discriminator = _conditioned(design, classes, projected)
-  dim = latent_dim or design.latent_dim
-  return Networks(
-    pure(generator, (dim,), classes),
-    pure(discriminator, packed_shape(shape, packing), classes),
-    latent_dim=dim,
+  return from_linen(
+    generator,
+    discriminator,
+    latent_dim=latent_dim or design.latent_dim,
     sample_shape=shape,
     latent=LATENTS[latent or design.latent],
     classes=classes,
+    packing=packing,
   )
 
 

@@ -26,9 +26,8 @@ def declared(setup: Setup) -> dict[str, Any]:
   """Path to value of all that a run says of itself."""
   found: dict[str, Any] = {}
   _describe('', setup.trainer, found)
-  found |= {
-    k: float(np.float32(v)) for k, v in hyperparameters(setup.trainer).items()
-  }
+  for path, value in hyperparameters(setup.trainer).items():
+    found[path] = float(np.float32(value))
   config, networks = setup.config, setup.networks
   found |= {
     'batch_size': config.batch_size,
@@ -110,13 +109,14 @@ def _is_key(x: Any) -> bool:
 
 def versions() -> dict[str, Any]:
   """What the hash of a program depends on besides the program."""
+  settings: Any = jax.config
   return {
     **provenance.versions(),
     'commit': provenance.commit(),
     'platform': jax.default_backend(),
-    'x64': bool(jax.config.jax_enable_x64),
-    'matmul_precision': jax.config.jax_default_matmul_precision,
-    'prng': jax.config.jax_default_prng_impl,
+    'x64': bool(settings.jax_enable_x64),
+    'matmul_precision': settings.jax_default_matmul_precision,
+    'prng': settings.jax_default_prng_impl,
   }
 
 

@@ -11,10 +11,8 @@ import abc
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import jax
 
 from gan_jax.config import app
 from gan_jax.runtime import multihost, preemption
@@ -100,10 +98,10 @@ class HostLoop(abc.ABC):
   def at_boundary(self) -> None:
     """Writes what is due."""
 
-  def at_start(self) -> None:
+  def at_start(self) -> None:  # noqa: B027, most have nothing to write
     """Writes what is due before the first dispatch of this process."""
 
-  def after_dispatch(self, seconds: float) -> None:
+  def after_dispatch(self, seconds: float) -> None:  # noqa: B027
     """Reports a dispatch."""
 
   # What they share.
@@ -200,11 +198,3 @@ class HostLoop(abc.ABC):
       CheckpointError, OSError: if something could not be written.
     """
     self.checkpoints.close()
-
-
-def host_values(found: Any) -> Any:
-  """Arrays on the host; waits for them."""
-  return jax.device_get(found)
-
-
-Reached = Callable[[], None]

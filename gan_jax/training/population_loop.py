@@ -110,8 +110,6 @@ class PopulationLoop(HostLoop):
     state: a `Progress`, on the devices.
   """
 
-  state: Progress
-
   def __init__(
     self,
     config: Config,
@@ -444,8 +442,8 @@ class PopulationLoop(HostLoop):
 
     The averaged one where an average is kept.
     """
-    state = self.state.now.members
-    source: Any = state.g if state.ema is None else state.ema
+    members = self.state.now.members
+    source: Any = members.g if members.ema is None else members.ema
     pairs = jax.device_get((source.params, source.stats))
     select = population.select_members
     return [select(pairs, i) for i in range(len(self.members))]

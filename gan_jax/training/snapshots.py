@@ -76,7 +76,7 @@ class Snapshots:
 
   def take(self, state: State, step: int) -> dict[str, bytes]:
     """Files of this moment, by name; every process must call it."""
-    sources = {'step': state.g}
+    sources: dict[str, Any] = {'step': state.g}
     if state.ema is not None:
       sources['ema'] = state.ema
     samples = {kind: self._draw(source) for kind, source in sources.items()}
@@ -91,7 +91,7 @@ class Snapshots:
   def _numbers(self, state: State, samples: dict[str, Any]) -> bytes:
     """Samples of points, and of a density what D says of its plane."""
     seed = jax.random.key(self._setup.config.seed)
-    number = np.arange(self._count)
+    number = jnp.arange(self._count)
     arrays = {'z': np.asarray(self._sampler.latent(seed, number))}
     arrays['x'] = samples['step']
     if 'ema' in samples:

@@ -1,4 +1,4 @@
-"""A summary of a run before it is trained: parameters, and the work of a step."""
+"""The summary of a run before it is trained: parameters, work of a step."""
 
 import dataclasses
 from typing import Any

@@ -199,10 +199,8 @@ def _conduct(
     raise
   facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
   if not done:
-    facts |= {
-      'finished': workdir_lib.now(),
-      'train_sec': round(loop.train_sec, 3),
-    }
+    facts['finished'] = workdir_lib.now()
+    facts['train_sec'] = round(loop.train_sec, 3)
   run_file.update(**facts)
   trained = Trained(loop, outcome)
   loop.close()
@@ -348,9 +346,9 @@ def _dataset(
     return None, config
   if 'dataset' in options:
     raise ArgumentError('data', type(data).__name__, 'leave `dataset` out')
-  network = {} if 'network' in options else {'network': ''}
+  network = config.network if 'network' in options else ''
   if isinstance(data, str):
-    return None, dataclasses.replace(config, dataset=data, **network)
+    return None, dataclasses.replace(config, dataset=data, network=network)
   dataset = data_lib.as_dataset(data)
   if dataset.size is not None and dataset.size < config.batch_size:
     raise ArgumentError(
@@ -359,9 +357,7 @@ def _dataset(
       f'holds {dataset.size} samples, fewer than'
       f' `batch_size={config.batch_size}`',
     )
-  kind = 'dcgan' if len(dataset.shape) == 3 else 'mlp'
-  if 'network' in options:
-    kind = config.network
+  kind = network or ('dcgan' if len(dataset.shape) == 3 else 'mlp')
   name = f'{OWN_DATA}{dataset.name}'
   return dataset, dataclasses.replace(config, dataset=name, network=kind)
 
