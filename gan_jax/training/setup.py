@@ -25,6 +25,7 @@ from gan_jax.runtime.checkpoint import Checkpoints
 from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
+OWN_DATA = 'python:'  # how the name of data that was handed in begins
 
 
 @dataclasses.dataclass(frozen=True)
