@@ -26,6 +26,7 @@ from gan_jax.runtime.errors import (
 )
 from gan_jax.runtime.progress import progress_bar
 from gan_jax.training.setup import (
+  OWN_DATA,
   Setup,
   facts_of,
   load_dataset,
@@ -37,7 +38,6 @@ Samples = Float[np.ndarray, 'n *shape']
 GENERATOR = (
   'generator.jax'  # an exported G, of a run whose networks have no name
 )
-OWN_DATA = 'python:'  # how the name of data that was handed in begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +259,7 @@ class Run:
     Raises:
       ArgumentError: for what cannot be scored.
     """
-    from gan_jax.training.score_checkpoints import score_run
+    from gan_jax.training.run_evaluator import score_run
 
     return score_run(
       self, metrics, data=data, samples=samples, seeds=seeds, **options

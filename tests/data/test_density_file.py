@@ -11,6 +11,7 @@ import scipy.stats
 
 from gan_jax import data
 from gan_jax.config import schema
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import loop, setup
 
 # A triangle, a gap without mass, a step up, a flat piece; not normalised.
@@ -119,20 +120,20 @@ def test_a_fine_curve_is_drawn_to_its_end(tmp_path):
 def test_what_is_no_density_is_refused(tmp_path, text, told):
   path = tmp_path / 'p.txt'
   path.write_text(text)
-  with pytest.raises(data.DataFlagError, match=f'--dataset=density:.*{told}'):
+  with pytest.raises(ArgumentError, match=f'`dataset=density:.*{told}'):
     data.load(f'density:{path}')
 
 
 def test_what_is_no_text_is_refused(tmp_path):
   for path in (tmp_path / 'absent', tmp_path):
-    with pytest.raises(data.DataFlagError, match='cannot be read.*two columns'):
+    with pytest.raises(ArgumentError, match='cannot be read.*two columns'):
       data.load(f'density:{path}')
   (tmp_path / 'p.npy').write_bytes(bytes(range(256)))
-  with pytest.raises(data.DataFlagError, match='cannot be read'):
+  with pytest.raises(ArgumentError, match='cannot be read'):
     data.load(f'density:{tmp_path / "p.npy"}')
-  with pytest.raises(data.DataFlagError, match='write density:FILE'):
+  with pytest.raises(ArgumentError, match='write density:FILE'):
     data.load('density:')
-  with pytest.raises(data.DataFlagError, match='--channels=3.*is a density'):
+  with pytest.raises(ArgumentError, match='`channels=3`: .*prepared images'):
     data.load(write(tmp_path / 'p.txt'), channels=3)
 
 

@@ -22,7 +22,7 @@ from helpers.scored_run import (  # noqa: F401
 
 from gan_jax.config import app as doors
 from gan_jax.config.schema import Config, ConfigError
-from gan_jax.data import ImageSet
+from gan_jax.data import SampleSet
 from gan_jax.evaluation import evaluator, scorer, sources
 from gan_jax.evaluation import scores as scores_lib
 from gan_jax.evaluation.evaluator import EvaluationError
@@ -359,7 +359,7 @@ def test_a_density_of_a_file_and_a_runs_own_dataset_are_no_folders(
   tmp_path, monkeypatch
 ):
   def load(name, **how):
-    return ImageSet(name, (8, 8, 1), np.zeros((3, 8, 8, 1), np.uint8), 'mark')
+    return SampleSet(name, (8, 8, 1), np.zeros((3, 8, 8, 1), np.uint8), 'mark')
 
   monkeypatch.setattr(sources.data, 'load', load)
   for name in ('density:some/points.npz', 'density:some/points.csv'):
