@@ -63,6 +63,7 @@ setuptools.setup(
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
+    'torch': ['torch>=2.4'],  # only to hold steps against, in tests
     'test': TEST,
     'dev': [*TEST, 'import-linter~=2.17', 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
   },

@@ -31,8 +31,8 @@ from gan_jax.game.objectives import Objective
 from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.game.state import State
 from gan_jax.game.streams import Streams, stream
+from gan_jax.networks.base import Net, Networks, Params, Stats, wide
 from gan_jax.networks.checks import check_networks
-from gan_jax.networks.base import Net, Networks, Params, Stats
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
 
@@ -227,7 +227,7 @@ def apply_g(
 ) -> tuple[Samples, Stats]:
   """Generated samples in training, float32, and G's moved statistics."""
   x, stats = net.apply(params, stats, of.z, train=True, key=key, label=of.label)
-  return x.astype(jnp.float32), stats
+  return wide(x), stats
 
 
 def apply_d(
@@ -242,7 +242,7 @@ def apply_d(
   """D's logits, float32, its further outputs and its moved statistics."""
   out, stats = net.apply(params, stats, x, train=train, key=key, label=label)
   logits, heads = out if isinstance(out, tuple) else (out, {})
-  return logits.astype(jnp.float32), dict(heads), stats
+  return wide(logits), dict(heads), stats
 
 
 class _Eyes:

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.layers import (
   NORMS,
   BatchNorm,
@@ -78,7 +79,7 @@ class Generator(nn.Module):
       h = nn.relu(_NORMS[self.norm](self.classes)(h, train, label))
     kind['use_bias'] = True
     x = ConvTranspose(self.shape[2], self.shape[0], **kind)(h, train)
-    return jnp.tanh(x.astype(jnp.float32))
+    return jnp.tanh(wide(x))
 
 
 class Discriminator(nn.Module):

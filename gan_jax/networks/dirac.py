@@ -12,6 +12,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
+
 
 class Generator(nn.Module):
   """Any noise -> `theta`."""
@@ -24,7 +26,7 @@ class Generator(nn.Module):
     del train, label
     theta = self.param('theta', nn.initializers.ones, (), jnp.float32)
     x = jnp.full((z.shape[0], 1), theta.astype(self.dtype))
-    return x.astype(jnp.float32)
+    return wide(x)
 
 
 class Discriminator(nn.Module):
@@ -38,4 +40,4 @@ class Discriminator(nn.Module):
     del train, label
     psi = self.param('psi', nn.initializers.ones, (), jnp.float32)
     logit = psi.astype(self.dtype) * x.astype(self.dtype).mean(axis=-1)
-    return logit.astype(jnp.float32)
+    return wide(logit)

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.layers import Dense, Init, head, maxout, uniform
 
 PIECES = 5
@@ -59,7 +60,7 @@ class Generator(nn.Module):
       bias_init=_at(self.mean),
       dtype=self.dtype,
     )(h)
-    unit = nn.sigmoid(x.astype(jnp.float32))
+    unit = nn.sigmoid(wide(x))
     return (2 * unit - 1).reshape(-1, *self.shape)
 
 

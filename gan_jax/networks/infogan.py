@@ -18,6 +18,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.layers import (
   NORMS,
   Conv,
@@ -57,7 +58,7 @@ class Generator(nn.Module):
     h = leaky_relu(NORMS[self.norm](self.classes)(h, train, label))
     kind['use_bias'] = True
     x = ConvTranspose(channels, size, **kind)(h, train)
-    return 2 * nn.sigmoid(x.astype(jnp.float32)) - 1
+    return 2 * nn.sigmoid(wide(x)) - 1
 
 
 class Discriminator(nn.Module):

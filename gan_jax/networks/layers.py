@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.conv import conv, conv_transpose
 
 Init = Callable[..., Any]
@@ -232,9 +233,9 @@ class BatchNorm(nn.Module):
     scale, bias = _affine(self, x, self.classes, self.scale_init, label)
     if train:
       axes = tuple(range(x.ndim - 1))
-      wide = x.astype(jnp.float32)
-      m = wide.mean(axes)
-      v = jnp.square(wide - jnp.broadcast_to(m, x.shape)).mean(axes)
+      whole = wide(x)
+      m = whole.mean(axes)
+      v = jnp.square(whole - jnp.broadcast_to(m, x.shape)).mean(axes)
       if not self.is_initializing():
         mean.value += (1 - self.momentum) * (m - mean.value)
         var.value += (1 - self.momentum) * (v - var.value)
@@ -273,20 +274,18 @@ class GroupNorm(nn.Module):
     n, c = x.shape[0], x.shape[-1]
     scale, bias = _affine(self, x, self.classes, nn.initializers.ones, label)
     groups = math.gcd(self.groups, c) if self.groups else c
-    wide = x.astype(jnp.float32)
+    y = wide(x)
     if groups < c or x.ndim > 2:
-      parts = wide.reshape(n, -1, groups, c // groups)
+      parts = y.reshape(n, -1, groups, c // groups)
 
       def spread(each: Any) -> Any:
         return jax.lax.broadcast_in_dim(each, parts.shape, (0, 2))
 
       centred = parts - spread(parts.mean((1, 3)))
       v = jnp.square(centred).mean((1, 3))
-      wide = (centred * spread(jax.lax.rsqrt(v + self.epsilon))).reshape(
-        x.shape
-      )
+      y = (centred * spread(jax.lax.rsqrt(v + self.epsilon))).reshape(x.shape)
     scale, bias = (jnp.broadcast_to(v, x.shape) for v in (scale, bias))
-    return (wide * scale + bias).astype(x.dtype)
+    return (y * scale + bias).astype(x.dtype)
 
 
 def _plain(x: Any, train: bool, label: Any = None) -> Any:
@@ -330,9 +329,9 @@ def head(
   """
   kernel_init = kernel_init or normal(0.02)
   dense = Dense(1, use_bias, kernel_init, spectral, dtype)
-  logit = dense(h, train)[:, 0].astype(jnp.float32)
+  logit = wide(dense(h, train)[:, 0])
   if classes:
     embed = Dense(h.shape[-1], False, kernel_init, spectral, dtype)
     e = embed(jax.nn.one_hot(label, classes), train)
-    logit += jnp.sum((e * h).astype(jnp.float32), axis=-1)
+    logit += jnp.sum(wide(e * h), axis=-1)
   return logit

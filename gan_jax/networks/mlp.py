@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.layers import NORMS, Dense, head, normal
 
 
@@ -46,7 +47,7 @@ class Generator(nn.Module):
       spectral=self.norm == 'spectral',
       dtype=self.dtype,
     )
-    x = out(h, train).astype(jnp.float32).reshape(-1, *self.shape)
+    x = wide(out(h, train)).reshape(-1, *self.shape)
     return jnp.tanh(x) if self.bounded else x
 
 

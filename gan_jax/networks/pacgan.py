@@ -18,6 +18,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.layers import BatchNorm, Dense, head, maxout
 
 PIECES = 5
@@ -44,7 +45,7 @@ class Generator(nn.Module):
         h = norm(h, train, label)
       h = nn.relu(h)
     x = Dense(math.prod(self.shape), dtype=self.dtype)(h)
-    return x.astype(jnp.float32).reshape(-1, *self.shape)
+    return wide(x).reshape(-1, *self.shape)
 
 
 class Discriminator(nn.Module):

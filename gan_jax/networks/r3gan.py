@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.layers import Conv, Dense, leaky_relu, normal
 
 # GROUP: channels between two blocks for each group within one.
@@ -162,7 +163,7 @@ class Generator(nn.Module):
         h = _block(self, h, depth)
     init = normal(1 / math.sqrt(self.width))
     out = Conv(self.shape[2], 1, 1, False, init, dtype=self.dtype)
-    x = out(h).astype(jnp.float32)
+    x = wide(out(h))
     return x if train else jnp.clip(x, -1, 1)
 
 
@@ -188,7 +189,7 @@ class Discriminator(nn.Module):
       h = halved(h) if i < len(sides) - 1 else h
     shape = (sides[0], sides[0], self.width)
     basis = self.param('basis', normal(1 / sides[0]), shape, jnp.float32)
-    h = jnp.sum(h.astype(jnp.float32) * basis[None], axis=(1, 2))
+    h = jnp.sum(wide(h) * basis[None], axis=(1, 2))
     init = normal(1 / math.sqrt(self.width))
     if not self.classes:
       return Dense(1, use_bias=False, kernel_init=init)(h)[:, 0]

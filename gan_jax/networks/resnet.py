@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.conv import conv, conv_transpose
 from gan_jax.networks.layers import (
   NORMS,
@@ -177,7 +178,7 @@ class Generator(nn.Module):
       h = self._block(h, factor * self.width, train, label)
     h = nn.relu(NORMS[self.norm](0)(h, train, None))
     x = Conv(self.shape[2], 3, 1, **kind)(h, train)
-    return jnp.tanh(x.astype(jnp.float32))
+    return jnp.tanh(wide(x))
 
 
 class Discriminator(nn.Module):

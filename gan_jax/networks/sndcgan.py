@@ -19,6 +19,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.layers import (
   NORMS,
   Conv,
@@ -70,7 +71,7 @@ class Generator(nn.Module):
       h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
     kind['use_bias'] = True
     x = Conv(self.shape[2], size=3, stride=1, **kind)(h, train)
-    return jnp.tanh(x.astype(jnp.float32))
+    return jnp.tanh(wide(x))
 
 
 class Discriminator(nn.Module):

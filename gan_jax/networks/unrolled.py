@@ -19,6 +19,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gan_jax.networks.base import wide
 from gan_jax.networks.layers import Dense, head
 
 orthogonal = nn.initializers.orthogonal(0.8)
@@ -40,7 +41,7 @@ class Generator(nn.Module):
     for _ in range(2):
       h = nn.relu(Dense(self.width, **kind)(h))
     x = Dense(math.prod(self.shape), **kind)(h)
-    return x.astype(jnp.float32).reshape(-1, *self.shape)
+    return wide(x).reshape(-1, *self.shape)
 
 
 class Discriminator(nn.Module):
