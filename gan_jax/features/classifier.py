@@ -312,7 +312,7 @@ def make(spec: Spec) -> Features:
     trained.params,
     {**facts, 'stacked': stacked, 'accuracy': trained.accuracy},
     shape,
-    has_classes=True,
+    classes=facts['classes'] ** (3 if stacked else 1),
   )
 
 

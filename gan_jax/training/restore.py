@@ -14,8 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from gan_jax.config import app, registry, resolve
-from gan_jax.config.schema import Config, load_flagfile
-from gan_jax.config.validate import config_file
+from gan_jax.config.schema import Config, read_config
 from gan_jax.data import Absent, Dataset, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
 from gan_jax.networks.base import Networks
@@ -25,7 +24,9 @@ from gan_jax.runtime.errors import (
   CheckpointError,
   NetworksNeeded,
 )
+from gan_jax.runtime.progress import progress_bar
 from gan_jax.training.setup import (
+  OWN_DATA,
   Setup,
   facts_of,
   load_dataset,
@@ -37,7 +38,6 @@ Samples = Float[np.ndarray, 'n *shape']
 GENERATOR = (
   'generator.jax'  # an exported G, of a run whose networks have no name
 )
-OWN_DATA = 'python:'  # how the name of data that was handed in begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,8 @@ class Run:
       return self._exported(n, seed, labels, self._prefix(ema))
     source = self.generator(ema)
     batches = self.sampler.batches(source.params, source.stats, seed, n, labels)
-    return np.concatenate(list(batches))
+    count = -(-n // self.sampler.batch)
+    return np.concatenate(list(progress_bar(batches, count, 'sampling')))
 
   def labels(self, n: int, label: Any) -> NDArray[np.int32] | None:
     """Classes (n,), checked; None for all in turn.
@@ -258,7 +259,7 @@ class Run:
     Raises:
       ArgumentError: for what cannot be scored.
     """
-    from gan_jax.training.score_checkpoints import score_run
+    from gan_jax.training.run_evaluator import score_run
 
     return score_run(
       self, metrics, data=data, samples=samples, seeds=seeds, **options
@@ -321,16 +322,6 @@ def _load_exported(folder: pathlib.Path) -> Any:
 
 
 # From a workdir back to a run.
-
-
-def read_config(workdir: str | pathlib.Path) -> Config:
-  """The configuration of a workdir.
-
-  Raises:
-    ArgumentError: if there is no run there.
-  """
-  path = config_file(workdir)
-  return dataclasses.replace(load_flagfile(path), workdir=str(workdir))
 
 
 def _facts(workdir: str | pathlib.Path) -> dict[str, Any]:

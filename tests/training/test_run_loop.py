@@ -14,10 +14,11 @@ import pytest
 from helpers import small
 
 from gan_jax.config import app as doors
-from gan_jax.config.schema import ConfigError
+from gan_jax.game.trainer import Trainer
 from gan_jax.runtime import checkpoint
-from gan_jax.runtime.errors import ArgumentError
-from gan_jax.training import loop, setup, workdir, writers
+from gan_jax.runtime.errors import ArgumentError, IdentityError
+from gan_jax.training import restore, run_loop, setup, workdir, writers
+from gan_jax.training.train import train_config
 
 # Orbax's reading threads outlive its event loop when a file is damaged.
 pytestmark = pytest.mark.filterwarnings(
@@ -51,8 +52,8 @@ def at(config, path, **changes):
 
 def final(path):
   """Bits of the final state."""
-  run = setup.open_run(path)
-  return run.step, checkpoint.digest(checkpoint.to_host(run.state))
+  run = restore.open_run(path)
+  return run.step, checkpoint.digest(run.state)
 
 
 def rows(path):
@@ -72,29 +73,29 @@ class _Stop:
 
   def __init__(self, monkeypatch, dispatches):
     self.left = dispatches
-    original = loop.Dispatch.__call__
+    original = run_loop.RunLoop.advance
 
-    def counting(dispatch, *args):
+    def counting(loop, count):
       self.left -= 1
       if self.left == 0:
         os.kill(os.getpid(), signal.SIGTERM)
-      return original(dispatch, *args)
+      return original(loop, count)
 
-    monkeypatch.setattr(loop.Dispatch, '__call__', counting)
+    monkeypatch.setattr(run_loop.RunLoop, 'advance', counting)
 
 
 @pytest.mark.parametrize('kind', sorted(KINDS))
 def test_interrupted_is_uninterrupted(kind, tmp_path, monkeypatch):
   """Saved after a signal, continued: bitwise the same state and log."""
   config = KINDS[kind]
-  assert loop.train(at(config, tmp_path / 'whole')) == doors.DONE
+  assert train_config(at(config, tmp_path / 'whole')) == doors.DONE
   with monkeypatch.context() as patch:
     _Stop(patch, 4)
     parted = at(config, tmp_path / 'parted')
-    assert loop.train(parted) == doors.SAVED
+    assert train_config(parted) == doors.SAVED
   step, _ = final(tmp_path / 'parted')
   assert 0 < step < config.steps
-  assert loop.train(parted) == doors.DONE
+  assert train_config(parted) == doors.DONE
   assert final(tmp_path / 'parted') == final(tmp_path / 'whole')
   whole, parted = (without_speed(tmp_path / n) for n in ('whole', 'parted'))
   assert [r['step'] for r in parted] == [5, 10, 15, 20, 24]
@@ -105,53 +106,49 @@ def test_interrupted_is_uninterrupted(kind, tmp_path, monkeypatch):
 
 def test_two_runs_are_identical(tmp_path):
   for name in ('one', 'two'):
-    loop.train(at(DIGITS, tmp_path / name))
+    train_config(at(DIGITS, tmp_path / name))
   assert final(tmp_path / 'one') == final(tmp_path / 'two')
   other = at(DIGITS, tmp_path / 'other', seed=1)
-  loop.train(other)
+  train_config(other)
   assert final(tmp_path / 'other') != final(tmp_path / 'one')
 
 
 def test_cadences_do_not_change_the_result(tmp_path):
-  loop.train(at(TOY, tmp_path / 'one'))
-  loop.train(
+  train_config(at(TOY, tmp_path / 'one'))
+  train_config(
     at(TOY, tmp_path / 'two', log_every=24, sample_every=1, checkpoint_every=11)
   )
   assert final(tmp_path / 'one') == final(tmp_path / 'two')
 
 
 def test_one_compile_whatever_the_cadences(tmp_path, monkeypatch):
-  """The step is traced (and so compiled) once a run."""
-  traced = []
-  original = loop.make_train_step
+  """The step is traced once a run, its losses with it, and compiled once."""
+  traced, compiled = [], []
+  original = Trainer.step
   monkeypatch.setattr(
-    loop,
-    'make_train_step',
-    lambda plan: traced.append(1) or original(plan),
+    Trainer, 'step', lambda *args: traced.append(1) or original(*args)
   )
-  compiled = []
-  dispatch = loop.Dispatch.__init__
-
-  def counting(self, *args):
-    compiled.append(1)
-    dispatch(self, *args)
-
-  monkeypatch.setattr(loop.Dispatch, '__init__', counting)
-  loop.train(at(TOY, tmp_path, steps=23, log_every=4, sample_every=9))
+  program = run_loop.RunLoop.compile
+  monkeypatch.setattr(
+    run_loop.RunLoop,
+    'compile',
+    lambda loop: compiled.append(1) or program(loop),
+  )
+  train_config(at(TOY, tmp_path, steps=23, log_every=4, sample_every=9))
   assert (len(traced), len(compiled)) == (1, 1)
 
 
 def test_everything_a_run_leaves_behind(tmp_path):
   config = at(DIGITS, tmp_path, report=True)
-  assert loop.train(config) == doors.DONE
-  assert setup.read_config(tmp_path) == config
+  assert train_config(config) == doors.DONE
+  assert restore.read_config(tmp_path) == config
   facts = json.loads((tmp_path / 'run.json').read_text())
   assert facts['outcome'] == 'done'
   assert facts['dataset']['size'] == 1797
   assert facts['versions']['jax'] == jax.__version__
-  state = setup.open_run(tmp_path).state
+  state = restore.open_run(tmp_path).state
   assert facts['parameters']['generator'] == sum(
-    x.size for x in jax.tree.leaves(state.g.params)
+    x.size for path, x in state.items() if path.startswith('g/params/')
   )
   for kind in ('step', 'ema'):
     for step in (0, 12, 24):
@@ -185,7 +182,7 @@ def test_everything_a_run_leaves_behind(tmp_path):
 
 
 def test_a_density_leaves_the_numbers_of_its_figure(tmp_path):
-  loop.train(at(TOY, tmp_path))
+  train_config(at(TOY, tmp_path))
   found = np.load(tmp_path / 'samples' / 'step_000000024.npz')
   assert found['x'].shape == found['x_ema'].shape == found['real'].shape
   assert found['grid'].shape == (96 * 96, 2)
@@ -196,20 +193,16 @@ def test_a_density_leaves_the_numbers_of_its_figure(tmp_path):
 def test_a_logged_row_is_the_mean_of_its_steps(tmp_path):
   """Against a plain Python loop over the same pure step."""
   config = at(TOY, tmp_path, steps=10, log_every=5)
-  loop.train(config)
+  train_config(config)
   parts = setup.build(config)
   state = parts.init()
-  plan = dataclasses.replace(
-    parts.plan,
-    decode=lambda item, key: parts.feed.decode((), item, key, 8),
-  )
-  step = jax.jit(loop.make_train_step(plan))
+  step = jax.jit(parts.trainer.step)
   losses = []
   for i in range(10):
     chunk = parts.feed.chunk(i, 1)
     item = jax.tree.map(lambda a: a[0], chunk)
-    state, metrics = step(state, parts.hyper, item)
-    losses.append(float(metrics['d/loss']))
+    state, logs = step(state, parts.batch_of((), item, state))
+    losses.append(float(logs['d/loss']))
   found = [r['d/loss'] for r in rows(tmp_path)]
   expected = np.mean(np.reshape(losses, (2, 5)), axis=1)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -217,24 +210,24 @@ def test_a_logged_row_is_the_mean_of_its_steps(tmp_path):
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):
   config = at(TOY, tmp_path)
-  loop.train(config)
+  train_config(config)
   before = final(tmp_path), rows(tmp_path)
-  assert loop.train(config) == doors.DONE
+  assert train_config(config) == doors.DONE
   assert (final(tmp_path), rows(tmp_path)) == before
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path):
-  loop.train(at(TOY, tmp_path / 'grown'))
-  loop.train(at(TOY, tmp_path / 'grown', steps=40))
-  loop.train(at(TOY, tmp_path / 'whole', steps=40))
+  train_config(at(TOY, tmp_path / 'grown'))
+  train_config(at(TOY, tmp_path / 'grown', steps=40))
+  train_config(at(TOY, tmp_path / 'whole', steps=40))
   assert final(tmp_path / 'grown') == final(tmp_path / 'whole')
 
 
 def test_another_configuration_is_refused(tmp_path):
-  loop.train(at(TOY, tmp_path))
+  train_config(at(TOY, tmp_path))
   before = final(tmp_path), rows(tmp_path)
-  with pytest.raises(ConfigError) as caught:
-    loop.train(at(TOY, tmp_path, lr_g=0.5, objective='minimax'))
+  with pytest.raises(IdentityError) as caught:
+    train_config(at(TOY, tmp_path, lr_g=0.5, objective='minimax'))
   assert '`lr_g`: 0.0002 there, 0.5 now' in str(caught.value)
   assert '`objective`: non_saturating there, minimax now' in str(caught.value)
   assert (final(tmp_path), rows(tmp_path)) == before
@@ -248,15 +241,15 @@ def test_other_data_is_refused(tmp_path):
     pixels = rng.integers(0, 256, (8, 8), np.uint8)
     PIL.Image.fromarray(pixels).save(folder / f'{i}.png')
   config = at(DIGITS, tmp_path / 'run', dataset=f'folder:{folder}')
-  loop.train(config)
+  train_config(config)
   PIL.Image.fromarray(pixels[::-1].copy()).save(folder / '3.png')
-  with pytest.raises(ConfigError, match=r'data was another.*fingerprint'):
-    loop.train(config)
+  with pytest.raises(IdentityError, match='data: '):
+    train_config(config)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, capsys):
   config = at(TOY, tmp_path / 'run')
-  loop.train(config)
+  train_config(config)
   expected = final(tmp_path / 'run')
   newest = tmp_path / 'run' / 'checkpoints' / f'{24:09d}'
   for path in (newest / 'state').rglob('*'):
@@ -264,7 +257,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, capsys):
       content = bytearray(path.read_bytes())
       content[len(content) // 2] ^= 1
       path.write_bytes(bytes(content))
-  assert loop.train(config) == doors.DONE
+  assert train_config(config) == doors.DONE
   assert 'checkpoint 24' in capsys.readouterr().err
   assert final(tmp_path / 'run') == expected
   assert [r['step'] for r in rows(tmp_path / 'run')] == [5, 10, 15, 20, 24]
@@ -274,16 +267,16 @@ def test_divergence_is_an_outcome(tmp_path, capsys):
   config = at(
     TOY, tmp_path, lr_g=1e30, optimizer_g='sgd', checkpoint_every=1, steps=50
   )
-  assert loop.train(config) == doors.DIVERGED
+  assert train_config(config) == doors.DIVERGED
   said = capsys.readouterr().err
   facts = json.loads((tmp_path / 'run.json').read_text())
   assert facts['outcome'] == 'diverged'
   assert f'diverged at step {facts["step"]}' in said
-  assert '--lr_g' in said
-  run = setup.open_run(tmp_path)
+  assert '`lr_g`' in said
+  run = restore.open_run(tmp_path)
   assert run.step < facts['step']
   assert f'the last checkpoint, of step {run.step}, is finite' in said
-  for leaf in jax.tree.leaves(checkpoint.to_host(run.state)):
+  for leaf in run.state.values():
     assert np.isfinite(leaf).all()
   last = rows(tmp_path)[-1]  # the end is in the log, what is no number as null
   assert last['step'] == facts['step'] and None in last.values()
@@ -291,28 +284,28 @@ def test_divergence_is_an_outcome(tmp_path, capsys):
 
 def test_two_processes_do_not_share_a_workdir(tmp_path):
   config = at(TOY, tmp_path)
-  with workdir.opened(config):
-    with pytest.raises(ConfigError, match='another process is training'):
-      loop.train(config)
+  with workdir.held(config):
+    with pytest.raises(ArgumentError, match='another process is training'):
+      train_config(config)
 
 
 def test_a_folder_of_something_else_is_not_taken(tmp_path):
   (tmp_path / 'thesis.tex').write_text('x')
-  with pytest.raises(ConfigError, match='is not empty and holds no run'):
-    loop.train(at(TOY, tmp_path))
+  with pytest.raises(ArgumentError, match='is not empty and holds no run'):
+    train_config(at(TOY, tmp_path))
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
 
 
 def test_an_unwritable_workdir_is_told(tmp_path):
   (tmp_path / 'file').write_text('')
   config = at(TOY, tmp_path / 'file' / 'run')
-  with pytest.raises(ConfigError, match='cannot write there'):
-    loop.train(config)
+  with pytest.raises(ArgumentError, match='cannot write there'):
+    train_config(config)
 
 
 def test_no_workdir_is_told():
-  with pytest.raises(ConfigError, match='--workdir=: name the folder'):
-    loop.train(TOY)
+  with pytest.raises(ArgumentError, match='`workdir=`: name the folder'):
+    train_config(TOY)
 
 
 @pytest.mark.parametrize('kind', sorted(KINDS))
@@ -320,8 +313,8 @@ def test_no_workdir_is_told():
 def test_devices_see_the_same_noise_and_data(kind, devices, tmp_path):
   """The same losses on one device and on several, to float tolerance."""
   config = dataclasses.replace(KINDS[kind], steps=10, log_every=1)
-  loop.train(at(config, tmp_path / 'one'))
-  loop.train(at(config, tmp_path / 'many', devices=devices))
+  train_config(at(config, tmp_path / 'one'))
+  train_config(at(config, tmp_path / 'many', devices=devices))
   one, many = without_speed(tmp_path / 'one'), without_speed(tmp_path / 'many')
   assert [r['step'] for r in many] == list(range(1, 11))
   told = ('d/loss', 'g/loss', 'd/prob_real', 'd/prob_fake', 'game/value')
@@ -338,16 +331,16 @@ def test_devices_see_the_same_noise_and_data(kind, devices, tmp_path):
 def test_a_run_moves_between_numbers_of_devices(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     _Stop(patch, 3)
-    assert loop.train(at(TOY, tmp_path, devices=4)) == doors.SAVED
-  assert loop.train(at(TOY, tmp_path, devices=2)) == doors.DONE
-  assert setup.open_run(tmp_path).step == 24
+    assert train_config(at(TOY, tmp_path, devices=4)) == doors.SAVED
+  assert train_config(at(TOY, tmp_path, devices=2)) == doors.DONE
+  assert restore.open_run(tmp_path).step == 24
 
 
 def test_a_batch_that_does_not_split_is_refused(tmp_path):
   with pytest.raises(ArgumentError, match=r'`batch_size=6`.*4 or 8'):
-    loop.train(at(TOY, tmp_path, devices=4, batch_size=6))
+    train_config(at(TOY, tmp_path, devices=4, batch_size=6))
   with pytest.raises(ArgumentError, match='`devices=9`'):
-    loop.train(at(TOY, tmp_path, devices=9))
+    train_config(at(TOY, tmp_path, devices=9))
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path):
@@ -362,7 +355,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path):
     )[0]
   ).lower(jnp.zeros((8, parts.networks.latent_dim)))
   assert 'bf16' in program.as_text()
-  assert loop.train(config) == doors.DONE
+  assert train_config(config) == doors.DONE
 
 
 def kill_in(monkeypatch, owner, name):
@@ -380,8 +373,8 @@ def kill_in(monkeypatch, owner, name):
   'owner, name',
   [
     (setup, 'load_dataset'),
-    (loop.Trainer, '_restore'),
-    (loop, 'make_advance'),  # at the compilation
+    (run_loop.RunLoop, 'template'),  # restoring
+    (run_loop, 'make_advance'),  # at the compilation
   ],
 )
 def test_a_signal_before_the_first_step(
@@ -390,15 +383,15 @@ def test_a_signal_before_the_first_step(
   config = at(TOY, tmp_path / 'run')
   with monkeypatch.context() as patch:
     kill_in(patch, owner, name)
-    assert loop.train(config) == doors.SAVED
+    assert train_config(config) == doors.SAVED
   assert 'stopped by SIGTERM' in capsys.readouterr().err
   assert not rows(tmp_path / 'run')
   facts = tmp_path / 'run' / 'run.json'
   assert not facts.exists() or json.loads(facts.read_text())['outcome'] == (
     'saved'
   )
-  assert loop.train(config) == doors.DONE
-  assert setup.open_run(tmp_path / 'run').step == TOY.steps
+  assert train_config(config) == doors.DONE
+  assert restore.open_run(tmp_path / 'run').step == TOY.steps
 
 
 @pytest.mark.parametrize('left', [[], ['.lock'], ['.lock', '.config.flags.x1']])
@@ -407,31 +400,31 @@ def test_a_run_killed_at_its_very_start_begins_again(left, tmp_path):
   folder.mkdir()
   for name in left:
     (folder / name).write_text('')
-  assert loop.train(at(TOY, folder, steps=2)) == doors.DONE
+  assert train_config(at(TOY, folder, steps=2)) == doors.DONE
 
 
 def test_a_folder_says_whose_it_is_before_anything_else(tmp_path, monkeypatch):
   def killed(*args):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(loop.Trainer, '__init__', killed)
+  monkeypatch.setattr(run_loop.RunLoop, '__init__', killed)
   with pytest.raises(KeyboardInterrupt):
-    loop.train(at(TOY, tmp_path))
-  assert setup.read_config(tmp_path) == at(TOY, tmp_path)
+    train_config(at(TOY, tmp_path))
+  assert restore.read_config(tmp_path) == at(TOY, tmp_path)
 
 
 def test_a_refused_run_does_not_claim_the_folder(tmp_path, monkeypatch):
   """What a run says of itself stays when its data turn out to be another."""
-  loop.train(at(TOY, tmp_path))
+  train_config(at(TOY, tmp_path))
   said = (tmp_path / 'config.flags').read_text()
-  monkeypatch.setattr(loop.Trainer, '_restore', _refuse)
-  with pytest.raises(ConfigError):
-    loop.train(at(TOY, tmp_path, steps=90, log_every=3))
+  monkeypatch.setattr(run_loop.RunLoop, 'template', _refuse)
+  with pytest.raises(ArgumentError):
+    train_config(at(TOY, tmp_path, steps=90, log_every=3))
   assert (tmp_path / 'config.flags').read_text() == said
 
 
-def _refuse(trainer):
-  raise ConfigError('another')
+def _refuse(loop):
+  raise ArgumentError('data', 'this', 'another')
 
 
 @pytest.mark.parametrize('name', ['stats.jsonl', 'tensorboard'])
@@ -451,9 +444,9 @@ def test_a_log_that_cannot_be_written_ends_the_run(name, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(writers.Log, 'write', full)
     with pytest.raises(checkpoint.CheckpointError, match='No space left'):
-      loop.train(config)
-  assert setup.open_run(tmp_path).step in (28, 56)
-  assert loop.train(config) == doors.DONE
+      train_config(config)
+  assert restore.open_run(tmp_path).step in (28, 56)
+  assert train_config(config) == doors.DONE
   assert [r['step'] for r in rows(tmp_path)] == list(range(1, 61))
 
 
@@ -462,27 +455,27 @@ def test_an_update_that_overflows_is_a_divergence(tmp_path, capsys):
   config = at(
     TOY, tmp_path, lr_g=3e38, optimizer_g='adam', checkpoint_every=1, steps=9
   )
-  assert loop.train(config) == doors.DIVERGED
+  assert train_config(config) == doors.DIVERGED
   said = capsys.readouterr().err
   facts = json.loads((tmp_path / 'run.json').read_text())
   assert f'diverged at step {facts["step"]}' in said
   steps = checkpoint.Checkpoints(tmp_path, read_only=True).steps()
   for step in steps:
-    state = setup.open_run(tmp_path, step).state
-    for leaf in jax.tree.leaves(checkpoint.to_host(state)):
+    state = restore.open_run(tmp_path, step).state
+    for leaf in state.values():
       assert np.isfinite(leaf).all()
 
 
 def test_a_program_that_makes_no_steps_is_told(tmp_path, monkeypatch):
   def advance(parts):
     del parts
-    return lambda state, hyper, constants, chunk, count: (
+    return lambda state, constants, chunk, count: (
       state,
       {},
       jnp.int32(0),
       jnp.bool_(True),
     )
 
-  monkeypatch.setattr(loop, 'make_advance', advance)
+  monkeypatch.setattr(run_loop, 'make_advance', advance)
   with pytest.raises(doors.Failure, match='made 0 of 1 steps'):
-    loop.train(at(TOY, tmp_path))
+    train_config(at(TOY, tmp_path))
