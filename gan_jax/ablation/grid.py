@@ -17,36 +17,6 @@ from gan_jax.config import schema as config_lib
 from gan_jax.config import validate
 from gan_jax.config.schema import FIELDS, Config, ConfigError
 
-# Flags whose value the compiled step takes as an argument (`state.Hyper`).
-TRACED = (
-  'lr_g',
-  'lr_d',
-  'beta1_g',
-  'beta1_d',
-  'beta1_final_g',
-  'beta1_final_d',
-  'beta2_g',
-  'beta2_d',
-  'clip_g',
-  'clip_d',
-  'label_smoothing',
-  'label_real',
-  'label_fake',
-  'label_target',
-  'instance_noise',
-  'instance_noise_kimg',
-  'ema_halflife_kimg',
-  'consensus',
-)
-# Of these, those of which 0 means that a part of the step is not there.
-_SWITCHES = (
-  'beta1_final_g',
-  'beta1_final_d',
-  'clip_g',
-  'clip_d',
-  'instance_noise',
-  'ema_halflife_kimg',
-)
 _RANGE = re.compile(r'(uniform|loguniform)\((.*)\)')
 _USAGE = 'write --vary=FLAG=VALUE,VALUE, for example --vary=lr_d=1e-4,2e-4'
 # Digits of a number that was drawn: enough to search, few enough to read.
@@ -100,11 +70,15 @@ class Member(NamedTuple):
 def static(config: Config) -> Config:
   """What of a configuration is compiled: the same for one program's members.
 
-  Traced numbers are at their defaults, or 1 where they switch something on;
-  the weights of regularizers, the seed and the folder are left out.
+  Hyper-parameters are at their defaults, or 1 where a part of the step is there
+  that could be absent; the weights of regularizers, the seed and the folder are
+  left out.
   """
-  changes: dict[str, Any] = {name: FIELDS[name].default for name in TRACED}
-  changes |= {name: float(getattr(config, name) > 0) for name in _SWITCHES}
+  changes: dict[str, Any] = {}
+  for name in config_lib.traced():
+    none = FIELDS[name].metadata['none']
+    given = float(getattr(config, name) != none)
+    changes[name] = FIELDS[name].default if none is None else given
   terms = [
     f'{p.name}@{p.place}' for p in validate.penalties(config.regularizer)
   ]

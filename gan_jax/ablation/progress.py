@@ -4,8 +4,8 @@ import sys
 import time
 
 from gan_jax.ablation.plan import Plan
+from gan_jax.runtime.progress import format_duration
 from gan_jax.training.population_loop import Cohort
-from gan_jax.training.writers import duration
 
 _EVERY = 20.0  # seconds from one line of progress to the next
 
@@ -51,7 +51,7 @@ class Overall:
     known = done - self._before
     pace = spent / known if known > 0.05 * self._total else 1.0
     ended = sum(kind == 'diverged' for kind, _ in cohort.outcomes())
-    left = duration(pace * (part + later))
+    left = format_duration(pace * (part + later))
     say(
       f'program {number + 1}/{len(self._plan.programs)}, step'
       f' {cohort.step}/{steps} of {cohort.members} runs, {ended} diverged;'
@@ -92,7 +92,7 @@ def describe(plan: Plan, each: dict[int, float]) -> str:
     lines.append(f'{_programs(finished)} finished before')
   if each:
     lines.append(
-      f'about {duration(sum(each.values()))} for {_programs(len(each))} left,'
-      ' scores not counted'
+      f'about {format_duration(sum(each.values()))} for'
+      f' {_programs(len(each))} left, scores not counted'
     )
   return '\n'.join(lines)

@@ -1,15 +1,20 @@
-"""What every command shares: how flags are parsed and how errors are told.
+"""The command line: how flags are parsed, help is found, errors are told.
 
-Exit codes: 0 done, 1 error, 2 bad flags or refused workdir, 3 diverged, 75
-saved after a signal, run me again.
+Exit codes: 0 done, 1 error, 2 bad flags or a workdir of another run, 3
+diverged, 75 saved after a signal: run the command again.
 """
 
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
+
+from gan_jax.config import help as help_lib
+from gan_jax.config import schema
+from gan_jax.runtime.errors import Error
 
 # Python's words for a value of another type, and better ones.
 _TYPES = (
@@ -17,39 +22,84 @@ _TYPES = (
   (r'could not convert string to float.*', 'use a number'),
   (r'\(.Non-boolean argument.*\)', 'use true or false'),
 )
+_ARGUMENT = re.compile(r'`([\w.]+)(=[^`]*)?`')
+_HELP = re.compile(r'--?(?:help|helpshort|h|\?)(?:=(.*))?')
 DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
+Failure = Error
 
 
-class Failure(ValueError):
-  """Nothing more can be done; the message says why and what might help."""
+def as_flags(message: str) -> str:
+  """A message with flags in the place of the arguments that they set.
 
-  exit_code = ERROR
+  A hyper-parameter that is named by its path becomes the flag of that path.
+  What is no flag of this command stays as it is.
+  """
+  paths = {
+    field.metadata['path']: name
+    for name, field in schema.FIELDS.items()
+    if field.metadata['path']
+  }
+
+  def flag(match: re.Match[str]) -> str:
+    name, value = paths.get(match[1], match[1]), match[2] or ''
+    if name not in flags.FLAGS:
+      return match[0]
+    if value in ('=True', '=False'):
+      value = value.lower()
+    return f'--{name}{value}'
+
+  return _ARGUMENT.sub(flag, message)
+
+
+def warn(message: str) -> None:
+  """Prints a warning, with flags where a command defines them."""
+  print(f'warning: {as_flags(message)}', file=sys.stderr, flush=True)
+
+
+def fail(message: str, code: int = ERROR) -> NoReturn:
+  """Ends the process with a message for the person who started it."""
+  print(f'error: {as_flags(message)}', file=sys.stderr, flush=True)
+  sys.exit(code)
+
+
+def _print_help(word: str | None) -> NoReturn:
+  """Prints all flags, or those that a word finds, and ends the process."""
+  width = max(40, min(100, shutil.get_terminal_size().columns))
+  if not word:
+    about = sys.modules['__main__'].__doc__ or ''
+    print(help_lib.page(flags.FLAGS, about, width))
+    sys.exit(DONE)
+  found = help_lib.search(flags.FLAGS, word, width)
+  if found is None:
+    close = help_lib.suggestions(flags.FLAGS, word)
+    hint = f'did you mean {", ".join(close)}?' if close else 'try another word'
+    fail(f'--help={word}: no flag has this word; {hint}', REFUSED)
+  print(found)
+  sys.exit(DONE)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+  for word in argv[1:]:
+    asked = _HELP.fullmatch(word)
+    if asked:
+      _print_help(asked[1])
   try:
     words = flags.FLAGS(argv)
   except flags.Error as error:
-    said = str(error)
+    message = str(error)
     for pattern, remedy in _TYPES:
-      said = re.sub(pattern, remedy, said)
-    fail(f'{said}\nSee --help for the flags of this command.', REFUSED)
+      message = re.sub(pattern, remedy, message)
+    fail(f'{message}\nSee --help for the flags of this command.', REFUSED)
   except SystemExit:
-    sys.exit(DONE)  # absl has printed the help that was asked for
+    sys.exit(DONE)  # absl has printed --helpfull or --helpxml
   if words[1:]:
     fail(f'{words[1]}: not a flag; write --name=value', REFUSED)
   return words
 
 
-def fail(message: str, code: int = ERROR) -> NoReturn:
-  """Ends the process with a message for the person who started it."""
-  print(f'error: {message}', file=sys.stderr, flush=True)
-  sys.exit(code)
-
-
-def _unraisable(fault: Any) -> None:
+def _report_unraisable(fault: Any) -> None:
   # Orbax's threads outlive its event loop when a file fails; the failure
-  # itself is raised and told.
+  # itself is raised and reported.
   if str(fault.exc_value) != 'Event loop is closed':
     sys.__unraisablehook__(fault)
 
@@ -57,13 +107,13 @@ def _unraisable(fault: Any) -> None:
 def run(main: Callable[[], int]) -> NoReturn:
   """Runs a command whose flags are defined.
 
-  An exception that carries `exit_code` is a message to the user, and is
-  printed without a traceback; any other is a bug, and is not.
+  An `Error` is a message to the user, and is printed without a traceback; any
+  other exception is a bug, and is not.
   """
 
   def guarded(argv: Sequence[str]) -> int:
     del argv
-    sys.unraisablehook = _unraisable
+    sys.unraisablehook = _report_unraisable
     if not flags.FLAGS['verbosity'].present:
       # What the libraries have to say, they raise as well.
       logging.set_verbosity(logging.FATAL)

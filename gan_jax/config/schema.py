@@ -1,12 +1,13 @@
-"""The one home of every option: default, help, unit, bounds, choices.
+"""`Config`: every option of a run, with default, help, unit, bounds, choices.
 
-`Config` is a frozen dataclass; the absl flags are generated from it, a flagfile
-is its printed form, and both read back to an equal `Config`. Every value is
-validated with a message that names the flag, the value and the remedy. This
-module imports nothing heavy, so that `--help` answers at once.
+A frozen dataclass from which the absl flags are generated; a flagfile is its
+printed form, and both read back to an equal `Config`. Every value is validated
+with a message that names the argument, the value and the remedy. This module
+imports nothing heavy, so that `--help` answers at once.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from absl import flags
 
 from gan_jax.config import registry, validate
 from gan_jax.config.validate import ConfigError as ConfigError
+
+_Registry = tuple[str, str]  # module and name of a dict
 
 
 def _field(
@@ -25,24 +28,32 @@ def _field(
   above: float | None = None,
   high: float | None = None,
   below: float | None = None,
-  choices: tuple[str, str] | tuple[str, ...] | None = None,
-  registry: tuple[str, str] | None = None,
-  words: tuple[str, str] | None = None,
+  choices: tuple[str, ...] | None = None,
+  registry: _Registry | None = None,
+  words: tuple[_Registry, ...] = (),
   free: bool = False,
+  group: str = '',
+  path: str = '',
+  none: float | None = None,
 ) -> Any:
   """A documented option.
 
   Args:
     default: its default, which also gives its type.
-    help: one sentence, with the unit.
+    help: full sentences, with the unit and what a default of 0 or '' does.
     low: least value allowed.
     above: the value must be greater than this.
     high: greatest value allowed.
     below: the value must be less than this.
     choices: the words allowed.
-    registry: (module, dict) whose keys are the words allowed.
-    words: (module, dict) whose keys its words, separated by commas, begin with.
+    registry: whose keys are the words allowed.
+    words: registries whose keys its words, separated by commas, begin with.
     free: whether a run may be continued with another value.
+    group: heading of `--help` under which it stands.
+    path: of the hyper-parameter that it sets, `objective.smoothing`; '' for a
+      flag that is compiled in.
+    none: the value that stands for "not given": what the hyper-parameter
+      belongs to is then no part of the compiled step; None if there is none.
   """
   metadata = dict(
     help=help,
@@ -54,10 +65,21 @@ def _field(
     registry=registry,
     words=words,
     free=free,
+    group=group,
+    path=path,
+    none=none,
   )
   return dataclasses.field(default=default, metadata=metadata)
 
 
+_game = functools.partial(_field, group='The game')
+_networks = functools.partial(_field, group='Networks')
+_optimizers = functools.partial(_field, group='Optimizers')
+_data = functools.partial(_field, group='Data')
+_looks = functools.partial(_field, group='What is looked at', free=True)
+_run = functools.partial(_field, group='The run')
+
+_NORMS = ('gan_jax.networks.layers', 'NORMS')
 _OPTIMIZERS = ('gan_jax.game.optimizers', 'OPTIMIZERS')
 
 
@@ -65,252 +87,364 @@ _OPTIMIZERS = ('gan_jax.game.optimizers', 'OPTIMIZERS')
 class Config:
   """Everything that defines a run. See `--help` for the fields."""
 
-  workdir: str = _field(
-    '', 'folder of the run: created, or continued if it exists', free=True
-  )
-  # The game.
-  dataset: str = _field(
-    'digits',
-    'a density (gaussian_1d, mixture_1d, ring, grid, spiral, delta, or any'
-    ' other in one dimension: density:FILE, a text file of two columns, x and'
-    ' p(x)),'
-    ' digits, mnist, fashion_mnist, cifar10, stacks of three of them'
-    ' (stacked_digits, stacked_mnist, stacked_fashion), another TFDS image set,'
-    ' a part of one (mnist[:50000]), or folder:PATH',
-  )
-  network: str = _field(
-    '',
-    'architecture of G and D; empty: mlp for densities, dcgan for images',
-    registry=('gan_jax.networks.designs', 'ARCHITECTURES'),
-  )
-  objective: str = _field(
+  objective: str = _game(
     'non_saturating',
-    'the game that is played',
+    'Losses of the two players.',
     registry=('gan_jax.game.objectives', 'OBJECTIVES'),
   )
-  schedule: str = _field(
+  schedule: str = _game(
     'alternating',
-    "order of the players' moves",
+    "Order of the players' updates within a step.",
     registry=('gan_jax.game.schedules', 'SCHEDULES'),
   )
-  d_steps: int = _field(1, "D's moves in a step", low=1)
-  g_steps: int = _field(1, "G's moves in a step", low=1)
-  unroll_steps: int = _field(
-    5, "D's moves that G looks ahead under --schedule=unrolled", low=1
-  )
-  consensus: float = _field(
-    0.1, "weight of the field's length under --schedule=consensus", low=0
-  )
-  reuse_noise: bool = _field(False, 'one draw of noise for all moves of a step')
-  reuse_real: bool = _field(False, 'one real batch for all moves of a step')
-  steps: int = _field(
-    5000, 'steps: rounds of moves, one of G by default', low=1
-  )
-  batch_size: int = _field(
-    64, 'samples of each kind in one move, over all devices', low=1
-  )
-  seed: int = _field(
-    0, 'of initialisation, noise and data order', low=0, high=2**31 - 1
-  )
-  label_smoothing: float = _field(
-    0.0, 'one-sided: real samples are labelled 1 minus this', low=0, below=1
-  )
-  label_real: float = _field(1.0, 'b of the least-squares game')
-  label_fake: float = _field(0.0, 'a of the least-squares game')
-  label_target: float = _field(1.0, "c of the least-squares game, G's target")
-  regularizer: str = _field(
-    '',
-    'any number of name[@place][:weight], with commas: r1:10,r2:10 or'
-    " wgan_gp@real or clip:0.01. A weight left out is its paper's",
-    words=('gan_jax.game.regularizers', 'REGULARIZERS'),
-  )
-  regularizer_every: int = _field(
-    1,
-    "steps from one application of D's penalties to the next, each that much"
-    ' heavier (lazy regularization)',
+  d_steps: int = _game(1, 'Updates of D in a step.', low=1)
+  g_steps: int = _game(1, 'Updates of G in a step.', low=1)
+  unroll_steps: int = _game(
+    5,
+    'Updates of D that an update of G looks ahead, under --schedule=unrolled.',
     low=1,
   )
-  diffaugment: str = _field(
+  consensus: float = _game(
+    0.1,
+    'Weight of the consensus term, half the squared norm of both gradients'
+    ' together, under --schedule=consensus.',
+    low=0,
+    path='schedule.weight',
+  )
+  reuse_noise: bool = _game(
+    False, 'Whether all updates of a step see one draw of noise.'
+  )
+  reuse_real: bool = _game(
+    False, 'Whether all updates of a step see one batch of real samples.'
+  )
+  regularizer: str = _game(
     '',
-    'augmentations of all that D sees, with commas: color,translation,cutout',
-    words=('gan_jax.game.augment', 'AUGMENTATIONS'),
+    'Regularizers, any number of them with commas between, each'
+    ' NAME[@PLACE][:WEIGHT]: r1:10,r2:10 or wgan_gp@real or clip:0.01. A'
+    " weight that is left out is its paper's. Empty: none.",
+    words=(('gan_jax.game.regularizers', 'REGULARIZERS'),),
   )
-  packing: int = _field(
-    1, 'samples that D judges together (PacGAN), of --batch_size', low=1
+  regularizer_every: int = _game(
+    1,
+    "Steps from one application of D's penalties to the next; each is then"
+    ' multiplied by their number (lazy regularization).',
+    low=1,
   )
-  conditioning: str = _field(
-    'none',
-    "how both networks are told an image's class",
-    registry=('gan_jax.networks', 'CONDITIONINGS'),
-  )
-  instance_noise: float = _field(
-    0.0, "deviation of the normal noise added to D's inputs", low=0
-  )
-  instance_noise_kimg: float = _field(
+  label_smoothing: float = _game(
     0.0,
-    'thousands of images over which that noise falls to 0; 0: constant',
+    'One-sided label smoothing: D is trained with 1 minus this as the label of'
+    ' real samples.',
+    low=0,
+    below=1,
+    path='objective.smoothing',
+  )
+  label_real: float = _game(
+    1.0,
+    'Label of real samples in the least-squares game (b of its paper).',
+    path='objective.real',
+  )
+  label_fake: float = _game(
+    0.0,
+    'Label of generated samples in the least-squares game (a of its paper).',
+    path='objective.fake',
+  )
+  label_target: float = _game(
+    1.0,
+    'Label that G wants its samples to get in the least-squares game (c of its'
+    ' paper).',
+    path='objective.target',
+  )
+  instance_noise: float = _game(
+    0.0,
+    "Standard deviation of the normal noise that is added to D's inputs, real"
+    ' and generated. 0: none.',
+    low=0,
+    path='instance_noise.std',
+    none=0.0,
+  )
+  instance_noise_kimg: float = _game(
+    0.0,
+    'Thousands of real images over which that noise falls linearly to 0. 0: it'
+    ' stays.',
+    low=0,
+    path='instance_noise.kimg',
+  )
+  diffaugment: str = _game(
+    '',
+    'Differentiable augmentations of all images that D sees, with commas'
+    ' between: color,translation,cutout. Empty: none.',
+    words=(('gan_jax.game.augment', 'AUGMENTATIONS'),),
+  )
+  packing: int = _game(
+    1,
+    'Samples that D judges together (PacGAN); a divisor of --batch_size.',
+    low=1,
+  )
+  network: str = _networks(
+    '',
+    'Architecture of G and D. Empty: mlp for densities, dcgan for images.',
+    registry=('gan_jax.networks.designs', 'ARCHITECTURES'),
+  )
+  width: int = _networks(
+    0, "Base width, in units or channels. 0: the architecture's own.", low=0
+  )
+  depth: int = _networks(
+    0,
+    'Hidden layers, where their number can be chosen. 0: the'
+    " architecture's own.",
     low=0,
   )
-  # Networks.
-  width: int = _field(0, "base width; 0: the architecture's own", low=0)
-  depth: int = _field(
-    0, "hidden layers, where variable; 0: the architecture's own", low=0
+  latent_dim: int = _networks(
+    0, "Dimensions of G's noise. 0: the architecture's own.", low=0
   )
-  latent_dim: int = _field(
-    0, "dimensions of G's noise; 0: the architecture's own", low=0
-  )
-  latent: str = _field(
+  latent: str = _networks(
     '',
-    "distribution of G's noise; empty: the architecture's own",
+    "Distribution of G's noise. Empty: the architecture's own.",
     registry=('gan_jax.networks', 'LATENTS'),
   )
-  norm_g: str = _field(
+  norm_g: str = _networks(
     '',
-    "G's normalisation; empty: the architecture's own",
-    registry=('gan_jax.networks.layers', 'NORMS'),
+    "Normalisation in G. Empty: the architecture's own.",
+    registry=_NORMS,
   )
-  norm_d: str = _field(
+  norm_d: str = _networks(
     '',
-    "D's normalisation (spectral: of its kernels); empty: the architecture's"
-    ' own',
-    registry=('gan_jax.networks.layers', 'NORMS'),
+    'Normalisation in D; spectral is that of its kernels. Empty: the'
+    " architecture's own.",
+    registry=_NORMS,
   )
-  precision: str = _field(
+  conditioning: str = _networks(
+    'none',
+    'How the class of an image enters both networks.',
+    registry=('gan_jax.networks', 'CONDITIONINGS'),
+  )
+  precision: str = _networks(
     'float32',
-    'of the computation; parameters, statistics and losses stay float32',
+    "Floating-point type of the networks' computation. Parameters, statistics"
+    ' and losses stay float32.',
     choices=('float32', 'bfloat16'),
   )
-  # Optimizers.
-  optimizer_g: str = _field('adam', "G's optimizer", registry=_OPTIMIZERS)
-  optimizer_d: str = _field('adam', "D's optimizer", registry=_OPTIMIZERS)
-  lr_g: float = _field(2e-4, "G's learning rate", above=0)
-  lr_d: float = _field(2e-4, "D's learning rate", above=0)
-  beta1_g: float = _field(
-    0.5, "G's first decay, or its momentum", low=0, below=1
+  optimizer_g: str = _optimizers(
+    'adam', 'Optimizer of G.', registry=_OPTIMIZERS
   )
-  beta1_d: float = _field(
-    0.5, "D's first decay, or its momentum", low=0, below=1
+  optimizer_d: str = _optimizers(
+    'adam', 'Optimizer of D.', registry=_OPTIMIZERS
   )
-  beta1_final_g: float = _field(
-    0.0,
-    'what --beta1_g moves to, linearly over --steps; 0: it stays. Adam and its'
-    ' kin correct their bias as if it had been the present one all along',
+  lr_g: float = _optimizers(
+    2e-4, 'Learning rate of G.', above=0, path='optimizer_g.learning_rate'
+  )
+  lr_d: float = _optimizers(
+    2e-4, 'Learning rate of D.', above=0, path='optimizer_d.learning_rate'
+  )
+  beta1_g: float = _optimizers(
+    0.5,
+    "Decay of the first moment in G's optimizer, or its momentum.",
     low=0,
     below=1,
+    path='optimizer_g.beta1',
   )
-  beta1_final_d: float = _field(
-    0.0,
-    'the same of --beta1_d',
+  beta1_d: float = _optimizers(
+    0.5,
+    "Decay of the first moment in D's optimizer, or its momentum.",
     low=0,
     below=1,
+    path='optimizer_d.beta1',
   )
-  beta2_g: float = _field(0.999, "G's second decay", low=0, below=1)
-  beta2_d: float = _field(0.999, "D's second decay", low=0, below=1)
-  clip_g: float = _field(
-    0.0, "global norm that G's gradient is clipped to; 0: no clipping", low=0
+  beta1_final_g: float = _optimizers(
+    0.0,
+    'Value that --beta1_g moves to, linearly over --steps. Adam and its kin'
+    ' correct their bias as if it had been the present one all along. 0: it'
+    ' does not move.',
+    low=0,
+    below=1,
+    path='optimizer_g.beta1_final',
+    none=0.0,
   )
-  clip_d: float = _field(
-    0.0, "global norm that D's gradient is clipped to; 0: no clipping", low=0
+  beta1_final_d: float = _optimizers(
+    0.0,
+    'Value that --beta1_d moves to, linearly over --steps. 0: it does not'
+    ' move.',
+    low=0,
+    below=1,
+    path='optimizer_d.beta1_final',
+    none=0.0,
   )
-  lr_schedule: str = _field(
+  beta2_g: float = _optimizers(
+    0.999,
+    "Decay of the second moment in G's optimizer.",
+    low=0,
+    below=1,
+    path='optimizer_g.beta2',
+  )
+  beta2_d: float = _optimizers(
+    0.999,
+    "Decay of the second moment in D's optimizer.",
+    low=0,
+    below=1,
+    path='optimizer_d.beta2',
+  )
+  clip_g: float = _optimizers(
+    0.0,
+    "Global norm that G's gradient is clipped to. 0: no clipping.",
+    low=0,
+    path='optimizer_g.clip',
+    none=0.0,
+  )
+  clip_d: float = _optimizers(
+    0.0,
+    "Global norm that D's gradient is clipped to. 0: no clipping.",
+    low=0,
+    path='optimizer_d.clip',
+    none=0.0,
+  )
+  lr_schedule: str = _optimizers(
     'constant',
-    'fall of both learning rates over the run',
+    'Decay of both learning rates over the run.',
     registry=('gan_jax.game.optimizers', 'DECAYS'),
   )
-  lr_warmup: int = _field(
-    0, 'steps over which the learning rates rise linearly', low=0
-  )
-  lr_final: float = _field(
-    1.0, "the rates' factor at the end of their fall", low=0, high=1
-  )
-  ema_halflife_kimg: float = _field(
-    10.0,
-    "half-life of the average of G's parameters, in thousands of real images"
-    ' shown; 0: no average',
+  lr_warmup: int = _optimizers(
+    0,
+    'Steps over which both learning rates rise linearly from 0 at the start.',
     low=0,
   )
-  # Data.
-  data_dir: str = _field(
-    '', 'data root; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets', free=True
+  lr_final: float = _optimizers(
+    1.0,
+    'Factor that both learning rates have decayed to at the last step.',
+    low=0,
+    high=1,
   )
-  image_size: int = _field(
-    0, "side in pixels, resized and cropped to; 0: the set's own", low=0
+  ema_halflife_kimg: float = _optimizers(
+    10.0,
+    "Half-life of the exponential moving average of G's parameters, in"
+    ' thousands of real images. 0: no average is kept.',
+    low=0,
+    path='ema.halflife_kimg',
+    none=0.0,
   )
-  channels: int = _field(
-    0, "1: grey, 3: colour, converted to; 0: the set's own", low=0, high=3
+  dataset: str = _data(
+    'digits',
+    'Training data. Densities: gaussian_1d, mixture_1d, ring, grid, spiral,'
+    ' delta, or density:FILE (any in one dimension, a text file of two'
+    ' columns, x and p(x)). Images: digits, mnist, fashion_mnist, cifar10,'
+    ' stacks of three of them (stacked_digits, stacked_mnist,'
+    ' stacked_fashion), another image set of TFDS, a part of one'
+    ' (mnist[:50000]), or folder:PATH.',
   )
-  flip: bool = _field(False, 'flip real images left to right at random')
-  residence: str = _field(
+  data_dir: str = _data(
+    '',
+    'Folder of prepared datasets. Empty: $TFDS_DATA_DIR, or'
+    ' ~/tensorflow_datasets.',
+    free=True,
+  )
+  image_size: int = _data(
+    0,
+    'Side in pixels that images are resized and cropped to. 0: as they are.',
+    low=0,
+  )
+  channels: int = _data(
+    0,
+    'Channels that images are converted to, 1 (grey) or 3 (colour). 0: as they'
+    ' are.',
+    low=0,
+    high=3,
+  )
+  flip: bool = _data(
+    False, 'Whether real images are flipped left to right at random.'
+  )
+  residence: str = _data(
     'auto',
-    'where the images live; auto: on the device when they take 2 GiB or less',
+    'Where the images are kept: in the memory of the device, or on the host,'
+    ' which streams them. auto: on the device up to 2 GiB.',
     choices=('auto', 'device', 'stream'),
     free=True,
   )
-  # The run.
-  log_every: int = _field(
-    100, 'steps between two lines of the log', low=1, free=True
+  log_every: int = _looks(
+    100, 'Steps between two lines of the log, which are means over them.', low=1
   )
-  sample_every: int = _field(
-    1000, 'steps between two sample grids', low=1, free=True
+  sample_every: int = _looks(
+    1000, 'Steps between two sample grids, of one fixed latent batch.', low=1
   )
-  dynamics_every: int = _field(
+  num_samples: int = _looks(64, 'Samples in a grid.', low=1)
+  dynamics_every: int = _looks(
     0,
-    "steps between two looks at the game's vector field and its"
-    ' eigenvalues, which go to dynamics.jsonl; 0: none',
+    "Steps between two analyses of the game's gradient field and the"
+    ' eigenvalues of its Jacobian, written to dynamics.jsonl. 0: none.',
     low=0,
-    free=True,
   )
-  checkpoint_every: int = _field(
-    1000, 'steps between two checkpoints', low=1, free=True
-  )
-  keep_checkpoints: int = _field(
-    3, 'checkpoints kept, the newest ones', low=1, free=True
-  )
-  # Scores in training; python -m gan_jax.evaluate gives them afterwards.
-  metrics: str = _field(
+  metrics: str = _looks(
     '',
-    'scores of G, the averaged one if there is one, with commas: fid,kid. The'
-    ' final state is scored, and others every --eval_every',
+    'Metrics that score G in training, with commas between: fid,kid. The'
+    ' average of G is scored if there is one, at the last step and every'
+    ' --eval_every. Empty: none; the evaluate command scores afterwards.',
+    words=(
+      ('gan_jax.metrics', 'METRICS'),
+      ('gan_jax.evaluation.evaluator', 'PROTOCOLS'),
+    ),
+  )
+  eval_every: int = _looks(
+    0, 'Steps between two evaluations by --metrics. 0: the last alone.', low=0
+  )
+  eval_samples: int = _looks(
+    10000, 'Generated samples of an evaluation, and real ones.', low=1
+  )
+  eval_seeds: int = _looks(
+    1, 'Draws of noise over which the scores of an evaluation are means.', low=1
+  )
+  features: str = _looks(
+    '',
+    'Features of images that --metrics compare: classifier, inception-2048,'
+    ' pixels, ... Needed by the metrics that compare features.',
+    words=(('gan_jax.features', 'FEATURES'),),
+  )
+  weights: str = _looks('', 'File of the weights of --features.')
+  keep_best: str = _looks(
+    '',
+    'One of --metrics: the checkpoint that is best by it is kept besides the'
+    ' newest. Empty: the newest alone.',
+  )
+  report: bool = _looks(
+    True, 'Whether report.html is written when the run ends.'
+  )
+  workdir: str = _run(
+    '',
+    'Folder of the run. It is created, or the run in it is continued.',
     free=True,
   )
-  eval_every: int = _field(
+  steps: int = _run(
+    5000,
+    'Steps of the run. A step has --d_steps updates of D and --g_steps of G.',
+    low=1,
+  )
+  batch_size: int = _run(
+    64,
+    'Real and as many generated samples in an update, over all devices.',
+    low=1,
+  )
+  seed: int = _run(
     0,
-    'steps between two scores by --metrics; 0: at the end alone',
+    'Seed of the initial parameters, the noise and the order of the data.',
     low=0,
-    free=True,
+    high=2**31 - 1,
   )
-  eval_samples: int = _field(
-    10000, 'generated and real samples of a score', low=1, free=True
+  checkpoint_every: int = _run(
+    1000, 'Steps between two checkpoints.', low=1, free=True
   )
-  eval_seeds: int = _field(
-    1, 'draws of noise that a score is the mean of', low=1, free=True
+  keep_checkpoints: int = _run(
+    3, 'Checkpoints that are kept, the newest ones.', low=1, free=True
   )
-  features: str = _field(
-    '',
-    'what metrics see of an image: classifier, inception-2048, pixels, ...',
-    free=True,
+  devices: int = _run(
+    0, 'Devices that the run uses. 0: all of them.', low=0, free=True
   )
-  weights: str = _field('', 'file of the weights of --features', free=True)
-  keep_best: str = _field(
-    '',
-    'one of --metrics: the checkpoint that is best by it is kept besides the'
-    ' newest',
-    free=True,
-  )
-  num_samples: int = _field(64, 'samples in a grid', low=1, free=True)
-  report: bool = _field(True, 'write report.html when the run ends', free=True)
-  devices: int = _field(
-    0, 'devices used by this run; 0: all there are', low=0, free=True
-  )
-  multihost: bool = _field(
+  multihost: bool = _run(
     False,
-    'join the other processes of this job through jax.distributed, which finds'
-    ' Slurm, Cloud TPU and the variables of launch/local.py by itself',
+    'Whether to join the other processes of this job by jax.distributed, which'
+    ' finds Slurm, Cloud TPU and the variables of launch/local.py by itself.',
     free=True,
   )
-  compilation_cache: str = _field(
+  compilation_cache: str = _run(
     '~/.cache/gan_jax/xla',
-    'folder of compiled programs kept between runs; off: none',
+    'Folder in which compiled programs are kept from one run to the next. off:'
+    ' they are not kept.',
     free=True,
   )
 
@@ -329,7 +463,7 @@ class Config:
     """Returns self.
 
     Raises:
-      ConfigError: naming each flag that is of no use, its value, the remedy.
+      ConfigError: naming each argument that is of no use, value and remedy.
     """
     problems = [
       problem
@@ -341,7 +475,7 @@ class Config:
     defaults = {name: field.default for name, field in FIELDS.items()}
     problems += validate.contradictions(self, defaults)
     if problems:
-      raise ConfigError('\n'.join(problems))
+      raise ConfigError(*problems)
     return self
 
 
@@ -349,11 +483,22 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 
 def choices(name: str) -> tuple[str, ...]:
-  """Words that the flag `name` takes; empty when it takes any."""
+  """Words that a field takes; empty when it takes any."""
   metadata = FIELDS[name].metadata
   if metadata['registry']:
     return registry.names(*metadata['registry'])
   return metadata['choices'] or ()
+
+
+def words(name: str) -> tuple[str, ...]:
+  """Words that a field is made of: its choices, or the names in its list."""
+  lists = (registry.names(*r) for r in FIELDS[name].metadata['words'])
+  return (*choices(name), *(word for names in lists for word in names))
+
+
+def traced() -> tuple[str, ...]:
+  """Fields that set a hyper-parameter, an argument of the compiled step."""
+  return tuple(name for name, f in FIELDS.items() if f.metadata['path'])
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -365,13 +510,8 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     str: flags.DEFINE_string,
   }
   for name, field in FIELDS.items():
-    text = field.metadata['help']
-    words = field.metadata['words']
-    listed = registry.names(*words) if words else choices(name)
-    if listed:
-      text += f' <{"|".join(listed)}>'
     define[type(field.default)](
-      name, field.default, text, flag_values=flag_values
+      name, field.default, field.metadata['help'], flag_values=flag_values
     )
 
 

@@ -1,23 +1,22 @@
 """Sets of images: random access to uint8, whatever they are kept in."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-import tqdm
 from numpy.typing import NDArray
 
 from gan_jax.data.errors import DataError, DataFlagError
+from gan_jax.runtime.array_cache import cached_arrays, digest_arrays
+from gan_jax.runtime.progress import progress_bar
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 # Beyond this, a set's fingerprint is of its files' names and sizes.
@@ -94,7 +93,7 @@ class ImageSet:
 
   def array(self) -> NDArray[np.uint8]:
     """All images, (n, height, width, channels); kept for the next time."""
-    return self._kept('', (self.size, *self.shape), np.uint8, self._read)
+    return self._cached('images', (self.size, *self.shape), self._read)
 
   @functools.cached_property
   def mean(self) -> NDArray[np.float64]:
@@ -108,7 +107,7 @@ class ImageSet:
     else:
       picked = range(0, self.size, -(-self.size // 10_000))
       found = np.zeros(self.shape)
-      for i in watched(picked, len(picked), f'the mean of {self.name}'):
+      for i in progress_bar(picked, len(picked), f'the mean of {self.name}'):
         found += self.source[i]
       found /= len(picked)
     return found / 127.5 - 1
@@ -118,27 +117,18 @@ class ImageSet:
     assert self.read_labels is not None  # there are classes
     if isinstance(self.source, Folder):  # no more than names, which may change
       return self.read_labels()
-    return self._kept('.labels', (self.size,), np.int32, self.read_labels)
+    return self._cached('labels', (self.size,), self.read_labels)
 
-  def _kept(
-    self,
-    what: str,
-    shape: tuple[int, ...],
-    dtype: Any,
-    read: Callable[[], NDArray[Any]],
+  def _cached(
+    self, what: str, shape: tuple[int, ...], read: Callable[[], NDArray[Any]]
   ) -> NDArray[Any]:
-    """An array of the cache, or read now and kept there."""
-    name = f'{self.key or self.fingerprint}{what}.npz'
-    path = self.cache and self.cache / name
-    if path and path.is_file():
-      kept = _load(path)
-      if kept is not None and (kept.shape, kept.dtype) == (shape, dtype):
-        return kept
-    found = read()
-    if path:
-      with contextlib.suppress(OSError):  # a read-only data root is no fault
-        _store(path, found)
-    return found
+    """An array of the cache, or read now and written there."""
+    if self.cache is None:
+      return read()
+    facts = {'files': self.key or self.fingerprint, 'of': what, 'shape': shape}
+    return cached_arrays(self.cache, facts, lambda: {what: read()}, name=what)[
+      what
+    ]
 
   def _read(self) -> NDArray[np.uint8]:
     if isinstance(self.source, Whole):
@@ -152,7 +142,7 @@ class ImageSet:
     starts = range(0, self.size, _BLOCK)
     with ThreadPoolExecutor() as pool:
       done = pool.map(read, starts)
-      for _ in watched(done, len(starts), f'reading {self.name}'):
+      for _ in progress_bar(done, len(starts), f'reading {self.name}'):
         pass
     return images
 
@@ -172,39 +162,6 @@ class Absent:
   classes: tuple[str, ...] = ()
 
   bounded = True
-
-
-def watched(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
-  """Shows progress over items on a terminal, once it takes a second."""
-  return tqdm.tqdm(items, desc=text, total=total, delay=1, disable=None)
-
-
-def _digest(images: NDArray[Any]) -> str:
-  return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
-
-
-def _store(path: pathlib.Path, images: NDArray[Any]) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      np.savez(file, images=images, digest=_digest(images))
-    os.replace(name, path)
-  except BaseException:
-    os.unlink(name)
-    raise
-
-
-def _load(path: pathlib.Path) -> NDArray[Any] | None:
-  """What `_store` stored, None if it is damaged."""
-  try:
-    # NumPy leaves a file open that it opened itself and could not read.
-    with open(path, 'rb') as file, np.load(file) as kept:
-      images: NDArray[Any] = kept['images']
-      whole = str(kept['digest']) == _digest(images)
-  except Exception:  # zipfile, zlib and NumPy raise many kinds
-    return None
-  return images if whole else None
 
 
 def fingerprint(files: Sequence[pathlib.Path], *how: object) -> str:
@@ -232,7 +189,7 @@ def content(images: ImageSet) -> str:
   TFDS writes the same records in other bytes from one process to the next, so
   a hash of its files tells sets apart that are the same.
   """
-  return _digest(images.array())
+  return digest_arrays({'images': images.array()})
 
 
 def fit(image: PIL.Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
@@ -334,7 +291,7 @@ def load_folder(
     )
   with ThreadPoolExecutor() as pool:
     found = pool.map(_look, files)
-    looks = list(watched(found, len(files), 'looking at images'))
+    looks = list(progress_bar(found, len(files), 'looking at images'))
   bad = [p for p, look in zip(files, looks, strict=True) if look is None]
   if bad:
     raise _unreadable(bad)

@@ -26,8 +26,8 @@ from gan_jax.data.imageset import (
   damaged,
   fingerprint,
   hashed,
-  watched,
 )
+from gan_jax.runtime.progress import progress_bar
 
 # Most bytes of pixels that are hashed for the fingerprint of a set.
 _HASHED_BYTES = 2 * 2**30
@@ -175,7 +175,7 @@ def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
     )
     labels = np.empty(len(bare), np.int32)
     places = range(len(bare))
-    for i in watched(places, len(bare), f'reading labels of {name}'):
+    for i in progress_bar(places, len(bare), f'reading labels of {name}'):
       labels[i] = bare[i]['label']
     return labels
 

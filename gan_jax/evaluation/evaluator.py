@@ -22,13 +22,14 @@ from gan_jax import features as feature_networks
 from gan_jax.config.validate import ConfigError
 from gan_jax.data import Dataset, Density, ImageSet
 from gan_jax.data.gathered import parsed
-from gan_jax.data.imageset import data_root, watched
+from gan_jax.data.imageset import data_root
 from gan_jax.evaluation import references
-from gan_jax.evaluation.references import Arrays
 from gan_jax.metrics import METRICS, Metric, frechet, modes, parzen, swd
 from gan_jax.metrics.arrays import SetupError
 from gan_jax.networks import Networks
 from gan_jax.runtime import sharding
+from gan_jax.runtime.array_cache import Arrays
+from gan_jax.runtime.progress import progress_bar
 
 BATCH = 128  # samples that go through the networks at a time, at the most
 
@@ -121,7 +122,7 @@ class View:
         parts.setdefault(name, []).append(np.asarray(y)[:rows])
 
     total = -(-count // self._batch)
-    for i, x in enumerate(watched(batches, total, text)):
+    for i, x in enumerate(progress_bar(batches, total, text)):
       rows = min(self._batch, count - i * self._batch)
       found = dict(self._see(self._weights, x))
       if self._kinds & {'images', 'points'}:

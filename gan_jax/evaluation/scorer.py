@@ -23,7 +23,7 @@ from gan_jax.config import app as doors
 from gan_jax.config.schema import Config, ConfigError
 from gan_jax.data import Dataset
 from gan_jax.data.gathered import parsed
-from gan_jax.evaluation import references, sources
+from gan_jax.evaluation import sources
 from gan_jax.evaluation.evaluator import (
   KNOWN,
   PROTOCOLS,
@@ -33,10 +33,11 @@ from gan_jax.evaluation.evaluator import (
 )
 from gan_jax.evaluation.scores import Row, Scores, shown, summarised, told
 from gan_jax.runtime import checkpoint, sharding
+from gan_jax.runtime.array_cache import digest_facts
 from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.progress import format_duration
 from gan_jax.training import copies, setup, workdir
 from gan_jax.training.setup import Run
-from gan_jax.training.writers import duration
 
 SAMPLES = 10_000  # of a generator, unless it is said
 _POLL, _TRIES = 2.0, 3  # seconds between two looks; looks at a checkpoint
@@ -86,7 +87,7 @@ class Request:
 
 def identity(protocol: Mapping[str, Any]) -> str:
   """Hash of a protocol: what two scores must share to be compared."""
-  return references.digest(protocol)[:16]
+  return digest_facts(protocol)[:16]
 
 
 class Judge:
@@ -379,7 +380,7 @@ def _scored(run: Run, request: Request, judge: Judge) -> Row:
   player: Any = run.state.ema if ema else run.state.g
   started = time.perf_counter()
   row, fresh = judge.generator(run.step, player.params, player.stats, ema)
-  took = duration(time.perf_counter() - started)
+  took = format_duration(time.perf_counter() - started)
   print(
     f'step {run.step}, {"averaged" if ema else "live"} G: {told(row)}'
     + (f' [{took}]' if fresh else ' (scored before)'),
@@ -485,9 +486,10 @@ def follow(workdir_: str, request: Request, timeout: float) -> list[Row]:
       return rows
     elif time.monotonic() - heard > timeout:
       raise doors.Failure(
-        f'--workdir={workdir_}: no new checkpoint in {duration(timeout)}, and'
-        ' the run says neither that it is done nor that it diverged; raise'
-        ' --follow_timeout, or run the same command again when it goes on'
+        f'--workdir={workdir_}: no new checkpoint in'
+        f' {format_duration(timeout)}, and the run says neither that it is'
+        ' done nor that it diverged; raise --follow_timeout, or run the'
+        ' same command again when it goes on'
       )
     else:
       time.sleep(min(_POLL, timeout / 4))

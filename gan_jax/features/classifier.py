@@ -7,11 +7,7 @@ the run sees them, from a fixed seed, and kept beside the data with its hash
 and its accuracy on images that it has not seen.
 """
 
-import hashlib
-import io
-import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,9 +21,9 @@ from numpy.typing import NDArray
 
 from gan_jax.features.base import Features, Request, make_features
 from gan_jax.features.errors import FeatureFlagError
-from gan_jax.features.inception_weights import read_npz
 from gan_jax.networks.layers import Dense
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.array_cache import Arrays, cached_arrays
+from gan_jax.runtime.progress import progress_bar
 
 DIM = 128
 # All that the weights are a function of besides the images. Change `version`
@@ -119,9 +115,7 @@ def train(
   epoch = _epoch(network, optimizer, max(images.shape[1] // 14, 0))
   data = jnp.asarray(images), jnp.asarray(labels)
   rng = np.random.Generator(np.random.Philox(RECIPE['seed']))
-  from gan_jax.data.imageset import watched
-
-  for _ in watched(range(epochs), epochs, 'training the classifier'):
+  for _ in progress_bar(range(epochs), epochs, 'training the classifier'):
     order = rng.permutation(count)[: each * batch].reshape(each, batch)
     shifts = rng.integers(0, 2 * (images.shape[1] // 14) + 1, (each, 2))
     state = jax.block_until_ready(
@@ -205,19 +199,21 @@ def learnt(
     'jax': jax.__version__,
     'device': jax.devices()[0].device_kind,
   }
-  text = json.dumps(facts, sort_keys=True)
-  key = hashlib.sha256(text.encode()).hexdigest()[:16]
-  path = cache / f'{name.replace("/", "_")}-{key}.npz'
+
+  def make() -> Arrays:
+    made = train(*_halves(name, images, shape, data_dir))
+    return _leaves(made.params) | {'accuracy': np.array(made.accuracy)}
+
+  arrays = cached_arrays(cache, facts, make, name=name)
   like = jax.eval_shape(
     Network(len(images.classes)).init,
     jax.random.key(0),
     jax.ShapeDtypeStruct((1, *shape), jnp.uint8),
   )
-  kept = _kept(path, like)
-  if kept is None:
-    kept = train(*_halves(name, images, shape, data_dir))
-    _keep(path, kept)
-  return kept, facts
+  params = jax.tree.unflatten(
+    jax.tree.structure(like), [arrays[leaf] for leaf in _names(like)]
+  )
+  return Trained(params, float(arrays['accuracy'])), facts
 
 
 def _halves(
@@ -245,56 +241,16 @@ def _halves(
   return x[rest], labels[rest], classes, (x[out], labels[out])
 
 
-def _leaves(params: Any) -> dict[str, NDArray[Any]]:
+def _names(params: Any) -> list[str]:
   leaves = jax.tree_util.tree_leaves_with_path(params)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='.'): np.asarray(leaf)
-    for path, leaf in leaves
-  }
-
-
-def _hash(arrays: dict[str, NDArray[Any]]) -> str:
-  total = hashlib.sha256()
-  for name in sorted(arrays):
-    total.update(f'{name} {arrays[name].shape}'.encode())
-    total.update(np.ascontiguousarray(arrays[name]).data)
-  return total.hexdigest()
-
-
-def _keep(path: pathlib.Path, trained: Trained) -> None:
-  arrays = _leaves(trained.params) | {'accuracy': np.array(trained.accuracy)}
-  whole: dict[str, Any] = {**arrays, 'digest': np.array(_hash(arrays))}
-  file = io.BytesIO()
-  np.savez(file, **whole)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  write_atomic(path, file.getvalue())
-
-
-def _kept(path: pathlib.Path, like: Any) -> Trained | None:
-  """What `_keep` wrote; None if there is none or it is damaged."""
-  if not path.is_file():
-    return None
-  try:
-    arrays = read_npz(path)
-    digest = str(arrays.pop('digest'))
-    names = list(_leaves_of(like))
-    if _hash(arrays) != digest or {*names, 'accuracy'} != set(arrays):
-      raise ValueError('its hash is another one')
-  except (ValueError, KeyError) as error:
-    print(
-      f'warning: {path} is damaged ({error}): training anew', file=sys.stderr
-    )
-    return None
-  accuracy = float(arrays['accuracy'])
-  tree = jax.tree.structure(like)
-  return Trained(jax.tree.unflatten(tree, [arrays[n] for n in names]), accuracy)
-
-
-def _leaves_of(like: Any) -> list[str]:
-  leaves = jax.tree_util.tree_leaves_with_path(like)
   return [
     jax.tree_util.keystr(path, simple=True, separator='.') for path, _ in leaves
   ]
+
+
+def _leaves(params: Any) -> Arrays:
+  leaves = map(np.asarray, jax.tree.leaves(params))
+  return dict(zip(_names(params), leaves, strict=True))
 
 
 def make(request: Request) -> Features:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""One update of a game: losses, regularizers, optimizers, schedules, trainer."""

@@ -1,23 +1,32 @@
 """Augmentations that gradients pass through, for all that D sees.
 
 DiffAugment lays the same kind of transformation on real and on generated
-samples, in both moves, so that D cannot learn a small set by heart and G is
+samples, in both updates, so that D cannot learn a small set by heart and G is
 not taught the transformation. Each example has a draw of its own.
 
 Images are (n, height, width, channels) in [-1, 1]. To add an augmentation,
-write it and give it an entry in `AUGMENTATIONS`.
+derive a class from `Augmentation` and give it an entry in `AUGMENTATIONS`.
 
 Reference: Zhao et al. 2020, arXiv:2006.10738.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from gan_jax.game.component import Component
+
 Images = Float[Array, 'n h w c']
+
+
+class Augmentation(Component):
+  """A random transformation of images; float fields are hyper-parameters."""
+
+  def apply(self, x: Images, key: Key[Array, '']) -> Images:
+    """Transforms images in [-1, 1], each by a draw of its own."""
+    raise NotImplementedError
 
 
 def _each(key: Any, x: Any, low: float, high: float) -> Any:
@@ -26,18 +35,21 @@ def _each(key: Any, x: Any, low: float, high: float) -> Any:
   return draw.reshape(-1, 1, 1, 1)
 
 
-def color(x: Images, key: Key[Array, '']) -> Images:
+class Color(Augmentation):
   """Brightness, then saturation, then contrast.
 
   Adds U(-1/2, 1/2); scales what is apart from each pixel's mean over the
   channels by U(0, 2), then what is apart from the image's mean by U(1/2, 3/2).
   """
-  key_brightness, key_saturation, key_contrast = jax.random.split(key, 3)
-  x = x + _each(key_brightness, x, -0.5, 0.5)
-  grey = x.mean(axis=3, keepdims=True)
-  x = grey + (x - grey) * _each(key_saturation, x, 0.0, 2.0)
-  mean = x.mean(axis=(1, 2, 3), keepdims=True)
-  return mean + (x - mean) * _each(key_contrast, x, 0.5, 1.5)
+
+  def apply(self, x: Images, key: Key[Array, '']) -> Images:
+    """Transforms images in [-1, 1], each by a draw of its own."""
+    key_brightness, key_saturation, key_contrast = jax.random.split(key, 3)
+    x = x + _each(key_brightness, x, -0.5, 0.5)
+    grey = x.mean(axis=3, keepdims=True)
+    x = grey + (x - grey) * _each(key_saturation, x, 0.0, 2.0)
+    mean = x.mean(axis=(1, 2, 3), keepdims=True)
+    return mean + (x - mean) * _each(key_contrast, x, 0.5, 1.5)
 
 
 def _shifts(key: Any, n: int, side: int) -> Any:
@@ -54,65 +66,54 @@ def _shifts(key: Any, n: int, side: int) -> Any:
   return (at[None, :, None] - at[None, None, :] == by).astype(jnp.float32)
 
 
-def translation(x: Images, key: Key[Array, '']) -> Images:
+class Translation(Augmentation):
   """Shifts rows and columns by up to about an eighth, zeros outside."""
-  key_rows, key_columns = jax.random.split(key)
-  n, h, w, _ = x.shape
-  rows = _shifts(key_rows, n, h).astype(x.dtype)
-  columns = _shifts(key_columns, n, w).astype(x.dtype)
-  return jnp.einsum('nij,nkl,njlc->nikc', rows, columns, x)
+
+  def apply(self, x: Images, key: Key[Array, '']) -> Images:
+    """Transforms images in [-1, 1], each by a draw of its own."""
+    key_rows, key_columns = jax.random.split(key)
+    n, h, w, _ = x.shape
+    rows = _shifts(key_rows, n, h).astype(x.dtype)
+    columns = _shifts(key_columns, n, w).astype(x.dtype)
+    return jnp.einsum('nij,nkl,njlc->nikc', rows, columns, x)
 
 
-def cutout(x: Images, key: Key[Array, '']) -> Images:
+class Cutout(Augmentation):
   """A square of half the side, anywhere, partly outside too, becomes 0."""
-  n, h, w, _ = x.shape
-  inside = []
-  for key_axis, side in zip(jax.random.split(key), (h, w), strict=True):
-    size = side // 2
-    centre = jax.random.randint(key_axis, (n, 1), 0, side + 1 - size % 2)
-    away = jnp.arange(side)[None] - centre + size // 2
-    inside.append((away >= 0) & (away < size))
-  hole = inside[0][:, :, None] & inside[1][:, None, :]
-  return jnp.where(hole[..., None], jnp.zeros((), x.dtype), x)
+
+  def apply(self, x: Images, key: Key[Array, '']) -> Images:
+    """Transforms images in [-1, 1], each by a draw of its own."""
+    n, h, w, _ = x.shape
+    inside = []
+    for key_axis, side in zip(jax.random.split(key), (h, w), strict=True):
+      size = side // 2
+      centre = jax.random.randint(key_axis, (n, 1), 0, side + 1 - size % 2)
+      away = jnp.arange(side)[None] - centre + size // 2
+      inside.append((away >= 0) & (away < size))
+    hole = inside[0][:, :, None] & inside[1][:, None, :]
+    return jnp.where(hole[..., None], jnp.zeros((), x.dtype), x)
 
 
-def flip(x: Images, key: Key[Array, '']) -> Images:
+class Flip(Augmentation):
   """Left to right, with even odds."""
-  which = jax.random.bernoulli(key, shape=(x.shape[0], 1, 1, 1))
-  return jnp.where(which, x[:, :, ::-1], x)
+
+  def apply(self, x: Images, key: Key[Array, '']) -> Images:
+    """Transforms images in [-1, 1], each by a draw of its own."""
+    which = jax.random.bernoulli(key, shape=(x.shape[0], 1, 1, 1))
+    return jnp.where(which, x[:, :, ::-1], x)
 
 
-AUGMENTATIONS: dict[str, Callable[[Images, Key[Array, '']], Images]] = {
-  'color': color,
-  'translation': translation,
-  'cutout': cutout,
-  'flip': flip,
+AUGMENTATIONS: dict[str, type[Augmentation]] = {
+  'color': Color,
+  'translation': Translation,
+  'cutout': Cutout,
+  'flip': Flip,
 }
 
-
-def augment(
-  x: Float[Array, 'n *shape'], key: Key[Array, ''], names: tuple[str, ...]
-) -> Float[Array, 'n *shape']:
-  """Some augmentations, one after the other.
-
-  Args:
-    x: images in [-1, 1].
-    key: to draw from.
-    names: keys of `AUGMENTATIONS`, in the order in which they are laid on.
-
-  Raises:
-    ValueError: if `x` are no images.
-  """
-  if x.ndim != 4:
-    raise ValueError(
-      f'--diffaugment={",".join(names)}: is for images, not for samples of'
-      f' shape {x.shape[1:]}; leave it out'
-    )
-  for name, key_one in zip(
-    names, jax.random.split(key, len(names)), strict=True
-  ):
-    x = AUGMENTATIONS[name](x, key_one)
-  return x
+color = Color
+translation = Translation
+cutout = Cutout
+flip = Flip
 
 
 def consistency_view(x: Images, key: Key[Array, '']) -> Images:
@@ -120,4 +121,5 @@ def consistency_view(x: Images, key: Key[Array, '']) -> Images:
 
   Reference: Zhang et al. 2020, arXiv:1910.12027, section 3.1.
   """
-  return augment(x, key, ('flip', 'translation'))
+  key_flip, key_shift = jax.random.split(key)
+  return Translation().apply(Flip().apply(x, key_flip), key_shift)

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Array, Complex128, Float, Key
 from numpy.typing import NDArray
 
-from gan_jax.game import losses as game_lib
-from gan_jax.game.losses import Game
-from gan_jax.game.plan import Plan
+from gan_jax.game.game import Batch, d_view
 from gan_jax.game.regularizers import squared_norms
-from gan_jax.game.state import GANState, Hyper
+from gan_jax.game.schedules import Consensus, half_square
+from gan_jax.game.state import State
+from gan_jax.game.trainer import Trainer
 
 Vector = Float[Array, ' n']
 Field = Callable[[Vector], Vector]
@@ -38,35 +38,31 @@ _ROWS = 64  # of the Jacobian at a time
 
 
 def field(
-  plan: Plan, state: GANState, hyper: Hyper, real: Any, key: Key[Array, '']
+  trainer: Trainer, state: State, real: Batch, key: Key[Array, '']
 ) -> tuple[Field, Vector]:
   """The field of a game about a point, and that point: G's numbers, then D's.
 
   It is that of the two losses with their penalties, each step's worth of them.
-  Of the schedule only the pull of `consensus` is in it.
+  Of the schedule only the pull of `Consensus` is in it.
 
   Args:
-    plan: of the run.
+    trainer: of the game.
     state: the point, and the running statistics.
-    hyper: as in training.
-    real: a batch, or a `Batch`.
+    real: a batch.
     key: for noise, dropout and so on: the same wherever the field is asked.
   """
   w, apart = jax.flatten_util.ravel_pytree((state.g.params, state.d.params))
-  std = plan.noise_std(hyper, state.step)
+  updates = trainer.updates(state, real.x.shape[0])
+  schedule = trainer.at(state.hyper).schedule
 
-  def gradients(w: Vector, game: Game) -> Any:
-    g_params, d_params = apart(w)
-    return game_lib.vector_field(
-      g_params, d_params, state, game, real, jax.random.clone(key), hyper, std
-    )
+  def gradients(w: Vector, **how: bool) -> Any:
+    return updates.field(*apart(w), state, real, jax.random.clone(key), **how)
 
   def v(w: Vector) -> Vector:
-    found = jax.flatten_util.ravel_pytree(gradients(w, plan.game))[0]
-    if plan.schedule == 'consensus':
-      plain = plan.game._replace(regularizers=())
-      pull = jax.grad(lambda w: game_lib.half_square(*gradients(w, plain)))(w)
-      found += hyper.consensus * pull
+    found = jax.flatten_util.ravel_pytree(gradients(w))[0]
+    if isinstance(schedule, Consensus):
+      pull = jax.grad(lambda w: half_square(*gradients(w, penalties=False)))(w)
+      found += schedule.weight * pull
     return -found
 
   return v, w
@@ -191,15 +187,17 @@ def leading(
 
 
 def input_slopes(
-  game: Game,
-  state: GANState,
-  real: Any,
-  key: Key[Array, ''],
-  noise_std: Any = None,
+  trainer: Trainer, state: State, real: Batch, key: Key[Array, '']
 ) -> dict[str, Float[Array, ' batch']]:
   """`|grad D(x)|` of real and of generated samples, as D is shown them."""
-  view, _ = game_lib.discriminator_view(
-    state.d.params, state, game, real, key, noise_std
+  images = trainer.images_a_step(real.x.shape[0]) * state.step
+  view, _ = d_view(
+    trainer.at(state.hyper).game,
+    state.d.params,
+    state,
+    real,
+    key,
+    images=images.astype(jnp.float32),
   )
   return {
     place: jnp.sqrt(squared_norms(view.critic, x, label))

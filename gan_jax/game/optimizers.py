@@ -1,119 +1,377 @@
-"""Optax gradient transformations by name, without their learning rate.
+"""Optimizers whose numbers are hyper-parameters, and the wrapper of Optax's.
 
-The rate is applied by the schedules (`schedules.py`), as a function of the
-number of steps, so that both players see one clock whatever `d_steps` and
-`g_steps` are; so is a `beta1` that moves (`Plan.optimizers`). Adam and its kin
-then correct their bias as if it had been the present one all along.
-All take the decays `beta1` and `beta2` as traced numbers.
+An optimizer here makes its Optax transformation anew at every step from its
+float fields, so that they can be traced, swept and moved, and both players see
+one clock, the game's, whatever `d_steps` and `g_steps` are. A transformation of
+Optax is taken whole (`whole`): what it returns is added to the parameters.
+
+To add one, derive a class from `Adaptive` or `Optimizer` and give it an entry
+in `OPTIMIZERS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from gan_jax.game.component import Component, Named, made, parts, static
+from gan_jax.runtime.errors import ArgumentError
+
+Scalar = Float[Array, '']
+Step = Int[Array, ''] | int
 _EPS_ROOT = 1e-30
-Decay = float | Float[Array, '']
 
 
-def adam(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
-  """Adam. Reference: Kingma & Ba 2015, arXiv:1412.6980."""
-  # Next to nothing under the root, for those who differentiate an update where
-  # the gradient is 0 (unrolled D).
-  return optax.scale_by_adam(b1=beta1, b2=beta2, eps_root=_EPS_ROOT)
-
-
-def nadam(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
-  """Adam with Nesterov momentum. Reference: Dozat 2016, ICLR workshop."""
-  return optax.scale_by_adam(
-    b1=beta1, b2=beta2, eps_root=_EPS_ROOT, nesterov=True
-  )
-
-
-def amsgrad(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
-  """AMSGrad. Reference: Reddi et al. 2018, arXiv:1904.09237."""
-  return optax.scale_by_amsgrad(b1=beta1, b2=beta2, eps_root=_EPS_ROOT)
-
-
-def adabelief(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
-  """AdaBelief. Reference: Zhuang et al. 2020, arXiv:2010.07468."""
-  return optax.scale_by_belief(b1=beta1, b2=beta2)
-
-
-def lion(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
-  """Lion. Reference: Chen et al. 2023, arXiv:2302.06675."""
-  return optax.scale_by_lion(b1=beta1, b2=beta2)
-
-
-def rmsprop(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
-  """RMSProp with decay `beta2` and, after it, momentum `beta1`."""
-  return optax.chain(
-    optax.scale_by_rms(decay=beta2),
-    optax.trace(decay=beta1),
-  )
-
-
-def sgd(beta1: Decay, beta2: Decay) -> optax.GradientTransformation:
-  """Gradient descent with momentum `beta1`; `beta2` is not used."""
-  del beta2
-  return optax.trace(decay=beta1)
-
-
-OPTIMIZERS: dict[
-  str, Callable[[Decay, Decay], optax.GradientTransformation]
-] = {
-  'adam': adam,
-  'sgd': sgd,
-  'rmsprop': rmsprop,
-  'nadam': nadam,
-  'amsgrad': amsgrad,
-  'adabelief': adabelief,
-  'lion': lion,
-}
-
-
-def _cosine(t: Any) -> Any:
-  return 0.5 * (1 + jnp.cos(jnp.pi * t))
-
-
-def _linear(t: Any) -> Any:
-  return 1 - t
-
-
-# Each maps the fraction of the run done to a weight that falls from 1 to 0.
-DECAYS: dict[str, Callable[[Any], Any]] = {
-  'constant': jnp.ones_like,
-  'linear': _linear,
-  'cosine': _cosine,
-  'exponential': _linear,  # of the logarithm; see `rate_factor`
-}
-
-
-def rate_factor(
-  step: Any, *, schedule: str, steps: int, warmup: int, final: float
-) -> Any:
-  """Factor on the learning rates at a step.
+class RateDecay(Component):
+  """A factor on the learning rate as a function of the game's step.
 
   Rises linearly, from `1 / warmup` to 1 over `warmup` steps, then falls from 1
-  to `final` by the schedule; `exponential` falls geometrically (the 2014 code's
-  division of the rate by a constant every batch).
+  to `final` over the rest of the run.
 
-  Args:
-    step: steps done.
-    schedule: a key of `DECAYS`.
+  Attributes:
     steps: of the whole run.
     warmup: steps of linear warm-up, 0 for none.
-    final: the factor at the end of the run, in (0, 1] for `exponential`.
+    final: the factor at the end of the run.
   """
-  step = jnp.asarray(step, jnp.float32)
-  done = jnp.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
-  weight = DECAYS[schedule](done)
-  if schedule == 'exponential':
-    factor = final ** (1 - weight)
-  else:
-    factor = final + (1 - final) * weight
-  if warmup:
-    factor *= jnp.minimum((step + 1) / warmup, 1.0)
-  return factor
+
+  steps: int = static(1)
+  warmup: int = static(0)
+  final: float = 1.0
+
+  def weight(self, done: Scalar) -> Scalar:
+    """What falls from 1 to 0 as the run goes from 0 to 1."""
+    raise NotImplementedError
+
+  def fall(self, done: Scalar) -> Scalar:
+    """What falls from 1 to `final` as the run goes from 0 to 1."""
+    return self.final + (1 - jnp.asarray(self.final)) * self.weight(done)
+
+  def factor(self, step: Step) -> Scalar:
+    """The factor at a step."""
+    now = jnp.asarray(step, jnp.float32)
+    rest = max(self.steps - self.warmup, 1)
+    factor = self.fall(jnp.clip((now - self.warmup) / rest, 0.0, 1.0))
+    if self.warmup:
+      factor *= jnp.minimum((now + 1) / self.warmup, 1.0)
+    return factor
+
+  def check(self) -> None:
+    """Refuses factors outside of [0, 1], and a warm-up of the whole run."""
+    if not 0 <= self.final <= 1:
+      raise ArgumentError('final', self.final, 'use a factor from 0 to 1')
+    if self.warmup and self.warmup >= self.steps:
+      raise ArgumentError(
+        'warmup', self.warmup, f'use fewer than `steps={self.steps}`'
+      )
+
+
+class Constant(RateDecay):
+  """No fall: a rate that is constant after its warm-up."""
+
+  def fall(self, done: Scalar) -> Scalar:
+    """1."""
+    return jnp.ones_like(done)
+
+
+class Linear(RateDecay):
+  """A linear fall."""
+
+  def weight(self, done: Scalar) -> Scalar:
+    """`1 - t`."""
+    return 1 - done
+
+
+class Cosine(RateDecay):
+  """Half a cosine."""
+
+  def weight(self, done: Scalar) -> Scalar:
+    """`(1 + cos pi t) / 2`."""
+    return 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+
+class Exponential(RateDecay):
+  """A geometric fall: the 2014 code's division by a constant every batch.
+
+  `final` is greater than 0.
+  """
+
+  def fall(self, done: Scalar) -> Scalar:
+    """`final^t`."""
+    return jnp.asarray(self.final) ** done
+
+  def check(self) -> None:
+    """Refuses a fall that never arrives."""
+    super().check()
+    if self.final == 0:
+      raise ArgumentError(
+        'final',
+        0.0,
+        'an exponential fall never reaches 0; use a small positive factor',
+      )
+
+
+DECAYS: dict[str, type[RateDecay]] = {
+  'constant': Constant,
+  'linear': Linear,
+  'cosine': Cosine,
+  'exponential': Exponential,
+}
+constant, linear, cosine, exponential = Constant, Linear, Cosine, Exponential
+
+
+class Optimizer(Component):
+  """How a player descends its loss; its float fields can be traced."""
+
+  def transform(self, step: Step) -> optax.GradientTransformation:
+    """The Optax transformation at a step; its updates are added as they are."""
+    raise NotImplementedError
+
+  def rate(self, step: Step) -> Any:
+    """The learning rate at a step, for the log; None where it is not known."""
+    del step
+
+
+class _Own(Optimizer):
+  """What all optimizers of this module share: rate, decay, clip, momentum.
+
+  Attributes:
+    learning_rate: the step size.
+    beta1: first decay, or momentum.
+    clip: global norm that the gradient is clipped to; None: no clipping.
+    beta1_final: what `beta1` moves to, linearly over `momentum_steps`; None: it
+      stays. Adam and its kin correct their bias as if it had been the present
+      one all along.
+    momentum_steps: see `beta1_final`.
+    decay: of the learning rate; None: it is constant.
+  """
+
+  learning_rate: float = 2e-4
+  beta1: float = 0.5
+  clip: float | None = None
+  beta1_final: float | None = None
+  momentum_steps: int = static(0)
+  decay: RateDecay | None = parts(None)
+
+  def rule(self, beta1: Any) -> optax.GradientTransformation:
+    """The direction, without the rate."""
+    raise NotImplementedError
+
+  def rate(self, step: Step) -> Any:
+    """The learning rate at a step."""
+    if self.decay is None:
+      return jnp.asarray(self.learning_rate, jnp.float32)
+    return self.decay.factor(step) * self.learning_rate
+
+  def transform(self, step: Step) -> optax.GradientTransformation:
+    """Clips, follows the rule, scales by minus the rate."""
+    chain = []
+    if self.clip is not None:
+      chain.append(optax.clip_by_global_norm(self.clip))
+    beta1: Any = self.beta1
+    if self.beta1_final is not None:
+      done = jnp.clip(step / max(self.momentum_steps, 1), 0.0, 1.0)
+      beta1 = beta1 + done * (jnp.asarray(self.beta1_final) - beta1)
+    rate = self.rate(step)
+    return optax.chain(*chain, self.rule(beta1), optax.scale(-rate))
+
+  def check(self) -> None:
+    """Refuses numbers out of range."""
+    if not self.learning_rate > 0:
+      raise ArgumentError(
+        'learning_rate', self.learning_rate, 'use more than 0'
+      )
+    for name in ('beta1', 'beta2', 'beta1_final'):
+      value = getattr(self, name, None)
+      if value is not None and not 0 <= value < 1:
+        raise ArgumentError(name, value, 'use 0 or more and less than 1')
+    if self.clip is not None and not self.clip > 0:
+      raise ArgumentError(
+        'clip', self.clip, 'use more than 0, or None for none'
+      )
+    if self.beta1_final is not None and self.momentum_steps < 1:
+      raise ArgumentError(
+        'momentum_steps',
+        self.momentum_steps,
+        'give the steps over which `beta1` moves to `beta1_final`',
+      )
+    if self.decay is not None:
+      self.decay.check()
+
+
+class Adaptive(_Own):
+  """Optimizers with two decays."""
+
+  beta2: float = 0.999
+
+
+class Adam(Adaptive):
+  """Adam. Reference: Kingma & Ba 2015, arXiv:1412.6980."""
+
+  def rule(self, beta1: Any) -> optax.GradientTransformation:
+    """Adam's direction."""
+    # Next to nothing under the root, for those who differentiate an update
+    # where the gradient is 0 (unrolled D).
+    return optax.scale_by_adam(b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT)
+
+
+class Nadam(Adaptive):
+  """Adam with Nesterov momentum. Reference: Dozat 2016, ICLR workshop."""
+
+  def rule(self, beta1: Any) -> optax.GradientTransformation:
+    """Nadam's direction."""
+    return optax.scale_by_adam(
+      b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT, nesterov=True
+    )
+
+
+class Amsgrad(Adaptive):
+  """AMSGrad. Reference: Reddi et al. 2018, arXiv:1904.09237."""
+
+  def rule(self, beta1: Any) -> optax.GradientTransformation:
+    """AMSGrad's direction."""
+    return optax.scale_by_amsgrad(b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT)
+
+
+class Adabelief(Adaptive):
+  """AdaBelief. Reference: Zhuang et al. 2020, arXiv:2010.07468."""
+
+  def rule(self, beta1: Any) -> optax.GradientTransformation:
+    """AdaBelief's direction."""
+    return optax.scale_by_belief(b1=beta1, b2=self.beta2)
+
+
+class Lion(Adaptive):
+  """Lion. Reference: Chen et al. 2023, arXiv:2302.06675."""
+
+  def rule(self, beta1: Any) -> optax.GradientTransformation:
+    """Lion's direction."""
+    return optax.scale_by_lion(b1=beta1, b2=self.beta2)
+
+
+class Rmsprop(Adaptive):
+  """RMSProp with decay `beta2` and, after it, momentum `beta1`."""
+
+  def rule(self, beta1: Any) -> optax.GradientTransformation:
+    """RMSProp's direction."""
+    return optax.chain(
+      optax.scale_by_rms(decay=self.beta2), optax.trace(decay=beta1)
+    )
+
+
+class Sgd(_Own):
+  """Gradient descent with momentum `beta1`."""
+
+  def rule(self, beta1: Any) -> optax.GradientTransformation:
+    """The gradient, with momentum."""
+    return optax.trace(decay=beta1)
+
+
+OPTIMIZERS: dict[str, type[_Own]] = {
+  'adam': Adam,
+  'sgd': Sgd,
+  'rmsprop': Rmsprop,
+  'nadam': Nadam,
+  'amsgrad': Amsgrad,
+  'adabelief': Adabelief,
+  'lion': Lion,
+}
+adam, sgd, rmsprop, nadam = Adam, Sgd, Rmsprop, Nadam
+amsgrad, adabelief, lion = Amsgrad, Adabelief, Lion
+
+
+class Whole(Optimizer):
+  """A transformation of Optax, whole: its updates are added as they are.
+
+  Its numbers are hyper-parameters if `optax.inject_hyperparams` made it; its
+  own schedules count its own updates.
+
+  Attributes:
+    transformation: of Optax.
+    injected: its numbers by name.
+  """
+
+  transformation: optax.GradientTransformation = static()
+  injected: Mapping[str, float] = parts(())
+
+  @property
+  def name(self) -> str:
+    """Optax's transformations have no names."""
+    return 'optax'
+
+  def transform(self, step: Step) -> optax.GradientTransformation:
+    """The transformation, at the numbers that were injected."""
+    del step
+    inner: Any = self.transformation
+    if not self.injected:
+      return inner
+    values = dict(self.injected)
+
+    def update(grads: Any, state: Any, params: Any = None, **how: Any) -> Any:
+      return inner.update(grads, _inject(state, values), params, **how)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _is_injected(state: Any) -> bool:
+  return isinstance(getattr(state, 'hyperparams', None), dict)
+
+
+def _inject(state: Any, values: Mapping[str, Any]) -> Any:
+  """An optimizer's state with the numbers that its rule reads replaced."""
+
+  def replace(x: Any) -> Any:
+    if not _is_injected(x):
+      return x
+    now = {
+      k: jnp.asarray(values[k], jnp.asarray(v).dtype) if k in values else v
+      for k, v in x.hyperparams.items()
+    }
+    return x._replace(hyperparams=now)
+
+  return jax.tree.map(replace, state, is_leaf=_is_injected)
+
+
+def whole(argument: str, transformation: Any) -> Whole:
+  """What an Optax transformation is taken as.
+
+  Raises:
+    ArgumentError: if it is none.
+  """
+  if not (
+    callable(getattr(transformation, 'init', None))
+    and callable(getattr(transformation, 'update', None))
+  ):
+    raise ArgumentError(
+      argument,
+      type(transformation).__name__,
+      'is no optimizer; give one of `gan_jax.optimizers`, or a'
+      ' transformation of Optax such as `optax.adam(1e-4)`',
+    )
+  state = transformation.init({'w': jnp.zeros(1)})
+  injected: Named[float] = Named()
+  for node in jax.tree.leaves(state, is_leaf=_is_injected):
+    if _is_injected(node):
+      scheduled = getattr(node, 'hyperparams_states', {})
+      for name, value in node.hyperparams.items():
+        if name not in scheduled and jnp.issubdtype(
+          jnp.asarray(value).dtype, jnp.floating
+        ):
+          injected[name] = float(value)
+  return Whole(transformation, injected)
+
+
+def as_optimizer(argument: str, item: Any) -> Optimizer:
+  """An optimizer of ours as it is, its class at its defaults, Optax's whole.
+
+  Raises:
+    ArgumentError: if it is none.
+  """
+  if isinstance(item, (Optimizer, str)) or (
+    isinstance(item, type) and issubclass(item, Optimizer)
+  ):
+    found: Optimizer = made(argument, item, Optimizer)
+    return found
+  return whole(argument, item)

@@ -1,24 +1,24 @@
 """A population: many runs of one game, seeds and numbers apart, as one program.
 
-Member i is the run that `step.py` would make of its key, its numbers and its
-data alone; what all members share, and what is therefore compiled once, is the
-plan. A member whose losses or gradients are not finite is frozen where it was
-before that step, and the others go on.
+Member i is the run that the trainer would make of its key, its hyper-parameters
+and its data alone. A member whose losses or gradients are not finite is frozen
+where it was before that step, and the others go on.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Float, Int, Key
+from numpy.typing import NDArray
 
-from gan_jax.game.plan import Plan, init_state
-from gan_jax.game.state import GANState, Hyper, all_finite, count_parameters
-from gan_jax.game.step import TrainStep
+from gan_jax.game.game import Logs
+from gan_jax.game.state import Node, State, all_finite, count_parameters
+from gan_jax.game.trainer import Trainer
+from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
 # How a device goes through its members: `vmap` one step of all of them at a
@@ -29,22 +29,274 @@ LAYOUTS = ('vmap', 'map')
 VMAP_MOST = 2**19
 
 
-class Population(flax.struct.PyTreeNode):
-  """All that training changes; every array has a leading axis of members.
+class PopulationState(Node):
+  """All that training changes; arrays have a leading axis of members.
 
   Attributes:
-    state: the members' games.
+    members: the members' states. Their `step` is one for all of them, without
+      that axis: what depends on it alone (lazy penalties) stays a branch.
     alive: (members,) whether a member is still trained.
     diverged: (members,) int32, the step whose losses or gradients were not
       finite, counted from 1; 0 for those that have not diverged. The state is
       that of the step before.
-    sums: each metric, summed over `counted` steps.
+  """
+
+  members: State
+  alive: Any
+  diverged: Any
+
+
+def _axes(state: State) -> State:
+  """Which axis of each leaf of a state is that of the members."""
+  axes = jax.tree.map(lambda _: 0, state)
+  return axes.replace(step=None)
+
+
+def _update(
+  trainer: Trainer, members: PopulationState, batch: PyTree
+) -> tuple[PopulationState, Logs]:
+  """One member after one more step, or frozen where it was."""
+  state, logs = trainer.step(members.members, batch)
+  finite = all_finite(logs)
+  ok = members.alive & finite
+  died = members.alive & ~finite
+  now = _where(ok, state, members.members)
+  diverged = jnp.where(died, members.members.step + 1, members.diverged)
+  return PopulationState(now, ok, diverged), logs
+
+
+def _where(ok: Any, new: State, old: State) -> State:
+  """`new` where ok; the root key never changes, and the step always does."""
+  bare = dict(key=None, step=None)
+  kept = jax.tree.map(
+    lambda a, b: jnp.where(ok, a, b), new.replace(**bare), old.replace(**bare)
+  )
+  return kept.replace(key=old.key, step=new.step)
+
+
+def step_members(
+  trainer: Trainer, now: PopulationState, batch: PyTree, *, shared: bool = False
+) -> tuple[PopulationState, Logs]:
+  """One step of all members at once; logs (members,).
+
+  Args:
+    trainer: of the game.
+    now: before the step.
+    batch: a step's, with an axis of members before it unless it is shared.
+    shared: whether all members are shown one batch.
+  """
+  axes = PopulationState(_axes(now.members), 0, 0)
+  step = jax.vmap(
+    lambda now, batch: _update(trainer, now, batch),
+    in_axes=(axes, None if shared else 0),
+    out_axes=(axes, 0),
+  )
+  return step(now, batch)
+
+
+def _check_vary(
+  trainer: Trainer, members: int, vary: Mapping[str, Sequence[float]]
+) -> dict[str, NDArray[np.float32]]:
+  known = trainer.hyperparameters()
+  found = {}
+  for path, values in vary.items():
+    if path not in known:
+      raise ArgumentError(
+        'vary',
+        path,
+        f'no such hyper-parameter; there are {", ".join(known)}',
+      )
+    numbers = np.asarray(values, np.float32)
+    if numbers.shape != (members,):
+      raise ArgumentError(
+        'vary',
+        path,
+        f'give one number for each of {members} members, not {numbers.shape}',
+      )
+    for number in numbers:
+      trainer.at({path: float(number)}).check()
+    found[path] = numbers
+  return found
+
+
+class Population:
+  """Many runs of one game as one program: see `population`.
+
+  Attributes:
+    trainer: of the game.
+    seeds: of the members.
+    vary: hyper-parameters by path, one value a member.
+    layout: `vmap` or `map`.
+  """
+
+  def __init__(
+    self,
+    trainer: Trainer,
+    seeds: Sequence[int],
+    vary: Mapping[str, Sequence[float]] | None = None,
+    *,
+    layout: Literal['auto', 'vmap', 'map'] = 'auto',
+  ) -> None:
+    """See `population`."""
+    if not isinstance(trainer, Trainer):
+      raise ArgumentError('trainer', type(trainer).__name__, 'give a `Trainer`')
+    self.trainer = trainer
+    self.seeds = tuple(int(seed) for seed in seeds)
+    if not self.seeds:
+      raise ArgumentError('seeds', seeds, 'give one or more')
+    if layout not in ('auto', *LAYOUTS):
+      raise ArgumentError('layout', layout, 'use auto, vmap or map')
+    self.vary = _check_vary(trainer, len(self.seeds), vary or {})
+    self._layout = layout
+
+  def __len__(self) -> int:
+    """How many members there are."""
+    return len(self.seeds)
+
+  @property
+  def layout(self) -> str:
+    """How members are gone through by `step`, chosen for batches of 64."""
+    if self._layout != 'auto':
+      return self._layout
+    shapes = jax.eval_shape(self.trainer.init, jax.random.key(0))
+    platform = jax.default_backend()
+    return choose_layout((shapes.g.params, shapes.d.params), 64, platform)
+
+  def init(self) -> PopulationState:
+    """All members before their first step."""
+    keys = jax.vmap(jax.random.key)(np.asarray(self.seeds, np.uint32))
+    return init_members(self.trainer, keys, self.vary)
+
+  def step(
+    self, state: PopulationState, batch: Any, *, shared: bool = True
+  ) -> tuple[PopulationState, Logs]:
+    """One step of every member: pure; jit, scan and donate it.
+
+    Args:
+      state: before it.
+      batch: as `Trainer.step` takes it; with an axis of members before it
+        unless all of them are shown one (`shared`).
+      shared: see `batch`.
+
+    Returns:
+      The state after it, and logs (members,) by name.
+    """
+    if self.layout == 'vmap':
+      return step_members(self.trainer, state, batch, shared=shared)
+    whole = state.members.replace(step=None)
+
+    def one(member: Any) -> Any:
+      bare, alive, diverged, own = member
+      now = bare.replace(step=state.members.step)
+      moved, logs = _update(
+        self.trainer,
+        PopulationState(now, alive, diverged),
+        batch if shared else own,
+      )
+      return moved.replace(members=moved.members.replace(step=None)), logs
+
+    own = None if shared else batch
+    moved, logs = jax.lax.map(one, (whole, state.alive, state.diverged, own))
+    after = moved.members.replace(step=state.members.step + 1)
+    return moved.replace(members=after), logs
+
+  def member(self, state: PopulationState, i: int) -> State:
+    """The state of one member, as its run alone would have it."""
+    return member(state, i)
+
+
+def population(
+  trainer: Trainer,
+  seeds: Sequence[int],
+  vary: Mapping[str, Sequence[float]] | None = None,
+  *,
+  layout: Literal['auto', 'vmap', 'map'] = 'auto',
+) -> Population:
+  """Many runs of one game, as one compiled program.
+
+  Args:
+    trainer: of the game.
+    seeds: of the members.
+    vary: hyper-parameters by path (`objective.temperature`), one value for
+      each member.
+    layout: `vmap` (all members at once), `map` (one after another), or auto:
+      what measured fastest for such networks on such a device.
+
+  Raises:
+    ArgumentError: for an unknown path, or another number of values.
+  """
+  return Population(trainer, seeds, vary, layout=layout)
+
+
+def init_members(
+  trainer: Trainer, keys: Key[Array, ' members'], vary: Mapping[str, Any]
+) -> PopulationState:
+  """All members before their first step, from their keys and numbers.
+
+  Raises:
+    ArgumentError: for keys of another generator than threefry, of which vmap
+      would draw other numbers than a run alone.
+  """
+  if jax.random.key_impl(keys) != 'threefry2x32':
+    raise ArgumentError(
+      'jax_default_prng_impl',
+      jax.random.key_impl(keys),
+      'a population draws the numbers of its runs alone with threefry2x32 only',
+    )
+  state = jax.vmap(trainer.init)(keys, dict(vary))
+  count = keys.shape[0]
+  return PopulationState(
+    state.replace(step=jnp.int32(0)),
+    jnp.ones(count, bool),
+    jnp.zeros(count, jnp.int32),
+  )
+
+
+def member(state: PopulationState, i: int) -> State:
+  """The state of one member, as its run alone would have it."""
+  own = select_members(state.members.replace(step=None), i)
+  last = jnp.asarray(state.diverged)[i]
+  step = jnp.where(last > 0, last - 1, state.members.step).astype(jnp.int32)
+  return own.replace(step=step)
+
+
+def choose_layout(params: PyTree, batch_size: int, platform: str) -> str:
+  """The layout that measured fastest for such nets on such a device.
+
+  A function of its arguments and not of a clock: layouts round differently,
+  and a run must be the same when it is made again.
+  """
+  if platform != 'cpu':
+    return 'vmap'
+  convolutional = any(x.ndim > 2 for x in jax.tree.leaves(params))
+  work = count_parameters(params) * batch_size
+  return 'map' if convolutional or work > VMAP_MOST else 'vmap'
+
+
+def select_members(tree: PyTree, where: Any) -> PyTree:
+  """The same members of every array, which are left as they are."""
+
+  def take(x: Any) -> Any:
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x = jax.random.clone(x)  # looking at a key is no use of it
+    return x[where]
+
+  return jax.tree.map(take, tree)
+
+
+# The compiled loop of a population over devices.
+
+
+class Progress(Node):
+  """A population in a compiled loop, with the sums of its logs.
+
+  Attributes:
+    now: the population.
+    sums: each log, summed over `counted` steps, (members,).
     counted: (members,) int32, steps since the sums were last at zero.
   """
 
-  state: GANState
-  alive: Any
-  diverged: Any
+  now: PopulationState
   sums: dict[str, Any]
   counted: Any
 
@@ -54,20 +306,31 @@ _SPLIT = PartitionSpec('members')
 _WHOLE = PartitionSpec()
 
 
-def stacked(hypers: Sequence[Hyper]) -> Hyper:
-  """The numbers of each member as arrays (members,)."""
-  return jax.tree.map(lambda *x: np.asarray(x, np.float32), *hypers)
-
-
 def make_mesh(members: int, devices: Sequence[Any] | None = None) -> Mesh:
   """The devices that a population is laid over, no more than its members."""
-  there = list(jax.devices() if devices is None else devices)
-  return Mesh(np.asarray(there[: max(1, min(members, len(there)))]), _AXIS)
+  every = list(jax.devices() if devices is None else devices)
+  return Mesh(np.asarray(every[: max(1, min(members, len(every)))]), _AXIS)
 
 
-def padded(members: int, mesh: Mesh) -> int:
-  """Members with those that fill up the last device; they never live."""
+def padded_count(members: int, mesh: Mesh) -> int:
+  """Member count padded to a multiple of the device count."""
   return -(-members // mesh.size) * mesh.size
+
+
+def specs(progress: Progress) -> Progress:
+  """Partition of every leaf: members over the devices, the step on all."""
+  split = jax.tree.map(lambda _: _SPLIT, progress)
+  state = split.now.members.replace(step=_WHOLE)
+  return split.replace(now=split.now.replace(members=state))
+
+
+def shardings(progress: Progress, mesh: Mesh) -> Progress:
+  """Shardings of every leaf."""
+  return jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec),
+    specs(progress),
+    is_leaf=lambda x: isinstance(x, PartitionSpec),
+  )
 
 
 def split(mesh: Mesh) -> NamedSharding:
@@ -75,184 +338,147 @@ def split(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, _SPLIT)
 
 
-def put(tree: PyTree, mesh: Mesh) -> PyTree:
-  """Arrays (members, ...) split over the devices, as copies."""
-  copy = jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=split(mesh))
+def whole(mesh: Mesh) -> NamedSharding:
+  """On every device."""
+  return NamedSharding(mesh, _WHOLE)
+
+
+def put(tree: PyTree, there: PyTree) -> PyTree:
+  """Arrays laid over the devices by shardings, as copies."""
+  copy = jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=there)
   return copy(tree)
 
 
-def put_whole(tree: PyTree, mesh: Mesh) -> PyTree:
-  """What all members share, on every device."""
-  return jax.device_put(tree, NamedSharding(mesh, _WHOLE))
-
-
-def suits(plan: Plan, params: PyTree, platform: str) -> str:
-  """The layout that measured fastest for such nets on such a device.
-
-  A function of its arguments and not of a clock: layouts round differently,
-  and a run must be the same when it is made again.
-  """
-  if platform != 'cpu':
-    return 'vmap'
-  convolutional = any(x.ndim > 2 for x in jax.tree.leaves(params))
-  work = count_parameters(params) * plan.batch_size
-  return 'map' if convolutional or work > VMAP_MOST else 'vmap'
-
-
-def make_init(plan: Plan, names: Sequence[str]) -> Callable[..., Population]:
-  """`(keys, hyper, alive) -> Population`, of a plan with these metrics."""
-
-  def init(
-    keys: Key[Array, ' members'], hyper: Hyper, alive: Bool[Array, ' members']
-  ) -> Population:
-    count = alive.shape[0]
-    state = jax.vmap(lambda key, hyper: init_state(key, plan, hyper))(
-      keys, hyper
-    )
-    return Population(
-      state=state,
-      alive=alive,
-      diverged=jnp.zeros(count, jnp.int32),
-      sums={name: jnp.zeros(count) for name in names},
-      counted=jnp.zeros(count, jnp.int32),
-    )
-
-  return init
-
-
-def _chosen(ok: Any, new: GANState, old: GANState) -> GANState:
-  """`new` where ok; the root key never changes."""
-  kept = jax.tree.map(
-    lambda a, b: jnp.where(ok, a, b),
-    new.replace(key=None),
-    old.replace(key=None),
-  )
-  return kept.replace(key=old.key)
-
-
-def _moved(
-  step: TrainStep, member: Population, hyper: Hyper, item: PyTree
-) -> Population:
-  """One member after one more step, or frozen where it was."""
-  state, metrics = step(member.state, hyper, item)
-  finite = all_finite(metrics)
-  ok = member.alive & finite
-  died = member.alive & ~finite
+def _advance_once(
+  progress: Progress, step: Callable[[PopulationState], Any]
+) -> Progress:
+  """One step, and its logs added where a member has made it."""
+  now, logs = step(progress.now)
   sums = {
-    name: total + jnp.where(ok, metrics[name], 0.0)
-    for name, total in member.sums.items()
+    name: total + jnp.where(now.alive, logs[name], 0.0)
+    for name, total in progress.sums.items()
   }
-  return Population(
-    state=_chosen(ok, state, member.state),
-    alive=ok,
-    diverged=jnp.where(died, member.state.step + 1, member.diverged),
-    sums=sums,
-    counted=member.counted + ok,
-  )
+  return Progress(now, sums, progress.counted + now.alive)
 
 
 def _steps(
-  move: Callable[..., Population],
-  population: Population,
-  hyper: Hyper,
-  item: Callable[[Any], PyTree],
-  count: Int[Array, ''],
-) -> Population:
+  progress: Progress, step: Callable[..., Any], count: Int[Array, '']
+) -> Progress:
   """`count` steps, or as many as there is somebody alive for."""
 
   def more(carry: Any) -> Any:
-    i, population = carry
-    return (i < count) & jnp.any(population.alive)
+    i, progress = carry
+    return (i < count) & jnp.any(progress.now.alive)
 
   def body(carry: Any) -> Any:
-    i, population = carry
-    return i + 1, move(population, hyper, item(i))
+    i, progress = carry
+    return i + 1, _advance_once(progress, lambda now: step(now, i))
 
-  return jax.lax.while_loop(more, body, (jnp.int32(0), population))[1]
+  return jax.lax.while_loop(more, body, (jnp.int32(0), progress))[1]
 
 
 def make_advance(
-  step_of: Callable[[PyTree], TrainStep], layout: str, mesh: Mesh
-) -> Callable[..., Population]:
+  trainer: Trainer,
+  batch_of: Callable[[PyTree, PyTree, State], PyTree],
+  layout: str,
+  mesh: Mesh,
+  like: Progress,
+) -> Callable[..., Progress]:
   """The function that is compiled: `count` steps of every member.
 
-  `(population, hyper, constants, chunk, count) -> population`; `hyper` and
-  `chunk`, which has an axis of steps behind it, have an axis of members,
-  `constants` are shared. No device waits for another.
+  `(progress, constants, chunk, count) -> progress`; `chunk`, which has an axis
+  of steps behind it, has an axis of members, `constants` are shared. No device
+  waits for another. The step counts on when nobody is alive.
 
   Args:
-    step_of: the train step, given the constants of the data feed.
+    trainer: of the game.
+    batch_of: `(constants, item, state) -> batch` of one member's step.
     layout: one of `LAYOUTS`.
     mesh: the devices.
+    like: a population's shapes.
   """
 
-  def vmapped(
-    population: Any, hyper: Any, step: Any, chunk: Any, n: Any
-  ) -> Any:
-    move = jax.vmap(lambda *member: _moved(step, *member))
-    return _steps(move, population, hyper, lambda i: _at(chunk, i, 1), n)
+  def vmapped(progress: Progress, constants: Any, chunk: Any, n: Any) -> Any:
+    axes = PopulationState(_axes(progress.now.members), 0, 0)
 
-  def mapped(population: Any, hyper: Any, step: Any, chunk: Any, n: Any) -> Any:
-    def alone(member: Any) -> Population:
-      population, hyper, chunk = member
-      move = lambda *now: _moved(step, *now)  # noqa: E731
-      return _steps(move, population, hyper, lambda i: _at(chunk, i, 0), n)
+    def one(now: PopulationState, item: Any) -> Any:
+      batch = batch_of(constants, item, now.members)
+      return _update(trainer, now, batch)
 
-    return jax.lax.map(alone, (population, hyper, chunk))
+    step = jax.vmap(one, in_axes=(axes, 0), out_axes=(axes, 0))
+    return _steps(progress, lambda now, i: step(now, _item(chunk, i, 1)), n)
 
-  def advance(
-    population: Population,
-    hyper: Hyper,
-    constants: PyTree,
-    chunk: PyTree,
-    n: Any,
-  ) -> Population:
-    step = step_of(constants)
+  def mapped(progress: Progress, constants: Any, chunk: Any, n: Any) -> Any:
+    start = progress.now.members.step
+
+    def alone(own: Any) -> Progress:
+      progress, chunk = own
+      now = progress.now
+      state = now.members.replace(step=start)
+      progress = progress.replace(now=now.replace(members=state))
+
+      def step(now: PopulationState, i: Any) -> Any:
+        batch = batch_of(constants, _item(chunk, i, 0), now.members)
+        return _update(trainer, now, batch)
+
+      return _without_step(_steps(progress, step, n))
+
+    moved = jax.lax.map(alone, (_without_step(progress), chunk))
+    members = moved.now.members.replace(step=start)
+    return moved.replace(now=moved.now.replace(members=members))
+
+  def advance(progress: Progress, constants: Any, chunk: Any, n: Any) -> Any:
+    start = progress.now.members.step
     inner = vmapped if layout == 'vmap' else mapped
-    return inner(population, hyper, step, chunk, n)
+    moved = inner(progress, constants, chunk, n)
+    members = moved.now.members.replace(step=start + n)
+    return moved.replace(now=moved.now.replace(members=members))
 
+  where = specs(like)
   return jax.shard_map(
     advance,
     mesh=mesh,
-    in_specs=(_SPLIT, _SPLIT, _WHOLE, _SPLIT, _WHOLE),
-    out_specs=_SPLIT,
+    in_specs=(where, _WHOLE, _SPLIT, _WHOLE),
+    out_specs=where,
     check_vma=False,
   )
 
 
-def _at(chunk: PyTree, i: Any, axis: int) -> PyTree:
+def _without_step(progress: Progress) -> Progress:
+  members = progress.now.members.replace(step=None)
+  return progress.replace(now=progress.now.replace(members=members))
+
+
+def _item(chunk: PyTree, i: Any, axis: int) -> PyTree:
   """One step of a chunk whose axis of steps is this one."""
   return jax.tree.map(
     lambda x: jax.lax.dynamic_index_in_dim(x, i, axis, keepdims=False), chunk
   )
 
 
-def settled(population: Population) -> Population:
-  """Members whose state is not finite although their losses were, ended too.
+def mark_diverged(now: PopulationState) -> PopulationState:
+  """Ends members whose state is not finite although their losses were.
 
   An optimizer's second moment may overflow without a loss that tells of it;
   looked for at every row of the log.
   """
-  whole = jax.vmap(all_finite)(population.state.replace(key=None))
-  died = population.alive & ~whole
-  return population.replace(
-    alive=population.alive & whole,
-    diverged=jnp.where(died, population.state.step, population.diverged),
+  bare = now.members.replace(key=None, step=None)
+  finite = jax.vmap(all_finite)(bare)
+  died = now.alive & ~finite
+  return now.replace(
+    alive=now.alive & finite,
+    diverged=jnp.where(died, now.members.step, now.diverged),
   )
 
 
-def emptied(population: Population) -> Population:
+def reset_sums(progress: Progress) -> Progress:
   """With its sums at zero."""
-  zero = jax.tree.map(jnp.zeros_like, (population.sums, population.counted))
-  return population.replace(sums=zero[0], counted=zero[1])
+  sums, counted = jax.tree.map(
+    jnp.zeros_like, (progress.sums, progress.counted)
+  )
+  return progress.replace(sums=sums, counted=counted)
 
 
-def taken(tree: PyTree, where: Any) -> PyTree:
-  """The same members of every array, which are left as they are."""
-
-  def take(x: Any) -> Any:
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      x = jax.random.clone(x)  # looking at a key is no use of it
-    return x[where]
-
-  return jax.tree.map(take, tree)
+def mean_logs(progress: Progress) -> dict[str, Float[Array, ' members']]:
+  """Each log's mean since the sums were last at zero; NaN without a step."""
+  return {k: x / progress.counted for k, x in progress.sums.items()}

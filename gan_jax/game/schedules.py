@@ -1,423 +1,479 @@
-"""Schedules: in what order the two moves of a game are played.
+"""Schedules: in what order the two players of a game are updated.
 
-Transforms of the same two losses (`game.py`). One is a function `(plan, state,
-hyper, batch, key) -> (state, metrics)` and an entry of `SCHEDULES`.
+A schedule is a transform of the same two losses (`game.py`), which it is handed
+as `Updates`. To add one, derive a class from `Schedule` and give it an entry in
+`SCHEDULES`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Key
 
-from gan_jax.game import losses as game_lib
-from gan_jax.game.losses import Batch, Metrics
-from gan_jax.game.plan import Plan
-from gan_jax.game.regularizers import LECAM_DECAY
-from gan_jax.game.state import Anchors, GANState, Hyper, Player, norm
+from gan_jax.game.component import Component, static
+from gan_jax.game.game import Aux, Batch, Draw, Logs
+from gan_jax.game.objectives import Objective
+from gan_jax.game.state import State, norm
+from gan_jax.game.streams import stream
+from gan_jax.networks.base import Params, Stats
+from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
-_SALT = 0x4EA1  # sets the real batches of G's moves apart from its noise
 Scalar = Float[Array, '']
+RngKey = Key[Array, '']
+# (params, state, real, key, *, drawn, frozen, penalties) -> (loss, Aux)
+Loss = Callable[..., tuple[Scalar, Aux]]
 
 
-def _move(
-  player: Player,
-  grads: PyTree,
-  stats: PyTree,
-  optimizer: optax.GradientTransformation,
-  rate: Scalar,
-) -> Player:
-  """One update of one player: descend its own loss."""
-  updates, opt_state = optimizer.update(grads, player.opt_state, player.params)
-  updates = jax.tree.map(lambda u: -rate * u, updates)
-  params = optax.apply_updates(player.params, updates)
-  return Player(params, stats, opt_state)
+class Gradient(NamedTuple):
+  """A player's gradient of its own loss, and what else its update moves."""
+
+  grads: PyTree
+  stats: Stats
+  memory: dict[str, PyTree]
+  logs: Logs
 
 
-def _penalty_factor(plan: Plan, step: Int[Array, '']) -> Any:
-  """Applies D's penalties every so many steps, so many times as heavy.
+class Updates(NamedTuple):
+  """The two losses as pure functions, and the updates that follow them.
 
-  The mean of D's gradient is thus what it is without. StyleGAN2 also multiplies
-  the learning rate by c = k / (k + 1) and takes the betas to the power c: there
-  a penalty is a step of the optimizer by itself, of which k steps have k + 1.
-  Here it joins the loss of its step, so that there are no more steps than
-  before, and nothing to correct.
-
-  Reference: Karras et al. 2020 (StyleGAN2), arXiv:1912.04958, appendix B.
+  Attributes:
+    d_loss: `(d_params, state, real, key, *, drawn=None, frozen=True,
+      penalties=True) -> (loss, Aux)`.
+    g_loss: `(g_params, ...)` likewise.
+    apply_d: `(state, gradient) -> state`: D's optimizer, then the projections
+      of its parameters.
+    apply_g: likewise of G.
+    draw: `(real, key) -> Draw`: what both losses draw from this key.
   """
-  every = plan.penalty_every
-  if every == 1:
-    return None
 
-  def factor(compute: Callable[[], Metrics]) -> Metrics:
-    def due() -> Metrics:
-      return jax.tree.map(lambda x: every * x, compute())
+  d_loss: Loss
+  g_loss: Loss
+  apply_d: Callable[[State, Gradient], State]
+  apply_g: Callable[[State, Gradient], State]
+  draw: Callable[[Batch, RngKey], Draw]
 
-    shapes = jax.eval_shape(compute)
-    none = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    found: Metrics = jax.lax.cond(step % every == 0, due, lambda: none)
-    return found
+  def d_gradient(
+    self, state: State, real: Batch, key: RngKey, **how: Any
+  ) -> Gradient:
+    """D's gradient at a state, and what else its update moves."""
+    return _gradient('d', self.d_loss, state.d.params, state, real, key, how)
 
-  return factor
+  def g_gradient(
+    self, state: State, real: Batch, key: RngKey, **how: Any
+  ) -> Gradient:
+    """G's gradient at a state, and what else its update moves."""
+    return _gradient('g', self.g_loss, state.g.params, state, real, key, how)
+
+  def both(
+    self, state: State, real: Batch, key: RngKey
+  ) -> tuple[Gradient, Gradient]:
+    """D's and G's gradient at one point, from one forward pass.
+
+    Both losses get the same key and the same samples: XLA computes G's pass
+    once, and D's unless it draws (dropout, augmentation, instance noise) or
+    learns from the real samples before (spectral normalisation).
+    """
+    drawn = self.draw(real, key)
+    to_d = self.d_gradient(state, real, key, drawn=drawn)
+    return to_d, self.g_gradient(state, real, key, drawn=drawn)
+
+  def apply_both(
+    self, state: State, gradients: tuple[Gradient, Gradient]
+  ) -> tuple[State, Logs]:
+    """Both updates, of gradients that were taken before."""
+    to_d, to_g = gradients
+    state = self.apply_g(self.apply_d(state, to_d), to_g)
+    return state, to_d.logs | to_g.logs
+
+  def field(
+    self,
+    g_params: Params,
+    d_params: Params,
+    state: State,
+    real: Batch,
+    key: RngKey,
+    **how: Any,
+  ) -> tuple[Params, Params]:
+    """Each player's gradient of its own loss, as a function of both players.
+
+    Nothing is frozen: the result may be differentiated by either (consensus
+    optimization, the game's Jacobian).
+
+    Returns:
+      G's and D's gradient.
+    """
+    now = state.replace(
+      g=state.g.replace(params=g_params), d=state.d.replace(params=d_params)
+    )
+    how = how | dict(drawn=self.draw(real, key), frozen=False)
+    to_g = jax.grad(self.g_loss, has_aux=True)(g_params, now, real, key, **how)
+    to_d = jax.grad(self.d_loss, has_aux=True)(d_params, now, real, key, **how)
+    return to_g[0], to_d[0]
 
 
-def d_gradient(
-  plan: Plan,
-  state: GANState,
-  hyper: Hyper,
-  real: Any,
-  key: Any,
-  drawn: game_lib.Drawn | None = None,
-) -> tuple[PyTree, PyTree, Metrics]:
-  """D's gradient, its moved statistics and its metrics."""
-  loss = jax.grad(game_lib.discriminator_loss, has_aux=True)
-  grads, (stats, metrics) = loss(
-    state.d.params,
-    state,
-    plan.game,
-    real,
-    key,
-    hyper,
-    plan.noise_std(hyper, state.step),
-    drawn=drawn,
-    penalty_factor=_penalty_factor(plan, state.step),
-  )
-  metrics['d/grad_norm'] = norm(grads)
-  return grads, stats, metrics
+def _gradient(
+  player: str,
+  loss: Loss,
+  params: Params,
+  state: State,
+  real: Batch,
+  key: RngKey,
+  how: dict[str, Any],
+) -> Gradient:
+  grads, aux = jax.grad(loss, has_aux=True)(params, state, real, key, **how)
+  logs = aux.logs | {f'{player}/grad_norm': norm(grads)}
+  return Gradient(grads, aux.stats, aux.memory, logs)
 
 
-def g_gradient(
-  plan: Plan,
-  state: GANState,
-  hyper: Hyper,
-  real: Any,
-  key: Any,
-  drawn: game_lib.Drawn | None = None,
-) -> tuple[PyTree, PyTree, Metrics]:
-  """G's gradient, its moved statistics and its metrics."""
-  loss = jax.grad(game_lib.generator_loss, has_aux=True)
-  std = plan.noise_std(hyper, state.step)
-  grads, (stats, metrics) = loss(
-    state.g.params, state, plan.game, real, key, hyper, std, drawn=drawn
-  )
-  metrics['g/grad_norm'] = norm(grads)
-  return grads, stats, metrics
+def half_square(*gradients: PyTree) -> Scalar:
+  """`|v|^2 / 2` of a vector field, smooth where it is 0."""
+  squares = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradients)]
+  return jnp.sum(jnp.stack(squares)) / 2
 
 
-def _g_gradient_ahead(
-  plan: Plan, state: GANState, hyper: Hyper, real: Any, key: Any
-) -> tuple[PyTree, PyTree, Metrics]:
-  """G's gradient against the D that would come of some more moves of D.
+class Schedule(Component):
+  """The order of the players' updates in one step of a game."""
 
-  It flows through those moves. They are D's own (its optimizer, its rate), on
-  one real batch and with noise of their own (unless it is reused), and are then
+  def real_batches(self, objective: Objective) -> int:
+    """Batches of real samples that one step takes."""
+    raise NotImplementedError
+
+  def d_updates(self) -> int:
+    """Updates of D in a step, each of which shows it a batch of real samples.
+
+    As the field counts images (StyleGAN, EDM): a batch for each of D's updates,
+    however often it has seen them. What G's updates look at (relativistic
+    games, the look ahead of unrolled ones) does not count.
+    """
+    return 1
+
+  def update(
+    self, u: Updates, state: State, reals: Batch, key: RngKey
+  ) -> tuple[State, Logs]:
+    """One step: all updates of both players.
+
+    Args:
+      u: the losses and the updates that follow them.
+      state: before the step.
+      reals: real samples (k, n, ...), k of `real_batches`.
+      key: of this step; each draw is to be from a stream of it.
+
+    Returns:
+      The state after it, and the logs of the last update of each player.
+    """
+    raise NotImplementedError
+
+  def wrap(
+    self, optimizer: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """A player's optimizer under this schedule."""
+    return optimizer
+
+
+def _at(reals: Batch, i: int) -> Batch:
+  return jax.tree.map(lambda x: x[i], reals)
+
+
+def _repeat(
+  update: Callable[[State, Batch, RngKey], tuple[State, Logs]],
+  state: State,
+  reals: list[Batch],
+  keys: list[RngKey],
+) -> tuple[State, Logs]:
+  """Some updates of one player; the logs are those of the last."""
+  if len(keys) == 1:
+    return update(state, reals[0], keys[0])
+  stacked = jax.tree.map(lambda *x: jnp.stack(x), *reals)
+  # Cloned, for the key-reuse checker takes stacking for a use.
+  every = jax.random.clone(jnp.stack(keys))
+
+  def body(state: State, one: Any) -> tuple[State, Logs]:
+    return update(state, *one)
+
+  # Without the root key, which no update needs and every one would carry.
+  bare, logs = jax.lax.scan(body, state.replace(key=None), (stacked, every))
+  return bare.replace(key=state.key), jax.tree.map(lambda x: x[-1], logs)
+
+
+class Alternating(Schedule):
+  """`d_steps` updates of D, then `g_steps` of G against the D that they made.
+
+  Attributes:
+    d_steps: D's updates in a step.
+    g_steps: G's updates in a step.
+    reuse_noise: one draw of noise for all updates of a step.
+    reuse_real: one real batch for all updates of a step.
+
+  Reference: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1.
+  """
+
+  d_steps: int = static(1)
+  g_steps: int = static(1)
+  reuse_noise: bool = static(False)
+  reuse_real: bool = static(False)
+
+  def check(self) -> None:
+    """Refuses fewer than one update of a player."""
+    for name in ('d_steps', 'g_steps'):
+      count = getattr(self, name)
+      if not isinstance(count, int) or count < 1:
+        raise ArgumentError(name, count, 'use a whole number of 1 or more')
+
+  def real_batches(self, objective: Objective) -> int:
+    """One for each update that looks at real samples."""
+    if self.reuse_real:
+      return 1
+    return self.d_steps + (self.g_steps if objective.relativistic else 0)
+
+  def d_updates(self) -> int:
+    """`d_steps`."""
+    return self.d_steps
+
+  def g_gradient(
+    self, u: Updates, state: State, real: Batch, key: RngKey
+  ) -> Gradient:
+    """G's gradient of one of its updates."""
+    return u.g_gradient(state, real, key)
+
+  def _keys(self, key: RngKey) -> tuple[list[RngKey], list[RngKey]]:
+    """Of D's and of G's updates."""
+    if self.reuse_noise:
+      one = stream(key, 'update')
+      clones = [jax.random.clone(one) for _ in range(self.d_steps)]
+      return clones, [jax.random.clone(one) for _ in range(self.g_steps)]
+    return (
+      [stream(key, 'd', i) for i in range(self.d_steps)],
+      [stream(key, 'g', i) for i in range(self.g_steps)],
+    )
+
+  def _updates(self, u: Updates, reals: Batch, key: RngKey) -> list[Any]:
+    """All updates of D, and all of G, as functions of the state."""
+    keys_d, keys_g = self._keys(key)
+    last = reals.x.shape[0] - 1
+    real = [_at(reals, i) for i in range(last + 1)]
+    reals_d = [real[min(i, last)] for i in range(self.d_steps)]
+    reals_g = [real[min(self.d_steps + i, last)] for i in range(self.g_steps)]
+
+    def one_d(state: State, real: Batch, key: RngKey) -> tuple[State, Logs]:
+      gradient = u.d_gradient(state, real, key)
+      return u.apply_d(state, gradient), gradient.logs
+
+    def one_g(state: State, real: Batch, key: RngKey) -> tuple[State, Logs]:
+      gradient = self.g_gradient(u, state, real, key)
+      return u.apply_g(state, gradient), gradient.logs
+
+    return [
+      lambda state: _repeat(one_d, state, reals_d, keys_d),
+      lambda state: _repeat(one_g, state, reals_g, keys_g),
+    ]
+
+  def update(
+    self, u: Updates, state: State, reals: Batch, key: RngKey
+  ) -> tuple[State, Logs]:
+    """All updates of D, then all of G."""
+    logs: Logs = {}
+    for updates in self._updates(u, reals, key):
+      state, found = updates(state)
+      logs |= found
+    return state, logs
+
+
+class AlternatingGFirst(Alternating):
+  """The same, with G's updates before D's."""
+
+  def _updates(self, u: Updates, reals: Batch, key: RngKey) -> list[Any]:
+    return super()._updates(u, reals, key)[::-1]
+
+
+class Unrolled(Alternating):
+  """Alternating, with a G that looks `unroll_steps` updates of D ahead.
+
+  G's gradient is taken against the D that would come of some more updates of D
+  and flows through them. They are D's own (its optimizer, its rate), on one
+  real batch and with noise of their own (unless it is reused), and are then
   forgotten.
+
+  Attributes:
+    unroll_steps: D's updates that G looks ahead.
 
   Reference: Metz et al. 2017, arXiv:1611.02163, equations 7 to 10.
   """
-  std = plan.noise_std(hyper, state.step)
-  rate = plan.rate_factor(state.step) * hyper.lr_d
-  _, opt_d = plan.optimizers(hyper, state.step)
-  through: Any = dict(frozen=lambda x: x)
-  # With the penalties of this step's own turn, if they are lazy.
-  factor = _penalty_factor(plan, state.step)
-  ahead_as: Any = through | dict(penalty_factor=factor)
-  if plan.reuse_noise:
-    same = [jax.random.clone(key) for _ in range(plan.unroll_steps)]
-    keys, key_loss = jax.random.clone(jnp.stack(same)), jax.random.clone(key)
-  else:
-    key_ahead, key_loss = jax.random.split(key)
-    keys = jax.random.split(key_ahead, plan.unroll_steps)
 
-  def loss(g_params: Any) -> Any:
-    now = state.replace(g=state.g.replace(params=g_params))
+  unroll_steps: int = static(5)
 
-    def ahead(d: Player, key: Any) -> tuple[Player, None]:
-      # A clone: the key-reuse checker takes the way back for a second use.
-      key = jax.random.clone(key)
-      grads, (stats, _) = jax.grad(game_lib.discriminator_loss, has_aux=True)(
-        d.params, now.replace(d=d), plan.game, real, key, hyper, std, **ahead_as
-      )
-      return _clipped(plan, hyper, _move(d, grads, stats, opt_d, rate)), None
+  def check(self) -> None:
+    """Refuses to look less than one update ahead."""
+    super().check()
+    if self.unroll_steps < 1:
+      raise ArgumentError('unroll_steps', self.unroll_steps, 'use 1 or more')
 
-    d, _ = jax.lax.scan(ahead, state.d, keys)
-    return game_lib.generator_loss(
-      g_params,
-      now.replace(d=d),
-      plan.game,
-      real,
-      key_loss,
-      hyper,
-      std,
-      **through,
-    )
+  def g_gradient(
+    self, u: Updates, state: State, real: Batch, key: RngKey
+  ) -> Gradient:
+    """G's gradient through the updates of D that it looks ahead."""
+    if self.reuse_noise:
+      ahead_keys = [jax.random.clone(key) for _ in range(self.unroll_steps)]
+      key_loss = jax.random.clone(key)
+    else:
+      ahead_keys = [stream(key, 'ahead', i) for i in range(self.unroll_steps)]
+      key_loss = stream(key, 'loss')
+    keys = jax.random.clone(jnp.stack(ahead_keys))
 
-  grads, (stats, metrics) = jax.grad(loss, has_aux=True)(state.g.params)
-  metrics['g/grad_norm'] = norm(grads)
-  return grads, stats, metrics
+    def loss(
+      g_params: Params, state: State, real: Batch, key: RngKey
+    ) -> tuple[Scalar, Aux]:
+      now = state.replace(g=state.g.replace(params=g_params), key=None)
+
+      def ahead(now: State, key: RngKey) -> tuple[State, None]:
+        # A clone: the key-reuse checker takes the way back for a second use.
+        key = jax.random.clone(key)
+        gradient = u.d_gradient(now, real, key, frozen=False)
+        after = u.apply_d(now, gradient)
+        return now.replace(d=after.d), None
+
+      now, _ = jax.lax.scan(ahead, now, keys)
+      return u.g_loss(g_params, now, real, key, frozen=False)
+
+    return _gradient('g', loss, state.g.params, state, real, key_loss, {})
 
 
-def _clipped(plan: Plan, hyper: Hyper, player: Player) -> Player:
-  """D within the bounds that the game lays on its parameters."""
-  params = player.params
-  for term in plan.game.regularizers:
-    project = term.entry.project
-    if project is not None:
-      params = project(params, hyper.penalties[term.key])
-  return player.replace(params=params)
+class Simultaneous(Schedule):
+  """Both gradients at one point, then both updates.
 
-
-def _moved_d(
-  plan: Plan, hyper: Hyper, state: GANState, gradient: Any
-) -> tuple[GANState, Metrics]:
-  """D's move, and all that goes with it."""
-  grads, stats, metrics = gradient
-  _, optimizer = plan.optimizers(hyper, state.step)
-  rate = plan.rate_factor(state.step) * hyper.lr_d
-  d = _clipped(plan, hyper, _move(state.d, grads, stats, optimizer, rate))
-  anchors = state.anchors
-  if anchors is not None:
-    real, fake = metrics['d/logit_real'], metrics['d/logit_fake']
-    anchors = Anchors(
-      real=real + LECAM_DECAY * (anchors.real - real),
-      fake=fake + LECAM_DECAY * (anchors.fake - fake),
-    )
-  return state.replace(d=d, anchors=anchors), metrics
-
-
-def _moved_g(
-  plan: Plan, hyper: Hyper, state: GANState, gradient: Any
-) -> tuple[GANState, Metrics]:
-  """G's move."""
-  grads, stats, metrics = gradient
-  optimizer, _ = plan.optimizers(hyper, state.step)
-  rate = plan.rate_factor(state.step) * hyper.lr_g
-  g = _move(state.g, grads, stats, optimizer, rate)
-  return state.replace(g=g), metrics
-
-
-def real_batch(plan: Plan, item: Any, key: Any) -> Batch:
-  """Real samples of an item of the data, where the devices want them."""
-  found = plan.decode(item, key)
-  batch = Batch(*found) if isinstance(found, tuple) else Batch(found)
-  label = None if batch.label is None else plan.game.shard(batch.label)
-  return Batch(plan.game.shard(batch.x), label)
-
-
-def _at(tree: Any, i: Any) -> Any:
-  return jax.tree.map(lambda x: x[i], tree)
-
-
-def _turns(
-  move: Callable[[GANState, Any], tuple[GANState, Metrics]],
-  state: GANState,
-  turns: list[Any],
-) -> tuple[GANState, Metrics]:
-  """Some moves of one player; the metrics are those of the last."""
-  if len(turns) == 1:
-    return move(state, turns[0])
-  reals = jax.tree.map(lambda *x: jnp.stack(x), *[real for real, _ in turns])
-  # Cloned, for the key-reuse checker takes stacking for a use.
-  keys = jax.random.clone(jnp.stack([key for _, key in turns]))
-  # Without the root key, which no move needs and every one would carry.
-  bare, metrics = jax.lax.scan(move, state.replace(key=None), (reals, keys))
-  return bare.replace(key=state.key), _at(metrics, -1)
-
-
-def _in_turn(
-  plan: Plan,
-  state: GANState,
-  hyper: Hyper,
-  batch: Any,
-  key: Any,
-  *,
-  g_first: bool = False,
-  g_gradient: Any = g_gradient,
-) -> tuple[GANState, Metrics]:
-  """All moves of D, then all moves of G, or the other way round."""
-  key_d, key_g = jax.random.split(key)
-  turns = [
-    tuple(jax.random.split(k)) for k in jax.random.split(key_d, plan.d_steps)
-  ]
-  keys_d = [k for _, k in turns]
-  keys_g = [key_g]
-  if plan.g_steps > 1:
-    keys_g = list(jax.random.split(key_g, plan.g_steps))
-  keys_real = [k for k, _ in turns] + [
-    jax.random.fold_in(jax.random.clone(k), _SALT) for k in keys_g
-  ]
-  if plan.reuse_noise:
-    one = keys_d[0]
-    keys_d = [jax.random.clone(one) for _ in keys_d]
-    keys_g = [jax.random.clone(one) for _ in keys_g]
-  last = plan.real_batches - 1
-  reals = [
-    real_batch(plan, _at(batch, i), keys_real[i]) for i in range(last + 1)
-  ]
-  turns_d = [(reals[min(i, last)], k) for i, k in enumerate(keys_d)]
-  turns_g = [
-    (reals[min(plan.d_steps + i, last)], k) for i, k in enumerate(keys_g)
-  ]
-
-  def d_move(state: GANState, turn: Any) -> tuple[GANState, Metrics]:
-    gradient = d_gradient(plan, state, hyper, *turn)
-    return _moved_d(plan, hyper, state, gradient)
-
-  def g_move(state: GANState, turn: Any) -> tuple[GANState, Metrics]:
-    gradient = g_gradient(plan, state, hyper, *turn)
-    return _moved_g(plan, hyper, state, gradient)
-
-  order = [(d_move, turns_d), (g_move, turns_g)]
-  metrics: Metrics = {}
-  for move, turns in reversed(order) if g_first else order:
-    state, found = _turns(move, state, turns)
-    metrics |= found
-  return state, metrics
-
-
-def alternating(
-  plan: Plan, state: GANState, hyper: Hyper, batch: Any, key: Any
-) -> tuple[GANState, Metrics]:
-  """`d_steps` moves of D, then `g_steps` of G against the D that they made.
-
-  Every move draws its noise anew, unless `reuse_noise`. Reference: Goodfellow
-  et al. 2014, arXiv:1406.2661, algorithm 1.
+  What the code of the 2014 paper did.
   """
-  return _in_turn(plan, state, hyper, batch, key)
+
+  def real_batches(self, objective: Objective) -> int:
+    """One, which both players are shown."""
+    return 1
+
+  def update(
+    self, u: Updates, state: State, reals: Batch, key: RngKey
+  ) -> tuple[State, Logs]:
+    """Both gradients, then both updates."""
+    gradients = u.both(state, _at(reals, 0), stream(key, 'both'))
+    return u.apply_both(state, gradients)
 
 
-def alternating_g_first(
-  plan: Plan, state: GANState, hyper: Hyper, batch: Any, key: Any
-) -> tuple[GANState, Metrics]:
-  """The same, with G's moves before D's."""
-  return _in_turn(plan, state, hyper, batch, key, g_first=True)
+class Optimistic(Simultaneous):
+  """Simultaneous updates, each twice the last less the one before.
 
+  `2 u_t - u_(t-1)` of whatever update u the optimizer makes; with Adam it is
+  Daskalakis et al.'s optimistic Adam.
 
-def unrolled(
-  plan: Plan, state: GANState, hyper: Hyper, batch: Any, key: Any
-) -> tuple[GANState, Metrics]:
-  """Alternating, with a G that looks `unroll_steps` moves of D ahead.
-
-  Reference: Metz et al. 2017, arXiv:1611.02163.
+  Reference: Daskalakis et al. 2018, arXiv:1711.00141, equation 8, algorithm 1.
   """
-  return _in_turn(plan, state, hyper, batch, key, g_gradient=_g_gradient_ahead)
+
+  def wrap(
+    self, optimizer: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """The optimizer, then twice its update less the one before."""
+    return optax.chain(optimizer, optax.scale_by_optimistic_gradient())
 
 
-def _both_gradients(
-  plan: Plan, state: GANState, hyper: Hyper, real: Any, key: Any
-) -> tuple[Any, Any]:
-  """D's and G's gradient at one point, from one forward pass.
+class Extragradient(Schedule):
+  """Updates both players by the gradients found an update ahead.
 
-  Both losses get the same key and the same samples: XLA computes G's pass once,
-  and D's unless it draws (dropout, augmentation, instance noise) or learns from
-  the real samples before (spectral normalisation).
-  """
-  again = jax.random.clone(key)  # tells the key-reuse checker: on purpose
-  drawn = game_lib.draw(plan.game, plan.batch_size, jax.random.clone(key))
-  to_d = d_gradient(plan, state, hyper, real, key, drawn)
-  return to_d, g_gradient(plan, state, hyper, real, again, drawn)
-
-
-def _both_moved(
-  plan: Plan, hyper: Hyper, state: GANState, gradients: tuple[Any, Any]
-) -> tuple[GANState, Metrics]:
-  state, d_metrics = _moved_d(plan, hyper, state, gradients[0])
-  state, g_metrics = _moved_g(plan, hyper, state, gradients[1])
-  return state, d_metrics | g_metrics
-
-
-def simultaneous(
-  plan: Plan, state: GANState, hyper: Hyper, batch: Any, key: Any
-) -> tuple[GANState, Metrics]:
-  """Both gradients at one point, then both moves.
-
-  What the code of the 2014 paper did. Under `optimistic`, which is this with
-  other optimizers (`Plan.optimizers`), each move is twice the last less the one
-  before: Daskalakis et al. 2018, arXiv:1711.00141, equation 8 and algorithm 1.
-  """
-  key_data, key_loss = jax.random.split(key)
-  real = real_batch(plan, _at(batch, 0), key_data)
-  gradients = _both_gradients(plan, state, hyper, real, key_loss)
-  return _both_moved(plan, hyper, state, gradients)
-
-
-def extragradient(
-  plan: Plan, state: GANState, hyper: Hyper, batch: Any, key: Any
-) -> tuple[GANState, Metrics]:
-  """Moves both players by the gradients found a move ahead.
-
-  The optimizers' states go through both moves (Gidel et al.'s ExtraAdam).
+  The optimizers' states go through both updates (Gidel et al.'s ExtraAdam).
   Noise and real batch of the second are fresh, unless reused.
+
+  Attributes:
+    reuse_noise: one draw of noise for both updates.
+    reuse_real: one real batch for both updates.
 
   Reference: Gidel et al. 2019, arXiv:1802.10551, algorithms 1 and 4.
   """
-  key_a, key_b = jax.random.split(key)
-  key_data, key_loss = jax.random.split(key_a)
-  real = real_batch(plan, _at(batch, 0), key_data)
-  first = _both_gradients(plan, state, hyper, real, key_loss)
-  ahead, _ = _both_moved(plan, hyper, state, first)
-  key_data, key_other = jax.random.split(key_b)
-  if not plan.reuse_real:
-    real = real_batch(plan, _at(batch, 1), key_data)
-  if plan.reuse_noise:
-    key_other = jax.random.clone(key_loss)
-  second = _both_gradients(plan, ahead, hyper, real, key_other)
-  back = ahead.replace(
-    g=ahead.g.replace(params=state.g.params),
-    d=ahead.d.replace(params=state.d.params),
-    anchors=state.anchors,
-  )
-  return _both_moved(plan, hyper, back, second)
+
+  reuse_noise: bool = static(False)
+  reuse_real: bool = static(False)
+
+  def real_batches(self, objective: Objective) -> int:
+    """One for each of the two updates."""
+    return 1 if self.reuse_real else 2
+
+  def d_updates(self) -> int:
+    """Both, of which each shows D a batch."""
+    return 2
+
+  def update(
+    self, u: Updates, state: State, reals: Batch, key: RngKey
+  ) -> tuple[State, Logs]:
+    """To the point ahead, and from here by the gradients there."""
+    key_first = stream(key, 'both', 0)
+    key_second = key_first if self.reuse_noise else stream(key, 'both', 1)
+    first = u.both(state, _at(reals, 0), key_first)
+    ahead, _ = u.apply_both(state, first)
+    ahead = ahead.replace(memory=state.memory)  # which moves once in a step
+    real = _at(reals, reals.x.shape[0] - 1)
+    second = u.both(ahead, real, jax.random.clone(key_second))
+    back = ahead.replace(
+      g=ahead.g.replace(params=state.g.params),
+      d=ahead.d.replace(params=state.d.params),
+    )
+    return u.apply_both(back, second)
 
 
-def consensus(
-  plan: Plan, state: GANState, hyper: Hyper, batch: Any, key: Any
-) -> tuple[GANState, Metrics]:
-  """Simultaneous moves that also descend the length of the vector field.
+class Consensus(Simultaneous):
+  """Simultaneous updates that also descend the length of the vector field.
 
-  To each player's gradient comes `Hyper.consensus` times that of `|v|^2 / 2`,
-  v the gradients of both (penalties apart).
+  To each player's gradient comes `weight` times that of `|v|^2 / 2`, v the
+  gradients of both (penalties apart).
+
+  Attributes:
+    weight: of the field's length.
 
   Reference: Mescheder et al. 2017, arXiv:1705.10461, algorithm 2.
   """
-  key_data, key_loss = jax.random.split(key)
-  real = real_batch(plan, _at(batch, 0), key_data)
-  again = jax.random.clone(key_loss)
-  gradients = _both_gradients(plan, state, hyper, real, key_loss)
-  plain = plan.game._replace(regularizers=())
-  std = plan.noise_std(hyper, state.step)
 
-  def length(g_params: Any, d_params: Any) -> Scalar:
-    v = game_lib.vector_field(
-      g_params, d_params, state, plain, real, again, hyper, std
+  weight: float = 0.1
+
+  def check(self) -> None:
+    """Refuses a negative weight."""
+    if self.weight < 0:
+      raise ArgumentError('weight', self.weight, 'use 0 or more')
+
+  def update(
+    self, u: Updates, state: State, reals: Batch, key: RngKey
+  ) -> tuple[State, Logs]:
+    """Both gradients with the pull of the field's length, both updates."""
+    real, key = _at(reals, 0), stream(key, 'both')
+    to_d, to_g = u.both(state, real, key)
+
+    def length(g_params: Params, d_params: Params) -> Scalar:
+      v = u.field(g_params, d_params, state, real, key, penalties=False)
+      return half_square(*v)
+
+    size, pulls = jax.value_and_grad(length, (0, 1))(
+      state.g.params, state.d.params
     )
-    return game_lib.half_square(*v)
 
-  size, (to_g, to_d) = jax.value_and_grad(length, (0, 1))(
-    state.g.params, state.d.params
-  )
+    def pulled(gradient: Gradient, pull: PyTree) -> Gradient:
+      weight = jnp.asarray(self.weight)
+      grads = jax.tree.map(lambda g, p: g + weight * p, gradient.grads, pull)
+      return gradient._replace(grads=grads)
 
-  def pulled(gradient: Any, pull: Any) -> Any:
-    grads, stats, metrics = gradient
-    weight = jnp.asarray(hyper.consensus)
-    grads = jax.tree.map(lambda g, p: g + weight * p, grads, pull)
-    return grads, stats, metrics
-
-  state, metrics = _both_moved(
-    plan, hyper, state, (pulled(gradients[0], to_d), pulled(gradients[1], to_g))
-  )
-  return state, metrics | {'game/half_square': size}
+    gradients = pulled(to_d, pulls[1]), pulled(to_g, pulls[0])
+    state, logs = u.apply_both(state, gradients)
+    return state, logs | {'game/half_square': size}
 
 
-SCHEDULES: dict[str, Callable[..., tuple[GANState, Metrics]]] = {
-  'alternating': alternating,
-  'alternating_g_first': alternating_g_first,
-  'simultaneous': simultaneous,
-  'optimistic': simultaneous,
-  'extragradient': extragradient,
-  'consensus': consensus,
-  'unrolled': unrolled,
+SCHEDULES: dict[str, type[Schedule]] = {
+  'alternating': Alternating,
+  'alternating_g_first': AlternatingGFirst,
+  'simultaneous': Simultaneous,
+  'optimistic': Optimistic,
+  'extragradient': Extragradient,
+  'consensus': Consensus,
+  'unrolled': Unrolled,
 }
+alternating = Alternating
+alternating_g_first = AlternatingGFirst
+simultaneous = Simultaneous
+optimistic = Optimistic
+extragradient = Extragradient
+consensus = Consensus
+unrolled = Unrolled

@@ -1,10 +1,10 @@
-"""What a run is made of: two players, a key, a step, the numbers it is run at.
+"""What training changes: two players, a key, a step, the hyper-parameters.
 
 Data only. Two players means two parameter trees and two optax states: nothing
 is shared between G and D but the losses of `game.py`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -17,7 +17,13 @@ PyTree = Any
 Scalar = Any
 
 
-class Player(flax.struct.PyTreeNode):
+class Node(flax.struct.PyTreeNode):
+  """A frozen dataclass of arrays that is a pytree."""
+
+  __no_type_check__: ClassVar[bool] = True
+
+
+class Player(Node):
   """One network in training: parameters, running statistics, optax state."""
 
   params: PyTree
@@ -25,69 +31,34 @@ class Player(flax.struct.PyTreeNode):
   opt_state: PyTree
 
 
-class Average(flax.struct.PyTreeNode):
+class Average(Node):
   """Exponential moving average of G's parameters and running statistics."""
 
   params: PyTree
   stats: PyTree
 
 
-class Anchors(flax.struct.PyTreeNode):
-  """Running means of D's output on real and on generated samples (LeCam)."""
-
-  real: Scalar
-  fake: Scalar
-
-
-class GANState(flax.struct.PyTreeNode):
-  """All that training changes.
+class State(Node):
+  """All that training changes; a pytree of arrays.
 
   Attributes:
-    step: steps done, each a round of both players' moves, int32.
-    key: the root key. It never changes: each use folds the step in, so that
-      the noise of a step does not depend on how the step was reached.
+    step: updates of the whole game done, int32.
+    key: the root key. It never changes: each use folds the step and a name in,
+      so that the noise of a step does not depend on how the step was reached.
     g: the generator.
     d: the discriminator.
     ema: the averaged generator, or None when no average is kept.
-    anchors: of the LeCam penalty, or None without it.
+    memory: what regularizers remember, by their names.
+    hyper: the hyper-parameters by path, float32 scalars: a step uses these.
   """
 
   step: Scalar
   key: Scalar
   g: Player
   d: Player
-  ema: Any  # Average, or nothing: Orbax puts placeholders there
-  anchors: Any = None  # Anchors, or nothing
-
-
-class Hyper(flax.struct.PyTreeNode):
-  """Numbers the compiled step takes as arguments.
-
-  Changing one compiles nothing. `beta1` is the momentum of optimizers that
-  have one decay; `penalties` are the weights of the game's regularizers, by
-  `Term.key`. What a `Plan` switches on (`beta1_final_g`, `clip_g`, ...) is not
-  read without it.
-  """
-
-  lr_g: Scalar
-  lr_d: Scalar
-  beta1_g: Scalar = 0.5
-  beta1_d: Scalar = 0.5
-  beta1_final_g: Scalar = 0.0
-  beta1_final_d: Scalar = 0.0
-  beta2_g: Scalar = 0.999
-  beta2_d: Scalar = 0.999
-  clip_g: Scalar = 0.0
-  clip_d: Scalar = 0.0
-  label_smoothing: Scalar = 0.0
-  label_real: Scalar = 1.0
-  label_fake: Scalar = 0.0
-  label_target: Scalar = 1.0
-  instance_noise: Scalar = 0.0
-  instance_noise_kimg: Scalar = 0.0
-  ema_halflife_kimg: Scalar = 0.0
-  consensus: Scalar = 0.0
-  penalties: Any = flax.struct.field(default_factory=dict)
+  ema: Average | None
+  memory: dict[str, PyTree]
+  hyper: dict[str, Scalar]
 
 
 def all_finite(tree: PyTree) -> Bool[Array, '']:
@@ -97,7 +68,7 @@ def all_finite(tree: PyTree) -> Bool[Array, '']:
     for x in jax.tree.leaves(tree)
     if jnp.issubdtype(x.dtype, jnp.inexact)
   ]
-  return jnp.stack(floats).all()
+  return jnp.stack(floats).all() if floats else jnp.bool_(True)
 
 
 def count_parameters(params: PyTree) -> int:

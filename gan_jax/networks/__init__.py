@@ -7,60 +7,22 @@ are is said in `designs.py`.
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from gan_jax.networks import conditional as _conditional
+from gan_jax.networks.base import Net as Net
+from gan_jax.networks.base import Networks as Networks
+from gan_jax.networks.base import Params as Params
+from gan_jax.networks.base import Stats as Stats
 from gan_jax.networks.designs import ARCHITECTURES as ARCHITECTURES
 from gan_jax.networks.designs import Design, Request
-from gan_jax.networks.designs import NetworkError as NetworkError
 from gan_jax.networks.layers import NORMS
-
-Params = Mapping[str, Any]
-Stats = Mapping[str, Any]
-
-
-class Net(NamedTuple):
-  """One network as two pure functions.
-
-  Attributes:
-    init: `key -> (params, stats)`; stats is empty without running statistics.
-    apply: `(params, stats, x, *, train, key=None, label=None) -> (output,
-      stats)`. With `train` the batch's statistics are used and the running
-      ones move, and dropout draws from `key`; without, neither. `label` are
-      the classes (n,) int32 of networks that have some.
-  """
-
-  init: Callable[[Key[Array, '']], tuple[Params, Stats]]
-  apply: Callable[..., tuple[Any, Stats]]
-
-
-class Networks(NamedTuple):
-  """A generator, a discriminator, and the noise that the former starts from.
-
-  Attributes:
-    generator: (n, latent_dim) -> (n, *shape), float32.
-    discriminator: (n, *shape) -> (n,) logits, float32; with packing, of
-      samples packed along their last axis.
-    latent_dim: dimensions of the noise.
-    latent: its distribution, a key of `LATENTS`.
-    sample_latent: `(key, n) -> (n, latent_dim)`, float32.
-    packing: samples that D judges together.
-    classes: classes that both are conditioned on, 0 for none.
-  """
-
-  generator: Net
-  discriminator: Net
-  latent_dim: int
-  latent: str
-  sample_latent: Callable[[Key[Array, ''], int], Float[Array, 'n latent_dim']]
-  packing: int = 1
-  classes: int = 0
+from gan_jax.runtime.errors import ArgumentError
 
 
 def _normal(key: Any, shape: tuple[int, ...]) -> Any:
@@ -176,7 +138,7 @@ def build(
       starts there (goodfellow2014); None where it is not known.
 
   Raises:
-    NetworkError: naming the flag, the value and the remedy.
+    ArgumentError: for what the architecture does not take.
   """
   _check_words(
     network=(name, ARCHITECTURES),
@@ -187,9 +149,11 @@ def build(
   )
   classes = 0 if conditioning == 'none' else classes
   if classes and packing > 1:
-    raise NetworkError(
-      f'--packing={packing}: the samples of a pack would have labels of their'
-      ' own; use --packing=1 or --conditioning=none'
+    raise ArgumentError(
+      'packing',
+      packing,
+      'the samples of a pack would have labels of their own; use `packing=1`'
+      ' or `conditioning=none`',
     )
   projected = classes if conditioning == 'projection' else 0
   design = ARCHITECTURES[name](
@@ -198,34 +162,34 @@ def build(
     )
   )
   if classes and not design.labels:
-    raise NetworkError(
-      f'--conditioning={conditioning}: --network={name} heeds no labels; use'
-      ' --conditioning=none, or another network'
+    raise ArgumentError(
+      'conditioning',
+      conditioning,
+      f'`network={name}` takes no labels; use `conditioning=none`, or another'
+      ' network',
     )
   generator, discriminator = _conditioned(design, classes, projected)
-  dim, latent = latent_dim or design.latent_dim, latent or design.latent
-  draw = LATENTS[latent]
+  dim = latent_dim or design.latent_dim
   return Networks(
     pure(generator, (dim,), classes),
     pure(discriminator, packed_shape(shape, packing), classes),
-    dim,
-    latent,
-    lambda key, n: draw(key, (n, dim)),
-    packing,
-    classes,
+    latent_dim=dim,
+    sample_shape=shape,
+    latent=LATENTS[latent or design.latent],
+    classes=classes,
   )
 
 
-def _check_words(**flags: tuple[str, Collection[str]]) -> None:
-  """Refuses words that are none of those that their flags take.
+def _check_words(**arguments: tuple[str, Collection[str]]) -> None:
+  """Raises on words that are none of those that their arguments take.
 
   Raises:
-    NetworkError: with the closest ones.
+    ArgumentError: with the closest ones.
   """
-  for flag, (word, words) in flags.items():
+  for argument, (word, words) in arguments.items():
     if word not in words:
       close = difflib.get_close_matches(word, words, n=2) or sorted(words)
-      raise NetworkError(f'--{flag}={word}: use {" or ".join(close)}')
+      raise ArgumentError(argument, word, f'use {" or ".join(close)}')
 
 
 def _conditioned(

@@ -21,12 +21,7 @@ from gan_jax.networks import resnet as _resnet
 from gan_jax.networks import sndcgan as _sndcgan
 from gan_jax.networks import unrolled as _unrolled
 from gan_jax.networks.layers import has_scale
-
-
-class NetworkError(ValueError):
-  """No such network for these samples; the message names the flag."""
-
-  exit_code = 2
+from gan_jax.runtime.errors import ArgumentError
 
 
 class Design(NamedTuple):
@@ -100,9 +95,10 @@ def mlp(ask: Request) -> Design:
 def goodfellow2014(ask: Request) -> Design:
   """The MNIST networks of the 2014 paper, for bounded samples."""
   if not ask.bounded:
-    raise NetworkError(
-      '--network=goodfellow2014: makes bounded samples (images); use'
-      ' --network=mlp for densities'
+    raise ArgumentError(
+      'network',
+      'goodfellow2014',
+      'makes bounded samples (images); use `network=mlp` for densities',
     )
   _fixed(
     'goodfellow2014',
@@ -171,9 +167,10 @@ def resnet(ask: Request) -> Design:
   side = ask.shape[0]
   if side not in _resnet.PLANS:
     sides = ', '.join(map(str, _resnet.PLANS))
-    raise NetworkError(
-      f'--network=resnet: makes images of a side of {sides}, not {side}; set'
-      ' --image_size'
+    raise ArgumentError(
+      'network',
+      'resnet',
+      f'makes images of a side of {sides}, not {side}; set `image_size=...`',
     )
   width = ask.width or (128 if side <= 32 else 64)
   norm_g, norm_d = ask.norm_g or 'batch', ask.norm_d or 'spectral'
@@ -197,14 +194,18 @@ def r3gan(ask: Request) -> Design:
     or side % first
     or side // first & (side // first - 1)
   ):
-    raise NetworkError(
-      f'--network=r3gan: makes images of a side that halves to one of 4 to 7'
-      f' pixels, not {side}; set --image_size, to 32 say'
+    raise ArgumentError(
+      'network',
+      'r3gan',
+      'makes images of a side that halves to one of 4 to 7 pixels, not'
+      f' {side}; set `image_size=32`, say',
     )
   if width > _r3gan.GROUP and width % _r3gan.GROUP:
-    raise NetworkError(
-      f'--width={width}: --network=r3gan has groups of {_r3gan.GROUP}'
-      ' channels; use a multiple of it, or less'
+    raise ArgumentError(
+      'width',
+      width,
+      f'`network=r3gan` has groups of {_r3gan.GROUP} channels; use a multiple'
+      ' of it, or less',
     )
   return Design(
     _r3gan.Generator(ask.shape, width, ask.classes, ask.dtype),
@@ -221,8 +222,8 @@ def pacgan(ask: Request) -> Design:
   _fixed('pacgan', depth=ask.depth, norm_d=ask.norm_d)
   width, norm_g = ask.width or 200, ask.norm_g or 'batch'
   if norm_g not in ('batch', 'none'):
-    raise NetworkError(
-      f'--norm_g={norm_g}: --network=pacgan takes batch or none'
+    raise ArgumentError(
+      'norm_g', norm_g, '`network=pacgan` takes batch or none'
     )
   return Design(
     _pacgan.Generator(ask.shape, 2 * width, norm_g, ask.classes, ask.dtype),
@@ -250,9 +251,11 @@ def dirac(ask: Request) -> Design:
   """Dirac-GAN: one parameter each, for densities of one dimension."""
   _points('dirac', ask.shape)
   if ask.shape != (1,):
-    raise NetworkError(
-      f'--network=dirac: makes samples of one dimension, not {ask.shape[0]};'
-      ' use --dataset=delta, or --network=mlp'
+    raise ArgumentError(
+      'network',
+      'dirac',
+      f'makes samples of one dimension, not {ask.shape[0]}; use'
+      ' `dataset=delta`, or `network=mlp`',
     )
   _fixed(
     'dirac',
@@ -272,9 +275,11 @@ def dirac(ask: Request) -> Design:
 
 def _points(network: str, shape: tuple[int, ...]) -> None:
   if len(shape) != 1:
-    raise NetworkError(
-      f'--network={network}: makes points, not images; use --network=dcgan, or'
-      ' a density as --dataset'
+    raise ArgumentError(
+      'network',
+      network,
+      'makes points, not images; use `network=dcgan`, or a density as'
+      ' `dataset=...`',
     )
 
 
@@ -282,26 +287,28 @@ def _square(
   network: str, shape: tuple[int, ...], low: int, high: int, multiple: int = 1
 ) -> None:
   if len(shape) != 3:
-    raise NetworkError(
-      f'--network={network}: makes images, not samples of shape {shape}; use'
-      ' --network=mlp for densities'
+    raise ArgumentError(
+      'network',
+      network,
+      f'makes images, not samples of shape {shape}; use `network=mlp` for'
+      ' densities',
     )
   height, width, _ = shape
   if height != width or not low <= height <= high or height % multiple:
     kind = f', a multiple of {multiple}' if multiple > 1 else ''
-    raise NetworkError(
-      f'--network={network}: makes square images of a side from {low} to'
-      f' {high}{kind}, not {height}x{width}; set --image_size, or use'
-      ' --network=mlp'
+    raise ArgumentError(
+      'network',
+      network,
+      f'makes square images of a side from {low} to {high}{kind}, not'
+      f' {height}x{width}; set `image_size=...`, or use `network=mlp`',
     )
 
 
 def _fixed(network: str, **values: int | str) -> None:
   for name, value in values.items():
     if value:
-      raise NetworkError(
-        f'--{name}={value}: the {name} of --network={network} is fixed; leave'
-        ' the flag out'
+      raise ArgumentError(
+        name, value, f'the {name} of `network={network}` is fixed; leave it out'
       )
 
 

@@ -19,6 +19,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gan_jax.runtime import multihost
+
 _OPTIONS = ocp.CheckpointManagerOptions
 PyTree = Any
 Meta = dict[str, Any]
@@ -145,25 +147,6 @@ def _severity(error: CheckpointError | None) -> int:
     return 0
   final = (CheckpointUnreachable, CheckpointMismatch)
   return 2 if isinstance(error, final) else 1
-
-
-def _of_first(number: int) -> int:
-  """What the first process says."""
-  if jax.process_count() == 1:
-    return number
-  from jax.experimental import multihost_utils
-
-  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def _worst(number: int) -> int:
-  """The greatest of what all processes say."""
-  if jax.process_count() == 1:
-    return number
-  from jax.experimental import multihost_utils
-
-  said = multihost_utils.process_allgather(np.int32(number))
-  return int(np.max(said))
 
 
 # Of the steps that there are checkpoints of, the one that is to stay.
@@ -352,13 +335,13 @@ class Checkpoints:
     """
     steps = self.steps()
     passed: list[int] = []
-    while (step := _of_first(_newest(steps, passed))) >= 0:
+    while (step := multihost.broadcast_number(_newest(steps, passed))) >= 0:
       found, error = None, None
       try:
         found = self.restore(step, template)
       except CheckpointError as caught:
         error = caught
-      worst = _worst(_severity(error))
+      worst = multihost.find_maximum(_severity(error))
       if worst == 0:
         self._set_aside(passed)
         return found
@@ -381,7 +364,7 @@ class Checkpoints:
     """Moves damaged checkpoints out of the way of the ones to come."""
     if not steps or self._read_only:
       return
-    if jax.process_index() == 0:
+    if multihost.is_primary():
       aside = self.folder.parent / 'damaged'
       aside.mkdir(exist_ok=True)
       for step in steps:
@@ -390,8 +373,5 @@ class Checkpoints:
           n += 1
           name = f'{step:09d}.{n}'
         shutil.move(self.folder / f'{step:09d}', aside / name)
-    if jax.process_count() > 1:
-      from jax.experimental import multihost_utils
-
-      multihost_utils.sync_global_devices('damaged checkpoints set aside')
+    multihost.wait_for_all('damaged checkpoints set aside')
     self._manager.reload()

@@ -6,7 +6,9 @@ each device computes its rows, so the noise and the data do not depend on how
 many devices or processes there are.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -70,6 +72,31 @@ def batch_sharder(mesh: Mesh) -> Callable[[Any], Any]:
   """A function that splits a traced batch by rows over the mesh."""
   rows = NamedSharding(mesh, PartitionSpec('data'))
   return lambda x: jax.lax.with_sharding_constraint(x, rows)
+
+
+_SPLIT_OVER: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
+  'split_over', default=None
+)
+
+
+@contextlib.contextmanager
+def splitting_over(mesh: Mesh) -> Iterator[None]:
+  """While a program is traced here, `split_rows` splits over this mesh."""
+  token = _SPLIT_OVER.set(mesh if mesh.size > 1 else None)
+  try:
+    yield
+  finally:
+    _SPLIT_OVER.reset(token)
+
+
+def split_rows(x: Any) -> Any:
+  """A traced batch, split by rows over the devices of the loop that traces.
+
+  What a step draws for itself (noise, labels) has no sharding of its own to
+  go by; outside of `splitting_over` it is left as it is.
+  """
+  mesh = _SPLIT_OVER.get()
+  return x if mesh is None else batch_sharder(mesh)(x)
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:

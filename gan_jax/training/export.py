@@ -8,9 +8,9 @@ import numpy as np
 
 from gan_jax.config.schema import ConfigError
 from gan_jax.data import Density
-from gan_jax.data.imageset import watched
 from gan_jax.figures import images
 from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.progress import progress_bar
 from gan_jax.training.setup import Run, in_turn
 
 _BATCH = 256  # samples generated at a time
@@ -104,7 +104,7 @@ def draw(
   each = labels(run, len(z), label, COLUMNS if interpolate else 1)
   parts = []
   starts = range(0, len(z), _BATCH)
-  for start in watched(starts, len(starts), 'sampling'):
+  for start in progress_bar(starts, len(starts), 'sampling'):
     # Padded, so that every batch is one program's.
     batch = z[start : start + _BATCH]
     room = np.zeros((_BATCH, z.shape[1]), np.float32)

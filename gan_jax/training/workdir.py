@@ -1,16 +1,9 @@
 """The folder of a run: who may write to it, what it says of itself."""
 
 import contextlib
-import datetime
 import fcntl
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -19,18 +12,9 @@ import jax
 from gan_jax.config import schema as config_lib
 from gan_jax.config.schema import Config, ConfigError
 from gan_jax.runtime.files import write_atomic
-
-_PACKAGES = (
-  'gan_jax',
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'orbax-checkpoint',
-  'tensorflow-datasets',
-  'grain',
-  'numpy',
-)
+from gan_jax.runtime.provenance import environment as environment
+from gan_jax.runtime.provenance import now as now
+from gan_jax.runtime.provenance import versions as versions
 
 
 def check(config: Config) -> None:
@@ -130,51 +114,6 @@ def claim(config: Config) -> None:
   if jax.process_index() == 0:
     text = '\n'.join(config_lib.to_args(config)) + '\n'
     write_atomic(pathlib.Path(config.workdir) / 'config.flags', text)
-
-
-def versions() -> dict[str, str]:
-  """Installed versions of what a run stands on."""
-  found = {}
-  for package in _PACKAGES:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-      found[package] = importlib.metadata.version(package)
-  return found
-
-
-def _commit() -> str | None:
-  """Commit of the checkout that this package runs from, if it is one."""
-  folder = pathlib.Path(__file__).resolve().parent
-  try:
-    answer = subprocess.run(
-      ['git', '-C', str(folder), 'describe', '--always', '--dirty'],
-      capture_output=True,
-      text=True,
-      timeout=10,
-      check=True,
-    )
-  except (OSError, subprocess.SubprocessError):
-    return None
-  return answer.stdout.strip() or None
-
-
-def now() -> str:
-  """This moment, in UTC, to the second."""
-  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-
-
-def environment() -> dict[str, Any]:
-  """What a run ran with: command, versions, devices, commit."""
-  return {
-    'command': shlex.join(
-      [os.path.basename(sys.executable), *sys.orig_argv[1:]]
-    ),
-    'versions': versions(),
-    'python': platform.python_version(),
-    'platform': platform.platform(),
-    'devices': [str(d.device_kind) for d in jax.devices()],
-    'processes': jax.process_count(),
-    'commit': _commit(),
-  }
 
 
 class RunFile:

@@ -19,18 +19,10 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.progress import format_duration
 
 Row = Mapping[str, Any]
-
-
-def duration(seconds: float) -> str:
-  """Seconds as a person says them: 42s, 3m05s, 2h10m."""
-  s = round(seconds)
-  if s < 60:
-    return f'{s}s'
-  if s < 3600:
-    return f'{s // 60}m{s % 60:02d}s'
-  return f'{s // 3600}h{s % 3600 // 60:02d}m'
+duration = format_duration  # loop.py imports it from here
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -177,7 +169,9 @@ class Progress:
       self._bar.set_postfix_str(told, refresh=False)
       return
     left = (self._steps - row['step']) * row['speed/sec_per_step']
-    self.say(f'step {row["step"]}/{self._steps}  {told}  {duration(left)} left')
+    self.say(
+      f'step {row["step"]}/{self._steps}  {told}  {format_duration(left)} left'
+    )
 
   def close(self) -> None:
     """Leaves the terminal in order."""

@@ -11,6 +11,7 @@ from helpers import small
 
 from gan_jax.ablation import grid
 from gan_jax.config import app as doors
+from gan_jax.config import schema
 from gan_jax.config.schema import ConfigError
 from gan_jax.figures import images
 from gan_jax.game import population, state
@@ -87,7 +88,7 @@ def close(a, b):
 
 def test_traced_numbers_are_those_of_hyper():
   names = {f.name for f in dataclasses.fields(state.Hyper)} - {'penalties'}
-  assert set(grid.TRACED) == names
+  assert set(schema.traced()) == names
 
 
 def check_members(base, layout, path, which=(1, 2)):

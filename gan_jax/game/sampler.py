@@ -1,0 +1,134 @@
+"""The one jitted sampler of G.
+
+Sample number i of a seed comes from the noise of `fold_in(key, i)` and, where
+the networks know classes, from class i mod classes: neither the batch nor the
+number of devices has a say in which noise is drawn.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+from numpy.typing import NDArray
+
+from gan_jax.networks.base import Networks, Params, Stats
+from gan_jax.runtime import sharding
+
+BATCH = 256  # samples that go through G at a time, at the most
+
+
+def classes_in_turn(count: int, classes: int) -> NDArray[np.int32] | None:
+  """Classes 0, 1, ... for some samples; None for networks that know none."""
+  return np.arange(count, dtype=np.int32) % classes if classes else None
+
+
+class Sampler:
+  """Draws from any parameters of one pair of networks; compiled once a size.
+
+  Attributes:
+    networks: whose G it is.
+    batch: samples that go through G at a time.
+  """
+
+  def __init__(
+    self, networks: Networks, mesh: Mesh | None = None, batch: int = BATCH
+  ) -> None:
+    """Compiles nothing yet.
+
+    Args:
+      networks: G and the distribution of its noise.
+      mesh: devices that batches are split over; None: the default device.
+      batch: samples at a time.
+    """
+    self.networks, self.batch, self._mesh = networks, batch, mesh
+    how: Any = {}
+    if mesh is not None:
+      how = dict(out_shardings=sharding.replicated(mesh))
+    self._generate = jax.jit(self._of_noise, **how)
+    self._numbered = jax.jit(self._of_numbers, static_argnums=4, **how)
+
+  def _split(self, x: Any) -> Any:
+    if self._mesh is None or self._mesh.size == 1:
+      return x
+    return sharding.batch_sharder(self._mesh)(x)
+
+  def _of_noise(self, params: Params, stats: Stats, z: Any, label: Any) -> Any:
+    x, _ = self.networks.generator.apply(
+      params, stats, self._split(z), train=False, key=None, label=label
+    )
+    return x.astype(jnp.float32)
+
+  def _of_numbers(
+    self,
+    params: Params,
+    stats: Stats,
+    key: Any,
+    start: Any,
+    count: int,
+    label: Any,
+  ) -> Any:
+    number = start + jnp.arange(count)
+    z = self.latent(key, number)
+    if label is None and self.networks.classes:
+      label = number % self.networks.classes
+    return self._of_noise(params, stats, z, label)
+
+  def latent(
+    self, key: Key[Array, ''], number: Int[Array, ' n']
+  ) -> Float[Array, 'n latent_dim']:
+    """Noise of samples by their numbers."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, number)
+    shape = (self.networks.latent_dim,)
+    return jax.vmap(lambda k: self.networks.latent(k, shape))(keys)
+
+  def generate(
+    self, params: Params, stats: Stats, z: Any, label: Any = None
+  ) -> Float[Array, 'n *shape']:
+    """Samples from noise (n, latent_dim) and classes (n,) or None."""
+    return self._generate(params, stats, z, label)
+
+  def numbered(
+    self,
+    params: Params,
+    stats: Stats,
+    key: Key[Array, ''],
+    start: Any,
+    count: int,
+    label: Any = None,
+  ) -> Float[Array, 'n *shape']:
+    """Samples number `start` to `start + count` of a key, on the devices.
+
+    Args:
+      params: of G, live or averaged.
+      stats: its running statistics.
+      key: the seed's.
+      start: number of the first one.
+      count: how many; each count is a compiled program of its own.
+      label: classes (count,); None for all in turn, where there are any.
+    """
+    return self._numbered(params, stats, key, start, count, label)
+
+  def batches(
+    self,
+    params: Params,
+    stats: Stats,
+    seed: int,
+    count: int,
+    label: NDArray[np.int32] | None = None,
+  ) -> Iterator[NDArray[np.float32]]:
+    """The first `count` samples of a seed, on the host, batch after batch."""
+    key = jax.random.key(seed)
+    for start in range(0, count, self.batch):
+      rows = min(self.batch, count - start)
+      own = None
+      if label is not None:
+        own = np.zeros(self.batch, np.int32)
+        own[:rows] = label[start : start + rows]
+      x = self.numbered(
+        params, stats, jax.random.clone(key), np.int32(start), self.batch, own
+      )
+      yield np.asarray(x)[:rows]

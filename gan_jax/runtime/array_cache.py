@@ -1,0 +1,94 @@
+"""A cache of arrays on disk: named by what they depend on, verified when read.
+
+Decoded images, features of real samples and trained classifiers take long to
+make and are the same every time. Each is one `.npz` file, whole or not there,
+with a hash of its content in it: a damaged file is named and made anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_jax.runtime.files import open_atomic
+
+Arrays = dict[str, NDArray[Any]]
+_SEAL = 'digest'  # the name of the hash among the arrays of a file
+
+
+def digest_facts(facts: Mapping[str, Any]) -> str:
+  """SHA-256 of JSON-like facts, whatever the order of their keys."""
+  text = json.dumps(facts, sort_keys=True, default=str)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+  """SHA-256 of arrays: names, types, shapes and every byte."""
+  total = hashlib.sha256()
+  for name, x in sorted(arrays.items()):
+    total.update(f'{name} {x.dtype} {x.shape}\n'.encode())
+    total.update(np.ascontiguousarray(x).data)
+  return total.hexdigest()
+
+
+def cached_arrays(
+  folder: pathlib.Path,
+  facts: Mapping[str, Any],
+  make: Callable[[], Arrays],
+  *,
+  name: str = 'arrays',
+  write: bool = True,
+) -> Arrays:
+  """Arrays from the cache, or made now and written there.
+
+  A folder that may not be written to is no fault. Several processes may do
+  this at once: each file appears by one rename.
+
+  Args:
+    folder: of the cache.
+    facts: all that the arrays depend on, as JSON has it.
+    make: makes them.
+    name: what they are; the file's name begins with it.
+    write: whether this process writes what it made.
+  """
+  # The end of a long path says more than its beginning.
+  stem = re.sub(r'[^\w.-]+', '_', name)[-60:]
+  path = folder / f'{stem}-{digest_facts(facts)[:32]}.npz'
+  arrays = _read(path)
+  if arrays is None:
+    arrays = make()
+    if write:
+      with contextlib.suppress(OSError):
+        _write(path, arrays)
+  return arrays
+
+
+def _write(path: pathlib.Path, arrays: Arrays) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  sealed: dict[str, Any] = {**arrays, _SEAL: np.array(digest_arrays(arrays))}
+  with open_atomic(path) as file:
+    np.savez(file, **sealed)
+
+
+def _read(path: pathlib.Path) -> Arrays | None:
+  """The arrays of a file; None if it is not there or damaged."""
+  if not path.is_file():
+    return None
+  try:
+    # NumPy leaves a file open that it opened itself and could not read.
+    with open(path, 'rb') as file, np.load(file) as content:
+      arrays = dict(content)
+    if str(arrays.pop(_SEAL)) == digest_arrays(arrays):
+      return arrays
+    reason = 'its content does not have the hash it was written with'
+  except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+    reason = (str(error) or repr(error)).splitlines()[0][:200]
+  print(f'warning: {path} is damaged ({reason}): made anew', file=sys.stderr)
+  return None

@@ -1,0 +1,71 @@
+"""Provenance of a result: command, versions, commit, devices, date."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+_PACKAGES = (
+  'gan_jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'tensorflow-datasets',
+  'grain',
+  'numpy',
+)
+
+
+def versions() -> dict[str, str]:
+  """Installed versions of the packages that a result depends on."""
+  installed = {}
+  for package in _PACKAGES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      installed[package] = importlib.metadata.version(package)
+  return installed
+
+
+def commit() -> str | None:
+  """Commit of the checkout that this package runs from; None if it is none."""
+  folder = pathlib.Path(__file__).resolve().parent
+  try:
+    answer = subprocess.run(
+      ['git', '-C', str(folder), 'describe', '--always', '--dirty'],
+      capture_output=True,
+      text=True,
+      timeout=10,
+      check=True,
+    )
+  except (OSError, subprocess.SubprocessError):
+    return None
+  return answer.stdout.strip() or None
+
+
+def now() -> str:
+  """This moment in UTC, to the second."""
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+
+
+def environment() -> dict[str, Any]:
+  """Command, versions, platform, devices, processes and commit."""
+  return {
+    'command': shlex.join(
+      [os.path.basename(sys.executable), *sys.orig_argv[1:]]
+    ),
+    'versions': versions(),
+    'python': platform.python_version(),
+    'platform': platform.platform(),
+    'devices': [str(d.device_kind) for d in jax.devices()],
+    'processes': jax.process_count(),
+    'commit': commit(),
+  }
