@@ -18,15 +18,20 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import notebooks  # noqa: E402
 
 FOLDERS = ('experiments', 'launch')
-PAGES = {'CHANGELOG.md': 'changelog.md', 'CONTRIBUTING.md': 'contributing.md'}
+FILES = {
+  'CHANGELOG.md': 'changelog.md',
+  'CONTRIBUTING.md': 'contributing.md',
+  'CITATION.cff': 'CITATION.cff',
+}
 LINK = re.compile(r'(\]\()([^)\s#]+)(#[^)\s]*)?(\))')
 CHINESE = '.zh.md'
+WIDE = ('docs/index.md', 'experiments/README.md')  # cards in place of a list
 
 
 def site_path(path):
   """Where a file of the repository is in the site's sources."""
-  if path in PAGES:
-    return PAGES[path]
+  if path in FILES:
+    return FILES[path]
   if path.startswith('docs/'):
     return path.removeprefix('docs/')
   if (ROOT / path).is_dir():
@@ -42,11 +47,26 @@ def repository_path(file):
 
 def outside():
   """Files of the repository that the site takes from outside of docs/."""
-  yield from PAGES
+  yield from FILES
   for folder in FOLDERS:
     for path in sorted((ROOT / folder).rglob('*')):
       if path.is_file() and '__pycache__' not in path.parts:
         yield path.relative_to(ROOT).as_posix()
+
+
+def on_config(config):
+  """Puts the experiments into the navigation, as their index lists them."""
+  text = (ROOT / 'experiments' / 'README.md').read_text(encoding='utf-8')
+  groups = [{'Experiments': 'experiments/index.md'}]
+  for line in text.splitlines():
+    if line.startswith('## '):
+      groups.append({line.removeprefix('## '): []})
+    elif found := re.fullmatch(r'### \[(.+)\]\((.+)\)', line):
+      page = site_path(posixpath.join('experiments', found[2]))
+      [*groups[-1].values()][0].append({found[1]: page})
+  entry = next(x for x in config.nav if 'Experiments' in x)
+  entry['Experiments'] = [groups[0]['Experiments'], *groups[1:]]
+  return config
 
 
 def on_files(files, config):
@@ -80,6 +100,8 @@ def on_page_markdown(markdown, page, config, files):
     return f'{start}{target}{anchor or ""}{end}'
 
   markdown = LINK.sub(turned, markdown)
+  if here in WIDE:
+    page.meta['hide'] = ['toc']
   if here == 'experiments/README.md':
     markdown = cards(markdown)
   if page.file.src_uri in config.extra['notebooks']:
@@ -93,9 +115,11 @@ def cards(markdown):
   parts, open_ = [], False
   for section in sections:
     card = section.startswith('### ')
-    if card != open_:
-      parts.append('<div class="gallery" markdown>\n\n' if card else '</div>\n\n')
-      open_ = card
+    if card and not open_:
+      parts.append('<div class="gallery" markdown>\n\n')
+    if open_ and not card:
+      parts.append('</div>\n\n')
+    open_ = card
     if card:
       section = f'<div class="card" markdown>\n\n{section}\n</div>\n\n'
     parts.append(section)

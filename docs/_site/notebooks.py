@@ -1,4 +1,4 @@
-"""Notebooks from pages: the code blocks become cells, the page stays the source.
+"""Notebooks from pages: code blocks become cells; the page is the source.
 
 python docs/_site/notebooks.py docs/tutorial.md tutorial.ipynb
 """
