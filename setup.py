@@ -29,6 +29,7 @@ REQUIRES = [
   'pillow>=10.4.0',
   'scikit-learn>=1.5.0',  # for the digits it carries, and a classifier
   'scipy>=1.13.0',
+  'tabulate>=0.9.0',
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.8',
   'tqdm>=4.66.0',

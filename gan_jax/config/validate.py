@@ -5,7 +5,6 @@ is heavy to import, so that a misspelt value is answered at once.
 """
 
 import dataclasses
-import difflib
 import math
 import pathlib
 import struct
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gan_jax.config import registry
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.names import check_names, suggest
 
 
 class ConfigError(ArgumentError):
@@ -34,15 +34,8 @@ class ConfigError(ArgumentError):
     self.remedy = first.remedy if first else ''
 
 
+nearest = suggest  # the remedy for a misspelt word
 _FLOAT32_MIN = 2.0**-126  # what is smaller may be 0 on the device
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-  """A remedy for a misspelt word: the closest ones, or all of them."""
-  close = difflib.get_close_matches(word, words, n=2)
-  if close:
-    return f'did you mean {" or ".join(close)}?'
-  return f'use one of {", ".join(words)}'
 
 
 def suitable_network(dataset: str) -> str:
@@ -127,8 +120,6 @@ def _rate_faults(c: Any) -> Iterator[ArgumentError]:
 
 
 _IDLE_ON_DIRAC = {
-  'orthogonal': 'kernels',
-  'orthogonal_g': 'kernels',
   'zcr': 'use of noise',
   'zcr_g': 'use of noise',
 }
@@ -172,21 +163,20 @@ def metric_words(metrics: str) -> list[str]:
   return [word.strip() for word in metrics.split(',') if word.strip()]
 
 
+def known_metrics() -> tuple[str, ...]:
+  """Names of the metrics, those of plug-ins among them."""
+  return registry.names('gan_jax.metrics', 'METRICS')
+
+
 def metric_faults(metrics: str) -> list[ArgumentError]:
   """What is wrong with the names in `metrics`."""
-  words = metric_words(metrics)
-  known = (
-    *registry.names('gan_jax.metrics', 'METRICS'),
-    *registry.names('gan_jax.evaluation.evaluator', 'PROTOCOLS'),
-  )
-  faults = [
-    ArgumentError('metrics', metrics, f'{word}: {nearest(word, known)}')
-    for word in words
-    if word not in known
-  ]
-  if len(set(words)) < len(words):
-    faults.append(ArgumentError('metrics', metrics, 'name each metric once'))
-  return faults
+  words, known = metric_words(metrics), known_metrics()
+  references = [word for word in words if registry.is_reference(word)]
+  try:
+    check_names('metrics', metrics, words, [*known, *references])
+  except ArgumentError as error:
+    return [error]
+  return []
 
 
 def check_scored(workdir: str, metrics: str, features: str) -> None:

@@ -221,7 +221,7 @@ def _examples() -> tuple[Example, ...]:
     extent=(0.0, 1.0),
     modes=None,
     mode_std=None,
-    fingerprint='',
+    fingerprint='uniform on [0, 1)',
     sample=lambda key, n: jax.random.uniform(key, (n, 1)),
     log_prob=lambda x: jnp.where((x >= 0) & (x < 1), 0.0, -jnp.inf)[:, 0],
   )

@@ -312,6 +312,6 @@ class RunLoop(HostLoop):
 def _make_scorer(setup: Setup, folder: pathlib.Path) -> Any:
   if not setup.config.metrics:
     return None
-  from gan_jax.training.scoring import Examiner
+  from gan_jax.training.scoring import make_training_scorer
 
-  return Examiner(setup, folder)
+  return make_training_scorer(setup, folder)
