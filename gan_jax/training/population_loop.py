@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gan_jax.config import app, resolve, schema
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.data import Dataset, Density, data_root, parse_name
+from gan_jax.data import Dataset, Density
 from gan_jax.figures import images
 from gan_jax.game import population
 from gan_jax.game.population import PopulationState, Progress
