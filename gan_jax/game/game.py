@@ -225,7 +225,7 @@ def draw(game: Game, n: int, key: Key[Array, '']) -> Draw:
 def apply_g(
   net: Net, params: Params, stats: Stats, of: Draw, key: Key[Array, '']
 ) -> tuple[Samples, Stats]:
-  """Generated samples in training, float32 or wider, and G's moved statistics."""
+  """Generated samples in training, and G's moved statistics."""
   x, stats = net.apply(params, stats, of.z, train=True, key=key, label=of.label)
   return wide(x), stats
 
@@ -239,7 +239,7 @@ def apply_d(
   key: Key[Array, ''] | None,
   train: bool = True,
 ) -> tuple[Logits, Heads, Stats]:
-  """D's logits, float32 or wider, its further outputs and its moved statistics."""
+  """D's logits, its further outputs and its moved statistics."""
   out, stats = net.apply(params, stats, x, train=train, key=key, label=label)
   logits, heads = out if isinstance(out, tuple) else (out, {})
   return wide(logits), dict(heads), stats
