@@ -105,14 +105,14 @@ def main() -> int:
     raise Error('`step`, `all`, `follow`: use one of them')
   validate.check_scored(f.workdir, f.metrics, f.features)
   from gan_jax.evaluation import scorer
-  from gan_jax.training import score_checkpoints
+  from gan_jax.training import run_evaluator, score_checkpoints
 
   fields = dataclasses.fields(scorer.EvaluationOptions)
   asked: dict[str, Any] = {field.name: f[field.name].value for field in fields}
   options = scorer.EvaluationOptions(**asked)
   try:
     if f.images:
-      metrics = score_checkpoints.load_metrics(f.metrics)
+      metrics = run_evaluator.load_metrics(f.metrics)
       options = dataclasses.replace(options, metrics=metrics)
       scorer.evaluate_images(options, f.images, f.out)
     elif f.follow:

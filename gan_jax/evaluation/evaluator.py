@@ -18,9 +18,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from gan_jax import features as feature_networks
-from gan_jax.data import Dataset, Density
-from gan_jax.data.gathered import parsed
-from gan_jax.data.imageset import data_root
+from gan_jax.data import Dataset, Density, data_root, parse_name
 from gan_jax.evaluation import references
 from gan_jax.evaluation.score_file import name_score
 from gan_jax.features import FeaturePass, Features, batched
@@ -195,7 +193,7 @@ class Evaluator:
         weights=weights,
         sample_shape=self.dataset.shape,
         data_dir=data_dir,
-        dataset=parsed(self.dataset.name)[0] if classes else '',
+        dataset=parse_name(self.dataset.name)[0] if classes else '',
       )
     needs = {name for metric in self.metrics for name in metric.needs}
     if 'labels' in needs and network.classes not in (0, classes):

@@ -20,7 +20,6 @@ from gan_jax.runtime.array_cache import Arrays, cached_arrays
 
 FOLDER = 'gan_jax_features'  # under the data root
 _SALT = 0x5EA1  # of the choice and the draw of real samples
-_MOST_BYTES = 2 * 2**30  # of a set that is read whole for a part of it
 
 
 def choose_records(size: int, count: int) -> NDArray[np.int64]:
@@ -45,11 +44,7 @@ def read_samples(dataset: Dataset, count: int) -> NDArray[Any]:
   if isinstance(dataset, Density):
     draw = jax.jit(dataset.sample, static_argnums=1)
     return np.asarray(draw(jax.random.key(_SALT), count), np.float32)
-  records = choose_records(dataset.size, count)
-  if len(records) == dataset.size or dataset.nbytes <= _MOST_BYTES:
-    x = dataset.array()[records]
-  else:
-    x = np.stack([dataset.source[i] for i in records])
+  x = dataset.take(choose_records(dataset.size, count))
   return x if x.dtype == np.uint8 or x.ndim == 2 else to_uint8(x)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import data
-from gan_jax.data import Dataset, Density, ImageSet
+from gan_jax.data import Dataset, Density, SampleSet
 from gan_jax.evaluation import references
 from gan_jax.runtime.errors import ArgumentError, Error
 
@@ -157,7 +157,7 @@ def as_dataset(x: Dataset | Samples, name: str, argument: str) -> Dataset:
     raise ArgumentError(argument, name, f'{remedy} for points, such as ring')
   mark = hashlib.sha256(f'{x.shape}'.encode() + x.tobytes()).hexdigest()
   shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-  return ImageSet(name, shape, x, mark)
+  return SampleSet(name, shape, x, mark)
 
 
 def take_samples(source: Dataset | Samples, count: int, name: str) -> Samples:

@@ -7,7 +7,7 @@ function of a `Spec` that returns `Features` and give it an entry in `FEATURES`.
 
 from collections.abc import Callable
 
-from gan_jax.data.imageset import data_root
+from gan_jax.data import data_root
 from gan_jax.features import classifier, inception, resnet20, simple
 from gan_jax.features.base import Features, Spec, make_features
 from gan_jax.features.extract import FeaturePass, batched, extract_features

@@ -31,8 +31,8 @@ from gan_jax.game.objectives import Objective
 from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.game.state import State
 from gan_jax.game.streams import Streams, stream
-from gan_jax.networks.checks import check_networks
 from gan_jax.networks.base import Net, Networks, Params, Stats
+from gan_jax.networks.checks import check_networks
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
 

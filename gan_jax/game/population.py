@@ -86,7 +86,7 @@ def step_members(
     shared: whether all members are shown one batch.
   """
   axes = PopulationState(_axes(now.members), 0, 0)
-  step = jax.vmap(
+  step: Any = jax.vmap(
     lambda now, batch: _update(trainer, now, batch),
     in_axes=(axes, None if shared else 0),
     out_axes=(axes, 0),

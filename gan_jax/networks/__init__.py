@@ -1,8 +1,9 @@
 """Pairs of networks: a generator and a discriminator that share nothing.
 
-Linen modules live in this folder only. Everything above sees a `Net`: an
-initialiser and an application that are pure functions of pytrees. Which there
-are is said in `designs.py`.
+Everything else sees `Networks`: an initialiser and an application of each that
+are pure functions of pytrees. `build` makes those of an architecture by name
+(`designs.ARCHITECTURES`); `from_linen`, `from_nnx`, `from_equinox`,
+`from_haiku` and `from_functions` take one's own.
 """
 
 import difflib
@@ -20,6 +21,10 @@ from gan_jax.networks.adapters import from_functions as from_functions
 from gan_jax.networks.adapters import from_haiku as from_haiku
 from gan_jax.networks.adapters import from_linen as from_linen
 from gan_jax.networks.adapters import from_nnx as from_nnx
+from gan_jax.networks.architecture import Architecture as Architecture
+from gan_jax.networks.architecture import Design as Design
+from gan_jax.networks.architecture import Request as Request
+from gan_jax.networks.architecture import check_options
 from gan_jax.networks.base import Latent
 from gan_jax.networks.base import Net as Net
 from gan_jax.networks.base import Networks as Networks
@@ -27,7 +32,6 @@ from gan_jax.networks.base import Params as Params
 from gan_jax.networks.base import Stats as Stats
 from gan_jax.networks.checks import check_networks as check_networks
 from gan_jax.networks.designs import ARCHITECTURES as ARCHITECTURES
-from gan_jax.networks.designs import Design, Request
 from gan_jax.networks.layers import NORMS
 from gan_jax.runtime.errors import ArgumentError
 
@@ -48,8 +52,7 @@ LATENTS: dict[str, Latent] = {
 }
 
 
-# How G and D are told the class. Each takes a request, and whether each of the
-# two heeds labels by itself then follows from the design.
+# How G and D depend on the labels.
 CONDITIONINGS: dict[str, str] = {
   'none': 'not at all',
   'projection': 'D projects on an embedding; the scales of G are of the class,'
@@ -59,7 +62,7 @@ CONDITIONINGS: dict[str, str] = {
 
 
 def build(
-  name: str,
+  name: str | Architecture,
   shape: tuple[int, ...],
   *,
   bounded: bool,
@@ -78,7 +81,7 @@ def build(
   """G and D of an architecture for samples of a shape.
 
   Args:
-    name: a key of `ARCHITECTURES`.
+    name: a key of `ARCHITECTURES`, or an architecture itself.
     shape: of one sample: (height, width, channels), or (dim,) of a density.
     bounded: whether samples lie in [-1, 1].
     width: base width, 0 for the architecture's own.
@@ -87,23 +90,27 @@ def build(
     latent: a key of `LATENTS`, empty for the architecture's own.
     norm_g: a key of `NORMS`, empty for the architecture's own.
     norm_d: likewise.
-    packing: samples that D judges together.
+    packing: samples that D sees at once, joined along the last axis.
     conditioning: a key of `CONDITIONINGS`.
-    classes: of the labels; read unless conditioning is none.
+    classes: of the labels; unused where conditioning is none.
     dtype: of the computation; parameters, logits and samples are float32.
-    mean: finds the mean of the data, of `shape`, for architectures whose G
-      starts there (goodfellow2014); None where it is not known.
+    mean: returns the mean of the data, of `shape`, for architectures whose G
+      starts there (goodfellow2014); None where it is unknown.
 
   Raises:
     ArgumentError: for what the architecture does not take.
   """
   _check_words(
-    network=(name, ARCHITECTURES),
     latent=(latent, {'', *LATENTS}),
     norm_g=(norm_g, {'', *NORMS}),
     norm_d=(norm_d, {'', *NORMS}),
     conditioning=(conditioning, CONDITIONINGS),
   )
+  if isinstance(name, Architecture):
+    architecture, name = name, name.design.__name__
+  else:
+    _check_words(network=(name, ARCHITECTURES))
+    architecture = ARCHITECTURES[name]
   classes = 0 if conditioning == 'none' else classes
   if classes and packing > 1:
     raise ArgumentError(
@@ -112,19 +119,19 @@ def build(
       'the samples of a pack would have labels of their own; use `packing=1`'
       ' or `conditioning=none`',
     )
-  projected = classes if conditioning == 'projection' else 0
-  design = ARCHITECTURES[name](
-    Request(
-      shape, bounded, width, depth, dtype, norm_g, norm_d, projected, mean
-    )
-  )
-  if classes and not design.labels:
+  if classes and not architecture.labels:
     raise ArgumentError(
       'conditioning',
       conditioning,
       f'`network={name}` takes no labels; use `conditioning=none`, or another'
       ' network',
     )
+  projected = classes if conditioning == 'projection' else 0
+  ask = Request(
+    name, shape, bounded, width, depth, dtype, norm_g, norm_d, projected, mean
+  )
+  check_options(architecture, ask)
+  design = architecture.design(ask)
   generator, discriminator = _conditioned(design, classes, projected)
   return from_linen(
     generator,
@@ -152,7 +159,7 @@ def _check_words(**arguments: tuple[str, Collection[str]]) -> None:
 def _conditioned(
   design: Design, classes: int, projected: int
 ) -> tuple[nn.Module, nn.Module]:
-  """G and D of a design, made to heed labels where they do not by themselves.
+  """G and D of a design, each with an embedding if not conditional by itself.
 
   Args:
     design: of the pair.

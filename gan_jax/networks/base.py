@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 # Arrays in dicts, lists and tuples; no class of any framework.
 Params = Mapping[str, Any] | Any
 Stats = Mapping[str, Any] | Any
+# Classes of labelled samples.
+Label = Int[Array, 'n'] | None
 # Draws the noise of one sample: `(key, shape) -> array`.
 Latent = Callable[[Key[Array, ''], tuple[int, ...]], Array]
 

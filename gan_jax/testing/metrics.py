@@ -33,7 +33,8 @@ def make_samples(kind: str, n: int, seed: int = 0) -> Samples:
   if kind == 'images':
     return rng.integers(0, 256, (n, 16, 16, 3), np.uint8)
   centres = 3.0 * (np.arange(n) % 3)[:, None] - 3
-  return np.float32(centres + 0.5 * rng.normal(size=(n, 1)).clip(-2, 2))
+  points = centres + 0.5 * rng.normal(size=(n, 1)).clip(-2, 2)
+  return points.astype(np.float32)
 
 
 def make_others(kind: str, n: int) -> Samples:

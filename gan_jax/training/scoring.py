@@ -20,7 +20,7 @@ from gan_jax.evaluation.score_file import (
 from gan_jax.evaluation.scorer import EvaluationOptions, Scorer, hash_protocol
 from gan_jax.game.state import Average, Player, State
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.training.score_checkpoints import make_run_scorer
+from gan_jax.training.run_evaluator import make_run_scorer
 from gan_jax.training.setup import Setup
 
 

@@ -14,7 +14,7 @@ from gan_jax import data
 from gan_jax.config import resolve
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.config.validate import idle
-from gan_jax.data import Absent, Dataset, Feed, ImageSet
+from gan_jax.data import Absent, Dataset, Feed, SampleSet
 from gan_jax.game.game import Batch
 from gan_jax.game.state import State, count_parameters
 from gan_jax.game.streams import stream
@@ -25,6 +25,7 @@ from gan_jax.runtime.checkpoint import Checkpoints
 from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
+OWN_DATA = 'python:'  # how the name of data that was handed in begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,7 @@ def facts_of(dataset: Dataset | Absent) -> resolve.Facts:
     tuple(dataset.shape),
     dataset.bounded,
     len(dataset.classes),
-    (lambda: dataset.mean) if isinstance(dataset, ImageSet) else None,
+    (lambda: dataset.mean) if isinstance(dataset, SampleSet) else None,
   )
 
 

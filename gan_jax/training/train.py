@@ -26,14 +26,13 @@ from gan_jax.training import workdir as workdir_lib
 from gan_jax.training.header import format_header
 from gan_jax.training.restore import (
   GENERATOR,
-  OWN_DATA,
   Run,
   export_generator,
   open_run,
   run_in_memory,
 )
 from gan_jax.training.run_loop import RunLoop
-from gan_jax.training.setup import Setup, diverged_advice
+from gan_jax.training.setup import OWN_DATA, Setup, diverged_advice
 
 # Options that say how a trainer is made, and have no say beside one.
 _OF_TRAINERS = tuple(

@@ -237,7 +237,7 @@ def numbered(classes=4):
   images = labels.astype(np.uint8).reshape(-1, 1, 1, 1) * np.ones(
     (2, 2, 1), np.uint8
   )
-  return data.ImageSet(
+  return data.SampleSet(
     'numbered',
     (2, 2, 1),
     images,

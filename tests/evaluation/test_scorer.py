@@ -280,7 +280,7 @@ def test_densities_of_files_and_sets_with_slashes_are_no_folders(
   tmp_path, monkeypatch
 ):
   def load(name, **options):
-    return data.ImageSet(
+    return data.SampleSet(
       name, (8, 8, 1), np.zeros((3, 8, 8, 1), np.uint8), 'mark'
     )
 

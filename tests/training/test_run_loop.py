@@ -272,7 +272,7 @@ def test_divergence_is_an_outcome(tmp_path, capsys):
   facts = json.loads((tmp_path / 'run.json').read_text())
   assert facts['outcome'] == 'diverged'
   assert f'diverged at step {facts["step"]}' in said
-  assert '--lr_g' in said
+  assert '`lr_g`' in said
   run = restore.open_run(tmp_path)
   assert run.step < facts['step']
   assert f'the last checkpoint, of step {run.step}, is finite' in said
