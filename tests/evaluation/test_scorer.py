@@ -18,6 +18,7 @@ from gan_jax.evaluation.score_file import (
   replace_nonfinite,
 )
 from gan_jax.evaluation.scorer import EvaluationOptions, Scorer
+from gan_jax.metrics import Metric
 from gan_jax.networks.base import Net, Networks
 from gan_jax.runtime import sharding
 from gan_jax.runtime.errors import ArgumentError
@@ -130,6 +131,24 @@ def test_what_is_not_finite_is_null_and_never_the_best(
   (row,) = ScoreFile(path).rows()
   assert row['fid'] is None and 'not finite' in row['unscored']['fid']
   assert 'warning: step 12: fid is not finite: gen' in capsys.readouterr().err
+
+
+def test_a_draw_without_a_score_costs_only_its_row(tmp_path):
+  def compute(real, fake, *, seed):
+    if seed == 1:
+      raise ValueError('fake has collapsed')
+    return {'shift': float(seed)}
+
+  metric = Metric('shift', compute, {'shift': 'lower'}, sees='points')
+  ring, mesh = data.load('ring'), sharding.make_mesh(1)
+  evaluator = Evaluator(ring, PLANE, [metric], samples=8, mesh=mesh)
+  row, _ = score(evaluator, tmp_path / 'm.jsonl', seeds=(0, 1, 2))
+  assert row['unscored'] == {'shift': 'fake has collapsed'}
+  (row,) = ScoreFile(tmp_path / 'm.jsonl').rows()
+  assert row['shift'] is None
+  assert row['by_evaluation_seed']['shift'] == [0.0, None, 2.0]
+  row, _ = score(evaluator, tmp_path / 'm.jsonl', seeds=(2,))
+  assert row['shift'] == 2 and 'unscored' not in row
 
 
 # Images and arrays
