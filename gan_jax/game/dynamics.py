@@ -56,7 +56,8 @@ def field(
   schedule = trainer.at(state.hyper).schedule
 
   def gradients(w: Vector, **how: bool) -> Any:
-    return updates.field(*apart(w), state, real, jax.random.clone(key), **how)
+    g, d = apart(w)
+    return updates.field(g, d, state, real, jax.random.clone(key), **how)
 
   def v(w: Vector) -> Vector:
     found = jax.flatten_util.ravel_pytree(gradients(w))[0]

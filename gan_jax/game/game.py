@@ -10,7 +10,7 @@ both updates: with one key, both see the same noise, dropout and samples, and
 XLA computes what they share once (`schedules.Simultaneous`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +31,8 @@ from gan_jax.game.objectives import Objective
 from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.game.state import State
 from gan_jax.game.streams import Streams, stream
-from gan_jax.networks.adapters import check_networks
 from gan_jax.networks.base import Net, Networks, Params, Stats
+from gan_jax.networks.checks import check_networks
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
 
@@ -118,8 +118,8 @@ class Game(Component):
 
   networks: Networks = static()
   objective: Objective = parts()
-  regularizers: Mapping[str, Regularizer] | Sequence[Any] = parts(())
-  augment: Mapping[str, Augmentation] | Sequence[Any] = parts(())
+  regularizers: Any = parts(())
+  augment: Any = parts(())
   packing: int = static(1)
   instance_noise: InstanceNoise | None = parts(None)
 
@@ -398,7 +398,7 @@ def d_loss(
     n: t.next_memory(views[n].memory, views[n]) for n, t in terms.items()
   }
   for name, penalty in found.items():
-    loss += terms[name].weight * penalty
+    loss += terms[name].strength * penalty
     logs[f'd/penalty/{name}'] = penalty
   return loss, Aux(stats, jax.lax.stop_gradient(memory), logs)
 
@@ -511,6 +511,6 @@ def g_loss(
     own = _of(view, name, state)
     penalty = term.on_g(own)
     memory[name] = term.next_memory(own.memory, own)
-    loss += term.weight * penalty
+    loss += term.strength * penalty
     logs[f'g/penalty/{name}'] = penalty
   return loss, Aux(stats, jax.lax.stop_gradient(memory), logs)

@@ -48,7 +48,7 @@ class PopulationState(Node):
 
 def _axes(state: State) -> State:
   """Which axis of each leaf of a state is that of the members."""
-  axes = jax.tree.map(lambda _: 0, state)
+  axes: State = jax.tree.map(lambda _: 0, state)
   return axes.replace(step=None)
 
 
@@ -86,12 +86,13 @@ def step_members(
     shared: whether all members are shown one batch.
   """
   axes = PopulationState(_axes(now.members), 0, 0)
-  step = jax.vmap(
+  step: Any = jax.vmap(
     lambda now, batch: _update(trainer, now, batch),
     in_axes=(axes, None if shared else 0),
     out_axes=(axes, 0),
   )
-  return step(now, batch)
+  moved: tuple[PopulationState, Logs] = step(now, batch)
+  return moved
 
 
 def _check_vary(

@@ -160,6 +160,11 @@ class Regularizer(Component):
     )
 
   @property
+  def strength(self) -> Any:
+    """The weight of its terms."""
+    return getattr(self, 'weight')  # noqa: B009, a field of subclasses
+
+  @property
   def lazy(self) -> int:
     """Steps from one taking of D's term to the next."""
     return int(getattr(self, 'every', 1))

@@ -189,15 +189,16 @@ class Trainer(Component):
       if jax.tree.leaves(term.init_memory())
     }
     # Copies: a donated state must not hold one buffer twice.
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731
     return State(
       step=jnp.int32(0),
       key=stream(key, 'root'),
       g=Player(g_params, g_stats, opt_g.init(g_params)),
       d=Player(d_params, d_stats, opt_d.init(d_params)),
-      ema=None if self.ema is None else Average(copy(g_params), copy(g_stats)),
-      memory=copy(memory),
-      hyper=copy(as_scalars(hyperparameters(self))),
+      ema=None
+      if self.ema is None
+      else Average(_copy(g_params), _copy(g_stats)),
+      memory=_copy(memory),
+      hyper=_copy(as_scalars(hyperparameters(self))),
     )
 
   def step(self, state: State, batch: Any) -> tuple[State, Logs]:
@@ -373,6 +374,10 @@ class Trainer(Component):
         f'use whole numbers of shape {shape}',
       )
     return label.astype(jnp.int32)
+
+
+def _copy(tree: Any) -> Any:
+  return jax.tree.map(jnp.copy, tree)
 
 
 def _is_placeholder(x: Any) -> bool:
