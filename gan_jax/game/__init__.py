@@ -1,1 +1,1 @@
-"""One update of a game: losses, regularizers, optimizers, schedules, trainer."""
+"""One update of a game: losses, regularizers, optimizers, schedules."""

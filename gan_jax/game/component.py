@@ -9,6 +9,7 @@ holds is `static`, compiled in, or a component itself.
 """
 
 import dataclasses
+import difflib
 import re
 import types
 import typing
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Union, cast
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gan_jax.runtime.errors import ArgumentError
 
@@ -80,6 +82,18 @@ class Component(_Base):
 
   # Leaves are whatever a tree map puts there (tracers, shapes, shardings).
   __no_type_check__: ClassVar[bool] = True
+
+  if not TYPE_CHECKING:
+
+    def __new__(cls, *args: Any, **fields: Any) -> Any:
+      """Names the fields that there are, where one is misspelt."""
+      names = [field.name for field in dataclasses.fields(cls)]
+      for name in fields:
+        if name not in names:
+          close = difflib.get_close_matches(name, names, n=1)
+          use = f'use `{close[0]}`' if close else f'it has {", ".join(names)}'
+          raise TypeError(f'{cls.__name__} has no field `{name}`; {use}')
+      return super().__new__(cls)
 
   def __init_subclass__(cls, **kwargs: Any) -> None:
     """Makes the subclass a dataclass and checks its fields."""
@@ -203,6 +217,19 @@ def made(argument: str, item: Any, base: type[T]) -> T:
     type(item).__name__,
     f'is no {kind}; derive its class from `{base.__name__}`',
   )
+
+
+def is_stand_in(*items: Any) -> bool:
+  """Whether components hold what JAX puts in the place of their numbers.
+
+  Tracers, shapes, shardings, axes (whole numbers alone): no values to check.
+  """
+  flat = jax.tree.leaves(items, is_leaf=lambda x: isinstance(x, Component))
+  whole = [x for x in flat if isinstance(x, Component)]
+  numbers = jax.tree.leaves(whole)
+  if numbers and all(type(x) in (int, bool) for x in numbers):
+    return True
+  return not all(isinstance(x, (int, float, np.floating)) for x in numbers)
 
 
 # Hyper-parameters: the float leaves of a tree of components, by path.

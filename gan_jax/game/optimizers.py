@@ -18,8 +18,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from gan_jax.game.component import Component, Named, made, parts, static
+from gan_jax.networks.base import Net
 from gan_jax.runtime.errors import ArgumentError
 
+PyTree = Any
 Scalar = Float[Array, '']
 Step = Int[Array, ''] | int
 _EPS_ROOT = 1e-30
@@ -334,37 +336,97 @@ def _inject(state: Any, values: Mapping[str, Any]) -> Any:
   return jax.tree.map(replace, state, is_leaf=_is_injected)
 
 
-def whole(argument: str, transformation: Any) -> Whole:
+def whole(argument: str, transformation: Any, net: Net) -> Whole:
   """What an Optax transformation is taken as.
 
+  Args:
+    argument: what it was handed in as, for messages.
+    transformation: of Optax.
+    net: whose parameters it is to move.
+
   Raises:
-    ArgumentError: if it is none.
+    ArgumentError: if it is none, or none for such parameters.
   """
-  if not (
-    callable(getattr(transformation, 'init', None))
-    and callable(getattr(transformation, 'update', None))
-  ):
+  if not all(callable(getattr(transformation, f, 0)) for f in _TRANSFORMATION):
     raise ArgumentError(
       argument,
       type(transformation).__name__,
       'is no optimizer; give one of `gan_jax.optimizers`, or a'
       ' transformation of Optax such as `optax.adam(1e-4)`',
     )
-  state = transformation.init({'w': jnp.zeros(1)})
-  injected: Named[float] = Named()
-  for node in jax.tree.leaves(state, is_leaf=_is_injected):
-    if _is_injected(node):
-      scheduled = getattr(node, 'hyperparams_states', {})
-      for name, value in node.hyperparams.items():
-        if name not in scheduled and jnp.issubdtype(
-          jnp.asarray(value).dtype, jnp.floating
-        ):
-          injected[name] = float(value)
-  return Whole(transformation, injected)
+  params = jax.eval_shape(net.init, jax.random.key(0))[0]
+  _check_update(argument, transformation, params)
+  return Whole(transformation, _injected(argument, transformation, params))
 
 
-def as_optimizer(argument: str, item: Any) -> Optimizer:
+_TRANSFORMATION = ('init', 'update')
+
+
+def _check_update(argument: str, transformation: Any, params: PyTree) -> None:
+  """Raises unless it makes an update of a network's parameters."""
+
+  def update(params: PyTree) -> PyTree:
+    return transformation.update(params, transformation.init(params), params)[0]
+
+  try:
+    updates = jax.eval_shape(update, params)
+  except Exception as error:
+    error.add_note(
+      f'(when `{argument}` was tried on the parameters that it is to move)'
+    )
+    raise
+  if jax.tree.map(jnp.shape, updates) != jax.tree.map(jnp.shape, params):
+    raise ArgumentError(
+      argument,
+      type(transformation).__name__,
+      'makes updates of another shape than the parameters that it is to move',
+    )
+
+
+def _injected(
+  argument: str, transformation: Any, params: PyTree
+) -> Named[float]:
+  """Numbers that `optax.inject_hyperparams` made arguments, by name."""
+
+  def numbers() -> list[dict[str, Any]]:
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
+    state = transformation.init(zeros)
+    nodes = jax.tree.leaves(state, is_leaf=_is_injected)
+    return [_own_numbers(node) for node in nodes if _is_injected(node)]
+
+  values: Named[float] = Named()
+  if not any(jax.eval_shape(numbers)):
+    return values
+  for own in jax.jit(numbers)():
+    for name, value in own.items():
+      if name in values:
+        raise ArgumentError(
+          argument,
+          name,
+          'is injected twice, and would be one number; name one of them anew',
+        )
+      values[name] = float(value)
+  return values
+
+
+def _own_numbers(node: Any) -> dict[str, Any]:
+  """The floats of a node that no schedule sets."""
+  scheduled = getattr(node, 'hyperparams_states', {})
+  return {
+    name: value
+    for name, value in node.hyperparams.items()
+    if name not in scheduled
+    and jnp.issubdtype(jnp.asarray(value).dtype, jnp.floating)
+  }
+
+
+def as_optimizer(argument: str, item: Any, net: Net) -> Optimizer:
   """An optimizer of ours as it is, its class at its defaults, Optax's whole.
+
+  Args:
+    argument: what it was handed in as, for messages.
+    item: which it is.
+    net: whose parameters it is to move.
 
   Raises:
     ArgumentError: if it is none.
@@ -374,4 +436,4 @@ def as_optimizer(argument: str, item: Any) -> Optimizer:
   ):
     found: Optimizer = made(argument, item, Optimizer)
     return found
-  return whole(argument, item)
+  return whole(argument, item, net)

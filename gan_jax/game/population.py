@@ -46,10 +46,10 @@ class PopulationState(Node):
   diverged: Any
 
 
-def _axes(state: State) -> State:
+def _axes(state: State) -> Any:
   """Which axis of each leaf of a state is that of the members."""
-  axes: Any = jax.tree.map(lambda _: 0, state)
-  return axes.replace(step=None)  # type: ignore[no-any-return]
+  axes: State = jax.tree.map(lambda _: 0, state)
+  return axes.replace(step=None)
 
 
 def _update(
@@ -114,7 +114,10 @@ def _check_vary(
         f'give one number for each of {members} members, not {numbers.shape}',
       )
     for number in numbers:
-      trainer.at({path: float(number)}).check()
+      try:
+        trainer.at({path: float(number)})  # which checks itself
+      except ArgumentError as error:
+        raise ArgumentError(path, float(number), error.remedy) from error
     found[path] = numbers
   return found
 

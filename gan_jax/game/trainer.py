@@ -16,6 +16,7 @@ from gan_jax.game.component import (
   Component,
   as_scalars,
   hyperparameters,
+  is_stand_in,
   made,
   parts,
   with_hyperparameters,
@@ -71,7 +72,7 @@ class Ema(Component):
     def mix(average: Array, live: Array) -> Array:
       if not jnp.issubdtype(jnp.asarray(live).dtype, jnp.floating):
         return live
-      return live + decay * (average - live)
+      return (live + decay * (average - live)).astype(live.dtype)
 
     return Average(
       jax.tree.map(mix, average.params, g.params),
@@ -102,15 +103,14 @@ class Trainer(Component):
   def __post_init__(self) -> None:
     """Puts components in the place of what stands for them; checks."""
     if not isinstance(self.game, Game):
-      if isinstance(self.game, (str, type)) or not _is_placeholder(self.game):
-        raise ArgumentError('game', type(self.game).__name__, 'give a `Game`')
+      raise ArgumentError('game', type(self.game).__name__, 'give a `Game`')
+    if is_stand_in(self.game, *self._own(), self.ema):
       return
-    if all(isinstance(x, Component) for x in self._own()) and isinstance(
-      self.ema, (Ema, type(None))
+    for name, net in (
+      ('optimizer_g', self.game.networks.generator),
+      ('optimizer_d', self.game.networks.discriminator),
     ):
-      return  # checked before
-    for name in ('optimizer_g', 'optimizer_d'):
-      item = as_optimizer(name, getattr(self, name))
+      item = as_optimizer(name, getattr(self, name), net)
       object.__setattr__(self, name, item)
     schedule = made('schedule', self.schedule, Schedule)
     object.__setattr__(self, 'schedule', schedule)
@@ -303,7 +303,12 @@ class Trainer(Component):
     Raises:
       ArgumentError: naming what is meant.
     """
-    x, label = batch if isinstance(batch, tuple) else (batch, None)
+    pair = batch if isinstance(batch, tuple) else (batch, None)
+    if len(pair) != 2:
+      raise ArgumentError(
+        'batch', f'a tuple of {len(pair)}', 'give samples, or (samples, labels)'
+      )
+    x, label = pair
     shape, k = self.game.networks.sample_shape, self.real_batches
     wanted = ', '.join(['k' if k != 1 else '1', 'n', *map(str, shape)])
     if not hasattr(x, 'dtype'):
@@ -378,11 +383,6 @@ class Trainer(Component):
 
 def _copy(tree: Any) -> Any:
   return jax.tree.map(jnp.copy, tree)
-
-
-def _is_placeholder(x: Any) -> bool:
-  """Whether JAX has put something of its own in the place of a component."""
-  return x is None or type(x) in (object, int, bool)
 
 
 def _held(state: State, gradient: Gradient) -> dict[str, Any]:
