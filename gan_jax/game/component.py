@@ -126,6 +126,39 @@ class Component(_Base):
     """
 
 
+def check_part(path: str, part: Component) -> None:
+  """Checks a component; an error about one of its fields names the whole path.
+
+  Raises:
+    ArgumentError: as the component's own check does.
+  """
+  try:
+    part.check()
+  except ArgumentError as error:
+    if not hasattr(part, error.argument):
+      raise
+    raise ArgumentError(
+      f'{path}.{error.argument}', error.value, error.remedy
+    ) from error
+
+
+def call_of(part: Component) -> str:
+  """A component as a message writes it: its name, and what is not usual.
+
+  >>> class Often(Component):
+  ...   times: int = static(1)
+  ...   weight: float = 2.0
+  >>> call_of(Often()), call_of(Often(times=3))
+  ('often', 'often(times=3)')
+  """
+  fields = dataclasses.fields(cast(Any, part))
+  values = {f.name: getattr(part, f.name) for f in fields}
+  unusual = [
+    f'{f.name}={values[f.name]}' for f in fields if values[f.name] != f.default
+  ]
+  return part.name + (f'({", ".join(unusual)})' if unusual else '')
+
+
 def _hints(cls: type) -> dict[str, Any]:
   try:
     return typing.get_type_hints(cls)
@@ -219,17 +252,20 @@ def made(argument: str, item: Any, base: type[T]) -> T:
   )
 
 
-def is_stand_in(*items: Any) -> bool:
-  """Whether components hold what JAX puts in the place of their numbers.
+def has_values(tree: Any, *, rebuilt: bool) -> bool:
+  """Whether a tree of components holds numbers that can be checked.
 
-  Tracers, shapes, shardings, axes (whole numbers alone): no values to check.
+  JAX rebuilds components with tracers, shapes, shardings or axes (whole numbers
+  alone) in the place of their numbers.
+
+  Args:
+    tree: of components.
+    rebuilt: whether it may have been put together by JAX.
   """
-  flat = jax.tree.leaves(items, is_leaf=lambda x: isinstance(x, Component))
-  whole = [x for x in flat if isinstance(x, Component)]
-  numbers = jax.tree.leaves(whole)
-  if numbers and all(type(x) in (int, bool) for x in numbers):
-    return True
-  return not all(isinstance(x, (int, float, np.floating)) for x in numbers)
+  numbers = jax.tree.leaves(tree)
+  if rebuilt and numbers and all(type(x) in (int, bool) for x in numbers):
+    return False
+  return all(isinstance(x, (int, float, np.floating)) for x in numbers)
 
 
 # Hyper-parameters: the float leaves of a tree of components, by path.

@@ -22,8 +22,10 @@ from gan_jax.game import objectives
 from gan_jax.game.augment import Augmentation
 from gan_jax.game.component import (
   Component,
+  Named,
   by_name,
-  is_stand_in,
+  check_part,
+  has_values,
   made,
   parts,
   static,
@@ -125,20 +127,28 @@ class Game(Component):
 
   def __post_init__(self) -> None:
     """Puts components in the place of what stands for them; checks."""
-    if is_stand_in(
-      self.objective, self.regularizers, self.augment, self.instance_noise
-    ):
-      return
-    objective = made('objective', self.objective, Objective)
-    named = by_name('regularizers', self.regularizers, Regularizer)
-    augment = by_name('augment', self.augment, Augmentation)
-    object.__setattr__(self, 'objective', objective)
-    object.__setattr__(self, 'regularizers', named)
-    object.__setattr__(self, 'augment', augment)
+    rebuilt = (
+      isinstance(self.objective, Objective)
+      and isinstance(self.regularizers, Named)
+      and isinstance(self.augment, Named)
+    )
+    if not rebuilt:
+      self._settle()
+    if has_values(self, rebuilt=rebuilt):
+      self.check()
+
+  def _settle(self) -> None:
+    """Components in the place of classes and lists."""
+    settled = dict(
+      objective=made('objective', self.objective, Objective),
+      regularizers=by_name('regularizers', self.regularizers, Regularizer),
+      augment=by_name('augment', self.augment, Augmentation),
+    )
     if self.instance_noise is not None:
       noise = made('instance_noise', self.instance_noise, InstanceNoise)
-      object.__setattr__(self, 'instance_noise', noise)
-    self.check()
+      settled['instance_noise'] = noise
+    for name, part in settled.items():
+      object.__setattr__(self, name, part)
 
   def check(self) -> None:
     """Refuses what is of no use together."""
@@ -159,8 +169,11 @@ class Game(Component):
       )
     _check_networks(self.networks, self.packing)
     images = len(self.networks.sample_shape) == 3
-    for part in (self.objective, *self.terms, *self.augment.values()):
-      part.check()
+    check_part('objective', self.objective)
+    for name, part in self.regularizers.items():
+      check_part(f'regularizers.{name}', part)
+    for name, part in self.augment.items():
+      check_part(f'augment.{name}', part)
     for term in self.terms:
       if term.images and not images:
         raise ArgumentError(
@@ -177,7 +190,7 @@ class Game(Component):
         f' {self.networks.sample_shape}; leave it out',
       )
     if self.instance_noise is not None:
-      self.instance_noise.check()
+      check_part('instance_noise', self.instance_noise)
 
   @property
   def terms(self) -> tuple[Regularizer, ...]:

@@ -124,6 +124,18 @@ DECAYS: dict[str, type[RateDecay]] = {
 constant, linear, cosine, exponential = Constant, Linear, Cosine, Exponential
 
 
+def _clip_by_norm(bound: Any) -> optax.GradientTransformation:
+  """Clips to a global norm; Optax's has no slope where a gradient is 0."""
+
+  def clip(grads: PyTree, params: PyTree) -> PyTree:
+    del params
+    squares = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads))
+    factor = jnp.minimum(1.0, bound / jnp.sqrt(squares + _EPS_ROOT))
+    return jax.tree.map(lambda g: factor * g, grads)
+
+  return optax.stateless(clip)
+
+
 class Optimizer(Component):
   """How a player descends its loss; its float fields can be traced."""
 
@@ -134,6 +146,10 @@ class Optimizer(Component):
   def rate(self, step: Step) -> Any:
     """The learning rate at a step, for the log; None where it is not known."""
     del step
+
+  def reference(self) -> optax.GradientTransformation:
+    """The same rule as Optax spells it, at its own fields; for the tests."""
+    raise NotImplementedError
 
 
 class _Own(Optimizer):
@@ -171,7 +187,7 @@ class _Own(Optimizer):
     """Clips, follows the rule, scales by minus the rate."""
     chain = []
     if self.clip is not None:
-      chain.append(optax.clip_by_global_norm(self.clip))
+      chain.append(_clip_by_norm(self.clip))
     beta1: Any = self.beta1
     if self.beta1_final is not None:
       done = jnp.clip(step / max(self.momentum_steps, 1), 0.0, 1.0)
@@ -218,6 +234,10 @@ class Adam(Adaptive):
     # where the gradient is 0 (unrolled D).
     return optax.scale_by_adam(b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT)
 
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.adam(self.learning_rate, b1=self.beta1, b2=self.beta2)
+
 
 class Nadam(Adaptive):
   """Adam with Nesterov momentum. Reference: Dozat 2016, ICLR workshop."""
@@ -228,6 +248,10 @@ class Nadam(Adaptive):
       b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT, nesterov=True
     )
 
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.nadam(self.learning_rate, b1=self.beta1, b2=self.beta2)
+
 
 class Amsgrad(Adaptive):
   """AMSGrad. Reference: Reddi et al. 2018, arXiv:1904.09237."""
@@ -235,6 +259,10 @@ class Amsgrad(Adaptive):
   def rule(self, beta1: Any) -> optax.GradientTransformation:
     """AMSGrad's direction."""
     return optax.scale_by_amsgrad(b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT)
+
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.amsgrad(self.learning_rate, b1=self.beta1, b2=self.beta2)
 
 
 class Adabelief(Adaptive):
@@ -244,6 +272,10 @@ class Adabelief(Adaptive):
     """AdaBelief's direction."""
     return optax.scale_by_belief(b1=beta1, b2=self.beta2)
 
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.adabelief(self.learning_rate, b1=self.beta1, b2=self.beta2)
+
 
 class Lion(Adaptive):
   """Lion. Reference: Chen et al. 2023, arXiv:2302.06675."""
@@ -251,6 +283,12 @@ class Lion(Adaptive):
   def rule(self, beta1: Any) -> optax.GradientTransformation:
     """Lion's direction."""
     return optax.scale_by_lion(b1=beta1, b2=self.beta2)
+
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.lion(
+      self.learning_rate, b1=self.beta1, b2=self.beta2, weight_decay=0.0
+    )
 
 
 class Rmsprop(Adaptive):
@@ -262,6 +300,12 @@ class Rmsprop(Adaptive):
       optax.scale_by_rms(decay=self.beta2), optax.trace(decay=beta1)
     )
 
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.rmsprop(
+      self.learning_rate, decay=self.beta2, momentum=self.beta1
+    )
+
 
 class Sgd(_Own):
   """Gradient descent with momentum `beta1`."""
@@ -269,6 +313,10 @@ class Sgd(_Own):
   def rule(self, beta1: Any) -> optax.GradientTransformation:
     """The gradient, with momentum."""
     return optax.trace(decay=beta1)
+
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.sgd(self.learning_rate, momentum=self.beta1)
 
 
 OPTIMIZERS: dict[str, type[_Own]] = {

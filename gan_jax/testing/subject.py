@@ -56,10 +56,11 @@ class Subject:
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
     for x, y in pairs:
       a, b = (np.asarray(leaf, np.float64) for leaf in (x, y))
-      if not np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
-        raise AssertionError(
-          f'{self.name}: {what}: {_short(a)}, not {_short(b)}'
-        )
+      excess = np.abs(a - b) - rtol * np.abs(b) - atol
+      self.require(np.isfinite(excess).all(), f'{what}: {_short(a)}')
+      if (excess > 0).any():
+        at = np.unravel_index(excess.argmax(), excess.shape)
+        self.require(False, f'{what}: {a[at]:.7g}, not {b[at]:.7g}')
 
   def require_finite(self, tree: Any, what: str) -> None:
     """Raises unless all floats of a tree are finite."""
