@@ -49,10 +49,11 @@ def parts(default: Any = dataclasses.MISSING) -> Any:
 def snake_case(name: str) -> str:
   """A class's name as flags and paths write it.
 
-  >>> snake_case('SoftHinge'), snake_case('WganGp'), snake_case('R1')
-  ('soft_hinge', 'wgan_gp', 'r1')
+  >>> snake_case('SoftHinge'), snake_case('AlternatingGFirst'), snake_case('R1')
+  ('soft_hinge', 'alternating_g_first', 'r1')
   """
-  return re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', name).lower()
+  words = r'(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])'
+  return re.sub(words, '_', name).lower()
 
 
 if TYPE_CHECKING:
