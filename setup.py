@@ -16,6 +16,7 @@ assert VERSION is not None, 'gan_jax/__init__.py states no __version__'
 # Each bound is a version that CI installs: see tests/oldest.txt.
 REQUIRES = [
   'absl-py>=2.1.0',
+  'flatbuffers>=24.3.25',  # jax.export writes with it
   'flax>=0.10.6',
   'grain>=0.2.8',
   'importlib_resources>=6.0.0',  # TFDS imports it and does not declare it
@@ -29,12 +30,15 @@ REQUIRES = [
   'pillow>=10.4.0',
   'scikit-learn>=1.5.0',  # for the digits it carries, and a classifier
   'scipy>=1.13.0',
+  'tabulate>=0.9.0',
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.8',
   'tqdm>=4.66.0',
 ]
 TEST = [
   'beartype>=0.20.0',
+  'dm-haiku>=0.0.15',
+  'equinox>=0.13.0',
   'hypothesis>=6.100.0',
   'pytest>=8.2.0',
   'pytest-xdist>=3.6.1',
@@ -51,13 +55,23 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gan_jax', 'gan_jax.*']),
-  package_data={'gan_jax': ['py.typed', 'templates/*.j2']},
+  package_data={
+    'gan_jax': ['py.typed'],
+    'gan_jax.figures': ['templates/*.j2'],
+  },
+  entry_points={'console_scripts': ['gan-jax = gan_jax.__main__:main']},
   install_requires=REQUIRES,
   extras_require={
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'test': TEST,
-    'dev': [*TEST, 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
+    'dev': [
+      *TEST,
+      'import-linter~=2.17',
+      'mypy~=2.4.1',
+      'pre-commit>=4.0',
+      'ruff~=0.17.6',
+    ],
   },
 )

@@ -1,7 +1,7 @@
 """Scores a run: `python -m gan_jax.evaluate --workdir=DIR --metrics=fid,kid`.
 
-Of the newest checkpoint, `--step=N`, or `--all` of them; with `--follow` those
-of a run that another process trains, until it ends. Or a set of samples:
+Scores the newest checkpoint, `--step=N`, or `--all` of them; with `--follow`
+those of a run that another process trains, until it ends. Or a set of samples:
 `--images=PATH --against=DATASET`, each an .npz, a folder of images or a dataset
 such as `mnist[test]`. Scores go to metrics.jsonl with their whole protocol;
 what was scored under it is not scored again, and of two commands on one folder
@@ -11,86 +11,120 @@ which is float32's rounding; so do several processes that train and score
 (`gan_jax.train --multihost`). A command is one process.
 """
 
-import pathlib
+import dataclasses
 from typing import Any
 
 from absl import flags
 
-from gan_jax.config import app as doors
-from gan_jax.config import validate
-from gan_jax.config.schema import ConfigError
+from gan_jax.config import app, validate
+from gan_jax.runtime.errors import ArgumentError, Error
 
-flags.DEFINE_string('workdir', '', 'folder of the run')
-flags.DEFINE_integer('step', None, 'which checkpoint; by default the newest')
-flags.DEFINE_boolean('all', False, 'every checkpoint that there is')
-flags.DEFINE_boolean('follow', False, 'and those to come, until the run ends')
+flags.DEFINE_string('workdir', '', 'Folder of the run.')
+flags.DEFINE_integer(
+  'step', None, 'Step of the checkpoint that is scored; by default the newest.'
+)
+flags.DEFINE_boolean('all', False, 'Whether every checkpoint is scored.')
+flags.DEFINE_boolean(
+  'follow',
+  False,
+  'Whether every checkpoint is scored, those to come too, until the run ends.',
+)
 flags.DEFINE_float(
-  'follow_timeout', 3600.0, 'seconds without a new checkpoint to give up after'
+  'follow_timeout',
+  3600.0,
+  'Seconds without a new checkpoint after which --follow gives up.',
 )
 flags.DEFINE_string(
-  'images', '', 'instead of a run: an .npz of uint8 samples, a folder, or a set'
+  'images',
+  '',
+  'Samples that are scored instead of a run: an .npz of uint8 images, a folder'
+  ' of images, or a dataset.',
 )
 flags.DEFINE_string(
-  'against', '', "what samples are held against; by default the run's dataset"
+  'against',
+  '',
+  "Samples that are scored against, likewise; by default the run's dataset.",
 )
 flags.DEFINE_string(
-  'validation', '', 'set that parzen picks its width on; see its experiment'
+  'validation',
+  '',
+  'Real images that parzen picks its width on; by default the first 1,000 that'
+  ' the run was not trained on.',
 )
-flags.DEFINE_string('metrics', '', "with commas; by default the run's own")
+flags.DEFINE_string(
+  'metrics',
+  '',
+  'Scores, with commas between: '
+  + ', '.join(validate.known_metrics())
+  + "; by default the run's own.",
+)
 flags.DEFINE_string(
   'features',
   '',
-  'what metrics see of an image: classifier, inception-2048, ...',
-)
-flags.DEFINE_string('weights', '', 'file of the weights of --features')
-flags.DEFINE_integer(
-  'samples', 0, 'generated samples; 0: 10,000, or all of --images'
-)
-flags.DEFINE_integer(
-  'real_samples', 0, 'real samples; 0: as many, or all that there are'
-)
-flags.DEFINE_integer('eval_seeds', 1, 'draws of noise that scores are means of')
-flags.DEFINE_integer('seed', 0, 'first of these seeds')
-flags.DEFINE_boolean(
-  'ema', None, 'of the averaged generator; by default if there is one'
+  'What metrics see of an image: classifier, inception-2048, pixels, random-128'
+  " and others; by default the run's own.",
 )
 flags.DEFINE_string(
-  'data_dir', '', "data root; empty: the run's, or $TFDS_DATA_DIR"
+  'weights', '', 'File of the weights of --features; by default the public one.'
 )
 flags.DEFINE_integer(
-  'neighbours', 0, 'samples shown beside their nearest training images'
+  'samples', 0, 'Generated samples of a score; 0: 10,000, or all of --images.'
 )
-flags.DEFINE_integer('devices', 0, 'devices used; 0: all there are')
-flags.DEFINE_string('out', 'metrics.jsonl', 'file of the scores of --images')
+flags.DEFINE_integer(
+  'real_samples', 0, 'Real samples; 0: as many, or all that there are.'
+)
+flags.DEFINE_integer(
+  'eval_seeds', 1, 'Draws of noise that scores are means of.'
+)
+flags.DEFINE_integer('seed', 0, 'The first of these seeds.')
+flags.DEFINE_boolean(
+  'ema',
+  None,
+  'Whether the averaged generator is scored; by default if there is one.',
+)
+flags.DEFINE_string(
+  'data_dir', '', "Data root; empty: the run's, or $TFDS_DATA_DIR."
+)
+flags.DEFINE_integer(
+  'neighbours', 0, 'Samples shown beside their nearest training images.'
+)
+flags.DEFINE_integer('devices', 0, 'Devices used; 0: all there are.')
+flags.DEFINE_string(
+  'out', 'metrics.jsonl', 'File that scores of --images are added to.'
+)
 
 
 def main() -> int:
   """Scores what the flags name."""
   f = flags.FLAGS
   if bool(f.workdir) == bool(f.images):
-    raise ConfigError('name the folder of a run (--workdir) or --images, one')
+    remedy = 'name the folder of a run, or `images`: one of them'
+    raise ArgumentError('workdir', f.workdir, remedy)
   validate.check_effect({n: f[n].value for n in f if f[n].present}, f.images)
   if bool(f.all) + bool(f.follow) + (f.step is not None) > 1:
-    raise ConfigError('--step, --all, --follow: use one of them')
+    raise Error('`step`, `all`, `follow`: use one of them')
   validate.check_scored(f.workdir, f.metrics, f.features)
   from gan_jax.evaluation import scorer
+  from gan_jax.training import run_evaluator, score_checkpoints
 
-  fields = scorer.Request.__dataclass_fields__
-  asked: dict[str, Any] = {name: f[name].value for name in fields}
-  request = scorer.Request(**asked)
+  fields = dataclasses.fields(scorer.EvaluationOptions)
+  asked: dict[str, Any] = {field.name: f[field.name].value for field in fields}
+  options = scorer.EvaluationOptions(**asked)
   try:
     if f.images:
-      scorer.evaluate_images(request, f.images, pathlib.Path(f.out))
+      metrics = run_evaluator.load_metrics(f.metrics)
+      options = dataclasses.replace(options, metrics=metrics)
+      scorer.evaluate_images(options, f.images, f.out)
     elif f.follow:
-      scorer.follow(f.workdir, request, f.follow_timeout)
+      score_checkpoints.follow(f.workdir, options, f.follow_timeout)
     else:
-      scorer.evaluate_run(f.workdir, request, f.step, f.all)
+      score_checkpoints.evaluate_run(f.workdir, options, f.step, f.all)
   except OSError as error:
-    raise doors.Failure(
+    raise Error(
       f'scores cannot be written ({error}); use a place that you may write to'
     ) from error
-  return doors.DONE
+  return app.DONE
 
 
 if __name__ == '__main__':
-  doors.run(main)
+  app.run(main)

@@ -7,42 +7,56 @@ fashion_mnist and cifar10.
 
 from absl import flags
 
-from gan_jax.config import app as doors
+from gan_jax.config import app, schema
+from gan_jax.runtime.errors import ArgumentError
 
-flags.DEFINE_string(
-  'dataset', '', 'digits, mnist, fashion_mnist, cifar10, or another TFDS set'
-)
-flags.DEFINE_string(
-  'data_dir', '', 'data root; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets'
-)
-flags.DEFINE_string(
-  'from', '', 'folder with the original files, instead of the network'
-)
+FLAGS = {
+  'dataset': (
+    '',
+    'Dataset to prepare: mnist, fashion_mnist, cifar10, or another of TFDS.',
+  ),
+  'data_dir': (
+    '',
+    'Folder of prepared datasets. Empty: $TFDS_DATA_DIR, or'
+    ' ~/tensorflow_datasets.',
+  ),
+  'from': (
+    '',
+    'Folder that holds the original files. Empty: they are downloaded.',
+  ),
+}
 
 
 def main() -> int:
   """Prepares the set that the flags name."""
-  name, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
-  if not name:
-    doors.fail('--dataset=: name a set, for example mnist', doors.REFUSED)
+  dataset, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
+  if not dataset:
+    raise ArgumentError('dataset', '', 'name a set, for example mnist')
   from gan_jax import data
-  from gan_jax.data import imageset, tfds_sets
 
-  if data.DATASETS.get(name) or name.startswith(('folder:', 'density:')):
-    print(f'{name} needs no preparation; train with --dataset={name}')
-    return doors.DONE
-  asked, name = name, data.prepared_as(name)
-  root = imageset.data_root(flags.FLAGS.data_dir)
-  folder, counts = tfds_sets.prepare(name, root, originals)
-  told = ', '.join(f'{count:,} {split}' for split, count in counts.items())
-  where = f' --data_dir={root}' if flags.FLAGS.data_dir else ''
+  if data.DATASETS.get(dataset) or dataset.startswith(('folder:', 'density:')):
+    print(f'{dataset} needs no preparation; train with --dataset={dataset}')
+    return app.DONE
+  name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir
+  try:
+    folder, counts = data.prepare(
+      dataset, data_dir=data_dir, originals=originals
+    )
+  except ArgumentError as error:
+    if error.argument == 'originals':  # `from` is a word of Python
+      raise ArgumentError('from', error.value, error.remedy) from error
+    raise
+  images = ', '.join(f'{count:,} {split}' for split, count in counts.items())
+  where = f' --data_dir={data_dir}' if data_dir else ''
+  version = ' '.join(folder.relative_to(data.data_root(data_dir)).parts)
   print(
-    f'{tfds_sets.describe(folder)}: {told} images in {folder}\n'
+    f'{version}: {images} images in {folder}\n'
     f'Train on it: python -m gan_jax.train --workdir=runs/{name}'
-    f' --dataset={asked}{where}'
+    f' --dataset={dataset}{where}'
   )
-  return doors.DONE
+  return app.DONE
 
 
 if __name__ == '__main__':
-  doors.run(main)
+  schema.define(FLAGS)
+  app.run(main)

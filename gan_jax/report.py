@@ -1,24 +1,24 @@
-"""Writes report.html: `python -m gan_jax.report --workdir=DIR`.
+"""Writes the report of a run or an ablation: `python -m gan_jax.report`.
 
-The trainer and the ablation do so at their end; this does it at any time, for
-what is unfinished too. Of an ablation (a folder with a plan.json) it writes
-table.md and table.tex as well.
+Training and ablations write theirs when they end; this command does so at any
+time, for what is unfinished too. The report is one self-contained file,
+report.html in the workdir. That of an ablation (a folder with a plan.json)
+comes with table.md and table.tex.
 """
 
 import pathlib
 
 from absl import flags
 
-from gan_jax.config import app as doors
-from gan_jax.config.schema import ConfigError
-
-flags.DEFINE_string('workdir', '', 'folder of the run or ablation')
+from gan_jax.config import app, schema
+from gan_jax.runtime.errors import ArgumentError
 
 
 def main() -> int:
   """Writes the report of the workdir that the flags name."""
   if not flags.FLAGS.workdir:
-    raise ConfigError('--workdir=: name the folder of a run or an ablation')
+    remedy = 'name the folder of a run or an ablation'
+    raise ArgumentError('workdir', '', remedy)
   workdir = pathlib.Path(flags.FLAGS.workdir)
   if (workdir / 'plan.json').is_file():
     from gan_jax.ablation.report import write_ablation_report
@@ -29,8 +29,9 @@ def main() -> int:
 
     path = write_report(workdir)
   print(f'report: {path}')
-  return doors.DONE
+  return app.DONE
 
 
 if __name__ == '__main__':
-  doors.run(main)
+  schema.define({'workdir': ('', 'Folder of the run or the ablation.')})
+  app.run(main)

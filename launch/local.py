@@ -6,14 +6,14 @@ Everything after `--` goes to the command as it stands. On GPUs every process
 gets one; on CPU every process is one device and they talk through gloo.
 
 `jax.distributed.initialize()` takes the coordinator's address from JAX's own
-variables, but the number of processes and this process's place among them only
-from a cluster that it knows. The processes are therefore told in Slurm's words,
-which every supported JAX reads alike.
+variables, but the number of processes and the index of this one only from a
+cluster that it knows. The processes therefore get Slurm's variables, which
+every supported JAX reads alike.
 
 SIGTERM and SIGINT are passed on to every process, each time they come. Exit
-code: 0 when all ended with 0; 75 when one said "saved, run me again"; else that
-of the first to fail (128 + n for signal n), after which the others are ended
-too.
+code: 0 when all ended with 0; 75 when one has saved and is to be started
+again; else that of the first to fail (128 + n for signal n), after which the
+others are ended too.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 SAVED = 75
-# Bad flags and a divergence come back however often the job is started.
+# Bad flags and a divergence recur however often the job is started.
 FINAL = (0, 2, 3)
-# These are said by all processes of a job, each after its own last work.
+# With these all processes of a job end, each when its own work is done.
 ORDERLY = (2, 3, SAVED)
-# After any other end its peers cannot go on: they hang in a collective.
+# After any other exit the peers cannot go on: they hang in a collective.
 PEERS_SECONDS = 10.0
 
 
@@ -51,9 +51,9 @@ class Job:
 
 def free_port() -> int:
   """A TCP port that nobody listens on now."""
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    return int(probe.getsockname()[1])
+  with socket.socket() as listener:
+    listener.bind(('127.0.0.1', 0))
+    return int(listener.getsockname()[1])
 
 
 def gpus(environ: Mapping[str, str]) -> list[str]:
@@ -89,7 +89,7 @@ def gpu_environment(gpu: str) -> dict[str, str]:
 
 
 def joined_environment(index: int, processes: int, port: int) -> dict[str, str]:
-  """What `jax.distributed.initialize()` reads; Slurm's words, see above."""
+  """What `jax.distributed.initialize()` reads; Slurm's variables, see above."""
   return {
     'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
     'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{port}',
@@ -140,7 +140,7 @@ def show(job: Job) -> None:
 
 
 class Processes:
-  """The processes of one attempt, from their start to their last end."""
+  """The processes of one attempt, until the last of them has ended."""
 
   def __init__(self, job: Job) -> None:
     self._job = job
@@ -215,8 +215,8 @@ class Processes:
     return failed[0] if failed else 128 + signal.SIGKILL if living else 0
 
   def _report(self, index: int, code: int) -> None:
-    said = ': saved, run me again' if code == SAVED else ''
-    print(f'[{index}] ended with {code}{said}', file=sys.stderr, flush=True)
+    note = ': saved, run me again' if code == SAVED else ''
+    print(f'[{index}] ended with {code}{note}', file=sys.stderr, flush=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -234,8 +234,8 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(number, forward)
   for left in range(options.retries, -1, -1):
     running[:] = [Processes(plan(options, os.environ))]
-    for heard in stopped:
-      running[0].send(heard)
+    for earlier in stopped:
+      running[0].send(earlier)
     code = running[0].wait()
     if code in FINAL or stopped or not left:
       return code

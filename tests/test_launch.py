@@ -1,4 +1,4 @@
-"""Launching: what is said by a dry run, and what real processes do.
+"""Launching: what a dry run prints, and what real processes do.
 
 No test here needs a cluster or the trainer: small scripts stand in for it.
 """
@@ -123,7 +123,7 @@ def test_local_dry_run_shows_every_command(tmp_path):
   lines = done.stdout.splitlines()
   assert len(lines) == 2
   for i, line in enumerate(lines):
-    assert f' SLURM_PROCID={i} ' in line
+    assert f' SLURM_PROCID={i} SLURM_LOCALID={i} ' in line
     assert ' SLURM_NTASKS=2 ' in line
     assert f"-m gan_jax.train '--flagfile={flagfile}' --workdir=w" in line
     assert line.endswith(' --multihost=true --steps=3')
@@ -175,12 +175,45 @@ def test_virtual_devices_are_left_out():
   assert added['XLA_FLAGS'] == '--xla_a=1 --xla_b'
 
 
-@pytest.mark.parametrize(('code', 'want'), [('0', 0), ('3', 3), ('75', 75)])
-def test_exit_code_of_one_process_passes_through(start, code, want):
-  process = start(
-    'import sys; sys.exit(int(sys.argv[-1]))', '--processes=1', '--', code
-  )
-  assert finish(process)[0] == want
+@pytest.mark.parametrize(
+  ('how', 'want'), [('0', 0), ('3', 3), ('75', 75), ('killed', 137)]
+)
+def test_exit_code_of_one_process_passes_through(start, how, want):
+  process = start(FAILER, '--processes=1', '--', how)
+  code, out = finish(process)
+  assert code == want, out
+
+
+def test_saved_counts_more_than_an_earlier_failure(start):
+  """A requeued job goes on from what one of its processes saved."""
+  script = """
+import os, sys, time
+first = os.environ['SLURM_PROCID'] == '0'
+time.sleep(0 if first else 0.5)
+sys.exit(1 if first else 75)
+"""
+  process = start(script, '--processes=2')
+  code, out = finish(process, 20)
+  assert '[0] ended with 1\n' in out
+  assert code == 75, out
+
+
+def test_a_stopped_job_is_not_started_again(start):
+  process = start(SAVER, '--processes=1', '--retries=3')
+  assert process.stdout.readline() == '[0] ready\n'
+  process.terminate()
+  code, out = finish(process, 20)
+  assert code == 75, out
+  assert 'ready' not in out and 'again, ' not in out
+
+
+def test_processes_are_not_in_the_group_of_the_terminal(start):
+  """So that Ctrl-C, which the launcher passes on, does not come twice."""
+  process = start('import os; print("group", os.getpgrp())', '--processes=2')
+  code, out = finish(process)
+  groups = [line.split()[-1] for line in out.splitlines() if 'group' in line]
+  assert code == 0 and len(set(groups)) == 2, out
+  assert str(process.pid) not in groups
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
@@ -289,9 +322,27 @@ def test_slurm_dry_run_submits_nothing(tmp_path):
   assert command.endswith(' --multihost=true --steps=3')
   # A workdir that holds a stranger's file is refused by the run.
   assert f'--output={tmp_path}/w.slurm-%j.out' in command
-  assert '#SBATCH --requeue' in script
+  assert '#SBATCH --requeue\n' in script
+  assert '#SBATCH --open-mode=append\n' in script
+  # To the processes of the run, not to the batch shell (B:) alone.
+  assert '#SBATCH --signal=TERM@120\n' in script
   assert not (tmp_path / 'sbatch.called').exists()
   assert not (tmp_path / 'w').exists()
+
+
+@pytest.mark.parametrize(
+  ('words', 'joined'),
+  [
+    (['--gpus_per_node=4'], True),
+    (['--nodes=2'], True),
+    (['--tasks_per_node=2'], True),
+    (['--gpus_per_node=1'], False),
+    ([], False),
+  ],
+)
+def test_slurm_joins_what_is_more_than_one_process(words, joined):
+  done = dry(SLURM, '--workdir=w', *words)
+  assert ('--multihost=true' in done.stdout.splitlines()[0]) == joined
 
 
 def test_slurm_array_of_an_ablation(tmp_path):
@@ -312,13 +363,16 @@ def test_slurm_array_of_an_ablation(tmp_path):
 def test_batch_script_gives_a_task_of_an_array_its_share(tmp_path):
   _, log = batch(
     tmp_path,
-    0,
+    75,
     SLURM_JOB_ID='17',
     MODULE='gan_jax.ablate',
-    SLURM_ARRAY_TASK_ID='2',
+    SLURM_ARRAY_JOB_ID='17',
+    SLURM_ARRAY_TASK_ID='6',
     SLURM_ARRAY_TASK_COUNT='6',
   )
-  assert '-m gan_jax.ablate --workdir=w --steps=3 --only=2/6' in log
+  assert '-m gan_jax.ablate --workdir=w --steps=3 --only=6/6' in log
+  # 17 is the whole array.
+  assert log.splitlines()[-1] == 'scontrol requeue 17_6'
 
 
 def test_slurm_refuses():
@@ -354,6 +408,8 @@ def test_batch_script_passes_exit_codes_on(tmp_path, code):
   done, log = batch(tmp_path, code, SLURM_JOB_ID='17')
   assert done.returncode == code, done.stderr
   assert '-m gan_jax.train --workdir=w --steps=3' in log
+  # Peers of one that has ended get a minute to save.
+  assert log.startswith('srun --kill-on-bad-exit=0 --wait=60 ')
   assert 'scontrol' not in log
 
 

@@ -1,5 +1,6 @@
 """Samples of a run: the same for a seed, in the form that was asked for."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -9,9 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from gan_jax.config.schema import Config, ConfigError
+from gan_jax.config.schema import Config
 from gan_jax.figures import images
-from gan_jax.training import export, setup
+from gan_jax.runtime.errors import ArgumentError
+from gan_jax.training import export, restore, setup
 
 TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
 
@@ -19,7 +21,7 @@ TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
 def opened(**values):
   """A run of random parameters: what is drawn does not depend on training."""
   parts = setup.build(Config(**{**TOY, **values}).validate())
-  return setup.Run(parts.config, parts.dataset, parts.networks, parts.init(), 0)
+  return restore.run_in_memory(parts, 0, parts.init())
 
 
 @pytest.fixture(scope='module')
@@ -48,32 +50,36 @@ def test_a_seed_fixes_the_samples(ring_run):
   assert len(np.unique(a, axis=0)) == 5
 
 
-@pytest.mark.parametrize('batch', [1, 3, 5, 7])
-def test_batches_do_not_matter(ring_run, monkeypatch, batch):
-  whole = export.draw(ring_run, 7, 0, False, False)
-  monkeypatch.setattr(export, '_BATCH', batch)
-  found = export.draw(ring_run, 7, 0, False, False)
-  np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize('interpolate', [False, True])
+def test_more_samples_begin_with_the_same_ones(ring_run, interpolate):
+  """Of more than one batch, too."""
+  few = export.draw(ring_run, 8, 0, False, interpolate)
+  many = export.draw(ring_run, 300, 0, False, interpolate)
+  np.testing.assert_allclose(many[:8], few, rtol=1e-5, atol=1e-6)
+  assert len(np.unique(many, axis=0)) == len(many)
+
+
+def test_the_command_draws_what_the_library_draws(ring_run):
+  x = export.draw(ring_run, 5, 3, None, False)
+  np.testing.assert_array_equal(x, ring_run.sample(5, seed=3))
 
 
 def test_the_average_is_another_generator(ring_run):
-  import dataclasses
-
-  import jax
-
-  state = ring_run.state
-  ema = dataclasses.replace(
-    state.ema, params=jax.tree.map(lambda p: 2 * p + 1, state.g.params)
-  )
-  run = dataclasses.replace(ring_run, state=dataclasses.replace(state, ema=ema))
+  changed = {
+    path: 2 * x + 1 if path.startswith('ema/params/') else x
+    for path, x in ring_run.state.items()
+  }
+  run = dataclasses.replace(ring_run, state=changed)
   live = export.draw(run, 4, 0, False, False)
   np.testing.assert_array_equal(live, export.draw(ring_run, 4, 0, False, False))
-  assert (live != export.draw(run, 4, 0, True, False)).all()
+  average = export.draw(run, 4, 0, True, False)
+  assert (live != average).all()
+  np.testing.assert_array_equal(average, export.draw(run, 4, 0, None, False))
 
 
 def test_an_average_that_was_not_kept_is_refused():
   run = opened(dataset='ring', ema_halflife_kimg=0.0)
-  with pytest.raises(ConfigError, match='--ema=true.*--ema=false'):
+  with pytest.raises(ArgumentError, match='`ema=True`.*`ema=false`'):
     export.draw(run, 4, 0, True, False)
 
 
@@ -136,16 +142,16 @@ def test_a_density_as_an_array_and_a_figure(name, tmp_path):
     colours = np.asarray(picture.convert('RGB')).reshape(-1, 3)
   greenish = (colours[:, 1] > colours[:, 0].astype(int) + 30).mean()
   assert greenish > 1e-4  # G's samples are there
-  with pytest.raises(ConfigError, match=r'--out=.*\.npz'):
+  with pytest.raises(ArgumentError, match=r'`out=.*\.npz'):
     export.write(run, x, tmp_path / 'folder')
 
 
 @pytest.mark.parametrize(
   'num, out, said',
   [
-    (0, 'a.png', '--num=0'),
-    (-3, 'a.png', '--num=-3'),
-    (4, 'a.jpg', r'--out=.*a\.jpg'),
+    (0, 'a.png', '`num=0`'),
+    (-3, 'a.png', '`num=-3`'),
+    (4, 'a.jpg', r'`out=.*a\.jpg`'),
     (4, 'none/a.png', 'no folder'),
     (4, 'full', 'is not empty'),
   ],
@@ -153,7 +159,7 @@ def test_a_density_as_an_array_and_a_figure(name, tmp_path):
 def test_what_cannot_be_done_is_refused(num, out, said, tmp_path):
   (tmp_path / 'full').mkdir()
   (tmp_path / 'full' / 'thesis.txt').write_text('mine')
-  with pytest.raises(ConfigError, match=said):
+  with pytest.raises(ArgumentError, match=said):
     export.check(num, tmp_path / out)
   assert (tmp_path / 'full' / 'thesis.txt').read_text() == 'mine'
   export.check(1, tmp_path / 'a.png')
@@ -233,5 +239,7 @@ def test_spherical_interpolation_between_opposites_stays_between_them():
 
 
 def test_the_way_of_interpolation_is_the_noise_s(ring_run):
-  assert export.way(ring_run) == 'spherical'
-  assert export.way(opened(dataset='ring', latent='uniform')) == 'linear'
+  assert export.interpolation(ring_run) == 'spherical'
+  assert (
+    export.interpolation(opened(dataset='ring', latent='uniform')) == 'linear'
+  )

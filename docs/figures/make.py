@@ -30,7 +30,7 @@ def digits(workdir: str) -> bytes:
   run = setup.open_run(workdir)
   made = images.to_uint8(run.generate(run.latent(0, 64)))
   dataset = setup.load_dataset(run.config)
-  assert isinstance(dataset, data.ImageSet)
+  assert isinstance(dataset, data.SampleSet)
   sheets = [
     images.enlarged(images.grid(x)) for x in (made, dataset.array()[:64])
   ]

@@ -4,16 +4,17 @@ Exit codes: 0 done, 1 error, 2 bad flags or a workdir of another run, 3
 diverged, 75 saved after a signal: run the command again.
 """
 
+import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from gan_jax.config import help as help_lib
-from gan_jax.config import schema
+from gan_jax.config.schema import FIELDS
 from gan_jax.runtime.errors import Error
 
 # Python's words for a value of another type, and better ones.
@@ -23,32 +24,47 @@ _TYPES = (
   (r'\(.Non-boolean argument.*\)', 'use true or false'),
 )
 _ARGUMENT = re.compile(r'`([\w.]+)(=[^`]*)?`')
+_PREPARE = re.compile(r"`gan_jax\.data\.prepare\('(.*?)'(.*?)\)`")
 _HELP = re.compile(r'--?(?:help|helpshort|h|\?)(?:=(.*))?')
 DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
 Failure = Error
 
 
-def as_flags(message: str) -> str:
+def as_flags(
+  message: str, defined: Container[str] | flags.FlagValues = flags.FLAGS
+) -> str:
   """A message with flags in the place of the arguments that they set.
 
   A hyper-parameter that is named by its path becomes the flag of that path.
-  What is no flag of this command stays as it is.
+  What is none of the `defined` flags stays as it is.
+
+  >>> as_flags('`lr_g=0.0`: use more, or `optimizer_g.beta1=0`', FIELDS)
+  '--lr_g=0.0: use more, or --beta1_g=0'
   """
+  message = _PREPARE.sub(_prepare_command, message)
   paths = {
     field.metadata['path']: name
-    for name, field in schema.FIELDS.items()
+    for name, field in FIELDS.items()
     if field.metadata['path']
   }
 
   def flag(match: re.Match[str]) -> str:
     name, value = paths.get(match[1], match[1]), match[2] or ''
-    if name not in flags.FLAGS:
+    if name not in defined:
       return match[0]
     if value in ('=True', '=False'):
       value = value.lower()
     return f'--{name}{value}'
 
   return _ARGUMENT.sub(flag, message)
+
+
+def _prepare_command(call: re.Match[str]) -> str:
+  """The command that does what a call of `data.prepare` does."""
+  words = re.findall(r"(\w+)='(.*?)'", call[2])
+  given = [(key.replace('originals', 'from'), value) for key, value in words]
+  rest = ''.join(f' --{key}={value}' for key, value in given)
+  return f'python -m gan_jax.prepare --dataset={call[1]}{rest}'
 
 
 def warn(message: str) -> None:
@@ -62,19 +78,26 @@ def fail(message: str, code: int = ERROR) -> NoReturn:
   sys.exit(code)
 
 
+def _show(text: str) -> None:
+  try:
+    print(text, flush=True)
+  except BrokenPipeError:  # a reader such as `head` has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _print_help(word: str | None) -> NoReturn:
   """Prints all flags, or those that a word finds, and ends the process."""
   width = max(40, min(100, shutil.get_terminal_size().columns))
   if not word:
     about = sys.modules['__main__'].__doc__ or ''
-    print(help_lib.page(flags.FLAGS, about, width))
+    _show(help_lib.page(flags.FLAGS, about, width))
     sys.exit(DONE)
   found = help_lib.search(flags.FLAGS, word, width)
   if found is None:
     close = help_lib.suggestions(flags.FLAGS, word)
     hint = f'did you mean {", ".join(close)}?' if close else 'try another word'
     fail(f'--help={word}: no flag has this word; {hint}', REFUSED)
-  print(found)
+  _show(found)
   sys.exit(DONE)
 
 

@@ -65,7 +65,8 @@ def _entry(flag: flags.Flag[Any], width: int) -> str:
     break_long_words=False,
     break_on_hyphens=False,
   )
-  lines = [f'  {_heading(flag)}', *wrapped.wrap(flag.help or '')]
+  text = (flag.help or '').partition(';\n    repeat this option')[0]
+  lines = [f'  {_heading(flag)}', *wrapped.wrap(text)]
   listed = _choices(flag.name)
   if listed:
     lines += wrapped.wrap(f'Choices: {", ".join(listed)}.')

@@ -9,7 +9,7 @@ imports nothing heavy, so that `--help` answers at once.
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -472,8 +472,7 @@ class Config:
         field, getattr(self, field.name), choices(field.name)
       )
     ]
-    defaults = {name: field.default for name, field in FIELDS.items()}
-    problems += validate.contradictions(self, defaults)
+    problems += validate.contradictions(self)
     if problems:
       raise ConfigError(*problems)
     return self
@@ -501,18 +500,55 @@ def traced() -> tuple[str, ...]:
   return tuple(name for name, f in FIELDS.items() if f.metadata['path'])
 
 
+def static(config: Config) -> Config:
+  """What of a configuration is compiled: the same for one program's members.
+
+  Hyper-parameters are at their defaults, or 1 where a part of the step is there
+  that could be absent; the weights of regularizers, the seed and the folder are
+  left out.
+  """
+  changes: dict[str, Any] = {}
+  for name in traced():
+    none = FIELDS[name].metadata['none']
+    given = float(getattr(config, name) != none)
+    changes[name] = FIELDS[name].default if none is None else given
+  terms = [
+    f'{p.name}@{p.place}' for p in validate.penalties(config.regularizer)
+  ]
+  return dataclasses.replace(
+    config, **changes, regularizer=','.join(terms), seed=0, workdir=''
+  )
+
+
+_DEFINE: dict[type, Any] = {
+  bool: flags.DEFINE_boolean,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+  list: flags.DEFINE_multi_string,
+}
+
+
+def define(
+  table: Mapping[str, tuple[Any, str]],
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
+  """Defines absl flags.
+
+  Args:
+    table: default and help text by name; a type stands for no default.
+    flag_values: where they are defined.
+  """
+  for name, (default, text) in table.items():
+    kind = default if isinstance(default, type) else type(default)
+    default = None if default is kind else default
+    _DEFINE[kind](name, default, text, flag_values=flag_values)
+
+
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines one absl flag for each field of `Config`."""
-  define: dict[type, Any] = {
-    bool: flags.DEFINE_boolean,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-  }
-  for name, field in FIELDS.items():
-    define[type(field.default)](
-      name, field.default, field.metadata['help'], flag_values=flag_values
-    )
+  table = {n: (f.default, f.metadata['help']) for n, f in FIELDS.items()}
+  define(table, flag_values)
 
 
 def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
@@ -553,12 +589,22 @@ def load_flagfile(path: str | os.PathLike[str]) -> Config:
   return from_args([f'--flagfile={os.fspath(path)}'])
 
 
+def read_config(workdir: str | os.PathLike[str]) -> Config:
+  """The `Config` of the run in a workdir.
+
+  Raises:
+    ConfigError: if the folder holds no run.
+  """
+  config = load_flagfile(validate.config_file(os.fspath(workdir)))
+  return dataclasses.replace(config, workdir=os.fspath(workdir))
+
+
 def difference(old: Config, new: Config) -> list[str]:
-  """Flags in which `new` is another run than `old`, one line each.
+  """Arguments in which `new` is another run than `old`, one line each.
 
   Fields marked free (places, cadences, devices) make no difference to what is
-  computed. `--steps` may grow as long as no learning-rate schedule and no
-  moving momentum depends on it.
+  computed. `steps` may grow as long as no learning-rate schedule and no moving
+  momentum depends on it.
   """
   moving = new.beta1_final_g or new.beta1_final_d
   fixed = new.lr_schedule != 'constant' or moving
@@ -567,5 +613,5 @@ def difference(old: Config, new: Config) -> list[str]:
     was, now = getattr(old, name), getattr(new, name)
     longer = name == 'steps' and not fixed and now >= was
     if was != now and not field.metadata['free'] and not longer:
-      lines.append(f'--{name}: {was} there, {now} now')
+      lines.append(f'`{name}`: {was} there, {now} now')
   return lines

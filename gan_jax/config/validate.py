@@ -5,7 +5,6 @@ is heavy to import, so that a misspelt value is answered at once.
 """
 
 import dataclasses
-import difflib
 import math
 import pathlib
 import struct
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gan_jax.config import registry
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.names import check_names, suggest
 
 
 class ConfigError(ArgumentError):
@@ -34,15 +34,8 @@ class ConfigError(ArgumentError):
     self.remedy = first.remedy if first else ''
 
 
+nearest = suggest  # the remedy for a misspelt word
 _FLOAT32_MIN = 2.0**-126  # what is smaller may be 0 on the device
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-  """A remedy for a misspelt word: the closest ones, or all of them."""
-  close = difflib.get_close_matches(word, words, n=2)
-  if close:
-    return f'did you mean {" or ".join(close)}?'
-  return f'use one of {", ".join(words)}'
 
 
 def suitable_network(dataset: str) -> str:
@@ -96,97 +89,16 @@ def _remedy(
   return ''
 
 
-def contradictions(c: Any, defaults: Mapping[str, Any]) -> list[ArgumentError]:
+def contradictions(c: Any) -> list[ArgumentError]:
   """Values that are fine alone and of no use, or no effect, together."""
   return [
-    *_of_components(c),
-    *_of_the_schedule(c, defaults),
-    *_of_lists(c),
-    *_of_rates(c),
-    *_of_scores(c),
+    *_list_faults(c),
+    *_rate_faults(c),
+    *_score_faults(c),
   ]
 
 
-# Schedules whose step is one draw of noise and one real batch anyway.
-_ONE_DRAW = ('simultaneous', 'optimistic', 'consensus')
-
-
-def _of_components(c: Any) -> Iterator[ArgumentError]:
-  """Rules about numbers that one component, or two that meet, are made of."""
-  for name in ('d_steps', 'g_steps'):
-    count = getattr(c, name)
-    if count != 1 and c.schedule in registry.names(
-      'gan_jax.game.plan', 'TOGETHER'
-    ):
-      yield ArgumentError(
-        name,
-        count,
-        f'under `schedule={c.schedule}` both players update at once; use'
-        f' `{name}=1` or `schedule=alternating`',
-      )
-  for name in ('reuse_noise', 'reuse_real'):
-    if getattr(c, name) and c.schedule in _ONE_DRAW:
-      yield ArgumentError(
-        name,
-        True,
-        f'has no effect under `schedule={c.schedule}`, which draws once in a'
-        ' step; leave it out',
-      )
-  if c.label_real == c.label_fake:
-    yield ArgumentError(
-      'label_real',
-      c.label_real,
-      'is `label_fake` too, and D would have nothing to tell apart; use two'
-      ' numbers',
-    )
-  if c.batch_size % c.packing:
-    yield ArgumentError(
-      'packing',
-      c.packing,
-      f'does not divide `batch_size={c.batch_size}`, which counts samples, not'
-      ' packs; use a divisor',
-    )
-  if c.instance_noise_kimg and not c.instance_noise:
-    yield ArgumentError(
-      'instance_noise_kimg',
-      c.instance_noise_kimg,
-      'has no effect without `instance_noise`; set its standard deviation',
-    )
-  if c.regularizer_every > 1 and not c.regularizer:
-    yield ArgumentError(
-      'regularizer_every',
-      c.regularizer_every,
-      'has no effect without `regularizer`; leave it out',
-    )
-  if c.lr_schedule == 'exponential' and c.lr_final == 0:
-    yield ArgumentError(
-      'lr_final',
-      c.lr_final,
-      'an exponential decay never reaches 0; use a small positive factor',
-    )
-  if c.lr_warmup >= c.steps:
-    yield ArgumentError(
-      'lr_warmup', c.lr_warmup, f'use fewer than `steps={c.steps}`'
-    )
-  if c.channels == 2:
-    yield ArgumentError('channels', 2, 'use 1 (grey) or 3 (colour)')
-
-
-def _of_the_schedule(
-  c: Any, defaults: Mapping[str, Any]
-) -> Iterator[ArgumentError]:
-  for name, schedule in (('unroll_steps', 'unrolled'), ('consensus',) * 2):
-    value = getattr(c, name)
-    if c.schedule != schedule and value != defaults[name]:
-      yield ArgumentError(
-        name,
-        value,
-        f'has no effect under `schedule={c.schedule}`; use'
-        f' `schedule={schedule}` or leave it out',
-      )
-
-
-def _of_lists(c: Any) -> Iterator[ArgumentError]:
+def _list_faults(c: Any) -> Iterator[ArgumentError]:
   for parse, text in (
     (penalties, c.regularizer),
     (augmentations, c.diffaugment),
@@ -197,7 +109,7 @@ def _of_lists(c: Any) -> Iterator[ArgumentError]:
       yield error
 
 
-def _of_rates(c: Any) -> Iterator[ArgumentError]:
+def _rate_faults(c: Any) -> Iterator[ArgumentError]:
   if c.lr_schedule == 'constant' and c.lr_final != 1:
     yield ArgumentError(
       'lr_final',
@@ -208,8 +120,6 @@ def _of_rates(c: Any) -> Iterator[ArgumentError]:
 
 
 _IDLE_ON_DIRAC = {
-  'orthogonal': 'kernels',
-  'orthogonal_g': 'kernels',
   'zcr': 'use of noise',
   'zcr_g': 'use of noise',
 }
@@ -229,8 +139,8 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
         f'`beta1_final_{player}={final}`: has no effect: `beta1_{player}` is'
         f' {final} from the start'
       )
-  together = c.schedule in registry.names('gan_jax.game.plan', 'TOGETHER')
-  if c.reuse_real and c.d_steps == 1 and not (together or relativistic):
+  apart = c.schedule == 'extragradient' or relativistic
+  if c.reuse_real and c.d_steps == 1 and not apart:
     messages.append(
       '`reuse_real=true`: has no effect: with `d_steps=1` and'
       f' `objective={c.objective}` a step has one real batch anyway'
@@ -253,21 +163,20 @@ def metric_words(metrics: str) -> list[str]:
   return [word.strip() for word in metrics.split(',') if word.strip()]
 
 
+def known_metrics() -> tuple[str, ...]:
+  """Names of the metrics, those of plug-ins among them."""
+  return registry.names('gan_jax.metrics', 'METRICS')
+
+
 def metric_faults(metrics: str) -> list[ArgumentError]:
   """What is wrong with the names in `metrics`."""
-  words = metric_words(metrics)
-  known = (
-    *registry.names('gan_jax.metrics', 'METRICS'),
-    *registry.names('gan_jax.evaluation.evaluator', 'PROTOCOLS'),
-  )
-  faults = [
-    ArgumentError('metrics', metrics, f'{word}: {nearest(word, known)}')
-    for word in words
-    if word not in known
-  ]
-  if len(set(words)) < len(words):
-    faults.append(ArgumentError('metrics', metrics, 'name each metric once'))
-  return faults
+  words, known = metric_words(metrics), known_metrics()
+  references = [word for word in words if registry.is_reference(word)]
+  try:
+    check_names('metrics', metrics, words, [*known, *references])
+  except ArgumentError as error:
+    return [error]
+  return []
 
 
 def check_scored(workdir: str, metrics: str, features: str) -> None:
@@ -326,7 +235,7 @@ def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
   return path
 
 
-def _of_scores(c: Any) -> Iterator[ArgumentError]:
+def _score_faults(c: Any) -> Iterator[ArgumentError]:
   words = metric_words(c.metrics)
   yield from metric_faults(c.metrics)
   for name in ('eval_every', 'features', 'weights', 'keep_best'):

@@ -1,4 +1,4 @@
-"""What a feature network is to the rest: data, and two traced functions."""
+"""What a feature network is to the rest: facts, weights and a function."""
 
 import hashlib
 import json
@@ -9,128 +9,109 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from gan_jax.features.errors import FeatureError
-
-# (weights, images, names of the outputs wanted) -> outputs, one row an image.
-See = Callable[[Any, Any, Sequence[str]], dict[str, Any]]
+# A tree of arrays, in dicts.
+Weights = Mapping[str, Any]
+# (weights, samples, names of outputs) -> outputs, one row a sample; traced.
+Apply = Callable[[Weights, Array, Sequence[str]], dict[str, Array]]
 
 
 class Features(NamedTuple):
-  """Features of images, and what a score must tell of them.
+  """Features of samples, and what a score must say of them.
 
   Attributes:
     name: with tap and resizer, such as `inception-768`.
     dim: of the features.
-    extract: traced; uint8 images (n, height, width, channels) to float32
-      (n, dim), with resizing and grey to colour inside.
-    probabilities: traced; the images to (n, classes), None without classes.
-    digest: hash of weights and protocol; equal means equal features.
+    apply: `(weights, samples, outputs) -> {output: (n, ...)}`, traced: uint8
+      images (n, height, width, channels), or float32 points (n, dim), to
+      float32 features (n, dim) and probabilities (n, classes), with resizing
+      and grey to colour inside.
+    weights: on the device.
+    sample_shape: (height, width, channels) of the images, or (dim,).
     protocol: all that the features depend on, in words and numbers.
-    see: as `extract` and `probabilities` at once, with the weights as an
-      argument, so that they are no constants of the compiled program.
-    weights: of `see`.
-    batch: images at a time that fit into any memory.
+    digest: hash of weights and protocol; equal means equal features.
+    batch: samples at a time that fit into any memory.
+    classes: that there are probabilities of; 0 for none.
   """
 
   name: str
   dim: int
-  extract: Callable[[Any], Any]
-  probabilities: Callable[[Any], Any] | None
-  digest: str
+  apply: Apply
+  weights: Weights
+  sample_shape: tuple[int, ...]
   protocol: dict[str, Any]
-  see: See
-  weights: Any
+  digest: str
   batch: int
+  classes: int = 0
+
+  @property
+  def outputs(self) -> tuple[str, ...]:
+    """'features', and 'probabilities' where there are classes."""
+    return ('features', 'probabilities') if self.classes else ('features',)
 
 
-class Request(NamedTuple):
-  """What `load` was asked for.
+class Spec(NamedTuple):
+  """What features are asked for.
 
   Attributes:
-    spec: as `--features` has it.
+    text: such as `inception-768`.
     options: its words after the first.
-    weights: a path, or empty.
-    image_shape: (height, width, channels) of the images, or (dim,) of points.
+    weights: path of a file of weights, or empty.
+    sample_shape: (height, width, channels) of images, or (dim,) of points.
+    data_dir: the data root, or empty for the default.
     cache: folder for what is downloaded or trained.
-    data_dir: as `--data_dir` has it.
-    dataset: that a classifier is trained on.
+    dataset: that a classifier is trained on where `text` does not say.
   """
 
-  spec: str
+  text: str
   options: tuple[str, ...]
   weights: str
-  image_shape: tuple[int, ...]
+  sample_shape: tuple[int, ...]
+  data_dir: str
   cache: pathlib.Path
-  data_dir: str = ''
-  dataset: str = ''
+  dataset: str
 
 
 def make_features(
   name: str,
   dim: int,
-  see: See,
-  weights: Any,
-  protocol: dict[str, Any],
-  image_shape: tuple[int, ...],
+  apply: Apply,
+  weights: Weights,
+  protocol: Mapping[str, Any],
+  sample_shape: tuple[int, ...],
   *,
-  classes: bool = False,
+  classes: int = 0,
   batch: int = 512,
 ) -> Features:
-  """Features from a traced function and its weights.
+  """Features of a traced function and its weights.
 
   Args:
     name: of the features.
     dim: of the features.
-    see: with outputs `features` and, with `classes`, `probabilities`.
+    apply: with outputs `features` and, with `classes`, `probabilities`. Passes
+      with one and the same function share a compiled program.
     weights: a tree of NumPy arrays.
     protocol: of the features.
-    image_shape: of the images that they take.
-    classes: whether there are probabilities.
-    batch: images at a time.
+    sample_shape: of the samples that they take.
+    classes: that there are probabilities of; 0 for none.
+    batch: samples at a time.
   """
   protocol = {'features': name, **protocol}
-  outputs = ('features', 'probabilities') if classes else ('features',)
-  placed = jax.tree.map(jnp.asarray, weights)
-
-  def checked(weights: Any, images: Any, wanted: Sequence[str]) -> Any:
-    images = jnp.asarray(images)
-    _check(name, images, image_shape)
-    unknown = [output for output in wanted if output not in outputs]
-    if unknown:
-      raise FeatureError(
-        f'--features={name}: gives {", ".join(outputs)}, and no'
-        f' {", ".join(unknown)}; use a classifier'
-      )
-    return see(weights, images, wanted)
-
-  def probabilities(images: Any) -> Any:
-    return checked(placed, images, ('probabilities',))['probabilities']
-
   return Features(
     name,
     dim,
-    lambda images: checked(placed, images, ('features',))['features'],
-    probabilities if classes else None,
-    _digest(weights, protocol),
+    apply,
+    jax.tree.map(jnp.asarray, weights),
+    tuple(sample_shape),
     protocol,
-    checked,
-    placed,
+    _digest(weights, protocol),
     batch,
+    classes,
   )
 
 
-def _check(name: str, images: Any, shape: tuple[int, ...]) -> None:
-  dtype = jnp.uint8 if len(shape) == 3 else jnp.float32
-  if images.dtype != dtype or tuple(images.shape[1:]) != tuple(shape):
-    raise FeatureError(
-      f'--features={name}: takes {jnp.dtype(dtype).name} of shape (n,'
-      f' {", ".join(map(str, shape))}), and was given {images.dtype}'
-      f' {tuple(images.shape)}; convert them, images to the range 0 to 255'
-    )
-
-
-def _digest(weights: Any, protocol: Mapping[str, Any]) -> str:
+def _digest(weights: Weights, protocol: Mapping[str, Any]) -> str:
   """SHA-256 of the protocol and of every array with its place in the tree."""
   total = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode())
   for path, leaf in jax.tree_util.tree_leaves_with_path(weights):

@@ -3,10 +3,11 @@
 Digits and clothes are far from photographs. A network that has learnt to tell
 their classes gives features that mean something there, and the class
 probabilities that mode counts need. It is trained in minutes on the images as
-the run sees them, from a fixed seed, and kept beside the data with its hash
+the run sees them, from a fixed seed, and cached beside the data with its hash
 and its accuracy on images that it has not seen.
 """
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,18 +17,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Key, UInt8
 from numpy.typing import NDArray
 
-from gan_jax.features.base import Features, Request, make_features
-from gan_jax.features.errors import FeatureFlagError
+from gan_jax import data
+from gan_jax.features.base import (
+  Apply,
+  Features,
+  Spec,
+  Weights,
+  make_features,
+)
 from gan_jax.networks.layers import Dense
 from gan_jax.runtime.array_cache import Arrays, cached_arrays
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.progress import progress_bar
 
 DIM = 128
 # All that the weights are a function of besides the images. Change `version`
-# with the code below: a classifier kept from before is then trained anew.
+# with the code below: a cached classifier is then trained anew.
 RECIPE: dict[str, Any] = {
   'version': 1,
   'seed': 0,
@@ -63,12 +71,14 @@ class Network(nn.Module):
     return Dense(self.classes)(features), features
 
 
-def _both(network: Network, params: Any, images: Any) -> tuple[Any, Any]:
-  logits, features = network.apply(params, images)
-  return logits, features
+def _outputs(
+  network: Network, params: Weights, images: UInt8[Array, 'n h w c']
+) -> tuple[Float[Array, 'n classes'], Float[Array, 'n 128']]:
+  outputs: Any = network.apply(params, images)
+  return outputs
 
 
-def _patches(x: Any) -> Any:
+def _patches(x: Float[Array, 'n h w c']) -> Float[Array, 'n _ _ _']:
   """Every other 4x4 patch, as channels: (n, h, w, c) -> (n, h/2, w/2, 16 c)."""
   n, h, w, c = x.shape
   h, w = -(-h // 2), -(-w // 2)
@@ -84,7 +94,7 @@ def _patches(x: Any) -> Any:
 class Trained(NamedTuple):
   """A classifier, and how well it does on images that it has not seen."""
 
-  params: Any
+  params: Weights
   accuracy: float
 
 
@@ -92,7 +102,7 @@ def train(
   images: UInt8[np.ndarray, 'n h w c'],
   labels: NDArray[np.int32],
   classes: int,
-  held: tuple[NDArray[np.uint8], NDArray[np.int32]],
+  held_out: tuple[NDArray[np.uint8], NDArray[np.int32]],
 ) -> Trained:
   """Trains a classifier; the same images give the same bits on a machine.
 
@@ -100,95 +110,95 @@ def train(
     images: all of them, which stay on the device.
     labels: of each, from 0.
     classes: how many there are.
-    held: images and labels that the accuracy is taken on.
+    held_out: images and labels that the accuracy is taken on.
   """
-  network, count = Network(classes), len(images)
+  count = len(images)
   batch = min(RECIPE['batch'], count)
-  each = count // batch
-  epochs = max(RECIPE['epochs'], -(-RECIPE['least_steps'] // each))
-  optimizer = optax.adam(
-    optax.cosine_onecycle_schedule(epochs * each, RECIPE['lr'])
-  )
-  key = jax.random.key(RECIPE['seed'])
-  params = jax.jit(network.init)(key, jnp.asarray(images[:1]))
-  state = params, jax.jit(optimizer.init)(params)
-  epoch = _epoch(network, optimizer, max(images.shape[1] // 14, 0))
-  data = jnp.asarray(images), jnp.asarray(labels)
+  steps = count // batch  # of an epoch
+  epochs = max(RECIPE['epochs'], -(-RECIPE['least_steps'] // steps))
+  reach = images.shape[1] // 14  # pixels that images are shifted by
+  init, epoch = _programs(classes, epochs * steps, RECIPE['lr'], reach)
+  samples = jnp.asarray(images), jnp.asarray(labels)
+  state = init(jax.random.key(RECIPE['seed']), samples[0][:1])
   rng = np.random.Generator(np.random.Philox(RECIPE['seed']))
   for _ in progress_bar(range(epochs), epochs, 'training the classifier'):
-    order = rng.permutation(count)[: each * batch].reshape(each, batch)
-    shifts = rng.integers(0, 2 * (images.shape[1] // 14) + 1, (each, 2))
+    order = rng.permutation(count)[: steps * batch].reshape(steps, batch)
+    shifts = rng.integers(0, 2 * reach + 1, (steps, 2))
     state = jax.block_until_ready(
-      epoch(state, data, jnp.asarray(order), jnp.asarray(shifts))
+      epoch(state, samples, jnp.asarray(order), jnp.asarray(shifts))
     )
   params = jax.device_get(state[0])
-  return Trained(params, _accuracy(network, params, *held))
+  return Trained(params, _accuracy(Network(classes), params, *held_out))
 
 
-def _epoch(network: Network, optimizer: Any, reach: int) -> Any:
-  """One pass over the images, shifted by up to `reach` pixels, compiled."""
+@functools.cache
+def _programs(classes: int, updates: int, lr: float, reach: int) -> Any:
+  """`(key, image) -> state` and one pass over shifted images, compiled."""
+  network = Network(classes)
+  optimizer = optax.adam(optax.cosine_onecycle_schedule(updates, lr))
 
-  def loss(params: Any, x: Any, labels: Any) -> Any:
-    logits, _ = _both(network, params, x)
-    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return each.mean()
+  def init(key: Key[Array, ''], image: Array) -> Any:
+    params = network.init(key, image)
+    return params, optimizer.init(params)
 
-  def step(data: Any, state: Any, item: Any) -> Any:
-    (params, memory), (images, labels), (index, shift) = state, data, item
-    x = images[index]
-    room = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    start = (0, shift[0], shift[1], 0)
-    x = jax.lax.dynamic_slice(jnp.pad(x, room), start, x.shape)
-    gradient = jax.grad(loss)(params, x, labels[index])
-    change, memory = optimizer.update(gradient, memory, params)
-    return (optax.apply_updates(params, change), memory), None
+  def loss(params: Weights, x: Array, labels: Array) -> Array:
+    logits, _ = _outputs(network, params, x)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()
 
-  def epoch(state: Any, data: Any, order: Any, shifts: Any) -> Any:
-    def body(state: Any, item: Any) -> Any:
-      return step(data, state, item)
+  def epoch(state: Any, samples: Any, order: Array, shifts: Array) -> Any:
+    images, labels = samples
 
-    return jax.lax.scan(body, state, (order, shifts))[0]
+    def step(state: Any, item: tuple[Array, Array]) -> Any:
+      (params, opt_state), (index, shift) = state, item
+      x = images[index]
+      room = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+      start = (0, shift[0], shift[1], 0)
+      x = jax.lax.dynamic_slice(jnp.pad(x, room), start, x.shape)
+      gradient = jax.grad(loss)(params, x, labels[index])
+      updates, opt_state = optimizer.update(gradient, opt_state, params)
+      return (optax.apply_updates(params, updates), opt_state), None
 
-  return jax.jit(epoch, donate_argnums=0)
+    return jax.lax.scan(step, state, (order, shifts))[0]
+
+  return jax.jit(init), jax.jit(epoch, donate_argnums=0)
 
 
 def _accuracy(
   network: Network,
-  params: Any,
+  params: Weights,
   images: NDArray[np.uint8],
   labels: NDArray[np.int32],
 ) -> float:
-  guess = jax.jit(lambda p, x: _both(network, p, x)[0].argmax(axis=-1))
+  guess = jax.jit(lambda p, x: _outputs(network, p, x)[0].argmax(axis=-1))
   size = min(500, len(images))
   starts = range(0, len(images) - size + 1, size)
-  right = [
+  correct = [
     np.asarray(guess(params, images[s : s + size])) == labels[s : s + size]
     for s in starts
   ]
-  return float(np.concatenate(right).mean())
+  return float(np.concatenate(correct).mean())
 
 
-def learnt(
+def trained_on(
   name: str, shape: tuple[int, ...], data_dir: str, cache: pathlib.Path
 ) -> tuple[Trained, dict[str, Any]]:
-  """The classifier of a dataset: kept from before, or trained now.
+  """The classifier of a dataset: from the cache, or trained now.
 
   Returns:
     It, and the facts that it depends on.
 
   Raises:
-    FeatureFlagError: if the set has no classes.
+    ArgumentError: if the set has no classes.
     DataError: if the set cannot be had.
   """
-  from gan_jax import data
-
   images = data.load(
     name, data_dir=data_dir, image_size=shape[0], channels=shape[2]
   )
-  if not isinstance(images, data.ImageSet) or len(images.classes) < 2:
-    raise FeatureFlagError(
-      f'--features=classifier: {name} has no classes to learn; write'
-      ' classifier-DATASET with one that has, such as classifier-mnist'
+  if not isinstance(images, data.SampleSet) or len(images.classes) < 2:
+    remedy = 'has no classes to learn; write classifier-DATASET with one that'
+    raise ArgumentError(
+      'features', f'classifier-{name}', f'{remedy} has, as classifier-mnist'
     )
   facts = {
     'dataset': name,
@@ -201,8 +211,8 @@ def learnt(
   }
 
   def make() -> Arrays:
-    made = train(*_halves(name, images, shape, data_dir))
-    return _leaves(made.params) | {'accuracy': np.array(made.accuracy)}
+    trained = train(*_halves(name, images, shape, data_dir))
+    return _leaves(trained.params) | {'accuracy': np.array(trained.accuracy)}
 
   arrays = cached_arrays(cache, facts, make, name=name)
   like = jax.eval_shape(
@@ -217,43 +227,63 @@ def learnt(
 
 
 def _halves(
-  name: str, images: Any, shape: tuple[int, ...], data_dir: str
+  name: str, images: data.SampleSet, shape: tuple[int, ...], data_dir: str
 ) -> tuple[Any, Any, int, Any]:
   """Arguments of `train`: images, labels, classes, and what is held out."""
-  from gan_jax import data
-
   x, labels, classes = images.array(), images.labels(), len(images.classes)
   for split in _SPLITS:
     try:
-      held: Any = data.load(
+      held_out: Any = data.load(
         name,
         data_dir=data_dir,
         image_size=shape[0],
         channels=shape[2],
         split=split,
       )
-    except data.DataFlagError:
+    except ArgumentError:
       continue
-    if held.fingerprint != images.fingerprint:  # a folder has no splits
-      return x, labels, classes, (held.array(), held.labels())
+    if held_out.fingerprint != images.fingerprint:  # a folder has no splits
+      return x, labels, classes, (held_out.array(), held_out.labels())
   order = np.random.Generator(np.random.Philox(1)).permutation(len(x))
   out, rest = order[: len(x) // _HELD_OUT], order[len(x) // _HELD_OUT :]
   return x[rest], labels[rest], classes, (x[out], labels[out])
 
 
-def _names(params: Any) -> list[str]:
+def _names(params: Weights) -> list[str]:
   leaves = jax.tree_util.tree_leaves_with_path(params)
   return [
     jax.tree_util.keystr(path, simple=True, separator='.') for path, _ in leaves
   ]
 
 
-def _leaves(params: Any) -> Arrays:
+def _leaves(params: Weights) -> Arrays:
   leaves = map(np.asarray, jax.tree.leaves(params))
   return dict(zip(_names(params), leaves, strict=True))
 
 
-def make(request: Request) -> Features:
+@functools.cache
+def _apply(classes: int, stacked: bool) -> Apply:
+  """The function of a classifier: one, to be compiled once."""
+  network = Network(classes)
+
+  def apply(
+    weights: Weights, images: UInt8[Array, 'n h w c'], outputs: Sequence[str]
+  ) -> dict[str, Array]:
+    n, h, w, c = images.shape
+    if stacked:
+      images = jnp.moveaxis(images, 3, 1).reshape(c * n, h, w, 1)
+    logits, features = _outputs(network, weights, images)
+    chances = jax.nn.softmax(logits)
+    if stacked:
+      features = features.reshape(n, c * DIM)
+      chances = _product(chances.reshape(n, c, classes))
+    both = {'features': features, 'probabilities': chances}
+    return {name: both[name] for name in outputs}
+
+  return apply
+
+
+def make(spec: Spec) -> Features:
   """Features of a classifier: `classifier`, or `classifier-DATASET`.
 
   A classifier of grey images takes colour ones channel by channel, as the
@@ -261,49 +291,32 @@ def make(request: Request) -> Features:
   their probabilities, class `(c0 classes + c1) classes + c2`.
 
   Raises:
-    FeatureFlagError: if no dataset is named or it has no classes.
+    ArgumentError: if no dataset is named or it has no classes.
   """
-  if request.weights:
-    raise FeatureFlagError(
-      f'--weights={request.weights}: a classifier trains itself; leave it out'
-    )
-  name = '-'.join(request.options) or request.dataset
+  if spec.weights:
+    remedy = 'a classifier trains itself; leave it out'
+    raise ArgumentError('weights', spec.weights, remedy)
+  name = '-'.join(spec.options) or spec.dataset
   if not name:
-    raise FeatureFlagError(
-      f'--features={request.spec}: learns from what? Write classifier-DATASET,'
-      ' such as classifier-mnist'
-    )
-  name, stacked = _learnt_from(name)
-  shape = request.image_shape
+    remedy = 'learns from what? Write classifier-DATASET, as classifier-mnist'
+    raise ArgumentError('features', spec.text, remedy)
+  name, stacked = _training_set(name)
+  shape = spec.sample_shape
   single = (*shape[:2], 1) if stacked else shape
-  cache = request.cache / 'gan_jax_classifiers'
-  trained, facts = learnt(name, single, request.data_dir, cache)
-  network, classes = Network(facts['classes']), facts['classes']
-
-  def see(weights: Any, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
-    n = images.shape[0]
-    if stacked:
-      images = jnp.moveaxis(images, 3, 1).reshape(3 * n, *single)
-    logits, features = _both(network, weights, images)
-    chances = jax.nn.softmax(logits)
-    if stacked:
-      features = features.reshape(n, 3 * DIM)
-      chances = _product(chances.reshape(n, 3, classes))
-    outputs = {'features': features, 'probabilities': chances}
-    return {output: outputs[output] for output in wanted}
-
+  cache = spec.cache / 'gan_jax_classifiers'
+  trained, facts = trained_on(name, single, spec.data_dir, cache)
   return make_features(
     f'classifier-{name}',
     DIM * (3 if stacked else 1),
-    see,
+    _apply(facts['classes'], stacked),
     trained.params,
     {**facts, 'stacked': stacked, 'accuracy': trained.accuracy},
     shape,
-    classes=True,
+    classes=facts['classes'] ** (3 if stacked else 1),
   )
 
 
-def _learnt_from(name: str) -> tuple[str, bool]:
+def _training_set(name: str) -> tuple[str, bool]:
   """The set that a dataset's images are of, and whether it stacks them."""
   if name.startswith('folder:'):
     return name, False
@@ -313,8 +326,10 @@ def _learnt_from(name: str) -> tuple[str, bool]:
   return ('fashion_mnist' if stacked and base == 'fashion' else base), stacked
 
 
-def _product(chances: Any) -> Any:
-  """(n, 3, classes) to (n, classes^3) of independent draws."""
+def _product(
+  chances: Float[Array, 'n 3 classes'],
+) -> Float[Array, 'n classes**3']:
+  """Probabilities of triples of independent draws."""
   a, b, c = (chances[:, i] for i in range(3))
   joint = a[:, :, None, None] * b[:, None, :, None] * c[:, None, None, :]
   return joint.reshape(chances.shape[0], -1)

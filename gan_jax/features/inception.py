@@ -12,6 +12,7 @@ Reference: Heusel et al. 2017, arXiv:1706.08500; Szegedy et al. 2016,
 arXiv:1512.00567.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,13 +24,15 @@ from jax import lax
 from jaxtyping import Array, Float, UInt8
 
 from gan_jax.features import inception_weights as files
-from gan_jax.features.base import Features, Request, make_features
-from gan_jax.features.errors import FeatureError, FeatureFlagError
-from gan_jax.features.inception_layout import LAYERS
+from gan_jax.features.base import Apply, Features, Spec, make_features
+from gan_jax.features.inception_weights import LAYERS
 from gan_jax.features.resize import RESIZERS, resize
+from gan_jax.runtime.errors import ArgumentError, DataError
 
 SIDE = 299
-Weights = Mapping[str, Mapping[str, Any]]
+Layer = Mapping[str, Any]  # kernel `w` and bias `b`
+Weights = Mapping[str, Layer]
+Maps = Float[Array, 'n _ _ _']
 _ORDER = ('NHWC', 'HWIO', 'NHWC')
 _HIGH = lax.Precision.HIGHEST  # an accelerator would round to bfloat16
 
@@ -65,7 +68,7 @@ LAST: dict[str, str] = {
 }
 
 
-def scaled(
+def scale(
   images: UInt8[Array, 'n h w c'], rule: str, size: int = SIDE
 ) -> Float[Array, 'n size size 3']:
   """What the network is given: three channels, resized, about [-1, 1].
@@ -90,8 +93,8 @@ def forward(
 
   Args:
     weights: `{layer: {'w': kernel, 'b': bias}}`, batch norm folded; or what
-      `merged` made of it.
-    x: as `scaled` gives them.
+      `merge_heads` made of it.
+    x: as `scale` gives them.
     taps: keys of `TAPS`.
 
   Returns:
@@ -99,33 +102,33 @@ def forward(
     `sfid`, which is the first 7 channels of `mixed_6/conv` place by place, and
     of the logits; the Inception Score is taken of those without their bias.
   """
-  found: dict[str, Array] = {}
-  for tap, value in _taps(merged(weights), x):
+  values: dict[str, Array] = {}
+  for tap, value in _taps(merge_heads(weights), x):
     if tap in taps:
-      found[tap] = value
-    if len(found) == len(set(taps)):
+      values[tap] = value
+    if len(values) == len(set(taps)):
       break
-  return found
+  return values
 
 
-def merged(weights: Weights) -> Weights:
+def merge_heads(weights: Weights) -> Weights:
   """The weights with the kernels of each block's heads as one, `BLOCK/heads`.
 
   To join them again for every batch would cost as much as a convolution.
   """
-  found = dict(weights)
+  layers = dict(weights)
   for block, scopes in _HEADS.items():
     names = [f'{block}/{scope}' for scope in scopes]
-    if f'{block}/heads' in found or not {*names} <= {*found}:
+    if f'{block}/heads' in layers or not {*names} <= {*layers}:
       continue
-    kernels = [found[name]['w'] for name in names]
+    kernels = [layers[name]['w'] for name in names]
     join = np if isinstance(kernels[0], np.ndarray) else jnp
-    found[f'{block}/heads'] = {'w': join.concatenate(kernels, axis=3)}
-    found |= {name: {'b': found[name]['b']} for name in names}
-  return found
+    layers[f'{block}/heads'] = {'w': join.concatenate(kernels, axis=3)}
+    layers |= {name: {'b': layers[name]['b']} for name in names}
+  return layers
 
 
-def _taps(weights: Weights, x: Any) -> Iterator[tuple[str, Any]]:
+def _taps(weights: Weights, x: Maps) -> Iterator[tuple[str, Array]]:
   """Every tap in turn; what follows the last one asked for is not evaluated."""
   x = _conv(weights['conv'], x, 2, 'VALID')
   x = _conv(weights['conv_1'], x, 1, 'VALID')
@@ -162,21 +165,21 @@ def _below(weights: Weights, block: str) -> Weights:
   }
 
 
-def _block_35(w: Weights, x: Any) -> Any:
+def _block_35(w: Weights, x: Maps) -> Maps:
   a, b, c, d = _heads(w, x, _ALL)
   b = _conv(w['tower/conv_1'], b)
   c = _conv(w['tower_1/conv_2'], _conv(w['tower_1/conv_1'], c))
   return jnp.concatenate([a, b, c, d], axis=-1)
 
 
-def _reduce_35(w: Weights, x: Any) -> Any:
+def _reduce_35(w: Weights, x: Maps) -> Maps:
   a = _conv(w['conv'], x, 2, 'VALID')
   b = _conv(w['tower/conv_1'], _conv(w['tower/conv'], x))
   b = _conv(w['tower/conv_2'], b, 2, 'VALID')
   return jnp.concatenate([a, b, _max(x)], axis=-1)
 
 
-def _block_17(w: Weights, x: Any) -> Any:
+def _block_17(w: Weights, x: Maps) -> Maps:
   a, b, c, d = _heads(w, x, _ALL)
   for i in (1, 2):
     b = _conv(w[f'tower/conv_{i}'], b)
@@ -185,7 +188,7 @@ def _block_17(w: Weights, x: Any) -> Any:
   return jnp.concatenate([a, b, c, d], axis=-1)
 
 
-def _reduce_17(w: Weights, x: Any) -> Any:
+def _reduce_17(w: Weights, x: Maps) -> Maps:
   a, b = _heads(w, x, _HEADS['mixed_8'])
   a = _conv(w['tower/conv_1'], a, 2, 'VALID')
   for i in (1, 2):
@@ -194,17 +197,17 @@ def _reduce_17(w: Weights, x: Any) -> Any:
   return jnp.concatenate([a, b, _max(x)], axis=-1)
 
 
-def _block_8(w: Weights, x: Any, last: bool = False) -> Any:
+def _block_8(w: Weights, x: Maps, last: bool = False) -> Maps:
   a, b, c, *d = _heads(w, x, _ALL[:3] if last else _ALL)
   if last:
     d = [_conv(w['tower_2/conv'], _max(x, 1, 'SAME'))]
   c = _conv(w['tower_1/conv_1'], c)
-  b = [_conv(w[f'tower/mixed/{name}'], b) for name in ('conv', 'conv_1')]
-  c = [_conv(w[f'tower_1/mixed/{name}'], c) for name in ('conv', 'conv_1')]
-  return jnp.concatenate([a, *b, *c, *d], axis=-1)
+  two = [_conv(w[f'tower/mixed/{name}'], b) for name in ('conv', 'conv_1')]
+  three = [_conv(w[f'tower_1/mixed/{name}'], c) for name in ('conv', 'conv_1')]
+  return jnp.concatenate([a, *two, *three, *d], axis=-1)
 
 
-def _heads(w: Weights, x: Any, scopes: Sequence[str]) -> list[Any]:
+def _heads(w: Weights, x: Maps, scopes: Sequence[str]) -> list[Array]:
   """The 1x1 convolutions of a block's input, as one product.
 
   `tower_2/conv` is of the averaged input: an average and a 1x1 convolution
@@ -218,11 +221,13 @@ def _heads(w: Weights, x: Any, scopes: Sequence[str]) -> list[Any]:
   return [_activated(y, b) for y, b in zip(parts, biases, strict=True)]
 
 
-def _conv(layer: Any, x: Any, stride: int = 1, padding: str = 'SAME') -> Any:
+def _conv(
+  layer: Layer, x: Maps, stride: int = 1, padding: str = 'SAME'
+) -> Maps:
   return _activated(_linear(layer['w'], x, stride, padding), layer['b'])
 
 
-def _pooled(layer: Any, x: Any, padding: str) -> Any:
+def _pooled(layer: Layer, x: Maps, padding: str) -> Maps:
   """A convolution and its maxima, which commute with bias and rectification.
 
   To the bit, as both are monotonous; and the maxima are fewer.
@@ -230,7 +235,9 @@ def _pooled(layer: Any, x: Any, padding: str) -> Any:
   return _activated(_max(_linear(layer['w'], x, 1, padding)), layer['b'])
 
 
-def _linear(w: Any, x: Any, stride: int, padding: str) -> Any:
+def _linear(
+  w: Float[Array, 'h w ins outs'], x: Maps, stride: int, padding: str
+) -> Maps:
   if w.shape[:2] == (1, 1):
     return _product(x, w)
   if w.shape[0] == 1:  # of rows apart; on CPU a twelfth faster so
@@ -246,7 +253,7 @@ def _linear(w: Any, x: Any, stride: int, padding: str) -> Any:
     return y.reshape(*x.shape[:2], *y.shape[1:])
   # On CPU a convolution without any padding misses XLA's fast path, which is
   # 2.5 to 5 times as fast: pad, and leave out what came of it.
-  edges: Any = ((0, 1), (0, 1)) if padding == 'VALID' else padding
+  edges = ((0, 1), (0, 1)) if padding == 'VALID' else padding
   y = lax.conv_general_dilated(
     x,
     w,
@@ -264,15 +271,15 @@ def _linear(w: Any, x: Any, stride: int, padding: str) -> Any:
   return y
 
 
-def _product(x: Any, kernel: Any) -> Any:
+def _product(x: Maps, kernel: Float[Array, '1 1 ins outs']) -> Maps:
   return jnp.matmul(x, kernel[0, 0], precision=_HIGH)
 
 
-def _activated(y: Any, b: Any) -> Any:
+def _activated(y: Maps, b: Float[Array, ' outs']) -> Maps:
   return jax.nn.relu(y + b[None, None, None])
 
 
-def _max(x: Any, stride: int = 2, padding: str = 'VALID') -> Any:
+def _max(x: Maps, stride: int = 2, padding: str = 'VALID') -> Maps:
   """Maximum of 3x3 places."""
   if padding == 'SAME':
     x = jnp.pad(x, _EDGE, constant_values=-jnp.inf)
@@ -282,13 +289,13 @@ def _max(x: Any, stride: int = 2, padding: str = 'VALID') -> Any:
   return x
 
 
-def _average(x: Any) -> Any:
+def _average(x: Maps) -> Maps:
   """Average of 3x3 places, of those that there are at the edges."""
   one = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
   return _sum(x) / _sum(one)
 
 
-def _sum(x: Any) -> Any:
+def _sum(x: Maps) -> Maps:
   x = jnp.pad(x, _EDGE)
   for axis in (1, 2):
     a, b, c = _three(x, axis, 1)
@@ -296,24 +303,43 @@ def _sum(x: Any) -> Any:
   return x
 
 
-def _three(x: Any, axis: int, stride: int) -> list[Any]:
+def _three(x: Maps, axis: int, stride: int) -> list[Array]:
   """Places in a row; on CPU slices are faster than XLA's windows."""
   reach = (x.shape[axis] - 3) // stride * stride + 1
   return [lax.slice_in_dim(x, i, i + reach, stride, axis) for i in range(3)]
 
 
-def make(request: Request) -> Features:
+@functools.cache
+def _apply(tap: str, rule: str) -> Apply:
+  """The function of a tap and a rule of resizing: one, to be compiled once."""
+  taps = {'features': tap, 'probabilities': 'logits_unbiased'}
+
+  def apply(
+    weights: Weights, images: UInt8[Array, 'n h w c'], outputs: Sequence[str]
+  ) -> dict[str, Array]:
+    x = scale(images, rule)
+    by_tap = forward(weights, x, [taps[name] for name in outputs])
+    values = {name: by_tap[taps[name]] for name in outputs}
+    if 'probabilities' in values:
+      values['probabilities'] = jax.nn.softmax(values['probabilities'])
+    return values
+
+  return apply
+
+
+def make(spec: Spec) -> Features:
   """Inception features: `inception-TAP`, and `-RESIZER` after it.
 
   Raises:
-    FeatureFlagError: for an unknown tap or resizer.
-    FeatureError: if the weights cannot be had, or do not reach the tap.
+    ArgumentError: for an unknown tap or resizer.
+    DataError: if the weights cannot be had, or do not reach the tap.
   """
-  tap, rule = _options(request)
-  path = files.find(request.weights, request.cache / 'gan_jax_weights')
-  weights = _weights(path, tap)
+  tap, rule = _options(spec)
+  path = files.find(spec.weights, spec.cache / 'gan_jax_weights')
+  weights = _read_weights(path, tap)
+  public = files.is_public(weights)
   protocol = {
-    'network': 'inception-2015-12-05' if files.genuine(weights) else 'unknown',
+    'network': 'inception-2015-12-05' if public else 'unknown',
     'tap': tap,
     'resize': rule,
     'scaling': 'x / 127.5 - 1' if rule == 'pytorch' else '(x - 128) / 128',
@@ -321,64 +347,52 @@ def make(request: Request) -> Features:
     'weights': path.name,
     'weights_sha256': files.digest(path),
   }
-
-  def see(weights: Any, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
-    taps = {'features': tap, 'probabilities': 'logits_unbiased'}
-    x = scaled(images, rule)
-    found = forward(weights, x, [taps[name] for name in wanted])
-    told = {name: found[taps[name]] for name in wanted}
-    if 'probabilities' in told:
-      told['probabilities'] = jax.nn.softmax(told['probabilities'])
-    return told
-
   return make_features(
     f'inception-{tap}' + f'-{rule}' * (rule != 'tensorflow'),
     TAPS[tap],
-    see,
-    merged(weights),
+    _apply(tap, rule),
+    merge_heads(weights),
     protocol,
-    request.image_shape,
-    classes='softmax' in weights,
+    spec.sample_shape,
+    classes=TAPS['logits'] if 'softmax' in weights else 0,
     # On a CPU, buffers of more than 32 MiB would come from the system anew for
     # every batch, zeroed page by page.
     batch=4,
   )
 
 
-def _options(request: Request) -> tuple[str, str]:
+def _options(spec: Spec) -> tuple[str, str]:
   tap, rule = '2048', 'tensorflow'
-  for option in request.options:
+  for option in spec.options:
     if option in TAPS:
       tap = option
     elif option in RESIZERS:
       rule = option
     else:
-      raise FeatureFlagError(
-        f'--features={request.spec}: {option} is neither a tap'
-        f' ({", ".join(TAPS)}) nor a resizer ({", ".join(RESIZERS)})'
-      )
+      choices = f'({", ".join(TAPS)}) nor a resizer ({", ".join(RESIZERS)})'
+      remedy = f'{option} is neither a tap {choices}'
+      raise ArgumentError('features', spec.text, remedy)
   return tap, rule
 
 
-def _weights(path: pathlib.Path, tap: str) -> files.Folded:
+def _read_weights(path: pathlib.Path, tap: str) -> files.Folded:
   """The layers that a tap takes, and beyond the last block the classes."""
   names = list(LAYERS)
   layers = names[: names.index(LAST[tap]) + 1]
-  last = names if tap == '2048' else layers
   try:
-    return files.load(path, last)
+    return files.load(path, names if tap == '2048' else layers)
   except files.MissingLayer as error:
     if error.layer not in layers:
       return files.load(path, layers)
-    raise FeatureError(_too_short(path, tap, error.layer)) from error
+    raise DataError(_describe_short_file(path, tap, error.layer)) from error
 
 
-def _too_short(path: Any, tap: str, layer: str) -> str:
+def _describe_short_file(path: pathlib.Path, tap: str, layer: str) -> str:
   names = list(LAYERS)
-  there = names[: names.index(layer)]
-  taps = [t for t, last in LAST.items() if last in there]
+  present = names[: names.index(layer)]
+  taps = [t for t, last in LAST.items() if last in present]
   rest = f'use inception-{taps[-1]}, or' if taps else 'use'
   return (
-    f'--weights={path}: ends before {layer}, which the tap {tap} takes; {rest}'
-    f' the whole network, such as {files.KNOWN[files.DEFAULT][1]}'
+    f'{path}: ends before {layer}, which the tap {tap} takes; {rest} the whole'
+    f' network, such as {files.KNOWN[files.DEFAULT][1]}'
   )

@@ -10,7 +10,6 @@ its own. Reference: Parmar et al. 2022, arXiv:2104.11222.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,16 +92,18 @@ def resize(
     size: of both sides.
     rule: a key of `RESIZERS`.
   """
-  make = RESIZERS[rule]
+  make_matrix = RESIZERS[rule]
   x = images.astype(jnp.float32)
   for axis in (2, 1):  # columns first, as Pillow does
     if x.shape[axis] != size:
-      matrix = make(x.shape[axis], size).astype(np.float32)
+      matrix = make_matrix(x.shape[axis], size).astype(np.float32)
       x = _along(x, jnp.asarray(matrix), axis)
   return x
 
 
-def _along(x: Any, matrix: Any, axis: int) -> Any:
+def _along(
+  x: Float[Array, 'n h w c'], matrix: Float[Array, 'out size'], axis: int
+) -> Float[Array, 'n _ _ c']:
   high = jax.lax.Precision.HIGHEST  # an accelerator would round to bfloat16
   rule = 'ow,nhwc->nhoc' if axis == 2 else 'oh,nhwc->nowc'
   return jnp.einsum(rule, matrix, x, precision=high)

@@ -5,7 +5,7 @@ weights). Weights: those of akamaster/pytorch_resnet_cifar10 by their names.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from gan_jax.features import inception_weights as files
 from gan_jax.features import torch_file
-from gan_jax.features.base import Features, Request, make_features
-from gan_jax.features.errors import FeatureError, FeatureFlagError
+from gan_jax.features.base import Features, Spec, Weights, make_features
+from gan_jax.runtime.array_cache import Arrays
+from gan_jax.runtime.errors import ArgumentError, DataError
 
 SHAPE = (32, 32, 3)
 CLASSES = 10
@@ -30,17 +31,17 @@ _HIGH = lax.Precision.HIGHEST
 
 def layers() -> dict[str, tuple[int, int]]:
   """Inputs and outputs of the 3x3 convolutions, by the names of the file."""
-  found, inputs = {'conv1': (3, 16)}, 16
+  sizes, inputs = {'conv1': (3, 16)}, 16
   for stage, width in _STAGES:
     for block in range(3):
       for i in (1, 2):
-        found[f'layer{stage}.{block}.conv{i}'] = (inputs, width)
+        sizes[f'layer{stage}.{block}.conv{i}'] = (inputs, width)
         inputs = width
-  return found
+  return sizes
 
 
 def forward(
-  weights: Mapping[str, Mapping[str, Any]], images: UInt8[Array, 'n 32 32 3']
+  weights: Weights, images: UInt8[Array, 'n 32 32 3']
 ) -> tuple[Float[Array, 'n 10'], Float[Array, 'n 64']]:
   """Logits of the ten classes, and the features that they are made of."""
   mean, std = jnp.asarray(_MEAN), jnp.asarray(_STD)
@@ -62,7 +63,9 @@ def forward(
   return logits + dense['b'][None], features
 
 
-def _conv(layer: Mapping[str, Any], x: Any, stride: int = 1) -> Any:
+def _conv(
+  layer: Weights, x: Float[Array, 'n h w c'], stride: int = 1
+) -> Float[Array, 'n _ _ out']:
   y = lax.conv_general_dilated(
     x,
     layer['w'],
@@ -78,85 +81,85 @@ def read(path: pathlib.Path) -> files.Folded:
   """The weights of a file, batch norm folded.
 
   Raises:
-    FeatureError: if it is not of this network.
+    ArgumentError: for a file of an unknown kind.
+    DataError: if it is not of this network.
   """
   state = files.read_npz(path) if path.suffix == '.npz' else _read_torch(path)
-  found: files.Folded = {}
+  folded: files.Folded = {}
   for name, (inputs, outputs) in layers().items():
     norm = name.replace('conv', 'bn')
     names = [f'{name}.weight', *(f'{norm}.{k}' for k in files.NORM)]
-    kernel, *rest = _shaped(path, state, names, (outputs, inputs, 3, 3))
-    found[name] = files.folded(kernel.transpose(2, 3, 1, 0), rest, _EPSILON)
+    kernel, *rest = _select(path, state, names, (outputs, inputs, 3, 3))
+    folded[name] = files.fold(kernel.transpose(2, 3, 1, 0), rest, _EPSILON)
   names = ['linear.weight', 'linear.bias']
-  w, b = _shaped(path, state, names, (CLASSES, 64))
-  found['linear'] = {'w': w.T, 'b': b}
-  return files.as_float32(path, found)
+  w, b = _select(path, state, names, (CLASSES, 64))
+  folded['linear'] = {'w': w.T, 'b': b}
+  return files.as_float32(path, folded)
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, NDArray[Any]]:
+def _read_torch(path: pathlib.Path) -> Arrays:
   if path.suffix not in ('.th', '.pth', '.pt'):
-    raise FeatureFlagError(
-      f'--weights={path}: an unknown kind of file; use .npz, .th, .pth or .pt'
-    )
+    remedy = 'an unknown kind of file; use .npz, .th, .pth or .pt'
+    raise ArgumentError('weights', str(path), remedy)
   return torch_file.read(path)
 
 
-def _shaped(
+def _select(
   path: pathlib.Path,
-  state: Mapping[str, NDArray[Any]],
+  state: Arrays,
   names: Sequence[str],
   shape: tuple[int, ...],
 ) -> list[NDArray[Any]]:
   """Arrays by name: a kernel of that shape, and vectors of its outputs."""
   for i, name in enumerate(names):
-    wanted = shape[:1] if i else shape
-    if name not in state or state[name].shape != wanted:
-      there = state[name].shape if name in state else 'none'
-      raise FeatureError(
-        f'--weights={path}: {name} should have shape {wanted} and there is'
-        f' {there}; give the weights of a CIFAR-10 ResNet-20'
+    expected = shape[:1] if i else shape
+    if name not in state or state[name].shape != expected:
+      given = state[name].shape if name in state else 'missing'
+      raise DataError(
+        f'{path}: {name} should have shape {expected} and is {given}; give the'
+        ' weights of a CIFAR-10 ResNet-20'
       )
   return [state[name] for name in names]
 
 
-def make(request: Request) -> Features:
+def _apply(
+  weights: Weights, images: UInt8[Array, 'n 32 32 3'], outputs: Sequence[str]
+) -> dict[str, Array]:
+  logits, features = forward(weights, images)
+  both = {'features': features, 'probabilities': jax.nn.softmax(logits)}
+  return {name: both[name] for name in outputs}
+
+
+def make(spec: Spec) -> Features:
   """Features (64) and class probabilities (10) of a trained ResNet-20.
 
   Raises:
-    FeatureFlagError: for images that are not 32x32 colour, or no weights.
-    FeatureError: if the file is not of this network.
+    ArgumentError: for images that are not 32x32 colour, or no weights.
+    DataError: if the file is not of this network.
   """
-  if request.options:
-    raise FeatureFlagError(
-      f'--features={request.spec}: resnet20 has no options; use resnet20'
+  if spec.options:
+    raise ArgumentError('features', spec.text, 'has no options; use resnet20')
+  if spec.sample_shape != SHAPE:
+    remedy = (
+      f'takes 32x32 colour images, and these are {spec.sample_shape}; use'
     )
-  if request.image_shape != SHAPE:
-    raise FeatureFlagError(
-      f'--features={request.spec}: takes 32x32 colour images, and these are'
-      f' {request.image_shape}; use --image_size=32, or other features'
+    raise ArgumentError(
+      'features', spec.text, f'{remedy} `image_size=32`, or other features'
     )
-  if not request.weights:
-    raise FeatureFlagError(
-      f'--features={request.spec}: needs --weights=PATH, the file'
-      ' resnet20-12fca82f.th of\n'
+  if not spec.weights:
+    raise ArgumentError(
+      'features',
+      spec.text,
+      'needs `weights=PATH`, the file resnet20-12fca82f.th of\n'
       '  https://github.com/akamaster/pytorch_resnet_cifar10\nor an .npz of the'
-      ' same arrays'
+      ' same arrays',
     )
-  path = files.find(request.weights, request.cache)
-
-  def see(weights: Any, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
-    logits, features = forward(weights, images)
-    outputs = {
-      'features': features,
-      'probabilities': jax.nn.softmax(logits),
-    }
-    return {name: outputs[name] for name in wanted}
-
+  path = files.find(spec.weights, spec.cache)
   protocol = {
     'network': 'CIFAR-10 ResNet-20',
     'weights': path.name,
     'weights_sha256': files.digest(path),
   }
   return make_features(
-    'resnet20', 64, see, read(path), protocol, SHAPE, classes=True
+    'resnet20', 64, _apply, read(path), protocol, SHAPE, classes=CLASSES
   )

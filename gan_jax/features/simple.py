@@ -2,44 +2,62 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Num
+from numpy.typing import NDArray
 
-from gan_jax.features.base import Features, Request, make_features
-from gan_jax.features.errors import FeatureFlagError
+from gan_jax.features.base import Features, Spec, Weights, make_features
 from gan_jax.networks.conv import conv
+from gan_jax.runtime.errors import ArgumentError
 
 _WIDTHS = (32, 64)
 _DIM = 128
 
 
-def _flat(x: Any) -> Any:
+def _flatten(x: Num[Array, 'n ...']) -> Float[Array, 'n dim']:
   """Images in [0, 1], or points as they are, as rows."""
   scale = 255.0 if x.dtype == jnp.uint8 else 1.0
   return (x.astype(jnp.float32) / scale).reshape(x.shape[0], -1)
 
 
-def make_pixels(request: Request) -> Features:
+def _pixels(
+  weights: Weights, x: Num[Array, 'n ...'], outputs: Sequence[str]
+) -> dict[str, Array]:
+  del weights
+  return {name: _flatten(x) for name in outputs}
+
+
+def make_raw(sample_shape: tuple[int, ...]) -> Features:
+  """Samples as they are, in a row: what metrics see of points."""
+  dim = math.prod(sample_shape)
+  return make_features('points', dim, _pixels, {}, {}, sample_shape)
+
+
+def make_pixels(spec: Spec) -> Features:
   """The pixels in [0, 1] in a row; points as they are."""
-  _no_weights(request)
-  if request.options:
-    raise FeatureFlagError(
-      f'--features={request.spec}: pixels have no options; use pixels'
-    )
-
-  def see(weights: Any, x: Any, wanted: Sequence[str]) -> dict[str, Any]:
-    del weights
-    return {name: _flat(x) for name in wanted}
-
-  shape = request.image_shape
-  dim = math.prod(shape)
-  return make_features('pixels', dim, see, {}, {'shape': list(shape)}, shape)
+  _check_no_weights(spec)
+  if spec.options:
+    raise ArgumentError('features', spec.text, 'has no options; use pixels')
+  shape = spec.sample_shape
+  protocol = {'shape': list(shape)}
+  return make_features('pixels', math.prod(shape), _pixels, {}, protocol, shape)
 
 
-def make_random(request: Request) -> Features:
+def _random(
+  weights: Weights, x: Num[Array, 'n ...'], outputs: Sequence[str]
+) -> dict[str, Array]:
+  if x.ndim == 4:
+    x = x.astype(jnp.float32) / 127.5 - 1
+    for i in range(len(_WIDTHS)):
+      x = jax.nn.relu(conv(x, weights[f'conv_{i}'], 2, (1, 2)))
+  x = _flatten(x) @ weights['dense'] + weights['bias'][None]
+  return {name: jax.nn.relu(x) for name in outputs}
+
+
+def make_random(spec: Spec) -> Features:
   """A network with fixed random weights: `random-DIM`, 128 by default.
 
   Of images: two 4x4 convolutions of stride 2 and a dense layer, rectified. Of
@@ -47,39 +65,30 @@ def make_random(request: Request) -> Features:
   having learnt anything; scores are comparable at one dimension and shape.
 
   Raises:
-    FeatureFlagError: if the dimension is no positive number.
+    ArgumentError: if the dimension is no positive number.
   """
-  _no_weights(request)
-  dim, shape = _dim(request), request.image_shape
-  weights = _draw(shape, dim)
+  _check_no_weights(spec)
+  dim, shape = _dimension(spec), spec.sample_shape
   protocol = {'draw': 'numpy PCG64, seed 0, normal', 'shape': list(shape)}
-
-  def see(weights: Any, x: Any, wanted: Sequence[str]) -> dict[str, Any]:
-    h = x
-    if len(shape) == 3:
-      h = x.astype(jnp.float32) / 127.5 - 1
-      for i in range(len(_WIDTHS)):
-        h = jax.nn.relu(conv(h, weights[f'conv_{i}'], 2, (1, 2)))
-    h = _flat(h) @ weights['dense'] + weights['bias'][None]
-    return {name: jax.nn.relu(h) for name in wanted}
-
-  return make_features(f'random-{dim}', dim, see, weights, protocol, shape)
+  weights = draw_weights(shape, dim)
+  return make_features(f'random-{dim}', dim, _random, weights, protocol, shape)
 
 
-def _dim(request: Request) -> int:
-  words = request.options or (str(_DIM),)
+def _dimension(spec: Spec) -> int:
+  words = spec.options or (str(_DIM),)
   if len(words) > 1 or not words[0].isdecimal() or int(words[0]) < 1:
-    raise FeatureFlagError(
-      f'--features={request.spec}: write random-DIM with one positive number'
-    )
+    remedy = 'write random-DIM with one positive number'
+    raise ArgumentError('features', spec.text, remedy)
   return int(words[0])
 
 
-def _draw(shape: tuple[int, ...], dim: int) -> dict[str, Any]:
+def draw_weights(
+  shape: tuple[int, ...], dim: int
+) -> dict[str, NDArray[np.float32]]:
   """Weights that keep the variance through rectification (He et al. 2015)."""
   rng = np.random.Generator(np.random.PCG64(0))
 
-  def normal(*size: int) -> Any:
+  def normal(*size: int) -> NDArray[np.float32]:
     std = math.sqrt(2 / math.prod(size[:-1]))
     return (std * rng.standard_normal(size)).astype(np.float32)
 
@@ -94,8 +103,7 @@ def _draw(shape: tuple[int, ...], dim: int) -> dict[str, Any]:
   return {**weights, 'dense': normal(size, dim), 'bias': bias}
 
 
-def _no_weights(request: Request) -> None:
-  if request.weights:
-    raise FeatureFlagError(
-      f'--weights={request.weights}: {request.spec} takes none; leave it out'
-    )
+def _check_no_weights(spec: Spec) -> None:
+  if spec.weights:
+    remedy = f'`features={spec.text}` takes none; leave it out'
+    raise ArgumentError('weights', spec.weights, remedy)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.features.errors import FeatureError
+from gan_jax.runtime.errors import DataError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # of the format before zip
 _DTYPES = {
@@ -53,28 +53,28 @@ def read(path: pathlib.Path) -> dict[str, NDArray[Any]]:
   training, are seen through.
 
   Raises:
-    FeatureError: if this is no such file, it is damaged, or its pickle asks
+    DataError: if this is no such file, it is damaged, or its pickle asks
       for anything but tensors.
   """
   try:
     with open(path, 'rb') as file:
       zipped = zipfile.is_zipfile(file)
       file.seek(0)
-      found = _read_zip(file) if zipped else _read_old(file)
-  except FeatureError:
+      content = _read_zip(file) if zipped else _read_old(file)
+  except DataError:
     raise
   except _DAMAGED as error:
-    raise FeatureError(
+    raise DataError(
       f'{path}: cannot be read as a PyTorch weight file ({error}); it is cut'
       ' short, damaged or something else, get it again'
     ) from error
-  if isinstance(found, Mapping) and 'state_dict' in found:
-    found = found['state_dict']
-  if not isinstance(found, Mapping):
-    raise FeatureError(f'{path}: holds no state dict but a {type(found)}')
+  if isinstance(content, Mapping) and 'state_dict' in content:
+    content = content['state_dict']
+  if not isinstance(content, Mapping):
+    raise DataError(f'{path}: holds no state dict but a {type(content)}')
   return {
     str(name).removeprefix('module.'): value
-    for name, value in found.items()
+    for name, value in content.items()
     if isinstance(value, np.ndarray)
   }
 
@@ -139,7 +139,7 @@ class _Unpickler(pickle.Unpickler):
   def find_class(self, module: str, name: str) -> Any:
     """The few that make tensors; a pickle is a program."""
     if (module, name) not in _ALLOWED:
-      raise FeatureError(
+      raise DataError(
         f'this PyTorch file asks for {module}.{name}, which is no part of a'
         ' plain state dict; save model.state_dict() instead'
       )
@@ -163,18 +163,18 @@ def _read_zip(file: BinaryIO) -> Any:
     names = archive.namelist()
     pickled = next((n for n in names if n.endswith('/data.pkl')), None)
     if pickled is None or any('/code/' in n for n in names):
-      raise FeatureError(
+      raise DataError(
         f'{getattr(file, "name", "this file")}: is no state dict, perhaps a'
         ' TorchScript archive; use the .pth file of weights'
       )
     root = pickled.removesuffix('data.pkl')
     if f'{root}byteorder' in names:
       if archive.read(f'{root}byteorder') != b'little':
-        raise FeatureError('this PyTorch file is big-endian; save it anew')
-    found = _Unpickler(archive.open(pickled), storages).load()
+        raise DataError('this PyTorch file is big-endian; save it anew')
+    content = _Unpickler(archive.open(pickled), storages).load()
     for key, array in storages.arrays.items():
       _fill(array, archive.read(f'{root}data/{key}'))
-  return found
+  return content
 
 
 def _read_old(file: BinaryIO) -> Any:
@@ -184,15 +184,15 @@ def _read_old(file: BinaryIO) -> Any:
   for _ in range(2):  # version and byte order of the writer
     facts = _Unpickler(file, storages).load()
   if isinstance(facts, Mapping) and not facts.get('little_endian', True):
-    raise FeatureError('this PyTorch file is big-endian; save it anew')
-  found = _Unpickler(file, storages).load()
+    raise DataError('this PyTorch file is big-endian; save it anew')
+  content = _Unpickler(file, storages).load()
   for key in _Unpickler(file, storages).load():
     (count,) = struct.unpack('<q', file.read(8))
     array = storages.arrays[key]
     if count != len(array):
       raise pickle.UnpicklingError(f'storage {key} has another size')
     _fill(array, file.read(array.nbytes))
-  return found
+  return content
 
 
 def _fill(array: NDArray[Any], content: bytes) -> None:

@@ -1,6 +1,7 @@
 """Curves of a run over its steps, as data URIs for the report.
 
-Each figure takes rows of a log and knows nothing of files.
+Each function takes rows of a log, knows nothing of files, and returns a list of
+(title, caption, data URI).
 """
 
 import math
@@ -9,16 +10,17 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FixedLocator
 from numpy.typing import NDArray
 
-from gan_jax.figures.density import FAKE, LINE, REAL, STYLE, D, uri
+from gan_jax.figures.page import FAKE, LINE, REAL, STYLE, D, uri
 
 Row = Mapping[str, Any]
 
 
 def _series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
-  """Steps and values of a logged number, where it is there and finite."""
+  """Steps and values of a logged quantity, where it is logged and finite."""
   pairs = [
     (r['step'], r[name])
     for r in rows
@@ -28,7 +30,7 @@ def _series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
 
 
 def smoothed(values: Sequence[float], width: int) -> NDArray[np.float64]:
-  """Running mean over `width` values, of what there is at the ends."""
+  """Running mean over `width` values, over fewer at the ends."""
   ones = np.ones(width)
   total = np.convolve(values, ones, 'same')
   count = np.convolve(np.ones(len(values)), ones, 'same')
@@ -40,7 +42,7 @@ def smoothed(values: Sequence[float], width: int) -> NDArray[np.float64]:
 MANY = 400
 
 
-def _curve(axes: Any, rows: Sequence[Row], name: str, **style: Any) -> None:
+def _curve(axes: Axes, rows: Sequence[Row], name: str, **style: Any) -> None:
   steps, values = _series(rows, name)
   if len(values) > MANY:
     axes.plot(steps, values, alpha=0.2, linewidth=0.5, color=style['color'])
@@ -49,15 +51,15 @@ def _curve(axes: Any, rows: Sequence[Row], name: str, **style: Any) -> None:
   axes.plot(steps, values, marker=marker, markersize=3, **style)
 
 
-def _said(height: float) -> str:
+def _equilibrium_text(height: float) -> str:
   """A loss at the equilibrium as the papers write it."""
-  for name, known in (('log 4', math.log(4)), ('log 2', math.log(2))):
-    if math.isclose(abs(height), known, rel_tol=1e-6):
+  for name, value in (('log 4', math.log(4)), ('log 2', math.log(2))):
+    if math.isclose(abs(height), value, rel_tol=1e-6):
       return name if height > 0 else f'-{name}'
   return f'{height:.3g}'
 
 
-def _mark(axes: Any, marks: Sequence[tuple[float, str]]) -> None:
+def _mark_levels(axes: Axes, marks: Sequence[tuple[float, str]]) -> None:
   """Dashed levels, named beside the axes where no curve crosses the name."""
   highest = max((height for height, _ in marks), default=0.0)
   for height, label in marks:
@@ -85,7 +87,7 @@ _Curves = tuple[str, str, list[tuple[str, str, Any]], list[Any]]
 def curves(
   rows: Sequence[Row], equilibrium: Mapping[str, float]
 ) -> list[tuple[str, str, str]]:
-  """Curves of a run: (title, caption, data URI) each.
+  """Curves of a run.
 
   Args:
     rows: of stats.jsonl.
@@ -105,7 +107,7 @@ _PROBABILITY: _Curves = (
 )
 _OUTPUT: _Curves = (
   "D's output",
-  'Mean of what D says of real and of generated samples, as it says it.',
+  'Mean output (logit) of D over real and over generated samples.',
   [('d/logit_real', 'real', REAL), ('d/logit_fake', 'generated', FAKE)],
   [],
 )
@@ -118,8 +120,8 @@ _REST: tuple[_Curves, ...] = (
   ),
   (
     'Jensen-Shannon bound',
-    'What V proves about the distance from the data, in nats: at least'
-    ' (V + log 4) / 2. No distance exceeds log 2.',
+    'Lower bound that V gives on the Jensen-Shannon divergence from the data,'
+    ' (V + log 4) / 2, in nats. No divergence exceeds log 2.',
     [('game/jsd_bound', 'bound', D)],
     [(0.0, '0')],
   ),
@@ -137,7 +139,7 @@ _REST: tuple[_Curves, ...] = (
   ),
   (
     'Speed',
-    'Real images (or samples) shown to D a second, compilation apart.',
+    'Real images (or samples) shown to D a second, without compilation.',
     [('speed/images_per_sec', 'images/s', LINE)],
     [],
   ),
@@ -145,13 +147,13 @@ _REST: tuple[_Curves, ...] = (
 
 
 def _losses(equilibrium: Mapping[str, float]) -> _Curves:
-  """Both losses, and their values at the equilibrium where they are known."""
+  """Both losses, and their values at the equilibrium where it has some."""
   return (
     'Losses',
-    'What each player descends; dashed, their values at the equilibrium.',
+    'Loss that each player descends; dashed, its value at the equilibrium.',
     [('d/loss', 'D', D), ('g/loss', 'G', FAKE)],
     [
-      (equilibrium[name], f'{player}: {_said(equilibrium[name])}')
+      (equilibrium[name], f'{player}: {_equilibrium_text(equilibrium[name])}')
       for name, player in (('d/loss', 'D'), ('g/loss', 'G'))
       if name in equilibrium
     ],
@@ -159,26 +161,26 @@ def _losses(equilibrium: Mapping[str, float]) -> _Curves:
 
 
 def _penalties(rows: Sequence[Row]) -> list[_Curves]:
-  """Every regularizer of a run; nothing of a run without."""
+  """A curve for each regularizer of a run."""
   names = sorted({n for row in rows for n in row if '/penalty/' in n})
   shades = plt.get_cmap('tab10')
   lines = [
     (n, n.replace('penalty/', ''), shades(i % 10)) for i, n in enumerate(names)
   ]
-  caption = 'Each regularizer as it is, before its weight.'
+  caption = 'Each regularizer before it is multiplied by its weight.'
   return [('Penalties', caption, lines, [])] if names else []
 
 
 def _drawn(
   rows: Sequence[Row], plans: Sequence[_Curves]
 ) -> list[tuple[str, str, str]]:
-  found = []
+  figures = []
   for title, caption, lines, marks in plans:
     with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(4.2, 2.5))
       for name, label, colour in lines:
         _curve(axes, rows, name, label=label, color=colour)
-      _mark(axes, marks)
+      _mark_levels(axes, marks)
       if title == "D's probability":
         axes.set_ylim(-0.02, 1.02)
       if title == 'Speed':
@@ -187,38 +189,39 @@ def _drawn(
       axes.set_xlabel('steps')
       if len(lines) > 1 or title == 'Penalties':
         axes.legend(loc='best', fontsize=8)
-      found.append((title, caption, uri(figure, 'svg')))
-  return found
+      figures.append((title, caption, uri(figure, 'svg')))
+  return figures
 
 
 def _protocol(row: Row) -> str:
   """A protocol in a few words."""
   p = row['protocol']
-  seen = p['features'] and f', seen as {p["features"]}'
+  features = p['features'] and f', features {p["features"]}'
   return (
     f'{p["samples"]:,} samples of the {"averaged" if p["ema"] else "live"} G'
-    f' against {p["real_samples"]:,} of {p["reference"]}{seen}'
+    f' against {p["real_samples"]:,} of {p["reference"]}{features}'
   )
 
 
 def scores(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-  """Scores of a run's checkpoints: (title, caption, data URI) each.
+  """Scores of a run's checkpoints.
+
+  A line for each protocol, with the spread over evaluation seeds around it.
 
   Args:
-    rows: of metrics.jsonl; a line for each protocol, and around it the spread
-      over evaluation seeds.
+    rows: of metrics.jsonl.
   """
   rows = [row for row in rows if row['step'] is not None]
-  found = []
+  figures = []
   for name in dict.fromkeys(n for r in rows for n in r['by_evaluation_seed']):
-    mine = [r for r in rows if r.get(name) is not None]
-    told = dict.fromkeys(map(_protocol, mine))
+    scored = [r for r in rows if r.get(name) is not None]
+    protocols = dict.fromkeys(map(_protocol, scored))
     with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(4.2, 2.5))
       shades = plt.get_cmap('tab10')
-      for i, label in enumerate(told):
+      for i, label in enumerate(protocols):
         # The last row of a step is that of its newest state.
-        steps = {r['step']: r for r in mine if _protocol(r) == label}
+        steps = {r['step']: r for r in scored if _protocol(r) == label}
         line = [steps[step] for step in sorted(steps)]
         axes.errorbar(
           [r['step'] for r in line],
@@ -231,36 +234,36 @@ def scores(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
         )
       axes.set_xlabel('steps')
       picture = uri(figure, 'svg')
-    many = any(f'{name}/evaluation_std' in r for r in mine)
-    bars = '. Bars: ± deviation over evaluation seeds' if many else ''
-    found.append((name, '; '.join(told) + bars + '.', picture))
-  return found
+    many = any(f'{name}/evaluation_std' in r for r in scored)
+    bars = '. Bars: ± standard deviation over evaluation seeds' if many else ''
+    figures.append((name, '; '.join(protocols) + bars + '.', picture))
+  return figures
 
 
 _DYNAMICS: tuple[_Curves, ...] = (
   (
     'Stability',
-    'Largest real part of an eigenvalue: below 0, small deviations die away.',
+    'Largest real part of an eigenvalue: below 0, small perturbations decay.',
     [('game/rightmost', 'rightmost', D)],
     [(0.0, '0')],
   ),
   (
-    'Fastest motion',
-    'Largest modulus of an eigenvalue; a plain gradient step is to be smaller'
-    ' than 2 over it.',
+    'Spectral radius',
+    'Largest modulus of an eigenvalue; gradient descent needs a learning rate'
+    ' below 2 over it.',
     [('game/spectral_radius', 'spectral radius', D)],
     [],
   ),
   (
-    'Turning',
-    'Alignment of the field v and its change along itself (-1: it only'
+    'Rotation',
+    'Cosine between the field v and its change along itself (-1: it only'
     ' shrinks, 0: it only turns), and the part of that change that is'
     ' rotation (0: a potential, 1: rotation alone).',
     [('game/alignment', 'alignment', D), ('game/rotation', 'rotation', FAKE)],
     [(0.0, '0')],
   ),
   (
-    'Length of the field',
+    'Norm of the field',
     "Norm of both players' gradients together.",
     [('game/field_norm', '|v|', D)],
     [],
@@ -278,7 +281,7 @@ _DYNAMICS: tuple[_Curves, ...] = (
 
 
 def dynamics(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-  """What the instruments of a game saw: (title, caption, data URI) each.
+  """The game's gradient field and its Jacobian over a run.
 
   Args:
     rows: of dynamics.jsonl.
@@ -288,17 +291,17 @@ def dynamics(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 def _eigenvalues(rows: Sequence[Row]) -> tuple[str, str, str]:
   """Eigenvalues in the complex plane, the later the darker."""
-  known = [r for r in rows if r['eigenvalues']]
-  whole = all(len(r['eigenvalues']) == r['parameters'] for r in known)
+  shown = [r for r in rows if r['eigenvalues']]
+  whole = all(len(r['eigenvalues']) == r['parameters'] for r in shown)
   with plt.rc_context(STYLE):
     figure, axes = plt.subplots(figsize=(4.2, 2.5))
     shades = plt.get_cmap('viridis_r')
-    for i, row in enumerate(known):
+    for i, row in enumerate(shown):
       across, up = np.array(row['eigenvalues']).T
-      colour = shades((i + 1) / len(known))
+      colour = shades((i + 1) / len(shown))
       axes.scatter(across, up, s=7, color=colour, alpha=0.7, linewidths=0)
     axes.axvline(0, color=LINE, linestyle='--', linewidth=0.8)
-    _both_scales(axes, [p for r in known for p in r['eigenvalues']])
+    _set_scales(axes, [p for r in shown for p in r['eigenvalues']])
     axes.set_xlabel('real part')
     axes.set_ylabel('imaginary part')
     picture = uri(figure, 'svg')
@@ -306,19 +309,19 @@ def _eigenvalues(rows: Sequence[Row]) -> tuple[str, str, str]:
   which = 'All' if whole else 'The largest and the rightmost'
   caption = (
     f'{which} eigenvalues of the Jacobian of the field, the later the darker.'
-    ' Left of the line a deviation dies away, right of it it grows; off the'
+    ' Left of the line a perturbation decays, right of it it grows; off the'
     ' axis it turns.'
   )
   if late:
     caption += (
-      f' At {late} of {len(rows)} looks a search had not converged: what it'
-      ' did find is here, the number that it was for is left out below.'
+      f' In {late} of {len(rows)} analyses a search had not converged: the'
+      ' eigenvalues that it found are here, its result is left out below.'
     )
   return 'Eigenvalues', caption, picture
 
 
-def _both_scales(axes: Any, pairs: Sequence[Sequence[float]]) -> None:
-  """A scale for all where most numbers are near 0 and some far away."""
+def _set_scales(axes: Axes, pairs: Sequence[Sequence[float]]) -> None:
+  """Logarithmic axes where most values are near 0 and some far away."""
   sizes = [abs(x) for pair in pairs for x in pair]
   if not sizes or max(sizes) <= 50 * (np.median(sizes) + 1e-9):
     return

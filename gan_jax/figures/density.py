@@ -1,9 +1,10 @@
-"""Matplotlib figures of one run, as data URIs for the report.
+"""Figures of a generated density beside that of the data, in 1-D and 2-D.
 
-Each takes rows of the log or arrays of a snapshot and knows nothing of files.
+Each takes the arrays of one snapshot and knows nothing of files: `x` generated
+and `real` samples, `z` the latent vectors of `x`, `grid` points that cover the
+picture and `prob` what D says at them.
 """
 
-import base64
 import io
 import math
 from collections.abc import Mapping
@@ -11,52 +12,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use('Agg')
-
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from numpy.typing import NDArray
 
 from gan_jax.data import Density
+from gan_jax.figures.page import FAKE, LINE, REAL, STYLE, D, uri
 
-Arrays = Mapping[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[Any]]
 
-REAL, FAKE, D, LINE = '#111111', '#1b8a3a', '#1f5fbf', '#888888'
-STYLE: Any = {
-  'font.size': 9,
-  'axes.spines.top': False,
-  'axes.spines.right': False,
-  'axes.linewidth': 0.7,
-  'lines.linewidth': 1.2,
-  'legend.frameon': False,
-  'svg.fonttype': 'none',
-  'svg.hashsalt': 'gan_jax',  # the same run gives the same file
-}
-
-
-def uri(figure: Any, kind: str) -> str:
-  """A figure, which is closed, as the address of an <img>."""
-  buffer = io.BytesIO()
-  # An SVG file would hold the date.
-  told = {'Date': None} if kind == 'svg' else None
-  figure.savefig(
-    buffer, format=kind, dpi=160, bbox_inches='tight', metadata=told
-  )
-  plt.close(figure)
-  return data_uri(buffer.getvalue(), kind)
-
-
-def data_uri(content: bytes, kind: str) -> str:
-  """A picture (`png` or `svg`) as the address of an <img>."""
-  mime = {'png': 'image/png', 'svg': 'image/svg+xml'}[kind]
-  return f'data:{mime};base64,{base64.b64encode(content).decode()}'
-
-
-# Deviation of the kernels, of the width of the picture. Scott's rule, which
-# follows the spread of all modes together, would flatten each of them.
+# Std of the kernels, over the width of the picture. Scott's rule, which follows
+# the spread of all modes together, would flatten each of them.
 BANDWIDTH = 0.01
 
 
@@ -65,7 +33,7 @@ def smooth_density(
 ) -> NDArray[np.float64] | None:
   """Kernel density estimate of samples (n,) at points; None if they collapse.
 
-  Normal kernels, of deviation `BANDWIDTH` times the range of the points.
+  Normal kernels, of std `BANDWIDTH` times the range of the points.
   """
   from scipy.stats import gaussian_kde
 
@@ -79,25 +47,27 @@ def smooth_density(
   return estimate
 
 
-def draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
+def draw_1d(axes: Axes, density: Density, arrays: Arrays, top: float) -> None:
   """Data density, generator density and D over one axis."""
-  at = found['grid'][:, 0]
-  truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
+  at = arrays['grid'][:, 0]
+  truth = np.exp(np.asarray(density.log_prob(jnp.asarray(arrays['grid']))))
   axes.plot(at, truth, color=REAL, linestyle=':', label='data p(x)')
-  made = smooth_density(found['x'], at)
-  if made is not None:
+  estimate = smooth_density(arrays['x'], at)
+  if estimate is not None:
     # A higher peak is let in, up to where the data would look flat.
-    top = max(top, min(float(made.max()) / 1.4, 2 * top))
-    axes.plot(at, made, color=FAKE, label='generated q(x)')
+    top = max(top, min(float(estimate.max()) / 1.4, 2 * top))
+    axes.plot(at, estimate, color=FAKE, label='generated q(x)')
   else:
     axes.axvline(
-      float(found['x'].astype(float).mean()), color=FAKE, label='generated q(x)'
+      float(arrays['x'].astype(float).mean()),
+      color=FAKE,
+      label='generated q(x)',
     )
   axes.set_ylim(0, top * 1.5)
   axes.set_yticks([])
   axes.set_xlim(*density.extent)
   right = axes.twinx()
-  right.plot(at, found['prob'], color=D, linestyle='--', label='D(x)')
+  right.plot(at, arrays['prob'], color=D, linestyle='--', label='D(x)')
   right.axhline(0.5, color=LINE, linewidth=0.6)
   right.set_ylim(0, 1.5)
   right.set_yticks([0, 0.5, 1])
@@ -105,9 +75,9 @@ def draw_1d(axes: Any, density: Density, found: Arrays, top: float) -> None:
   right.tick_params(axis='y', colors=D, labelsize=7)
 
 
-def draw_map(axes: Any, density: Density, found: Arrays) -> None:
+def draw_map(axes: Axes, density: Density, arrays: Arrays) -> None:
   """Where G sends evenly spaced noise: arrows from z (below) to x (above)."""
-  z, x = found['z'][:, 0], found['x'][:, 0]
+  z, x = arrays['z'][:, 0], arrays['x'][:, 0]
   order = np.argsort(z)
   picked = order[np.linspace(0, len(order) - 1, 21).astype(int)]
   picked = picked[np.isfinite(x[picked])]
@@ -140,10 +110,10 @@ def draw_map(axes: Any, density: Density, found: Arrays) -> None:
     side.set_visible(False)
 
 
-def density_1d(density: Density, found: Arrays) -> str:
+def density_1d(density: Density, arrays: Arrays) -> str:
   """Figure 1 of Goodfellow et al. 2014, arXiv:1406.2661, of one moment."""
-  truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
-  mapped = found['z'].shape[1] == 1
+  truth = np.exp(np.asarray(density.log_prob(jnp.asarray(arrays['grid']))))
+  mapped = arrays['z'].shape[1] == 1
   with plt.rc_context(STYLE):
     figure, axes = plt.subplots(
       2 if mapped else 1,
@@ -153,7 +123,7 @@ def density_1d(density: Density, found: Arrays) -> str:
       squeeze=False,
     )
     main = axes[0, 0]
-    draw_1d(main, density, found, float(truth.max()))
+    draw_1d(main, density, arrays, float(truth.max()))
     handles = [h for a in figure.axes for h in a.get_legend_handles_labels()[0]]
     main.legend(
       handles=handles,
@@ -163,7 +133,7 @@ def density_1d(density: Density, found: Arrays) -> str:
       fontsize=8,
     )
     if mapped:
-      draw_map(axes[1, 0], density, found)
+      draw_map(axes[1, 0], density, arrays)
     return uri(figure, 'svg')
 
 
@@ -172,11 +142,11 @@ def densities_1d(
 ) -> list[tuple[int, str]]:
   """The same over time, small: a picture a step, for the page to arrange."""
   pictures = []
-  for step, found in moments.items():
-    truth = np.exp(np.asarray(density.log_prob(jnp.asarray(found['grid']))))
+  for step, arrays in moments.items():
+    truth = np.exp(np.asarray(density.log_prob(jnp.asarray(arrays['grid']))))
     with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(2.4, 1.5))
-      draw_1d(axes, density, found, float(truth.max()))
+      draw_1d(axes, density, arrays, float(truth.max()))
       pictures.append((step, uri(figure, 'svg')))
   return pictures
 
@@ -185,11 +155,16 @@ def densities_1d(
 _PALE = ListedColormap(1 - 0.55 * (1 - plt.get_cmap('RdBu_r')(np.arange(256))))
 
 
-def _truth_2d(axes: Any, density: Density) -> None:
+def draw_truth_2d(axes: Axes, density: Density) -> None:
   """The density: its modes, or the line that 95% of the data are inside of."""
   if density.modes is not None:
     axes.scatter(
-      *density.modes.T, s=34, facecolors='none', edgecolors=REAL, linewidths=0.7
+      density.modes[:, 0],
+      density.modes[:, 1],
+      s=34,
+      facecolors='none',
+      edgecolors=REAL,
+      linewidths=0.7,
     )
     return
   axis = np.linspace(*density.extent, 128, dtype=np.float32)
@@ -205,11 +180,11 @@ def _truth_2d(axes: Any, density: Density) -> None:
   )
 
 
-def _draw_2d(axes: Any, density: Density, found: Arrays) -> Any:
+def _draw_2d(axes: Axes, density: Density, arrays: Arrays) -> Any:
   """Samples over the density and D's level sets; returns the shades of D."""
-  side = math.isqrt(len(found['grid']))
-  across = found['grid'][:side, 0]
-  prob = found['prob'].reshape(side, side)
+  side = math.isqrt(len(arrays['grid']))
+  across = arrays['grid'][:side, 0]
+  prob = arrays['prob'].reshape(side, side)
   shade = None
   if np.isfinite(prob).all():  # a run that diverged has no level sets
     shade = axes.contourf(
@@ -222,21 +197,21 @@ def _draw_2d(axes: Any, density: Density, found: Arrays) -> Any:
     )
     if prob.min() < 0.5 < prob.max():
       axes.contour(across, across, prob, levels=[0.5], colors=D, linewidths=0.9)
-  real, made = found['real'][:1500], found['x'][:1500]
-  axes.scatter(*real.T, s=2, color=REAL, alpha=0.2, linewidths=0)
-  axes.scatter(*made.T, s=3, color=FAKE, alpha=0.7, linewidths=0)
-  _truth_2d(axes, density)
+  real, fake = arrays['real'][:1500], arrays['x'][:1500]
+  axes.scatter(real[:, 0], real[:, 1], s=2, color=REAL, alpha=0.2, linewidths=0)
+  axes.scatter(fake[:, 0], fake[:, 1], s=3, color=FAKE, alpha=0.7, linewidths=0)
+  draw_truth_2d(axes, density)
   axes.set(xlim=density.extent, ylim=density.extent, aspect='equal')
   for edge in axes.spines.values():
     edge.set(visible=True, color='#bbbbbb')
   return shade
 
 
-def density_2d(density: Density, found: Arrays) -> str:
+def density_2d(density: Density, arrays: Arrays) -> str:
   """Samples over the density and D's level sets, at one moment."""
   with plt.rc_context(STYLE):
     figure, axes = plt.subplots(figsize=(5, 4.4))
-    shade = _draw_2d(axes, density, found)
+    shade = _draw_2d(axes, density, arrays)
     if shade is not None:
       bar = figure.colorbar(shade, ax=axes, shrink=0.8, ticks=[0, 0.5, 1])
       bar.ax.set_title('D(x)', fontsize=9)
@@ -249,10 +224,10 @@ def densities_2d(
 ) -> list[tuple[int, str]]:
   """The same over time, small: a picture a step, for the page to arrange."""
   pictures = []
-  for step, found in moments.items():
+  for step, arrays in moments.items():
     with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(2.4, 2.4))
-      _draw_2d(axes, density, found)
+      _draw_2d(axes, density, arrays)
       axes.set_xticks([])
       axes.set_yticks([])
       pictures.append((step, uri(figure, 'png')))
@@ -273,7 +248,7 @@ def samples_png(density: Density, x: NDArray[np.generic]) -> bytes:
       axes.set_xlabel('x')
     else:
       axes.scatter(x[:, 0], x[:, 1], s=3, color=FAKE, alpha=0.5, linewidths=0)
-      _truth_2d(axes, density)
+      draw_truth_2d(axes, density)
       axes.set(xlim=density.extent, ylim=density.extent, aspect='equal')
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=160, bbox_inches='tight')

@@ -1,18 +1,17 @@
-"""Arrays of images and pictures of them."""
+"""Pictures of arrays: grids of samples, PNG files, scatter plots."""
 
 import io
 import math
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
-from numpy.typing import NDArray
 
 # Small images are enlarged until a grid is about this wide.
 _WIDE = 640
 
 
-def to_uint8(x: Any) -> NDArray[np.uint8]:
+def to_uint8(x: npt.ArrayLike) -> npt.NDArray[np.uint8]:
   """Samples in [-1, 1] as bytes in [0, 255], rounded and clipped.
 
   The range is fixed: stretching each set to its own extremes would hide a
@@ -23,8 +22,8 @@ def to_uint8(x: Any) -> NDArray[np.uint8]:
 
 
 def grid(
-  images: NDArray[np.uint8], columns: int = 0, gap: int = 1
-) -> NDArray[np.uint8]:
+  images: npt.NDArray[np.uint8], columns: int = 0, gap: int = 1
+) -> npt.NDArray[np.uint8]:
   """Images (n, height, width, channels) side by side, row by row.
 
   Args:
@@ -47,13 +46,13 @@ def grid(
   return sheet
 
 
-def enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def enlarged(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
   """A small picture with each pixel repeated, so that it can be seen."""
-  times = max(1, _WIDE // picture.shape[1])
-  return picture.repeat(times, axis=0).repeat(times, axis=1)
+  factor = max(1, _WIDE // picture.shape[1])
+  return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def png(picture: NDArray[np.uint8]) -> bytes:
+def png(picture: npt.NDArray[np.uint8]) -> bytes:
   """A picture (height, width, 1 or 3) as a PNG file."""
   buffer = io.BytesIO()
   pixels = picture[..., 0] if picture.shape[2] == 1 else picture
@@ -61,28 +60,29 @@ def png(picture: NDArray[np.uint8]) -> bytes:
   return buffer.getvalue()
 
 
-def grid_png(x: Any, columns: int = 0) -> bytes:
+def grid_png(x: npt.ArrayLike, columns: int = 0) -> bytes:
   """Samples in [-1, 1] as a PNG of their grid, enlarged where small."""
   return png(enlarged(grid(to_uint8(x), columns)))
 
 
 def scatter(
-  points: NDArray[np.generic],
+  points: npt.NDArray[np.generic],
   extent: tuple[float, float],
   side: int = 160,
-) -> NDArray[np.uint8]:
-  """Points (n, 1 or 2) as a small picture of where they are, dark on white.
+) -> npt.NDArray[np.uint8]:
+  """Points (n, 1 or 2) as a small picture, dark on white.
 
-  Two dimensions as they lie, one as a histogram; those outside are left out.
+  Two dimensions as a scatter plot, one as a histogram; points outside of the
+  extent are left out.
   """
   at = np.asarray(points, np.float64)
   if at.shape[1] == 2:
-    found, _, _ = np.histogram2d(at[:, 1], at[:, 0], side, (extent, extent))
-    # The darkest tenth of the places that hold any is black.
-    most = np.quantile(found[found > 0], 0.9) if found.any() else 1
-    ink = np.clip(found / most, 0, 1)[::-1]
+    counts, _, _ = np.histogram2d(at[:, 1], at[:, 0], side, (extent, extent))
+    # The darkest tenth of the bins that are not empty is black.
+    most = np.quantile(counts[counts > 0], 0.9) if counts.any() else 1
+    ink = np.clip(counts / most, 0, 1)[::-1]
   else:
-    found, _ = np.histogram(at[:, 0], side, extent)
-    height = np.rint(found / max(found.max(), 1) * side)
+    counts, _ = np.histogram(at[:, 0], side, extent)
+    height = np.rint(counts / max(counts.max(), 1) * side)
     ink = np.arange(side, 0, -1)[:, None] <= height[None, :]
   return np.rint(255 * (1 - ink)).astype(np.uint8)[:, :, None]

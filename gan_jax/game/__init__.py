@@ -1,1 +1,1 @@
-"""One update of a game: losses, regularizers, optimizers, schedules."""
+"""One step of a game: losses, regularizers, optimizers, schedules, trainer."""

@@ -35,6 +35,7 @@ from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.game.state import State
 from gan_jax.game.streams import Streams, stream
 from gan_jax.networks.base import Net, Networks, Params, Stats
+from gan_jax.networks.checks import check_networks
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
 
@@ -167,7 +168,16 @@ class Game(Component):
         'the samples of a pack would have labels of their own; use `packing=1`'
         ' or networks without classes',
       )
-    _check_networks(self.networks, self.packing)
+    try:
+      hash(self.networks)
+    except TypeError as error:
+      raise ArgumentError(
+        'networks',
+        'Networks',
+        f'cannot be compiled in ({error}); give `sample_shape` as a tuple and'
+        ' functions that can be hashed',
+      ) from error
+    _check_once(self.networks, self.packing)
     images = len(self.networks.sample_shape) == 3
     check_part('objective', self.objective)
     for name, part in self.regularizers.items():
@@ -203,12 +213,9 @@ class Game(Component):
 
 
 @functools.lru_cache(maxsize=64)
-def _check_networks(networks: Networks, packing: int) -> None:
-  import gan_jax.networks as lib
-
-  getattr(lib, 'check_networks', lambda *a, **k: None)(
-    networks, packing=packing
-  )
+def _check_once(networks: Networks, packing: int) -> None:
+  """Checks networks, which takes a trace of each, the first time."""
+  check_networks(networks, packing=packing)
 
 
 def packed(x: Samples, packing: int) -> Float[Array, 'packs *wider']:

@@ -91,7 +91,8 @@ def step_members(
     in_axes=(axes, None if shared else 0),
     out_axes=(axes, 0),
   )
-  return step(now, batch)
+  moved: tuple[PopulationState, Logs] = step(now, batch)
+  return moved
 
 
 def _check_vary(

@@ -1,163 +1,106 @@
-"""Metrics: how far what a generator makes is from the data.
+"""Metrics: how far generated samples are from the data.
 
-Each is a pure function of arrays, one file each; how samples are drawn and
-features extracted is `evaluation.py`'s. All are deterministic: what they draw
-(subsets, directions, pairs) is a function of `seed`. To add one, write it and
-give it an entry in `METRICS`; the flag and the tests pick it up.
+Each is a function of plain arrays, under the name that flags use, and
+deterministic: what it draws (subsets, directions, pairs) is a function of its
+`seed`. How samples are drawn and features extracted is the matter of
+`gan_jax.evaluation` and `gan_jax.features`.
 
-Beside the registry, for those who have what they need: `frechet.Moments` and
-`frechet_distance` of streams, `modes.class_modes` of labels, `parzen.parzen`,
-`neighbours.neighbours`.
+To add a metric, write its function and a `Metric` in one file and give it an
+entry in `METRICS`: the flag and the tests find it there. What the tests need of
+it is said beside it (`Checks`).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from gan_jax.metrics import (
-  c2st,
-  density,
+  classifier_score,
   frechet,
-  inception_score,
-  kid,
-  modes,
-  ms_ssim,
-  neighbours,
-  parzen,
-  prdc,
-  swd,
+  kernel,
+  known_density,
+  manifolds,
+  mode_coverage,
+  parzen_window,
+  similarity,
+  sliced_wasserstein,
+  two_sample_test,
 )
-
-
-class Metric(NamedTuple):
-  """A metric, and what it wants.
-
-  Attributes:
-    compute: `(real, fake, *, seed=0) -> {name: value}`, of plain floats.
-    sees: 'features' (n, dim), 'probabilities' (n, classes), 'images', uint8
-      (n, height, width, channels), or 'points' (n, dim).
-    reference: whether it reads `real`; else that may be None.
-    minimum: the fewest samples of a side.
-    scores: every name that it returns, in order, and which values are better:
-      'lower', 'higher', or '' where neither end is. A name that ends in `*`
-      stands for one a level of the image pyramid (`swd.sides`).
-    truth: whether it takes the keyword `truth`, a density that is known
-      (`gan_jax.data.Density` or its like).
-  """
-
-  compute: Callable[..., dict[str, float]]
-  sees: str
-  reference: bool
-  minimum: int
-  scores: dict[str, str]
-  truth: bool = False
-
-  @property
-  def better(self) -> str:
-    """'lower', 'higher' or '', of the first name that it returns."""
-    return next(iter(self.scores.values()))
-
-  def direction(self, name: str) -> str | None:
-    """'lower', 'higher' or '' of one of its scores; None if it is none.
-
-    What follows an `@` (the features) is not looked at.
-    """
-    stem = name.partition('@')[0]
-    for declared, better in self.scores.items():
-      if stem == declared:
-        return better
-      if declared.endswith('*') and stem.startswith(declared[:-1]):
-        return better
-    return None
-
+from gan_jax.metrics.base import Checks, Example, Metric, Truth, of_fake
+from gan_jax.metrics.classifier_score import inception_score
+from gan_jax.metrics.frechet import Moments, fid, frechet_distance
+from gan_jax.metrics.kernel import kid
+from gan_jax.metrics.known_density import density
+from gan_jax.metrics.manifolds import prdc
+from gan_jax.metrics.mode_coverage import class_modes, modes
+from gan_jax.metrics.neighbours import nearest_neighbours
+from gan_jax.metrics.parzen_window import parzen
+from gan_jax.metrics.similarity import ms_ssim
+from gan_jax.metrics.sliced_wasserstein import swd, swd_points
+from gan_jax.metrics.two_sample_test import c2st
+from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.names import check_names
 
 METRICS: dict[str, Metric] = {
-  'fid': Metric(
-    frechet.fid,
-    'features',
-    True,
-    2,
-    {'fid': 'lower', 'fid_samples_per_dim': ''},
-  ),
-  'kid': Metric(
-    kid.kid,
-    'features',
-    True,
-    4,
-    {'kid': 'lower', 'kid_std': '', 'kid_subset_size': ''},
-  ),
-  'inception_score': Metric(
-    inception_score.inception_score,
-    'probabilities',
-    False,
-    20,
-    {'inception_score': 'higher', 'inception_score_std': ''},
-  ),
-  'prdc': Metric(
-    prdc.prdc,
-    'features',
-    True,
-    6,
-    dict.fromkeys(('precision', 'recall', 'density', 'coverage'), 'higher'),
-  ),
-  'swd': Metric(swd.swd, 'images', True, 2, {'swd': 'lower', 'swd_*': 'lower'}),
-  'swd_points': Metric(
-    swd.swd_points, 'points', True, 2, {'swd_points': 'lower'}
-  ),
-  # The best is what the data have, not the end of the scale.
-  'ms_ssim': Metric(
-    ms_ssim.ms_ssim, 'images', False, 2, {'ms_ssim': '', 'ms_ssim_scales': ''}
-  ),
-  # The best is 1/2: below it samples are copies.
-  'c2st': Metric(
-    c2st.c2st,
-    'features',
-    True,
-    10,
-    dict.fromkeys(
-      ('c2st', 'c2st_p', 'c2st_nn', 'c2st_nn_real', 'c2st_nn_fake'), ''
-    ),
-  ),
-  'modes': Metric(
-    modes.modes,
-    'points',
-    False,
-    1,
-    {
-      'modes': 'higher',
-      'high_quality': 'higher',
-      'reverse_kl': 'lower',
-      'forward_kl': 'lower',
-    },
-    truth=True,
-  ),
-  'density': Metric(
-    density.density,
-    'points',
-    False,
-    2,
-    {
-      'jsd': 'lower',
-      'jsd_floor': '',
-      'wasserstein1': 'lower',
-      'wasserstein1_floor': '',
-      'wasserstein1_samples': '',
-    },
-    truth=True,
-  ),
+  'fid': frechet.FID,
+  'kid': kernel.KID,
+  'inception_score': classifier_score.INCEPTION_SCORE,
+  'prdc': manifolds.PRDC,
+  'swd': sliced_wasserstein.SWD,
+  'swd_points': sliced_wasserstein.SWD_POINTS,
+  'ms_ssim': similarity.MS_SSIM,
+  'c2st': two_sample_test.C2ST,
+  'parzen': parzen_window.PARZEN,
+  'modes': mode_coverage.MODES,
+  'class_modes': mode_coverage.CLASS_MODES,
+  'density': known_density.DENSITY,
 }
+
+
+def select_metrics(
+  metrics: str | Sequence[str | Metric],
+) -> tuple[Metric, ...]:
+  """Metrics by their names; those that are objects already stay as they are.
+
+  Args:
+    metrics: names of `METRICS` and `Metric`s; or names, separated by commas.
+
+  Raises:
+    ArgumentError: for none, for an unknown name, or one that is there twice.
+
+  >>> [metric.name for metric in select_metrics('fid, kid')]
+  ['fid', 'kid']
+  """
+  if isinstance(metrics, str):
+    metrics = [word.strip() for word in metrics.split(',') if word.strip()]
+  own = {m.name: m for m in metrics if isinstance(m, Metric)}
+  names = [m.name if isinstance(m, Metric) else m for m in metrics]
+  if not names:
+    raise ArgumentError('metrics', '', f'name some of {", ".join(METRICS)}')
+  known = METRICS | own
+  check_names('metrics', ','.join(names), names, known)
+  return tuple(known[name] for name in names)
+
 
 __all__ = [
   'METRICS',
+  'Checks',
+  'Example',
   'Metric',
+  'Moments',
+  'Truth',
   'c2st',
+  'class_modes',
   'density',
-  'frechet',
+  'fid',
+  'frechet_distance',
   'inception_score',
   'kid',
   'modes',
   'ms_ssim',
-  'neighbours',
+  'nearest_neighbours',
+  'of_fake',
   'parzen',
   'prdc',
+  'select_metrics',
   'swd',
+  'swd_points',
 ]

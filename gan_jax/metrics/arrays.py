@@ -1,131 +1,143 @@
-"""What a metric takes: arrays of the right shape and range, and enough of them.
+"""Checks of what a metric is given: shapes, ranges, and enough samples.
 
-Every check raises a ValueError that names the side ('real', 'fake'), what it
-was given and what to give instead.
+Every check raises an `ArgumentError` that names the argument, describes the
+array and says what to give instead.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[Any]
+from gan_jax.runtime.errors import ArgumentError
 
-
-class SetupError(ValueError):
-  """Wrong whatever is generated: the real samples, the truth, or shapes."""
+Array = NDArray[np.generic]
 
 
-def fault(name: str, text: str) -> ValueError:
-  """The error of a side; that of generated samples may pass with training."""
-  return SetupError(text) if name == 'real' else ValueError(text)
+def describe(x: Array) -> str:
+  """Type and shape of an array, as messages show it.
+
+  >>> describe(np.zeros((3, 2)))
+  'float64[3,2]'
+  """
+  return f'{x.dtype}[{",".join(map(str, x.shape))}]'
 
 
-def _enough(name: str, n: int, minimum: int) -> None:
-  if n < minimum:
-    raise fault(name, f'{name} has {n} samples: give at least {minimum}')
+def fault(argument: str, x: ArrayLike, remedy: str) -> ArgumentError:
+  """The error of an array."""
+  return ArgumentError(argument, describe(np.asarray(x)), remedy)
 
 
-def _numbers(name: str, x: Any) -> Array:
-  """`x` as it is if it is an array of finite real numbers."""
-  x = np.asarray(x)
+def check_count(argument: str, x: Array, minimum: int) -> None:
+  """Checks that there are enough samples.
+
+  Raises:
+    ArgumentError: for fewer than `minimum`.
+  """
+  if len(x) < minimum:
+    raise fault(argument, x, f'has {len(x)} samples; give at least {minimum}')
+
+
+def check_numbers(argument: str, x: Array) -> None:
+  """Checks that an array is of finite real numbers.
+
+  Raises:
+    ArgumentError: for another type, or values that are not finite.
+  """
   if x.dtype.kind not in 'fiu':
-    raise fault(name, f'{name} is {x.dtype}: give real numbers')
+    raise fault(argument, x, 'give real numbers')
   if x.dtype.kind == 'f' and not np.isfinite(x).all():
     bad = np.count_nonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
     raise fault(
-      name,
-      f'{name} has {bad} samples with NaN or infinite values, of {len(x)}: the'
+      argument,
+      x,
+      f'has {bad} samples with NaN or infinite values, of {len(x)}: the'
       ' generator has diverged, or the features have',
     )
-  return x
 
 
-def vectors(name: str, x: Any, minimum: int = 1) -> Array:
+def as_table(
+  argument: str, values: ArrayLike, minimum: int = 1
+) -> NDArray[np.floating]:
   """Features or points, (n, dim), as float32 or float64.
 
   Raises:
-    ValueError: if they are not a table of finite numbers, or too few.
+    ArgumentError: unless they are a table of finite numbers, and enough.
   """
-  x = np.asarray(x)
+  x = np.asarray(values)
   if x.ndim != 2 or x.shape[1] < 1:
-    raise ValueError(f'{name} has shape {x.shape}: give (samples, dimensions)')
-  _enough(name, len(x), minimum)
-  x = _numbers(name, x)
+    raise fault(argument, x, 'has another shape; give (samples, dimensions)')
+  check_count(argument, x, minimum)
+  check_numbers(argument, x)
   return x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
 
 
-def two_sets(real: Any, fake: Any, minimum: int = 1) -> tuple[Array, Array]:
-  """`vectors` of both sides, of the same dimensions.
+def as_tables(
+  real: ArrayLike, fake: ArrayLike, minimum: int = 1
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+  """`as_table` of both sides, of the same dimensions.
 
   Raises:
-    ValueError: as `vectors`; if the dimensions differ.
+    ArgumentError: as `as_table`; if the dimensions differ.
   """
-  a, b = vectors('real', real, minimum), vectors('fake', fake, minimum)
+  a, b = as_table('real', real, minimum), as_table('fake', fake, minimum)
   if a.shape[1] != b.shape[1]:
-    raise SetupError(
-      f'real has {a.shape[1]} dimensions and fake {b.shape[1]}: give both from'
-      ' the same feature network'
-    )
+    remedy = f'has {a.shape[1]} dimensions and `fake` {b.shape[1]}'
+    raise fault('real', a, f'{remedy}; give both from the same feature network')
   return a, b
 
 
-def images(name: str, x: Any, minimum: int = 1) -> NDArray[np.uint8]:
+def as_images(
+  argument: str, values: ArrayLike, minimum: int = 1
+) -> NDArray[np.uint8]:
   """Images, uint8 (n, height, width, channels).
 
   Raises:
-    ValueError: if they are anything else, or too few.
+    ArgumentError: if they are anything else, or too few.
   """
-  x = np.asarray(x)
+  x = np.asarray(values)
   if x.ndim != 4 or 0 in x.shape[1:]:
-    raise ValueError(
-      f'{name} has shape {x.shape}: give (samples, height, width, channels)'
-    )
-  _enough(name, len(x), minimum)
+    remedy = 'has another shape; give (samples, height, width, channels)'
+    raise fault(argument, x, remedy)
+  check_count(argument, x, minimum)
   if x.dtype != np.uint8:
-    _numbers(name, x)
-    raise ValueError(
-      f'{name} is {x.dtype}: give uint8 in [0, 255] (images.to_uint8 takes'
-      ' samples in [-1, 1])'
-    )
+    check_numbers(argument, x)
+    raise fault(argument, x, 'give uint8 in [0, 255]')
   return x
 
 
-def probabilities(name: str, x: Any, minimum: int = 1) -> NDArray[np.float64]:
-  """Probabilities of classes, (n, classes), as float64.
+def as_probabilities(
+  argument: str, values: ArrayLike, minimum: int = 1
+) -> NDArray[np.float64]:
+  """Class probabilities, (n, classes), as float64.
 
   Raises:
-    ValueError: if a row is not a distribution (to .001), or too few.
+    ArgumentError: if a row is no distribution (to .001), or there are too few.
   """
-  p = vectors(name, x, minimum).astype(np.float64)
+  p = as_table(argument, values, minimum).astype(np.float64)
   if p.shape[1] < 2:
-    raise ValueError(f'{name} has {p.shape[1]} class: give two or more')
+    raise fault(argument, p, 'has 1 class; give two or more')
   if p.min() < 0 or p.max() > 1 + 1e-3:
-    raise ValueError(
-      f'{name} is in [{p.min():.3g}, {p.max():.3g}]: give probabilities, not'
-      ' logits'
-    )
+    low, high = f'{p.min():.3g}', f'{p.max():.3g}'
+    remedy = f'is in [{low}, {high}]; give probabilities, not logits'
+    raise fault(argument, p, remedy)
   if np.abs(p.sum(axis=1) - 1).max() > 1e-3:
-    raise ValueError(
-      f'{name} has rows that do not sum to 1: give probabilities'
-    )
+    remedy = 'has rows that do not sum to 1; give probabilities'
+    raise fault(argument, p, remedy)
   return p
 
 
-def labels(name: str, x: Any, classes: int, minimum: int = 1) -> NDArray[Any]:
+def as_labels(
+  argument: str, values: ArrayLike, classes: int, minimum: int = 1
+) -> NDArray[np.integer]:
   """Classes, integers (n,) in [0, classes).
 
   Raises:
-    ValueError: if they are anything else, or too few.
+    ArgumentError: if they are anything else, or too few.
   """
-  x = np.asarray(x)
+  x = np.asarray(values)
   if x.ndim != 1 or x.dtype.kind not in 'iu':
-    raise ValueError(
-      f'{name} is {x.dtype} of shape {x.shape}: give integers (samples,)'
-    )
-  _enough(name, len(x), minimum)
+    raise fault(argument, x, 'give integers (samples,)')
+  check_count(argument, x, minimum)
   if x.min() < 0 or x.max() >= classes:
-    raise ValueError(
-      f'{name} is in [{x.min()}, {x.max()}]: give classes 0 to {classes - 1}'
-    )
-  return x
+    remedy = f'is in [{x.min()}, {x.max()}]; give classes 0 to {classes - 1}'
+    raise fault(argument, x, remedy)
+  return x.astype(np.int64)

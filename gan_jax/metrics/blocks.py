@@ -1,29 +1,30 @@
 """Squared distances between two sets, a block at a time on the device.
 
 No table of all pairs is ever held: memory is that of the two sets and of one
-block. Blocks are padded to one shape, for a program to be compiled once.
+block. Blocks are padded to one shape: each computation is compiled once.
 
 Everything is in float64. In float32 |a|^2 + |b|^2 - 2ab loses the digits that
 say which of two neighbours is nearer, and precision, density and coverage are
 counts of such decisions.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Array, Bool, Float64, Int, Num
 from numpy.typing import NDArray
 
 ROWS = 1024  # of a block, at the most
 
-Table = Float64[Array, 'rows columns']
+Numbers = NDArray[np.floating] | NDArray[np.integer]
 
 
-def x64() -> Any:
+def x64() -> contextlib.AbstractContextManager[None]:
   """A context in which JAX computes in float64 where it is asked to."""
   if hasattr(jax, 'enable_x64'):
     return jax.enable_x64(True)
@@ -41,7 +42,7 @@ class Block(NamedTuple):
     filled: rows that are not padding.
   """
 
-  x: Any
+  x: Array
   start: int
   filled: int
 
@@ -56,20 +57,24 @@ def rows_for(*sizes: int) -> int:
   return min(ROWS, 1 << max(0, max(sizes) - 1).bit_length())
 
 
-def split(x: NDArray[Any], rows: int) -> list[Block]:
-  """A set (n, dim) as blocks of one shape on the device, as they are stored."""
-  found = []
+def split(x: Numbers, rows: int) -> list[Block]:
+  """A set (n, ...) as blocks of one shape on the device, as they are stored."""
+  blocks = []
   with x64():
     for start in range(0, len(x), rows):
-      part = x[start : start + rows]
+      filled = x[start : start + rows]
       padded = np.zeros((rows, *x.shape[1:]), x.dtype)
-      padded[: len(part)] = part
-      found.append(Block(jnp.asarray(padded), start, len(part)))
-  return found
+      padded[: len(filled)] = filled
+      blocks.append(Block(jnp.asarray(padded), start, len(filled)))
+  return blocks
 
 
-def squared(a: Any, b: Any, centre: Any) -> Table:
-  """`|a - b|^2` of every pair, (rows, columns); to be called inside `jit`.
+def squared_distances(
+  a: Num[Array, 'rows dim'],
+  b: Num[Array, 'columns dim'],
+  centre: Float64[Array, '1 dim'],
+) -> Float64[Array, 'rows columns']:
+  """`|a - b|^2` of every pair; to be called inside `jit`.
 
   Both are moved to a common centre before they are multiplied: far from 0 the
   difference of large squares would have no digits left.
@@ -80,20 +85,20 @@ def squared(a: Any, b: Any, centre: Any) -> Table:
   return jnp.maximum(norms - 2 * dots, 0)
 
 
-def centre_of(x: NDArray[Any]) -> NDArray[np.float64]:
+def centre_of(x: Numbers) -> NDArray[np.float64]:
   """The mean of a set, (1, dim)."""
   return x.mean(axis=0, keepdims=True, dtype=np.float64)
 
 
-def slack_of(centre: NDArray[np.float64], *sets: NDArray[Any]) -> float:
+def slack_of(centre: NDArray[np.float64], *sets: NDArray[np.floating]) -> float:
   """How far rounding can move a squared distance, with room to spare.
 
   Squared distances that differ by less are taken as equal.
   """
   longest = max(
-    float(np.square(part - centre).sum(axis=1).max())
+    float(np.square(rows - centre).sum(axis=1).max())
     for x in sets
-    for part in np.array_split(x, 1 + len(x) // ROWS)
+    for rows in np.array_split(x, 1 + len(x) // ROWS)
   )
   return 1e-12 * longest
 
@@ -103,38 +108,47 @@ def pairs(a: list[Block], b: list[Block]) -> Iterator[tuple[Block, Block]]:
   return ((left, right) for left in a for right in b)
 
 
+Best = tuple[Float64[Array, 'rows k'], Int[Array, 'rows k']]
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def _nearer(
+def _update_nearest(
   k: int,
-  best: tuple[Float64[Array, 'rows k'], Int[Array, 'rows k']],
-  a: Any,
-  b: Any,
-  centre: Any,
-  start: Any,
+  best: Best,
+  a: Num[Array, 'rows dim'],
+  b: Num[Array, 'columns dim'],
+  centre: Float64[Array, '1 dim'],
+  start: Int[Array, ''],
   hidden: Bool[Array, 'rows columns'],
-) -> Any:
-  """The `k` least of those known and of a further block."""
-  away = jnp.where(hidden, jnp.inf, squared(a, b, centre))
-  index = start + jnp.arange(away.shape[1])[None, :] + jnp.zeros_like(away, int)
-  away = jnp.concatenate([best[0], away], axis=1)
+) -> Best:
+  """The `k` least distances, and whose, with a further block."""
+  squares = jnp.where(hidden, jnp.inf, squared_distances(a, b, centre))
+  index = jnp.broadcast_to(start + jnp.arange(b.shape[0])[None], squares.shape)
+  squares = jnp.concatenate([best[0], squares], axis=1)
   index = jnp.concatenate([best[1], index], axis=1)
 
   # `top_k` sorts whole rows: on a CPU that takes six times as long.
-  def take(away: Any, _: Any) -> Any:
-    at = jnp.argmin(away, axis=1)[:, None]
-    least = jnp.take_along_axis(away, at, 1)[:, 0]
-    taken = jnp.arange(away.shape[1])[None, :] == at
-    return jnp.where(taken, jnp.inf, away), (
+  def take(
+    squares: Float64[Array, 'rows columns'], _: None
+  ) -> tuple[Array, tuple[Array, Array]]:
+    at = jnp.argmin(squares, axis=1)[:, None]
+    least = jnp.take_along_axis(squares, at, 1)[:, 0]
+    taken = jnp.arange(squares.shape[1])[None, :] == at
+    return jnp.where(taken, jnp.inf, squares), (
       least,
       jnp.take_along_axis(index, at, 1)[:, 0],
     )
 
-  _, (least, which) = jax.lax.scan(take, away, None, length=k)
-  return least.T, which.T
+  _, (least, nearest) = jax.lax.scan(take, squares, None, length=k)
+  return least.T, nearest.T
 
 
 def nearest(
-  x: NDArray[Any], among: NDArray[Any], k: int, *, itself: bool = True
+  x: Numbers,
+  among: Numbers,
+  k: int,
+  *,
+  itself: bool = True,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
   """The `k` nearest of `among` to each of `x`.
 
@@ -151,12 +165,12 @@ def nearest(
   """
   rows = rows_for(len(x), len(among))
   left, right = split(x, rows), split(among, rows)
-  which = np.empty((len(x), k), np.int64)
+  index = np.empty((len(x), k), np.int64)
   across = np.arange(rows)
   with x64():
     centre = jnp.asarray(centre_of(among))
     for a in left:
-      best = (
+      best: Best = (
         jnp.full((rows, k), jnp.inf),
         jnp.zeros((rows, k), jnp.int64),
       )
@@ -165,20 +179,25 @@ def nearest(
         if not itself:
           same = a.start + across[:, None] == b.start + across[None, :]
           hidden = hidden | same
-        best = _nearer(k, best, a.x, b.x, centre, b.start, hidden)
-      which[a.rows] = np.asarray(best[1])[: a.filled]
-  return _by_distance(x, among, which)
+        best = _update_nearest(
+          k, best, a.x, b.x, centre, np.int64(b.start), hidden
+        )
+      index[a.rows] = np.asarray(best[1])[: a.filled]
+  return _sort_by_distance(x, among, index)
 
 
-def _by_distance(
-  x: NDArray[Any], among: NDArray[Any], which: NDArray[np.int64]
+def _sort_by_distance(
+  x: Numbers, among: Numbers, index: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
   """Neighbours in the order of their exact distances, and these."""
-  away = np.empty(which.shape)
-  for column in range(which.shape[1]):
+  distances = np.empty(index.shape)
+  for column in range(index.shape[1]):
     for start in range(0, len(x), ROWS):
-      part = slice(start, start + ROWS)
-      near = among[which[part, column]].astype(np.float64)
-      away[part, column] = np.linalg.norm(x[part] - near, axis=1)
-  order = np.lexsort((which, away), axis=1)
-  return np.take_along_axis(which, order, 1), np.take_along_axis(away, order, 1)
+      rows = slice(start, start + ROWS)
+      near = among[index[rows, column]].astype(np.float64)
+      distances[rows, column] = np.linalg.norm(x[rows] - near, axis=1)
+  order = np.lexsort((index, distances), axis=1)
+  return (
+    np.take_along_axis(index, order, 1),
+    np.take_along_axis(distances, order, 1),
+  )

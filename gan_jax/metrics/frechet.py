@@ -1,4 +1,4 @@
-"""Fréchet distance between two sets of features (FID on Inception's).
+"""Fréchet distance between two sets of features; FID of Inception's 2048.
 
 `d^2 = |m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2))`
 
@@ -8,22 +8,22 @@ covariance can spoil, and no imaginary parts to be thrown away.
 
 Fewer samples than dimensions leave a covariance singular. The distance of the
 two sample covariances is still exact, but it is far above that of the
-distributions, and falls as samples are added; `caution` says so, and `fid`
-returns `fid_samples_per_dim` beside the score.
+distributions, and falls as samples are added; `describe_bias` says so, and
+`fid` returns `fid_samples_per_dim` beside the score.
 
 Reference: Heusel et al. 2017, arXiv:1706.08500, equation 6; Dowson & Landau
 1982 for the distance.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float64
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gan_jax.metrics import arrays
+from gan_jax.metrics.base import Checks, Example, Metric
 
 Factor = NDArray[np.float64]  # (dim, rank)
 ROWS = 4096  # features turned into float64 at a time
@@ -48,41 +48,38 @@ class Moments:
   scatter: NDArray[np.float64]
 
   @classmethod
-  def of(cls, x: Any) -> 'Moments':
+  def of(cls, x: ArrayLike) -> 'Moments':
     """Moments of features (n, dim), one or more.
 
     Raises:
-      ValueError: if they are not a table of finite numbers.
+      ArgumentError: unless they are a table of finite numbers.
     """
-    x = arrays.vectors('x', x)
-    found = cls(0, np.zeros(x.shape[1]), np.zeros((x.shape[1],) * 2))
-    for start in range(0, len(x), ROWS):
-      part = x[start : start + ROWS].astype(np.float64)
-      mean = part.mean(axis=0)
-      part -= mean
-      found = found.merge(cls(len(part), mean, part.T @ part))
-    return found
+    table = arrays.as_table('x', x)
+    dim = table.shape[1]
+    moments = cls(0, np.zeros(dim), np.zeros((dim, dim)))
+    for start in range(0, len(table), ROWS):
+      rows = table[start : start + ROWS].astype(np.float64)
+      mean = rows.mean(axis=0)
+      rows -= mean
+      moments = moments.merge(cls(len(rows), mean, rows.T @ rows))
+    return moments
 
   def merge(self, other: 'Moments') -> 'Moments':
     """Moments of both streams.
 
     Raises:
-      ValueError: if their dimensions differ.
+      ArgumentError: if their dimensions differ.
     """
-    if self.mean.shape != other.mean.shape:
-      raise ValueError(
-        f'moments of {self.mean.size} and of {other.mean.size} dimensions:'
-        ' merge those of one feature network'
-      )
+    _check_dimensions(self, other)
     count = self.count + other.count
     if not (self.count and other.count):
       return self if self.count else other
-    away = other.mean - self.mean
+    gap = other.mean - self.mean
     weight = self.count * other.count / count
     return Moments(
       count,
-      self.mean + away * (other.count / count),
-      self.scatter + other.scatter + weight * np.outer(away, away),
+      self.mean + gap * (other.count / count),
+      self.scatter + other.scatter + weight * np.outer(gap, gap),
     )
 
   @property
@@ -97,7 +94,16 @@ class Moments:
     return self.scatter / (self.count - 1)
 
 
-def factor(
+def _check_dimensions(one: Moments, other: Moments) -> None:
+  if one.mean.shape != other.mean.shape:
+    remedy = (
+      f'has {other.mean.size} dimensions, and they are compared with'
+      f' {one.mean.size}; use moments of one feature network'
+    )
+    raise arrays.fault('other', other.mean, remedy)
+
+
+def factorize(
   covariance: Float64[np.ndarray, 'dim dim'],
 ) -> Float64[np.ndarray, 'dim rank']:
   """F, (dim, rank), with `F F'` the covariance, whether singular or not."""
@@ -106,8 +112,8 @@ def factor(
   except np.linalg.LinAlgError:
     values, vectors = np.linalg.eigh(covariance)
     # What rounding leaves of a zero eigenvalue is no direction of the data.
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    return vectors[:, kept] * np.sqrt(values[kept])
+    large = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return vectors[:, large] * np.sqrt(values[large])
 
 
 def root_trace(
@@ -121,31 +127,38 @@ def root_trace(
   return float(scipy.linalg.svdvals(cross, check_finite=False).sum())
 
 
-def _distance(mean1: Any, mean2: Any, f1: Factor, f2: Factor) -> float:
-  apart = float(np.square(mean1 - mean2).sum())
+def _distance(
+  mean1: NDArray[np.float64], mean2: NDArray[np.float64], f1: Factor, f2: Factor
+) -> float:
+  means = float(np.square(mean1 - mean2).sum())
   spread = float(np.square(f1).sum() + np.square(f2).sum())
   # Of equal sets rounding leaves +-1e-12 or so; a distance is not below 0.
-  return max(apart + spread - 2 * root_trace(f1, f2), 0.0)
+  return max(means + spread - 2 * root_trace(f1, f2), 0.0)
 
 
-def frechet_distance(m1: Moments, m2: Moments) -> float:
+def frechet_distance(one: Moments, other: Moments) -> float:
   """Squared Fréchet distance of two normal distributions, at least 0.
 
   Raises:
-    ValueError: of fewer than two features, or of differing dimensions.
+    ArgumentError: of differing dimensions.
+    ValueError: of fewer than two features.
+
+  >>> normal = Moments(101, np.zeros(2), 100 * np.eye(2))
+  >>> moved = Moments(101, np.array([3.0, 4.0]), 100 * np.eye(2))
+  >>> frechet_distance(normal, moved)
+  25.0
   """
-  if m1.mean.shape != m2.mean.shape:
-    raise ValueError(
-      f'moments of {m1.mean.size} and of {m2.mean.size} dimensions: compare'
-      ' those of one feature network'
-    )
+  _check_dimensions(one, other)
   return _distance(
-    m1.mean, m2.mean, factor(m1.covariance), factor(m2.covariance)
+    one.mean,
+    other.mean,
+    factorize(one.covariance),
+    factorize(other.covariance),
   )
 
 
-def caution(count: int, dim: int) -> str:
-  """What is to be said of a distance from so few samples; '' of enough."""
+def describe_bias(count: int, dim: int) -> str:
+  """The warning about a distance from so few samples; '' of enough."""
   if count > dim:
     return ''
   return (
@@ -155,35 +168,58 @@ def caution(count: int, dim: int) -> str:
   )
 
 
-def _centred(x: NDArray[Any]) -> tuple[NDArray[np.float64], Factor]:
+def _mean_and_factor(
+  x: NDArray[np.floating],
+) -> tuple[NDArray[np.float64], Factor]:
   """Mean and a factor of the covariance: the samples themselves if few."""
   if len(x) > x.shape[1]:
     moments = Moments.of(x)
-    return moments.mean, factor(moments.covariance)
+    return moments.mean, factorize(moments.covariance)
   mean = x.mean(axis=0, dtype=np.float64)
   return mean, (x - mean).T / np.sqrt(len(x) - 1)
 
 
-def fid(real: Any, fake: Any, *, seed: int = 0) -> dict[str, float]:
+def fid(real: ArrayLike, fake: ArrayLike, *, seed: int = 0) -> dict[str, float]:
   """Fréchet distance of features; FID if they are Inception's 2048.
 
   Args:
-    real: (n, dim), at least 2.
-    fake: (m, dim), at least 2.
+    real: features (n, dim), at least 2.
+    fake: features (m, dim), at least 2.
     seed: not read: nothing is drawn.
 
   Returns:
     fid: the distance, 0 at best.
     fid_samples_per_dim: the smaller number of samples over the dimensions; at 1
-      and below the distance is dominated by its bias (`caution`).
+      and below the distance is dominated by its bias (`describe_bias`).
 
   Raises:
-    ValueError: if they are not two tables of finite numbers of one width.
+    ArgumentError: unless they are two tables of finite numbers of one width.
+
+  >>> real = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+  >>> round(fid(real, real + [3.0, 4.0])['fid'], 6)
+  25.0
   """
   del seed
-  real, fake = arrays.two_sets(real, fake, 2)
-  (mean1, f1), (mean2, f2) = _centred(real), _centred(fake)
+  a, b = arrays.as_tables(real, fake, 2)
+  (mean1, f1), (mean2, f2) = _mean_and_factor(a), _mean_and_factor(b)
   return {
     'fid': _distance(mean1, mean2, f1, f2),
-    'fid_samples_per_dim': min(len(real), len(fake)) / real.shape[1],
+    'fid_samples_per_dim': min(len(a), len(b)) / a.shape[1],
   }
+
+
+def _examples() -> tuple[Example, ...]:
+  """Variances a and b along each axis: `sum (a^(1/2) - b^(1/2))^2`."""
+  corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1.0]]) * np.sqrt(3 / 4)
+  real, fake = corners * [2, 3], corners * [1, 5] + [3, 4]
+  scores = {'fid': 25 + 1 + 4, 'fid_samples_per_dim': 2}
+  return (Example(fake, scores, real),)
+
+
+FID = Metric(
+  'fid',
+  fid,
+  {'fid': 'lower', 'fid_samples_per_dim': ''},
+  sees='features',
+  checks=Checks(_examples, best=0.0),
+)

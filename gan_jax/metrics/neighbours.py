@@ -1,29 +1,30 @@
 """Nearest training samples of generated ones: are they copies?"""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gan_jax.metrics import arrays, blocks
+from gan_jax.runtime.errors import ArgumentError
+
+Table = NDArray[np.floating] | NDArray[np.uint8]
 
 
-def _flat(name: str, x: Any) -> NDArray[Any]:
-  x = np.asarray(x)
+def _flatten(argument: str, values: ArrayLike) -> Table:
+  x = np.asarray(values)
   if x.ndim == 4:
-    x = arrays.images(name, x)
-    return x.reshape(len(x), -1)
-  return arrays.vectors(name, x)
+    images = arrays.as_images(argument, x)
+    return images.reshape(len(images), -1)
+  return arrays.as_table(argument, x)
 
 
-def neighbours(
-  train: Any, fake: Any, *, k: int = 5
+def nearest_neighbours(
+  train: ArrayLike, fake: ArrayLike, *, k: int = 5
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
   """The `k` nearest of the training set to each generated sample.
 
   Args:
-    train: uint8 images, or features (n, dim).
-    fake: likewise, of the same shape.
+    train: uint8 images (n, height, width, channels), or features (n, dim).
+    fake: (m, ...), likewise, of the same shape.
     k: how many, at most n.
 
   Returns:
@@ -31,25 +32,29 @@ def neighbours(
     images the root mean square difference of pixels, in [0, 255].
 
   Raises:
-    ValueError: if shapes differ or k is out of range.
+    ArgumentError: if shapes differ or k is out of range.
+
+  >>> nearest_neighbours([[0.0], [10.0]], [[9.0]], k=1)
+  (array([[1]]), array([[1.]]))
   """
   if np.shape(train)[1:] != np.shape(fake)[1:]:
-    raise ValueError(
-      f'train is {np.shape(train)} and fake {np.shape(fake)}: give one shape'
-    )
-  images = np.ndim(train) == 4
-  train, fake = _flat('train', train), _flat('fake', fake)
-  if not 1 <= k <= len(train):
-    raise ValueError(f'k={k} of {len(train)} samples: use 1 to {len(train)}')
-  which, away = blocks.nearest(fake, train, k)
-  return which, away / np.sqrt(train.shape[1]) if images else away
+    remedy = f'where `train` is {np.shape(train)}; give one shape'
+    raise arrays.fault('fake', fake, remedy)
+  is_image = np.ndim(train) == 4
+  known, x = _flatten('train', train), _flatten('fake', fake)
+  if not 1 <= k <= len(known):
+    raise ArgumentError('k', k, f'of {len(known)} samples; use 1 to that many')
+  nearest, distances = blocks.nearest(x, known, k)
+  return nearest, distances / np.sqrt(known.shape[1] if is_image else 1)
 
 
-def beside(train: Any, fake: Any, which: NDArray[np.int64]) -> NDArray[Any]:
+def join_neighbours(
+  train: ArrayLike, fake: ArrayLike, nearest: NDArray[np.int64]
+) -> NDArray[np.uint8]:
   """Each fake followed by its neighbours, (m (k + 1), height, width, channels).
 
   A row of `images.grid(..., columns=k + 1)` is then a fake and its neighbours.
   """
-  train, fake = np.asarray(train), np.asarray(fake)
-  sheet = np.concatenate([fake[:, None], train[which]], axis=1)
-  return sheet.reshape(-1, *fake.shape[1:])
+  known, x = arrays.as_images('train', train), arrays.as_images('fake', fake)
+  rows = np.concatenate([x[:, None], known[nearest]], axis=1)
+  return rows.reshape(-1, *x.shape[1:])

@@ -1,13 +1,11 @@
 """Wasserstein-1 distance of samples on a line."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 
-def on_a_line(
+def distances_on_lines(
   x: Float[np.ndarray, 'n columns'], y: Float[np.ndarray, 'm columns']
 ) -> NDArray[np.float64]:
   """Wasserstein-1 distance of each column of two sets, (columns,).
@@ -22,11 +20,13 @@ def on_a_line(
   # Steps in units of 1 / (n m): whole numbers, so that none is cut by rounding.
   ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
   widths = np.diff(ends, prepend=0) / (n * m)
-  away = np.abs(x[(ends - 1) // m] - y[(ends - 1) // n])
-  return np.einsum('uc,u->c', away, widths, dtype=np.float64)
+  gaps = np.abs(x[(ends - 1) // m] - y[(ends - 1) // n])
+  return np.einsum('uc,u->c', gaps, widths, dtype=np.float64)
 
 
-def directions(rng: np.random.Generator, count: int, dim: int) -> Any:
-  """Uniform on the unit sphere, (dim, count), float32."""
-  found = rng.normal(size=(dim, count))
-  return (found / np.linalg.norm(found, axis=0)).astype(np.float32)
+def draw_directions(
+  rng: np.random.Generator, count: int, dim: int
+) -> NDArray[np.float32]:
+  """Uniform on the unit sphere, (dim, count)."""
+  normal = rng.normal(size=(dim, count))
+  return (normal / np.linalg.norm(normal, axis=0)).astype(np.float32)

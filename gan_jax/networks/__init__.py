@@ -1,8 +1,9 @@
 """Pairs of networks: a generator and a discriminator that share nothing.
 
-Linen modules live in this folder only. Everything above sees a `Net`: an
-initialiser and an application that are pure functions of pytrees. Which there
-are is said in `designs.py`.
+Everything else sees `Networks`: an initialiser and an application of each that
+are pure functions of pytrees. `build` makes those of an architecture by name
+(`designs.ARCHITECTURES`); `from_linen`, `from_nnx`, `from_equinox`,
+`from_haiku` and `from_functions` take one's own.
 """
 
 import difflib
@@ -15,18 +16,24 @@ import jax
 import jax.numpy as jnp
 
 from gan_jax.networks import conditional as _conditional
+from gan_jax.networks.adapters import from_equinox as from_equinox
+from gan_jax.networks.adapters import from_functions as from_functions
+from gan_jax.networks.adapters import from_haiku as from_haiku
+from gan_jax.networks.adapters import from_linen as from_linen
+from gan_jax.networks.adapters import from_nnx as from_nnx
+from gan_jax.networks.architecture import Architecture as Architecture
+from gan_jax.networks.architecture import Design as Design
+from gan_jax.networks.architecture import Request as Request
+from gan_jax.networks.architecture import check_options
+from gan_jax.networks.base import Latent
 from gan_jax.networks.base import Net as Net
 from gan_jax.networks.base import Networks as Networks
 from gan_jax.networks.base import Params as Params
 from gan_jax.networks.base import Stats as Stats
+from gan_jax.networks.checks import check_networks as check_networks
 from gan_jax.networks.designs import ARCHITECTURES as ARCHITECTURES
-from gan_jax.networks.designs import Design, Request
 from gan_jax.networks.layers import NORMS
 from gan_jax.runtime.errors import ArgumentError
-
-
-def _normal(key: Any, shape: tuple[int, ...]) -> Any:
-  return jax.random.normal(key, shape)
 
 
 def _uniform(key: Any, shape: tuple[int, ...]) -> Any:
@@ -38,53 +45,14 @@ def _uniform_sqrt3(key: Any, shape: tuple[int, ...]) -> Any:
   return jax.random.uniform(key, shape, minval=-side, maxval=side)
 
 
-LATENTS: dict[str, Callable[[Any, tuple[int, ...]], Any]] = {
-  'normal': _normal,
+LATENTS: dict[str, Latent] = {
+  'normal': jax.random.normal,
   'uniform': _uniform,
   'uniform_sqrt3': _uniform_sqrt3,
 }
 
 
-def pure(module: nn.Module, shape: tuple[int, ...], classes: int = 0) -> Net:
-  """A linen module, called as `module(x, train, label)`, as pure functions.
-
-  Args:
-    module: with collections `params` and, at most, `batch_stats`.
-    shape: of one input, without the batch.
-    classes: of the labels that it is given; 0 for none.
-  """
-
-  def init(key: Any) -> tuple[Params, Stats]:
-    x = jnp.zeros((2, *shape))
-    label = jnp.zeros(2, jnp.int32) if classes else None
-    variables = module.init({'params': key}, x, False, label)
-    return variables['params'], variables.get('batch_stats', {})
-
-  def apply(
-    params: Params,
-    stats: Stats,
-    x: Any,
-    *,
-    train: bool,
-    key: Any = None,
-    label: Any = None,
-  ) -> tuple[Any, Stats]:
-    variables = {'params': params}
-    if stats:
-      variables['batch_stats'] = stats
-    rngs = None if key is None or not train else {'dropout': key}
-    if not train or not stats:
-      return module.apply(variables, x, train, label, rngs=rngs), stats
-    y, moved = module.apply(
-      variables, x, train, label, rngs=rngs, mutable=['batch_stats']
-    )
-    return y, moved['batch_stats']
-
-  return Net(init, apply)
-
-
-# How G and D are told the class. Each takes a request, and whether each of the
-# two heeds labels by itself then follows from the design.
+# How G and D depend on the labels.
 CONDITIONINGS: dict[str, str] = {
   'none': 'not at all',
   'projection': 'D projects on an embedding; the scales of G are of the class,'
@@ -93,16 +61,8 @@ CONDITIONINGS: dict[str, str] = {
 }
 
 
-def packed_shape(shape: tuple[int, ...], packing: int) -> tuple[int, ...]:
-  """Shape of `packing` samples joined along their last axis.
-
-  Reference: Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 3.
-  """
-  return (*shape[:-1], shape[-1] * packing)
-
-
 def build(
-  name: str,
+  name: str | Architecture,
   shape: tuple[int, ...],
   *,
   bounded: bool,
@@ -121,7 +81,7 @@ def build(
   """G and D of an architecture for samples of a shape.
 
   Args:
-    name: a key of `ARCHITECTURES`.
+    name: a key of `ARCHITECTURES`, or an architecture itself.
     shape: of one sample: (height, width, channels), or (dim,) of a density.
     bounded: whether samples lie in [-1, 1].
     width: base width, 0 for the architecture's own.
@@ -130,23 +90,27 @@ def build(
     latent: a key of `LATENTS`, empty for the architecture's own.
     norm_g: a key of `NORMS`, empty for the architecture's own.
     norm_d: likewise.
-    packing: samples that D judges together.
+    packing: samples that D sees at once, joined along the last axis.
     conditioning: a key of `CONDITIONINGS`.
-    classes: of the labels; read unless conditioning is none.
+    classes: of the labels; unused where conditioning is none.
     dtype: of the computation; parameters, logits and samples are float32.
-    mean: finds the mean of the data, of `shape`, for architectures whose G
-      starts there (goodfellow2014); None where it is not known.
+    mean: returns the mean of the data, of `shape`, for architectures whose G
+      starts there (goodfellow2014); None where it is unknown.
 
   Raises:
     ArgumentError: for what the architecture does not take.
   """
   _check_words(
-    network=(name, ARCHITECTURES),
     latent=(latent, {'', *LATENTS}),
     norm_g=(norm_g, {'', *NORMS}),
     norm_d=(norm_d, {'', *NORMS}),
     conditioning=(conditioning, CONDITIONINGS),
   )
+  if isinstance(name, Architecture):
+    architecture, name = name, name.design.__name__
+  else:
+    _check_words(network=(name, ARCHITECTURES))
+    architecture = ARCHITECTURES[name]
   classes = 0 if conditioning == 'none' else classes
   if classes and packing > 1:
     raise ArgumentError(
@@ -155,28 +119,28 @@ def build(
       'the samples of a pack would have labels of their own; use `packing=1`'
       ' or `conditioning=none`',
     )
-  projected = classes if conditioning == 'projection' else 0
-  design = ARCHITECTURES[name](
-    Request(
-      shape, bounded, width, depth, dtype, norm_g, norm_d, projected, mean
-    )
-  )
-  if classes and not design.labels:
+  if classes and not architecture.labels:
     raise ArgumentError(
       'conditioning',
       conditioning,
       f'`network={name}` takes no labels; use `conditioning=none`, or another'
       ' network',
     )
+  projected = classes if conditioning == 'projection' else 0
+  ask = Request(
+    name, shape, bounded, width, depth, dtype, norm_g, norm_d, projected, mean
+  )
+  check_options(architecture, ask)
+  design = architecture.design(ask)
   generator, discriminator = _conditioned(design, classes, projected)
-  dim = latent_dim or design.latent_dim
-  return Networks(
-    pure(generator, (dim,), classes),
-    pure(discriminator, packed_shape(shape, packing), classes),
-    latent_dim=dim,
+  return from_linen(
+    generator,
+    discriminator,
+    latent_dim=latent_dim or design.latent_dim,
     sample_shape=shape,
     latent=LATENTS[latent or design.latent],
     classes=classes,
+    packing=packing,
   )
 
 
@@ -195,7 +159,7 @@ def _check_words(**arguments: tuple[str, Collection[str]]) -> None:
 def _conditioned(
   design: Design, classes: int, projected: int
 ) -> tuple[nn.Module, nn.Module]:
-  """G and D of a design, made to heed labels where they do not by themselves.
+  """G and D of a design, each with an embedding if not conditional by itself.
 
   Args:
     design: of the pair.

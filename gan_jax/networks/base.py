@@ -4,11 +4,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
 
 # Arrays in dicts, lists and tuples; no class of any framework.
 Params = Mapping[str, Any] | Any
 Stats = Mapping[str, Any] | Any
+# Classes of labelled samples.
+Label = Int[Array, 'n'] | None
+# Draws the noise of one sample: `(key, shape) -> array`.
+Latent = Callable[[Key[Array, ''], tuple[int, ...]], Array]
 
 
 class Net(NamedTuple):
@@ -50,5 +55,20 @@ class Networks(NamedTuple):
   discriminator: Net
   latent_dim: int
   sample_shape: tuple[int, ...]
-  latent: Callable[[Key[Array, ''], tuple[int, ...]], Array] = jax.random.normal
+  latent: Latent = jax.random.normal
   classes: int = 0
+
+
+def packed_shape(shape: tuple[int, ...], packing: int) -> tuple[int, ...]:
+  """Shape of `packing` samples joined along their last axis.
+
+  Reference: Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 3.
+  """
+  return (*shape[:-1], shape[-1] * packing)
+
+
+def wide(x: Array) -> Array:
+  """A float array as float32, or as float64 where it is; others as they are."""
+  if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+    return x
+  return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))

@@ -2,7 +2,7 @@
 
 Autodiff of a strided convolution asks XLA for convolutions in other dimension
 orders and with dilated inputs. On CPU these miss the fast kernels: inside
-`lax.scan`, where a GAN's step lives, they are some forty times slower. Here the
+`lax.scan`, where updates run, they are some forty times slower. Here the
 forward pass and both gradients are written as NHWC/HWIO convolutions (or one
 for each phase of the stride), three functions that are each other's gradients,
 so that gradient penalties differentiate them again. Forward-mode
@@ -102,11 +102,11 @@ def _phase(
   pads, taps = [], []
   for axis, a in enumerate(phase):
     first, shift = (a + padding[0]) % stride, (a + padding[0]) // stride
-    mine = range(first, w.shape[axis], stride)
+    phase_taps = range(first, w.shape[axis], stride)
     out = -(-size[axis] // stride)  # every phase is as long as the longest
-    low = len(mine) - 1 - shift
+    low = len(phase_taps) - 1 - shift
     taps.append(slice(first, None, stride))
-    pads.append((low, out + len(mine) - 1 - low - y.shape[1 + axis]))
+    pads.append((low, out + len(phase_taps) - 1 - low - y.shape[1 + axis]))
   flipped = w[taps[0], taps[1]][::-1, ::-1].swapaxes(2, 3)
   if 0 in flipped.shape:  # a kernel smaller than its stride skips pixels
     n, (h, v) = y.shape[0], (-(-s // stride) for s in size)

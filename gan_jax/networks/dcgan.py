@@ -9,12 +9,21 @@ Reference: Radford et al. 2016, arXiv:1511.06434, sections 3 and 4, and its code
 (`Newmu/dcgan_code`) for the scales.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from gan_jax.networks.architecture import (
+  Architecture,
+  Design,
+  Request,
+  check_square,
+)
+from gan_jax.networks.base import Label, wide
 from gan_jax.networks.layers import (
   NORMS,
   BatchNorm,
@@ -43,10 +52,10 @@ def sides(size: int) -> list[int]:
   >>> sides(28), sides(32), sides(8)
   ([28, 14, 7], [32, 16, 8, 4], [8, 4, 2])
   """
-  found = [size]
-  while found[-1] > 7 or len(found) < 3:
-    found.append(halved(found[-1]))
-  return found
+  sizes = [size]
+  while sizes[-1] > 7 or len(sizes) < 3:
+    sizes.append(halved(sizes[-1]))
+  return sizes
 
 
 class Generator(nn.Module):
@@ -59,26 +68,25 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
-    """(n, latent_dim) -> (n, size, size, channels) in [-1, 1]."""
+  def __call__(
+    self, z: Float[Array, 'n latent_dim'], train: bool, label: Label = None
+  ) -> Float[Array, 'n height width channels']:
+    """Images in [-1, 1]."""
     *larger, smallest = sides(self.shape[0])
     channels = self.width * 2 ** (len(larger) - 1)
-    # A bias is lost in the normalisation after it.
-    kind: Any = dict(
-      use_bias=not has_scale(self.norm),
-      spectral=self.norm == 'spectral',
-      dtype=self.dtype,
-    )
-    h = Dense(smallest**2 * channels, **kind)(z, train)
+    spectral, dtype = self.norm == 'spectral', self.dtype
+    dense = functools.partial(Dense, spectral=spectral, dtype=dtype)
+    up = functools.partial(ConvTranspose, spectral=spectral, dtype=dtype)
+    bias = not has_scale(self.norm)  # which the normalisation would remove
+    h = dense(smallest**2 * channels, bias)(z, train)
     h = h.reshape(-1, smallest, smallest, channels)
     h = nn.relu(_NORMS[self.norm](self.classes)(h, train, label))
     for size in reversed(larger[1:]):
       channels //= 2
-      h = ConvTranspose(channels, size, **kind)(h, train)
+      h = up(channels, size, bias)(h, train)
       h = nn.relu(_NORMS[self.norm](self.classes)(h, train, label))
-    kind['use_bias'] = True
-    x = ConvTranspose(self.shape[2], self.shape[0], **kind)(h, train)
-    return jnp.tanh(x.astype(jnp.float32))
+    x = up(self.shape[2], self.shape[0])(h, train)
+    return jnp.tanh(wide(x))
 
 
 class Discriminator(nn.Module):
@@ -91,15 +99,48 @@ class Discriminator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
-    """(n, size, size, channels) -> (n,) logits."""
+  def __call__(
+    self,
+    x: Float[Array, 'n height width channels'],
+    train: bool,
+    label: Label = None,
+  ) -> Float[Array, 'n']:
+    """Logits."""
     depth = len(sides(self.shape[0])) - 1
-    kind: Any = dict(spectral=self.norm == 'spectral', dtype=self.dtype)
-    h = leaky_relu(Conv(self.width, **kind)(x, train))
-    kind['use_bias'] = not has_scale(self.norm)
+    spectral, dtype = self.norm == 'spectral', self.dtype
+    conv = functools.partial(Conv, spectral=spectral, dtype=dtype)
+    h = leaky_relu(conv(self.width)(x, train))
     for i in range(1, depth):
-      h = Conv(self.width * 2**i, **kind)(h, train)
+      h = conv(self.width * 2**i, use_bias=not has_scale(self.norm))(h, train)
       h = leaky_relu(_NORMS[self.norm](0)(h, train, None))
-    h = h.reshape(h.shape[0], -1)
-    kind['use_bias'] = True
-    return head(h, label, self.classes, train=train, **kind)
+    return head(
+      h.reshape(h.shape[0], -1),
+      label,
+      self.classes,
+      train=train,
+      spectral=spectral,
+      dtype=dtype,
+    )
+
+
+def design(ask: Request) -> Design:
+  """DCGAN, of width 64."""
+  check_square(ask, 8, 128)
+  width = ask.width or 64
+  norm_g, norm_d = ask.norm_g or 'batch', ask.norm_d or 'batch'
+  return Design(
+    Generator(ask.shape, width, norm_g, ask.classes, ask.dtype),
+    Discriminator(ask.shape, width, norm_d, ask.classes, ask.dtype),
+    latent_dim=100,
+    latent='uniform',
+    conditional=has_scale(norm_g),
+  )
+
+
+ARCHITECTURE = Architecture(
+  design,
+  samples=((8, 8, 1), (12, 12, 3)),
+  width=True,
+  norms_g=tuple(NORMS),
+  norms_d=tuple(NORMS),
+)

@@ -17,14 +17,18 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from gan_jax.networks.architecture import Architecture, Design, Request
+from gan_jax.networks.base import Label, wide
 from gan_jax.networks.layers import Dense, Init, head, maxout, uniform
+from gan_jax.runtime.errors import ArgumentError
 
 PIECES = 5
 
 
-def _at(mean: Callable[[], Any] | None) -> Init:
-  """The bias at which the sigmoid is the mean of the data; 0 if not known."""
+def _bias_at(mean: Callable[[], Any] | None) -> Init:
+  """The bias at which the sigmoid is the mean of the data; 0 if unknown."""
   if mean is None:
     return nn.initializers.zeros
 
@@ -44,8 +48,10 @@ class Generator(nn.Module):
   mean: Callable[[], Any] | None = None
 
   @nn.compact
-  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
-    """(n, latent_dim) -> (n, *shape) in [-1, 1]."""
+  def __call__(
+    self, z: Float[Array, 'n latent_dim'], train: bool, label: Label = None
+  ) -> Float[Array, 'n *shape']:
+    """Samples in [-1, 1]."""
     del train, label
     h = z
     for _ in range(2):
@@ -56,11 +62,10 @@ class Generator(nn.Module):
     x = Dense(
       pixels,
       kernel_init=uniform(0.05),
-      bias_init=_at(self.mean),
+      bias_init=_bias_at(self.mean),
       dtype=self.dtype,
     )(h)
-    unit = nn.sigmoid(x.astype(jnp.float32))
-    return (2 * unit - 1).reshape(-1, *self.shape)
+    return (2 * nn.sigmoid(wide(x)) - 1).reshape(-1, *self.shape)
 
 
 class Discriminator(nn.Module):
@@ -71,11 +76,13 @@ class Discriminator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
-    """(n, *shape) in [-1, 1] -> (n,) logits."""
+  def __call__(
+    self, x: Float[Array, 'n *shape'], train: bool, label: Label = None
+  ) -> Float[Array, 'n']:
+    """Logits of samples in [-1, 1]."""
     h = (x.reshape(x.shape[0], -1) + 1) / 2
-    for kept in (0.8, 0.5):
-      h = nn.Dropout(1 - kept, deterministic=not train)(h)
+    for rate in (0.2, 0.5):
+      h = nn.Dropout(rate, deterministic=not train)(h)
       h = Dense(
         self.width * PIECES, kernel_init=uniform(0.005), dtype=self.dtype
       )(h)
@@ -83,3 +90,22 @@ class Discriminator(nn.Module):
     h = nn.Dropout(0.5, deterministic=not train)(h)
     init = uniform(0.005)
     return head(h, label, self.classes, kernel_init=init, dtype=self.dtype)
+
+
+def design(ask: Request) -> Design:
+  """The MNIST networks of the 2014 paper, for bounded samples."""
+  if not ask.bounded:
+    raise ArgumentError(
+      'network',
+      ask.name,
+      'makes bounded samples (images); use `network=mlp` for densities',
+    )
+  return Design(
+    Generator(ask.shape, dtype=ask.dtype, mean=ask.mean),
+    Discriminator(classes=ask.classes, dtype=ask.dtype),
+    latent_dim=100,
+    latent='uniform_sqrt3',
+  )
+
+
+ARCHITECTURE = Architecture(design, samples=((8, 8, 1),))

@@ -13,11 +13,20 @@ what the papers leave open: leaky ReLU in G too, its slope, and normalisation of
 each of the 128 maps' places before they become maps.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from gan_jax.networks.architecture import (
+  Architecture,
+  Design,
+  Request,
+  check_square,
+)
+from gan_jax.networks.base import Label, wide
 from gan_jax.networks.layers import (
   NORMS,
   Conv,
@@ -39,25 +48,25 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
-    """(n, latent_dim) -> (n, size, size, channels) in [-1, 1]."""
+  def __call__(
+    self, z: Float[Array, 'n latent_dim'], train: bool, label: Label = None
+  ) -> Float[Array, 'n height width channels']:
+    """Images in [-1, 1]."""
     size, _, channels = self.shape
     quarter = size // 4
-    kind: Any = dict(
-      use_bias=not has_scale(self.norm),
-      spectral=self.norm == 'spectral',
-      dtype=self.dtype,
-    )
+    spectral, dtype = self.norm == 'spectral', self.dtype
+    dense = functools.partial(Dense, spectral=spectral, dtype=dtype)
+    up = functools.partial(ConvTranspose, spectral=spectral, dtype=dtype)
+    bias = not has_scale(self.norm)
     h = z
     for features in (16 * self.width, 2 * self.width * quarter**2):
-      h = Dense(features, **kind)(h, train)
+      h = dense(features, bias)(h, train)
       h = leaky_relu(NORMS[self.norm](self.classes)(h, train, label))
     h = h.reshape(-1, quarter, quarter, 2 * self.width)
-    h = ConvTranspose(self.width, size // 2, **kind)(h, train)
+    h = up(self.width, size // 2, bias)(h, train)
     h = leaky_relu(NORMS[self.norm](self.classes)(h, train, label))
-    kind['use_bias'] = True
-    x = ConvTranspose(channels, size, **kind)(h, train)
-    return 2 * nn.sigmoid(x.astype(jnp.float32)) - 1
+    x = up(channels, size)(h, train)
+    return 2 * nn.sigmoid(wide(x)) - 1
 
 
 class Discriminator(nn.Module):
@@ -69,14 +78,45 @@ class Discriminator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
-    """(n, size, size, channels) in [-1, 1] -> (n,) logits."""
-    kind: Any = dict(spectral=self.norm == 'spectral', dtype=self.dtype)
-    h = leaky_relu(Conv(self.width, **kind)((x + 1) / 2, train))
-    kind['use_bias'] = not has_scale(self.norm)
-    h = Conv(2 * self.width, **kind)(h, train)
+  def __call__(
+    self,
+    x: Float[Array, 'n height width channels'],
+    train: bool,
+    label: Label = None,
+  ) -> Float[Array, 'n']:
+    """Logits of images in [-1, 1]."""
+    spectral, dtype = self.norm == 'spectral', self.dtype
+    conv = functools.partial(Conv, spectral=spectral, dtype=dtype)
+    dense = functools.partial(Dense, spectral=spectral, dtype=dtype)
+    bias = not has_scale(self.norm)
+    h = leaky_relu(conv(self.width)((x + 1) / 2, train))
+    h = conv(2 * self.width, use_bias=bias)(h, train)
     h = leaky_relu(NORMS[self.norm](0)(h, train, None))
-    h = Dense(16 * self.width, **kind)(h.reshape(h.shape[0], -1), train)
+    h = dense(16 * self.width, bias)(h.reshape(h.shape[0], -1), train)
     h = leaky_relu(NORMS[self.norm](0)(h, train, None))
-    kind['use_bias'] = True
-    return head(h, label, self.classes, train=train, **kind)
+    return head(
+      h, label, self.classes, train=train, spectral=spectral, dtype=dtype
+    )
+
+
+def design(ask: Request) -> Design:
+  """InfoGAN as in Lucic et al., of width 64."""
+  check_square(ask, 8, 128, multiple=4)
+  width = ask.width or 64
+  norm_g, norm_d = ask.norm_g or 'batch', ask.norm_d or 'batch'
+  return Design(
+    Generator(ask.shape, width, norm_g, ask.classes, ask.dtype),
+    Discriminator(width, norm_d, ask.classes, ask.dtype),
+    latent_dim=64,
+    latent='uniform',
+    conditional=has_scale(norm_g),
+  )
+
+
+ARCHITECTURE = Architecture(
+  design,
+  samples=((8, 8, 1),),
+  width=True,
+  norms_g=tuple(NORMS),
+  norms_d=tuple(NORMS),
+)

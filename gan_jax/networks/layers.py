@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gan_jax.networks.base import Label, wide
 from gan_jax.networks.conv import conv, conv_transpose
 
-Init = Callable[..., Any]
+Init = Callable[..., Any]  # (key, shape, dtype) -> array
+Features = Float[Array, 'n ... c']
 
 
 def normal(std: float, mean: float = 0.0) -> Init:
@@ -39,7 +41,7 @@ def uniform(bound: float) -> Init:
   return init
 
 
-def leaky_relu(x: Any) -> Any:
+def leaky_relu(x: Features) -> Features:
   """Leaky ReLU of slope 0.2 below 0 (Radford et al. 2016)."""
   return nn.leaky_relu(x, 0.2)
 
@@ -47,8 +49,8 @@ def leaky_relu(x: Any) -> Any:
 def maxout(x: Float[Array, 'n wide'], pieces: int) -> Float[Array, 'n units']:
   """The greatest of each unit's pieces: unit j's are j, units + j, ...
 
-  Its slope goes to the first greatest piece, and what is no number stays none.
-  Whole pieces are compared, so that the compiler can take many units at once:
+  Its slope goes to the first greatest piece; NaN stays NaN. Whole pieces are
+  compared, so that the compiler can vectorise over units:
   twelve times as fast on CPU as pieces that lie side by side.
 
   Reference: Goodfellow et al. 2013, arXiv:1302.4389, section 2.
@@ -60,23 +62,25 @@ def maxout(x: Float[Array, 'n wide'], pieces: int) -> Float[Array, 'n units']:
 
 
 def halved(size: int) -> int:
-  """Side after one convolution of stride 2: the half, rounded up."""
+  """Side after one convolution of stride 2: half of it, rounded up."""
   return -(-size // 2)
 
 
-def spectral_normalised(layer: nn.Module, w: Any, train: bool) -> Any:
-  """A kernel divided by its largest singular value, as found so far.
+def spectral_normalised(
+  layer: nn.Module, w: Float[Array, '... features'], train: bool
+) -> Float[Array, '... features']:
+  """A kernel divided by the current estimate of its largest singular value.
 
   One step of power iteration each time the layer is trained, on the kernel as
-  a matrix (inputs and taps, outputs). The vector that it keeps moves with the
-  running statistics, in D's own move alone.
+  a matrix (inputs and taps, outputs). Its vector `u` is a running statistic,
+  which moves in D's own update alone.
 
   Reference: Miyato et al. 2018, arXiv:1802.05957, algorithm 1.
   """
   flat = w.reshape(-1, w.shape[-1])
   fixed = jax.lax.stop_gradient(flat)
 
-  def start() -> Any:
+  def start() -> Array:
     u = normal(1.0)(layer.make_rng('params'), (w.shape[-1],))
     # A loop: unrolled, the kernels of a D take XLA seconds to compile.
     return jax.lax.fori_loop(
@@ -85,18 +89,18 @@ def spectral_normalised(layer: nn.Module, w: Any, train: bool) -> Any:
 
   u = layer.variable('batch_stats', 'u', start)
   v = _unit(fixed @ u.value)
-  now = _unit(u.value)  # an average of unit vectors is shorter than one
+  current = _unit(u.value)  # an average of unit vectors is shorter than one
   if train:
-    now = _unit(fixed.T @ v)
+    current = _unit(fixed.T @ v)
     if not layer.is_initializing():
-      u.value = now
-  return w / (v @ (flat @ now))
+      u.value = current
+  return w / (v @ (flat @ current))
 
 
 _SPECTRAL_START = 10  # steps of power iteration at initialisation
 
 
-def _unit(x: Any) -> Any:
+def _unit(x: Float[Array, 'c']) -> Float[Array, 'c']:
   return x / (jnp.linalg.norm(x) + 1e-12)
 
 
@@ -120,7 +124,7 @@ class Dense(nn.Module):
     if self.spectral:
       w = spectral_normalised(self, w, train)
     y = x.astype(self.dtype) @ w.astype(self.dtype)
-    return _biased(self, y, self.bias_init)
+    return biased(self, y, self.bias_init)
 
 
 class Conv(nn.Module):
@@ -147,7 +151,7 @@ class Conv(nn.Module):
     reach = self.stride * (-(-x.shape[1] // self.stride) - 1) + self.size
     padding = (low, reach - low - x.shape[1])
     y = conv(x.astype(self.dtype), w.astype(self.dtype), self.stride, padding)
-    return _biased(self, y)
+    return biased(self, y)
 
 
 class ConvTranspose(nn.Module):
@@ -174,24 +178,26 @@ class ConvTranspose(nn.Module):
     x = conv_transpose(
       y.astype(self.dtype), w.astype(self.dtype), 2, padding, size
     )
-    return _biased(self, x)
+    return biased(self, x)
 
 
-def _biased(layer: Any, x: Any, init: Init = nn.initializers.zeros) -> Any:
+def biased(
+  layer: Any, x: Features, init: Init = nn.initializers.zeros
+) -> Features:
+  """Features plus the bias of a compact module that has `use_bias`, if set."""
   if not layer.use_bias:
     return x
-  shape = (layer.features,)
-  bias = layer.param('bias', init, shape, jnp.float32)
+  bias = layer.param('bias', init, (layer.features,), jnp.float32)
   return x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def _affine(
-  layer: Any, x: Any, classes: int, scale_init: Init, label: Any
-) -> tuple[Any, Any]:
+  layer: nn.Module, x: Features, classes: int, scale_init: Init, label: Label
+) -> tuple[Array, Array]:
   """Scale and bias of the channels, of each example's class if there are any.
 
-  (c,), or (n, 1, ..., c). They reach x's shape by `jnp.broadcast_to` alone:
-  were they reshaped on the way, XLA would write a pass that is differentiated
+  (c,), or (n, 1, ..., c). They reach x's shape by `jnp.broadcast_to` alone: if
+  they were reshaped on the way, XLA would write a pass that is differentiated
   and one that is not in two ways, and compute both (`schedules.simultaneous`).
 
   Conditional normalisation: Dumoulin et al. 2017, arXiv:1610.07629.
@@ -202,16 +208,16 @@ def _affine(
   bias = layer.param('bias', nn.initializers.zeros, shape, jnp.float32)
   if not classes:
     return scale, bias
-  each = (x.shape[0], *(1,) * (x.ndim - 2), c)
-  return scale[label].reshape(each), bias[label].reshape(each)
+  rows = (x.shape[0], *(1,) * (x.ndim - 2), c)
+  return scale[label].reshape(rows), bias[label].reshape(rows)
 
 
 class BatchNorm(nn.Module):
   """Batch normalisation over all axes but the last, applied as `x a + c`.
 
   Statistics are float32 and of the whole batch, over all devices. The running
-  ones move by a tenth a step: a GAN's layers never settle, so a long memory
-  would normalise by networks that are gone.
+  ones move by a tenth an update: a GAN's layers never settle, so a long memory
+  would normalise by networks of the past.
 
   Reference: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
   """
@@ -223,7 +229,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'n ... c'], train: bool, label: Any = None
+    self, x: Float[Array, 'n ... c'], train: bool, label: Label = None
   ) -> Float[Array, 'n ... c']:
     """Normalises by the batch when training, else by the running statistics."""
     shape = (x.shape[-1],)
@@ -232,9 +238,9 @@ class BatchNorm(nn.Module):
     scale, bias = _affine(self, x, self.classes, self.scale_init, label)
     if train:
       axes = tuple(range(x.ndim - 1))
-      wide = x.astype(jnp.float32)
-      m = wide.mean(axes)
-      v = jnp.square(wide - jnp.broadcast_to(m, x.shape)).mean(axes)
+      y = wide(x)
+      m = y.mean(axes)
+      v = jnp.square(y - jnp.broadcast_to(m, x.shape)).mean(axes)
       if not self.is_initializing():
         mean.value += (1 - self.momentum) * (m - mean.value)
         var.value += (1 - self.momentum) * (v - var.value)
@@ -251,11 +257,10 @@ class GroupNorm(nn.Module):
 
   One group is layer normalisation (Ba et al. 2016, arXiv:1607.06450), a group
   a channel instance normalisation (Ulyanov et al. 2016, arXiv:1607.08022),
-  which leaves features without a place as they are.
+  which leaves features without places, (n, c), as they are.
 
   Attributes:
-    groups: how many; fewer where they do not divide the channels; 0 for one
-      each channel.
+    groups: at most; as many as divide the channels. 0: one a channel.
 
   Reference: Wu & He 2018, arXiv:1803.08494.
   """
@@ -266,36 +271,35 @@ class GroupNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'n ... c'], train: bool, label: Any = None
+    self, x: Float[Array, 'n ... c'], train: bool, label: Label = None
   ) -> Float[Array, 'n ... c']:
     """Normalises, the same whether training or not."""
     del train
     n, c = x.shape[0], x.shape[-1]
     scale, bias = _affine(self, x, self.classes, nn.initializers.ones, label)
     groups = math.gcd(self.groups, c) if self.groups else c
-    wide = x.astype(jnp.float32)
+    y = wide(x)
     if groups < c or x.ndim > 2:
-      parts = wide.reshape(n, -1, groups, c // groups)
+      parts = y.reshape(n, -1, groups, c // groups)
 
-      def spread(each: Any) -> Any:
-        return jax.lax.broadcast_in_dim(each, parts.shape, (0, 2))
+      def spread(v: Float[Array, 'n groups']) -> Array:
+        return jax.lax.broadcast_in_dim(v, parts.shape, (0, 2))
 
       centred = parts - spread(parts.mean((1, 3)))
       v = jnp.square(centred).mean((1, 3))
-      wide = (centred * spread(jax.lax.rsqrt(v + self.epsilon))).reshape(
-        x.shape
-      )
+      y = (centred * spread(jax.lax.rsqrt(v + self.epsilon))).reshape(x.shape)
     scale, bias = (jnp.broadcast_to(v, x.shape) for v in (scale, bias))
-    return (wide * scale + bias).astype(x.dtype)
+    return (y * scale + bias).astype(x.dtype)
 
 
-def _plain(x: Any, train: bool, label: Any = None) -> Any:
+def _plain(x: Features, train: bool, label: Label = None) -> Features:
   del train, label
   return x
 
 
-# Each takes the number of classes whose scales and biases are their own (0 for
-# none) and gives `(x, train, label) -> x`. `spectral` is a norm of the kernels.
+# Functions of the number of classes that have scales and biases of their own (0
+# for none), which return `(x, train, label) -> x`. `spectral` normalises the
+# kernels instead.
 NORMS: dict[str, Callable[[int], Any]] = {
   'batch': lambda classes: BatchNorm(classes=classes),
   'layer': lambda classes: GroupNorm(1, classes),
@@ -312,8 +316,8 @@ def has_scale(norm: str) -> bool:
 
 
 def head(
-  h: Any,
-  label: Any,
+  h: Float[Array, 'n c'],
+  label: Label,
   classes: int,
   *,
   train: bool = False,
@@ -321,8 +325,8 @@ def head(
   kernel_init: Init | None = None,
   use_bias: bool = True,
   dtype: Any = jnp.float32,
-) -> Any:
-  """Features (n, c) -> logits (n,); to be called within a compact module.
+) -> Float[Array, 'n']:
+  """The logits of features; to be called within a compact module.
 
   With classes the projection discriminator: `w h + <e(label), h>`.
 
@@ -330,9 +334,9 @@ def head(
   """
   kernel_init = kernel_init or normal(0.02)
   dense = Dense(1, use_bias, kernel_init, spectral, dtype)
-  logit = dense(h, train)[:, 0].astype(jnp.float32)
+  logit = wide(dense(h, train)[:, 0])
   if classes:
     embed = Dense(h.shape[-1], False, kernel_init, spectral, dtype)
     e = embed(jax.nn.one_hot(label, classes), train)
-    logit += jnp.sum((e * h).astype(jnp.float32), axis=-1)
+    logit += jnp.sum(wide(e * h), axis=-1)
   return logit

@@ -3,25 +3,37 @@
 Stages of two blocks (1x1, grouped 3x3 and 1x1 convolutions, the last of which
 starts at 0, so that a block starts as the identity), resampled between them by
 1, 3, 3, 1 along both axes. G starts from a learned map that the noise scales
-channel by channel; D ends in one that it is weighed by. For squares whose side
-halves to one of 4 to 7 pixels, from 8 to 128. With width 768 and 32 pixels it
-is the paper's network for CIFAR-10, of four stages of 96 groups.
+channel by channel; D ends in one that weighs its features. For squares whose
+side halves to one of 4 to 7 pixels, from 8 to 128. With width 768 and 32 pixels
+it is the paper's network for CIFAR-10, of four stages of 96 groups.
 
-G's output is linear, as in the paper: D sees it as it is, and only where no
-training goes on is it cut to [-1, 1], the range of images.
+G's output is linear, as in the paper: D sees it as it is, and outside of
+training it is clipped to [-1, 1], the range of images.
 
 Reference: Huang et al. 2025, arXiv:2501.05441, section 3 and appendix, and its
 code (`brownvc/R3GAN`).
 """
 
+import functools
 import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from gan_jax.networks.layers import Conv, Dense, leaky_relu, normal
+from gan_jax.networks.architecture import (
+  Architecture,
+  Design,
+  Request,
+  check_square,
+)
+from gan_jax.networks.base import Label, wide
+from gan_jax.networks.layers import Conv, Dense, biased, leaky_relu, normal
+from gan_jax.runtime.errors import ArgumentError
+
+Images = Float[Array, 'n height width channels']
 
 # GROUP: channels between two blocks for each group within one.
 BLOCKS, EXPANSION, GROUP, LATENT = 2, 2, 8, 64
@@ -34,23 +46,23 @@ def stages(size: int) -> list[int]:
   >>> stages(32), stages(28)
   ([4, 8, 16, 32], [7, 14, 28])
   """
-  found = [size]
-  while found[0] > 7:
-    found.insert(0, found[0] // 2)
-  return found
+  sides = [size]
+  while sides[0] > 7:
+    sides.insert(0, sides[0] // 2)
+  return sides
 
 
-def doubled(x: Any) -> Any:
+def doubled(x: Images) -> Images:
   """`(x[i-1] + 3 x[i]) / 4`, `(3 x[i] + x[i+1]) / 4`; both axes, 0 outside."""
   for axis in (1, 2):
-    before, after = _moved(x, axis, 1), _moved(x, axis, -1)
+    before, after = _shifted(x, axis, 1), _shifted(x, axis, -1)
     pair = jnp.stack([before + 3 * x, 3 * x + after], axis=axis + 1) / 4
     shape = (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
     x = pair.reshape(shape)
   return x
 
 
-def halved(x: Any) -> Any:
+def halved(x: Images) -> Images:
   """Weights 1/8, 3/8, 3/8, 1/8 about each pair; both axes, 0 outside."""
   for axis in (1, 2):
     pairs = x.reshape(
@@ -59,12 +71,13 @@ def halved(x: Any) -> Any:
     even, odd = (
       jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1)
     )
-    x = (_moved(odd, axis, 1) + 3 * (even + odd) + _moved(even, axis, -1)) / 8
+    before, after = _shifted(odd, axis, 1), _shifted(even, axis, -1)
+    x = (before + 3 * (even + odd) + after) / 8
   return x
 
 
-def _moved(x: Any, axis: int, by: int) -> Any:
-  """Moved by one place along an axis, on or back (`by` 1, -1); a 0 comes in."""
+def _shifted(x: Images, axis: int, by: int) -> Images:
+  """Shifted by one pixel along an axis, on or back (`by` 1, -1), 0 outside."""
   pads = [(0, 0)] * x.ndim
   pads[axis] = (1, 0) if by > 0 else (0, 1)
   first = 0 if by > 0 else 1
@@ -76,8 +89,8 @@ def _moved(x: Any, axis: int, by: int) -> Any:
 class GroupedConv(nn.Module):
   """3x3 convolution within groups of channels, without bias.
 
-  One product of patches for each group: on CPU its gradients are products as
-  well, where those of a grouped convolution miss the fast kernels.
+  One matrix product of patches for each group: on CPU its gradients are matrix
+  products as well, where those of a grouped convolution miss the fast kernels.
   """
 
   groups: int
@@ -85,52 +98,53 @@ class GroupedConv(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any) -> Any:
-    """(n, h, w, c) -> the same shape."""
+  def __call__(self, x: Images) -> Images:
+    """Convolves the images; their shape stays."""
     n, h, w, c = x.shape
-    each = c // self.groups
+    size = c // self.groups
     kernel = self.param(
-      'kernel', normal(self.std), (3, 3, each, c), jnp.float32
+      'kernel', normal(self.std), (3, 3, size, c), jnp.float32
     )
     x = x.astype(self.dtype)
-    around = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     patches = jnp.stack(
-      [around[:, i : i + h, j : j + w] for i in range(3) for j in range(3)],
+      [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)],
       axis=3,
-    ).reshape(n * h * w, 9, self.groups, each)
-    taps = kernel.astype(self.dtype).reshape(9, each, self.groups, each)
+    ).reshape(n * h * w, 9, self.groups, size)
+    taps = kernel.astype(self.dtype).reshape(9, size, self.groups, size)
     y = jnp.einsum('ptgc,tcgd->pgd', patches, taps)
     return y.reshape(n, h, w, c)
 
 
-def _block(module: Any, x: Any, depth: int) -> Any:
+def _block(x: Images, depth: int, dtype: Any) -> Images:
   """A residual block; to be called within a compact module.
 
   Args:
-    module: whose `dtype` is computed in.
     x: features.
     depth: blocks of the whole network, for the fix-up initialisation (Zhang et
       al. 2019, arXiv:1901.09321): of three layers the first two are scaled by
       depth^(-1/4), the last starts at 0.
+    dtype: of the computation.
   """
   c = x.shape[-1]
-  wide, groups = EXPANSION * c, max(1, c // GROUP)
+  inner, groups = EXPANSION * c, max(1, c // GROUP)
   gain = _GAIN * depth ** (-1 / 4)
-  flat: Any = dict(size=1, stride=1, use_bias=False, dtype=module.dtype)
-  h = Conv(wide, kernel_init=normal(gain / math.sqrt(c)), **flat)(x)
-  h = leaky_relu(_Bias()(h))
-  std = gain / math.sqrt(9 * wide / groups)
-  h = GroupedConv(groups, std, dtype=module.dtype)(h)
-  h = leaky_relu(_Bias()(h))
-  return x + Conv(c, kernel_init=nn.initializers.zeros, **flat)(h)
+  conv1 = functools.partial(Conv, size=1, stride=1, use_bias=False, dtype=dtype)
+  h = conv1(inner, kernel_init=normal(gain / math.sqrt(c)))(x)
+  h = leaky_relu(_Bias(inner)(h))
+  std = gain / math.sqrt(9 * inner / groups)
+  h = GroupedConv(groups, std, dtype=dtype)(h)
+  h = leaky_relu(_Bias(inner)(h))
+  return x + conv1(c, kernel_init=nn.initializers.zeros)(h)
 
 
 class _Bias(nn.Module):
+  features: int
+  use_bias: bool = True
+
   @nn.compact
-  def __call__(self, x: Any) -> Any:
-    init, c = nn.initializers.zeros, x.shape[-1]
-    bias = self.param('bias', init, (c,), jnp.float32)
-    return x + bias.astype(x.dtype).reshape(1, 1, 1, c)
+  def __call__(self, x: Images) -> Images:
+    return biased(self, x)
 
 
 class Generator(nn.Module):
@@ -142,8 +156,10 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
-    """(n, latent_dim) -> (n, size, size, channels)."""
+  def __call__(
+    self, z: Float[Array, 'n latent_dim'], train: bool, label: Label = None
+  ) -> Float[Array, 'n height width channels']:
+    """Images, in [-1, 1] outside of training."""
     sides = stages(self.shape[0])
     if self.classes:
       std = 1 / math.sqrt(self.classes)
@@ -159,10 +175,10 @@ class Generator(nn.Module):
     for i, _ in enumerate(sides):
       h = doubled(h) if i else h
       for _ in range(BLOCKS):
-        h = _block(self, h, depth)
+        h = _block(h, depth, self.dtype)
     init = normal(1 / math.sqrt(self.width))
     out = Conv(self.shape[2], 1, 1, False, init, dtype=self.dtype)
-    x = out(h).astype(jnp.float32)
+    x = wide(out(h))
     return x if train else jnp.clip(x, -1, 1)
 
 
@@ -175,8 +191,13 @@ class Discriminator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
-    """(n, size, size, channels) -> (n,) logits."""
+  def __call__(
+    self,
+    x: Float[Array, 'n height width channels'],
+    train: bool,
+    label: Label = None,
+  ) -> Float[Array, 'n']:
+    """Logits."""
     del train
     sides = stages(self.shape[0])
     init = normal(1 / math.sqrt(x.shape[-1]))
@@ -184,11 +205,11 @@ class Discriminator(nn.Module):
     depth = BLOCKS * len(sides)
     for i, _ in enumerate(sides):
       for _ in range(BLOCKS):
-        h = _block(self, h, depth)
+        h = _block(h, depth, self.dtype)
       h = halved(h) if i < len(sides) - 1 else h
     shape = (sides[0], sides[0], self.width)
     basis = self.param('basis', normal(1 / sides[0]), shape, jnp.float32)
-    h = jnp.sum(h.astype(jnp.float32) * basis[None], axis=(1, 2))
+    h = jnp.sum(wide(h) * basis[None], axis=(1, 2))
     init = normal(1 / math.sqrt(self.width))
     if not self.classes:
       return Dense(1, use_bias=False, kernel_init=init)(h)[:, 0]
@@ -196,3 +217,34 @@ class Discriminator(nn.Module):
     std = 1 / math.sqrt(self.classes * self.width)
     embed = Dense(self.width, use_bias=False, kernel_init=normal(std))
     return jnp.sum(h * embed(jax.nn.one_hot(label, self.classes)), axis=-1)
+
+
+def design(ask: Request) -> Design:
+  """R3GAN's networks; width 768 (its CIFAR-10's, slow without a GPU)."""
+  check_square(ask, 8, 128)
+  side, width = ask.shape[0], ask.width or 768
+  first = stages(side)[0]
+  if first < 4 or side not in (first * 2**i for i in range(1, 6)):
+    raise ArgumentError(
+      'network',
+      ask.name,
+      'makes images of a side that halves to one of 4 to 7 pixels, not'
+      f' {side}; set `image_size=32`, say',
+    )
+  if width > GROUP and width % GROUP:
+    raise ArgumentError(
+      'width',
+      width,
+      f'`network={ask.name}` has groups of {GROUP} channels; use a multiple of'
+      ' it, or less',
+    )
+  return Design(
+    Generator(ask.shape, width, ask.classes, ask.dtype),
+    Discriminator(ask.shape, width, ask.classes, ask.dtype),
+    latent_dim=LATENT,
+    latent='normal',
+    conditional=True,
+  )
+
+
+ARCHITECTURE = Architecture(design, samples=((8, 8, 1),), width=True)

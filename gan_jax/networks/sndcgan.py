@@ -14,11 +14,20 @@ layer before it becomes maps, are of these two; the table tells neither.
 Reference: Miyato et al. 2018, arXiv:1802.05957, table 3.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from gan_jax.networks.architecture import (
+  Architecture,
+  Design,
+  Request,
+  check_square,
+)
+from gan_jax.networks.base import Label, wide
 from gan_jax.networks.layers import (
   NORMS,
   Conv,
@@ -36,10 +45,10 @@ def sides(size: int) -> list[int]:
   >>> sides(32), sides(28)
   ([32, 16, 8, 4], [28, 14, 7, 4])
   """
-  found = [size]
+  sizes = [size]
   for _ in range(3):
-    found.append(halved(found[-1]))
-  return found
+    sizes.append(halved(sizes[-1]))
+  return sizes
 
 
 class Generator(nn.Module):
@@ -52,25 +61,26 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
-    """(n, latent_dim) -> (n, size, size, channels) in [-1, 1]."""
+  def __call__(
+    self, z: Float[Array, 'n latent_dim'], train: bool, label: Label = None
+  ) -> Float[Array, 'n height width channels']:
+    """Images in [-1, 1]."""
     *larger, smallest = sides(self.shape[0])
     channels = 8 * self.width
-    kind: Any = dict(
-      use_bias=not has_scale(self.norm),
-      spectral=self.norm == 'spectral',
-      dtype=self.dtype,
-    )
-    h = Dense(smallest**2 * channels, **kind)(z, train)
+    spectral, dtype = self.norm == 'spectral', self.dtype
+    dense = functools.partial(Dense, spectral=spectral, dtype=dtype)
+    up = functools.partial(ConvTranspose, spectral=spectral, dtype=dtype)
+    conv = functools.partial(Conv, spectral=spectral, dtype=dtype)
+    bias = not has_scale(self.norm)
+    h = dense(smallest**2 * channels, bias)(z, train)
     h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
     h = h.reshape(-1, smallest, smallest, channels)
     for size in reversed(larger):
       channels //= 2
-      h = ConvTranspose(channels, size, **kind)(h, train)
+      h = up(channels, size, bias)(h, train)
       h = nn.relu(NORMS[self.norm](self.classes)(h, train, label))
-    kind['use_bias'] = True
-    x = Conv(self.shape[2], size=3, stride=1, **kind)(h, train)
-    return jnp.tanh(x.astype(jnp.float32))
+    x = conv(self.shape[2], size=3, stride=1)(h, train)
+    return jnp.tanh(wide(x))
 
 
 class Discriminator(nn.Module):
@@ -82,11 +92,17 @@ class Discriminator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
-    """(n, size, size, channels) -> (n,) logits."""
-    kind: Any = dict(spectral=self.norm == 'spectral', dtype=self.dtype)
-    h = nn.leaky_relu(Conv(self.width, size=3, stride=1, **kind)(x, train), 0.1)
-    kind['use_bias'] = not has_scale(self.norm)
+  def __call__(
+    self,
+    x: Float[Array, 'n height width channels'],
+    train: bool,
+    label: Label = None,
+  ) -> Float[Array, 'n']:
+    """Logits."""
+    spectral, dtype = self.norm == 'spectral', self.dtype
+    conv = functools.partial(Conv, spectral=spectral, dtype=dtype)
+    bias = not has_scale(self.norm)
+    h = nn.leaky_relu(conv(self.width, size=3, stride=1)(x, train), 0.1)
     for factor, size, stride in (
       (1, 4, 2),
       (2, 3, 1),
@@ -95,8 +111,36 @@ class Discriminator(nn.Module):
       (4, 4, 2),
       (8, 3, 1),
     ):
-      h = Conv(factor * self.width, size, stride, **kind)(h, train)
+      h = conv(factor * self.width, size, stride, bias)(h, train)
       h = nn.leaky_relu(NORMS[self.norm](0)(h, train, None), 0.1)
-    kind['use_bias'] = True
-    h = h.reshape(h.shape[0], -1)
-    return head(h, label, self.classes, train=train, **kind)
+    return head(
+      h.reshape(h.shape[0], -1),
+      label,
+      self.classes,
+      train=train,
+      spectral=spectral,
+      dtype=dtype,
+    )
+
+
+def design(ask: Request) -> Design:
+  """SN-DCGAN, of width 64."""
+  check_square(ask, 16, 128)
+  width = ask.width or 64
+  norm_g, norm_d = ask.norm_g or 'batch', ask.norm_d or 'spectral'
+  return Design(
+    Generator(ask.shape, width, norm_g, ask.classes, ask.dtype),
+    Discriminator(width, norm_d, ask.classes, ask.dtype),
+    latent_dim=128,
+    latent='normal',
+    conditional=has_scale(norm_g),
+  )
+
+
+ARCHITECTURE = Architecture(
+  design,
+  samples=((16, 16, 3),),
+  width=True,
+  norms_g=tuple(NORMS),
+  norms_d=tuple(NORMS),
+)

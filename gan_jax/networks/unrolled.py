@@ -13,12 +13,21 @@ makes D slower, not another.
 Reference: Metz et al. 2017, arXiv:1611.02163, appendix A.
 """
 
+import functools
 import math
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from gan_jax.networks.architecture import (
+  Architecture,
+  Design,
+  Request,
+  check_points,
+)
+from gan_jax.networks.base import Label, wide
 from gan_jax.networks.layers import Dense, head
 
 orthogonal = nn.initializers.orthogonal(0.8)
@@ -32,15 +41,17 @@ class Generator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, z: Any, train: bool, label: Any = None) -> Any:
-    """(n, latent_dim) -> (n, *shape)."""
+  def __call__(
+    self, z: Float[Array, 'n latent_dim'], train: bool, label: Label = None
+  ) -> Float[Array, 'n dim']:
+    """Points."""
     del train, label
-    kind: Any = dict(kernel_init=orthogonal, dtype=self.dtype)
+    dense = functools.partial(Dense, kernel_init=orthogonal, dtype=self.dtype)
     h = z
     for _ in range(2):
-      h = nn.relu(Dense(self.width, **kind)(h))
-    x = Dense(math.prod(self.shape), **kind)(h)
-    return x.astype(jnp.float32).reshape(-1, *self.shape)
+      h = nn.relu(dense(self.width)(h))
+    x = dense(math.prod(self.shape))(h)
+    return wide(x).reshape(-1, *self.shape)
 
 
 class Discriminator(nn.Module):
@@ -51,9 +62,31 @@ class Discriminator(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Any, train: bool, label: Any = None) -> Any:
-    """(n, dim) -> (n,) logits."""
+  def __call__(
+    self, x: Float[Array, 'n packed_dim'], train: bool, label: Label = None
+  ) -> Float[Array, 'n']:
+    """Logits."""
     del train
-    kind: Any = dict(kernel_init=orthogonal, dtype=self.dtype)
-    h = nn.relu(Dense(self.width, **kind)(x / 4))
-    return head(h, label, self.classes, **kind)
+    hidden = Dense(self.width, kernel_init=orthogonal, dtype=self.dtype)
+    return head(
+      nn.relu(hidden(x / 4)),
+      label,
+      self.classes,
+      kernel_init=orthogonal,
+      dtype=self.dtype,
+    )
+
+
+def design(ask: Request) -> Design:
+  """The networks of unrolled GANs for points, of width 128."""
+  check_points(ask)
+  width = ask.width or 128
+  return Design(
+    Generator(ask.shape, width, ask.dtype),
+    Discriminator(width, ask.classes, ask.dtype),
+    latent_dim=256,
+    latent='normal',
+  )
+
+
+ARCHITECTURE = Architecture(design, samples=((2,),), width=True)

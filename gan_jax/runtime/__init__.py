@@ -1,1 +1,4 @@
-"""TODO"""
+"""What any long computation needs: files, checkpoints, devices, signals.
+
+Nothing here knows a GAN, a configuration or a flag.
+"""

@@ -34,7 +34,7 @@ def digest_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
   total = hashlib.sha256()
   for name, x in sorted(arrays.items()):
     total.update(f'{name} {x.dtype} {x.shape}\n'.encode())
-    total.update(np.ascontiguousarray(x).data)
+    total.update(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
   return total.hexdigest()
 
 

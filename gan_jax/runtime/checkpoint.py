@@ -1,35 +1,33 @@
-"""Checkpoints: state, data position and run identity together, and verified.
+"""Checkpoints: a run's state and what belongs to it, verified when read.
 
-Orbax writes them, asynchronously and atomically. What Orbax does not do is
-notice a flipped byte: so a hash of the state is saved with it and verified on
-restore, and a checkpoint that is damaged is named, moved aside and passed over
-for the one before it. The state is saved as host arrays, so that it restores
-on any number of devices or processes.
+A state is saved flat, an array for each path such as `g/params/Dense_0/kernel`,
+so that it is read without anybody's classes. Orbax writes asynchronously and
+atomically. What Orbax does not do is notice a flipped byte: so a hash of each
+array is saved too and verified when it is read, and a checkpoint that is
+damaged is named, moved aside and passed over for the one before it. Arrays are
+saved from the host, so that they restore on any number of devices or processes.
 """
 
 import dataclasses
-import hashlib
-import json
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from numpy.typing import NDArray
 
 from gan_jax.runtime import multihost
+from gan_jax.runtime.array_cache import digest_arrays, digest_facts
+from gan_jax.runtime.errors import CheckpointError as CheckpointError
 
 _OPTIONS = ocp.CheckpointManagerOptions
 PyTree = Any
 Meta = dict[str, Any]
-
-
-class CheckpointError(ValueError):
-  """Nothing can be saved or restored; the message says where and what to do."""
-
-  exit_code = 1
+Flat = dict[str, NDArray[Any]]
 
 
 class CheckpointUnreachable(CheckpointError):
@@ -45,9 +43,8 @@ class NotSaved(CheckpointError):
 
 
 def _is_key(x: Any) -> bool:
-  return isinstance(x, jax.Array) and jax.dtypes.issubdtype(
-    x.dtype, jax.dtypes.prng_key
-  )
+  dtype = getattr(x, 'dtype', None)
+  return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def to_host(tree: PyTree) -> PyTree:
@@ -60,40 +57,60 @@ def to_host(tree: PyTree) -> PyTree:
   return jax.tree.map(copy, tree)
 
 
-def like(tree: PyTree, host: PyTree) -> PyTree:
-  """Host arrays as the tree they came from: keys are keys again."""
+def flatten(tree: PyTree) -> dict[str, Any]:
+  """The leaves of a tree by their paths.
 
-  def restore(x: Any, value: Any) -> Any:
-    if _is_key(x):
-      return jax.random.wrap_key_data(value, impl=jax.random.key_impl(x))
-    return value
+  A path joins keys of dicts, indices and names of attributes. None has none.
 
-  return jax.tree.map(restore, tree, host)
+  >>> flatten({'g': {'params': [1, 2]}, 'ema': None})
+  {'g/params/0': 1, 'g/params/1': 2}
+
+  Raises:
+    CheckpointError: if two leaves have one path, as a key with a slash may
+      make it.
+  """
+  flat: dict[str, Any] = {}
+  for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    path = jax.tree_util.keystr(keys, simple=True, separator='/')
+    if path in flat:
+      raise CheckpointError(
+        f'two arrays of the state are called {path}: rename one of them'
+      )
+    flat[path] = leaf
+  return flat
 
 
 def digest(tree: PyTree) -> str:
-  """Hash of a tree of host arrays: of names, types, shapes and every byte."""
-  total = hashlib.blake2b(digest_size=16)
-  for path, x in jax.tree_util.tree_leaves_with_path(tree):
-    label = f'{jax.tree_util.keystr(path)} {x.dtype} {x.shape}\n'
-    total.update(label.encode())
-    total.update(np.ascontiguousarray(x).tobytes())
-  return total.hexdigest()
+  """Hash of a tree of host arrays: of paths, types, shapes and every byte."""
+  return digest_arrays(flatten(tree))
 
 
-def _structure(host: PyTree) -> dict[str, str]:
-  """Type and shape of each array of a tree, by its place there."""
-  return {
-    jax.tree_util.keystr(path): f'{x.dtype}{list(x.shape)}'
-    for path, x in jax.tree_util.tree_leaves_with_path(host)
-  }
+def _describe(leaf: Any) -> str:
+  """Type and shape of an array, or of what stands for one."""
+  return f'{leaf.dtype}{list(leaf.shape)}'
 
 
-_TOLD = 5  # differences that an error lists
+def _describe_saved(state: dict[str, Any], host: Flat) -> Meta:
+  """What a checkpoint says of its arrays, by path."""
+  arrays: Meta = {}
+  for path, leaf in state.items():
+    facts: dict[str, Any] = {
+      'type': _describe(leaf),
+      'digest': digest_arrays({path: host[path]}),
+    }
+    if _is_key(leaf):
+      facts['key'] = str(jax.random.key_impl(leaf))
+    if not host[path].size:  # nothing to save, and Orbax would not
+      facts['empty'] = [str(host[path].dtype), list(host[path].shape)]
+    arrays[path] = facts
+  return arrays
+
+
+_SHOWN = 5  # differences that an error lists
 
 
 def _check_structure(
-  place: str, there: dict[str, str], now: dict[str, str]
+  place: str, saved: Mapping[str, str], wanted: Mapping[str, str]
 ) -> None:
   """Refuses a whole checkpoint of other networks, optimizers or numbers.
 
@@ -101,28 +118,23 @@ def _check_structure(
     CheckpointMismatch: saying what differs.
   """
   lines = [
-    f'  {name}: {there.get(name, "nothing")} there, {now.get(name, "nothing")}'
-    ' now'
-    for name in sorted(there.keys() | now.keys())
-    if there.get(name) != now.get(name)
+    f'  {path}: {saved.get(path, "nothing")} there,'
+    f' {wanted.get(path, "nothing")} now'
+    for path in sorted(saved.keys() | wanted.keys())
+    if saved.get(path) != wanted.get(path)
   ]
   if not lines:
     return
-  more = len(lines) - _TOLD
+  more = len(lines) - _SHOWN
   if more > 0:
-    lines[_TOLD:] = [f'  and {more} more']
+    lines[_SHOWN:] = [f'  and {more} more']
   raise CheckpointMismatch(
-    f'{place} is whole, but of other networks or optimizers than the'
-    ' configuration makes here:\n'
+    f'{place} is whole, but of other networks or optimizers than are to be'
+    ' restored:\n'
     + '\n'.join(lines)
-    + '\nNothing was changed: use the flags and the version of gan_jax that it'
-    ' was saved with (run.json), or start over in another --workdir.'
+    + '\nNothing was changed: use the options and the version of gan_jax that'
+    ' it was saved with (run.json), or start over in another workdir.'
   )
-
-
-def _meta_digest(meta: Meta) -> str:
-  text = json.dumps(meta, sort_keys=True)
-  return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def not_saved(folder: pathlib.Path, error: Exception) -> NotSaved:
@@ -154,7 +166,7 @@ Best = Callable[[list[int]], int | None]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept:
+class _NewestAndBest:
   """Orbax's rule of which checkpoints stay: the newest, and the best.
 
   Orbax's own ranks by a metric saved with each checkpoint, in which a NaN
@@ -173,11 +185,13 @@ class _Kept:
     return [step in stay for step in steps]
 
 
-def _rule(keep: int, best: Best, steps: Callable[[], list[int]]) -> Any:
-  """The same, as the installed Orbax takes it."""
-  known = {field.name for field in dataclasses.fields(_OPTIONS)}
-  if 'preservation_policy' in known:
-    return {'preservation_policy': _Kept(keep, best)}
+def _retention(
+  keep: int, best: Best, steps: Callable[[], list[int]]
+) -> dict[str, Any]:
+  """The same, as options of the installed Orbax."""
+  options = {field.name for field in dataclasses.fields(_OPTIONS)}
+  if 'preservation_policy' in options:
+    return {'preservation_policy': _NewestAndBest(keep, best)}
   # Orbax before 0.11.16.
   return {
     'max_to_keep': keep,
@@ -199,15 +213,15 @@ class Checkpoints:
 
     The newest `keep` are kept, and of all there are the one that `best` names.
     """
-    rule = {'max_to_keep': None if read_only else keep}
+    retention: dict[str, Any] = {'max_to_keep': None if read_only else keep}
     if best and not read_only:
-      rule = _rule(keep, best, self.steps)
+      retention = _retention(keep, best, self.steps)
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._read_only = read_only
     self._manager = ocp.CheckpointManager(
       self.folder,
       options=_OPTIONS(
-        **rule,
+        **retention,
         create=not read_only,
         read_only=read_only,
         cleanup_tmp_directories=not read_only,
@@ -217,7 +231,7 @@ class Checkpoints:
     )
 
   def steps(self) -> list[int]:
-    """Steps that there are checkpoints of, oldest first."""
+    """Steps of the finished checkpoints, oldest first."""
     return sorted(self._manager.all_steps())
 
   def save(self, step: int, state: PyTree, meta: Meta) -> None:
@@ -227,17 +241,16 @@ class Checkpoints:
       CheckpointError: if this or an earlier save failed (disk full, ...). The
         checkpoints saved before are whole.
     """
-    host = to_host(state)
-    body = dict(
-      meta, step=step, state_digest=digest(host), structure=_structure(host)
-    )
-    sealed = {'body': body, 'digest': _meta_digest(body)}
+    leaves = flatten(state)
+    host: Flat = to_host(leaves)
+    body = dict(meta, step=step, arrays=_describe_saved(leaves, host))
+    sealed = {'body': body, 'digest': digest_facts(body)}
+    saved = {path: x for path, x in host.items() if x.size}
     try:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(host),
-          meta=ocp.args.JsonSave(sealed),
+          state=ocp.args.PyTreeSave(saved), meta=ocp.args.JsonSave(sealed)
         ),
         force=True,
       )
@@ -266,38 +279,106 @@ class Checkpoints:
     except Exception as error:
       raise not_saved(self.folder, error) from error
 
-  def restore(self, step: int, template: PyTree) -> tuple[PyTree, Meta]:
+  def restore(
+    self, step: int, template: PyTree, *, partial: bool = False
+  ) -> tuple[PyTree, Meta]:
     """The state and meta of one step, verified.
 
     Args:
       step: one of `steps()`.
-      template: a state of the same structure, shapes and types.
+      template: a tree of the same structure, shapes and types: of arrays, or
+        of what `jax.eval_shape` returns.
+      partial: whether the checkpoint may hold more than the template has.
 
     Raises:
       CheckpointUnreachable: if the file system refuses to read it.
       CheckpointMismatch: if it is whole and of another structure.
       CheckpointError: if it is damaged.
     """
-    target, place = to_host(template), f'checkpoint {step} in {self.folder}'
+    meta = self.read_meta(step)
+    saved, leaves = meta['arrays'], flatten(template)
+    types = {path: facts['type'] for path, facts in saved.items()}
+    if partial:
+      types = {path: types[path] for path in types.keys() & leaves.keys()}
+    wanted = {path: _describe(leaf) for path, leaf in leaves.items()}
+    _check_structure(self._name(step), types, wanted)
+    host = self._read_arrays(step, {path: saved[path] for path in leaves})
+
+    def as_saved(path: str) -> Any:
+      if 'key' not in saved[path]:
+        return host[path]
+      data = jnp.asarray(host[path])
+      return jax.random.wrap_key_data(data, impl=saved[path]['key'])
+
+    tree = jax.tree.structure(template)
+    return jax.tree.unflatten(tree, [as_saved(path) for path in leaves]), meta
+
+  def read_flat(self, step: int, prefix: str = '') -> Flat:
+    """Arrays of one step by path, verified; keys as their raw data.
+
+    Args:
+      step: one of `steps()`.
+      prefix: what the paths begin with; no other array is read.
+
+    Raises:
+      CheckpointUnreachable, CheckpointError: as `restore`.
+    """
+    arrays = self.read_meta(step)['arrays']
+    wanted = {p: facts for p, facts in arrays.items() if p.startswith(prefix)}
+    return self._read_arrays(step, wanted)
+
+  def read_meta(self, step: int) -> Meta:
+    """What was saved beside the state of one step, verified.
+
+    Raises:
+      CheckpointUnreachable, CheckpointMismatch, CheckpointError: as `restore`.
+    """
     sealed = self._read(step, meta=ocp.args.JsonRestore())['meta']
     try:
-      body = sealed['body']
-      whole = sealed['digest'] == _meta_digest(body)
-      said = body['state_digest']
+      body: Meta = sealed['body']
+      whole = sealed['digest'] == digest_facts(body)
     except (KeyError, TypeError) as error:
-      raise CheckpointError(f'{place} cannot be read: {error!r}') from error
-    # Before its arrays, of which Orbax would say that they cannot be read. An
-    # earlier version saved no structure.
-    if whole and 'structure' in body:
-      _check_structure(place, body['structure'], _structure(target))
-    host = self._read(step, state=ocp.args.StandardRestore(target))['state']
-    if not whole or said != digest(host):
       raise CheckpointError(
-        f'{place} is damaged: its content does not have the hash it was saved'
-        ' with'
+        f'{self._name(step)} cannot be read: {error!r}'
+      ) from error
+    if not whole:
+      raise self._damaged(step, 'its description')
+    if 'arrays' not in body:
+      raise CheckpointMismatch(
+        f'{self._name(step)} was saved by another version of gan_jax; use that'
+        ' one (run.json), or start over in another workdir.'
       )
-    _check_structure(place, _structure(host), _structure(target))
-    return like(template, host), body
+    return body
+
+  def _name(self, step: int) -> str:
+    return f'checkpoint {step} in {self.folder}'
+
+  def _damaged(self, step: int, what: str) -> CheckpointError:
+    return CheckpointError(
+      f'{self._name(step)} is damaged: {what} does not have the hash it was'
+      ' saved with'
+    )
+
+  def _read_arrays(self, step: int, arrays: Meta) -> Flat:
+    """Some arrays of one step, each with the hash that it was saved with.
+
+    Raises:
+      CheckpointUnreachable, CheckpointError: as `restore`.
+    """
+    wanted = {p: 0 for p, facts in arrays.items() if 'empty' not in facts}
+    as_numpy = {
+      path: ocp.RestoreArgs(restore_type=np.ndarray) for path in wanted
+    }
+    # No transformations: what is saved and not wanted is left out.
+    how = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, transforms={})
+    host: Flat = dict(self._read(step, state=how)['state']) if wanted else {}
+    for path, facts in arrays.items():
+      if 'empty' in facts:
+        dtype, shape = facts['empty']
+        host[path] = np.zeros(shape, dtype)
+      if digest_arrays({path: host[path]}) != facts['digest']:
+        raise self._damaged(step, path)
+    return host
 
   def _read(self, step: int, **items: Any) -> Any:
     """Parts of one step, unverified.
@@ -310,7 +391,7 @@ class Checkpoints:
     except Exception as error:
       # Orbax raises bare exceptions of many kinds for damaged files.
       first = (str(error).strip() or repr(error)).splitlines()[0][:300]
-      text = f'checkpoint {step} in {self.folder} cannot be read: {first}'
+      text = f'{self._name(step)} cannot be read: {first}'
       missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
       if isinstance(error, OSError) and not missing:
         raise CheckpointUnreachable(
@@ -320,7 +401,11 @@ class Checkpoints:
       raise CheckpointError(text) from error
 
   def restore_newest(
-    self, template: PyTree, warn: Callable[[str], None]
+    self,
+    template: PyTree,
+    warn: Callable[[str], None],
+    *,
+    partial: bool = False,
   ) -> tuple[PyTree, Meta] | None:
     """The newest checkpoint that is whole; None if there is none at all.
 
@@ -336,27 +421,27 @@ class Checkpoints:
     steps = self.steps()
     passed: list[int] = []
     while (step := multihost.broadcast_number(_newest(steps, passed))) >= 0:
-      found, error = None, None
+      restored, error = None, None
       try:
-        found = self.restore(step, template)
+        restored = self.restore(step, template, partial=partial)
       except CheckpointError as caught:
         error = caught
       worst = multihost.find_maximum(_severity(error))
       if worst == 0:
         self._set_aside(passed)
-        return found
-      told = error or CheckpointError(
-        f'checkpoint {step} in {self.folder} cannot be read by another process'
+        return restored
+      reason = error or CheckpointError(
+        f'{self._name(step)} cannot be read by another process'
       )
       if worst == 2:
-        raise told
-      warn(f'{told}; passing over it')
+        raise reason
+      warn(f'{reason}; passing over it')
       passed.append(step)
     if passed:
       raise CheckpointError(
         f'all checkpoints in {self.folder} ({", ".join(map(str, steps))}) are'
         ' damaged; nothing was changed. Restore the folder from a copy, or'
-        ' start over in another --workdir.'
+        ' start over in another workdir.'
       )
     return None
 

@@ -74,4 +74,7 @@ def shortened(value: Any) -> str:
   """A value as a message shows it."""
   text = value if isinstance(value, str) else repr(value)
   text = ' '.join(text.split())
-  return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + '...'
+  if len(text) <= _LONGEST:
+    return text
+  half = (_LONGEST - 3) // 2  # of a path both ends matter
+  return f'{text[:half]}...{text[-half:]}'

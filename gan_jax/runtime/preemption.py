@@ -1,4 +1,9 @@
-"""SIGTERM and Ctrl-C: heard once, answered in order."""
+"""Preemption signals: SIGTERM and Ctrl-C, received once and answered in order.
+
+A scheduler that takes a machine back sends SIGTERM and waits a little. What is
+going on is saved at the next step; where there is nothing to save, the signal
+ends it at once.
+"""
 
 import contextlib
 import signal
@@ -10,41 +15,65 @@ class Stopped(BaseException):
   """A signal came while there was nothing to save; its name is the message."""
 
 
-class Ear:
-  """What has been heard.
+class Listener:
+  """Receives signals.
 
   Attributes:
-    heard: name of the first signal, empty as long as there was none.
-    at_once: whether a signal raises `Stopped` where it comes, because nobody
-      looks at `heard` for now.
+    received: name of the first signal, empty as long as there was none.
+    raise_at_once: whether a signal raises `Stopped` where it comes, because
+      nobody looks at `received` for now.
   """
 
   def __init__(self) -> None:
-    """Nothing was heard."""
-    self.heard = ''
-    self.at_once = True
+    """Nothing was received."""
+    self.received = ''
+    self.raise_at_once = True
+
+  # Names that the loops still use.
+
+  @property
+  def heard(self) -> str:
+    """Name of the first signal."""
+    return self.received
+
+  @property
+  def at_once(self) -> bool:
+    """Whether a signal raises."""
+    return self.raise_at_once
+
+  @at_once.setter
+  def at_once(self, value: bool) -> None:
+    self.raise_at_once = value
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Ear]:
-  """Hears SIGTERM and Ctrl-C; the second of a kind has its usual effect."""
-  ear = Ear()
-  before: dict[int, Any] = {}
+def listen() -> Iterator[Listener]:
+  """Receives SIGTERM and Ctrl-C; the second of a kind has its usual effect.
 
-  def hear(number: int, frame: Any) -> None:
+  In a thread that is not the main one, whose owner receives them, none comes.
+  """
+  listener = Listener()
+  handlers: dict[int, Any] = {}
+
+  def receive(number: int, frame: Any) -> None:
     del frame
-    ear.heard = ear.heard or signal.Signals(number).name
-    signal.signal(number, before[number])
-    if ear.at_once:
-      raise Stopped(ear.heard)
+    listener.received = listener.received or signal.Signals(number).name
+    signal.signal(number, handlers[number])
+    if listener.raise_at_once:
+      raise Stopped(listener.received)
 
   for number in (int(signal.SIGTERM), int(signal.SIGINT)):
     try:
-      before[number] = signal.signal(number, hear)
-    except ValueError:  # not in the main thread: its owner hears them
+      handlers[number] = signal.signal(number, receive)
+    except ValueError:  # not in the main thread
       break
   try:
-    yield ear
+    yield listener
   finally:
-    for number, handler in before.items():
+    for number, handler in handlers.items():
       signal.signal(number, handler)
+
+
+# Names that the loops still use.
+Ear = Listener
+listening = listen

@@ -1,4 +1,4 @@
-"""Where a run lives: the mesh, and the place of state, batches and constants.
+"""Mesh and shardings of a run: of its state, its batches and its constants.
 
 One axis, `data`. State and constants are replicated, a batch is split by rows.
 Everything is a global view: random numbers are drawn for the whole batch and
@@ -14,58 +14,73 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  Sharding,
+  SingleDeviceSharding,
+)
 from numpy.typing import NDArray
+
+from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
 # A chunk of the data feed is (steps, d_steps, batch, ...).
 CHUNK_ROWS = 2
 
 
-class ShardingError(ValueError):
-  """The run does not fit the devices; the message names the flag."""
-
-  exit_code = 2
-
-
 def make_mesh(devices: int = 0) -> Mesh:
   """A mesh over the first `devices` devices, 0 for all of them.
 
   Raises:
-    ShardingError: if there are fewer, or if some process would have none.
+    ArgumentError: if there are fewer, or if some process would have none.
   """
-  there = jax.devices()
-  if devices > len(there):
-    raise ShardingError(
-      f'--devices={devices}: there are {len(there)}; use 0 for all of them'
+  available = jax.devices()
+  if devices > len(available):
+    raise ArgumentError(
+      'devices', devices, f'there are {len(available)}; use 0 for all of them'
     )
-  if devices and devices != len(there) and jax.process_count() > 1:
-    raise ShardingError(
-      f'--devices={devices}: a run of several processes uses all'
-      f' {len(there)} devices; use --devices=0'
+  if devices and devices != len(available) and jax.process_count() > 1:
+    raise ArgumentError(
+      'devices',
+      devices,
+      f'a run of several processes uses all {len(available)} devices; use'
+      ' `devices=0`',
     )
-  return Mesh(np.asarray(there[: devices or len(there)]), ('data',))
+  return Mesh(np.asarray(available[: devices or len(available)]), ('data',))
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> None:
   """Refuses a batch that does not split evenly.
 
   Raises:
-    ShardingError: naming the nearest sizes that do.
+    ArgumentError: naming the nearest sizes that do.
   """
   n = mesh.size
   if batch_size % n:
     down, up = batch_size // n * n, (batch_size // n + 1) * n
     sizes = f'{down} or {up}' if down else f'{up}'
-    raise ShardingError(
-      f'--batch_size={batch_size}: does not split over {n} devices; use'
-      f' {sizes}, or --devices'
+    raise ArgumentError(
+      'batch_size',
+      batch_size,
+      f'does not split over {n} devices; use {sizes}, or other `devices`',
     )
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-  """Whole on every device."""
-  return NamedSharding(mesh, PartitionSpec())
+def replicated(mesh: Mesh) -> Sharding:
+  """Whole on every device.
+
+  One device has no mesh: a step is then traced as it is outside of any loop.
+  """
+  return placed(mesh, PartitionSpec())
+
+
+def placed(mesh: Mesh, spec: PartitionSpec) -> Sharding:
+  """An array's place on a mesh, which may be one device."""
+  if mesh.size == 1:
+    return SingleDeviceSharding(mesh.devices.flat[0])
+  return NamedSharding(mesh, spec)
 
 
 def batch_sharder(mesh: Mesh) -> Callable[[Any], Any]:
@@ -101,13 +116,13 @@ def split_rows(x: Any) -> Any:
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
   """Rows of the global batch that this process must read."""
-  mine = [
+  own = [
     i
     for i, device in enumerate(mesh.devices.flat)
     if device.process_index == jax.process_index()
   ]
   share = batch_size // mesh.size
-  return slice(mine[0] * share, (mine[-1] + 1) * share)
+  return slice(own[0] * share, (own[-1] + 1) * share)
 
 
 def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -123,9 +138,9 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
 def put_chunk(chunk: PyTree, mesh: Mesh) -> PyTree:
   """This process's rows of a chunk, as its part of the global arrays."""
   spec = PartitionSpec(*[None] * CHUNK_ROWS, 'data')
-  there = NamedSharding(mesh, spec)
+  split = placed(mesh, spec)
 
   def place(local: NDArray[np.generic]) -> jax.Array:
-    return jax.make_array_from_process_local_data(there, local)
+    return jax.make_array_from_process_local_data(split, local)
 
   return jax.tree.map(place, chunk)

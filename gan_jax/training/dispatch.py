@@ -1,8 +1,8 @@
-"""How many steps go into one dispatch, and the room that their data have.
+"""Dispatch sizes: how many steps go into one call of the compiled program.
 
-For the host loops, of one run (`loop.py`) and of a population (`cohort.py`):
-their programs advance as many steps as they are told, so that a dispatch ends
-where something is to be written, or when it is time to look up.
+The compiled programs of the host loops advance as many steps as they are told,
+so that a dispatch ends where something is to be written, or when it is time to
+look up.
 """
 
 from collections.abc import Iterable
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 PyTree = Any
 # Steps in one dispatch at the most, bytes of their data likewise, and the
 # seconds one should take: long enough that its cost is lost in it, short enough
-# that a signal is heard.
+# that a signal is answered soon.
 MOST_STEPS, MOST_BYTES, SECONDS = 4096, 32 * 2**20, 0.5
 
 
-def boundary(step: int, end: int, cadences: Iterable[int]) -> int:
+def next_boundary(step: int, end: int, cadences: Iterable[int]) -> int:
   """The next step at which something is written; a cadence of 0 is none.
 
-  >>> boundary(8, 20, (5, 6, 0))
+  >>> next_boundary(8, 20, (5, 6, 0))
   10
   """
   return min(end, *(step // n * n + n for n in cadences if n))
 
 
 class Pace:
-  """How much one program is given at a time.
+  """The size of the next dispatch, learnt from those before it.
 
   Attributes:
     capacity: steps that the data of one dispatch have room for.
@@ -52,17 +52,7 @@ class Pace:
     most = self.capacity if most is None else most
     return max(1, min(int(self.wanted), self.capacity, most))
 
-  def agree(self, stop: bool, most: int) -> tuple[bool, int]:
-    """Whether any process must stop, and the steps all of them take next."""
-    count = self.count(most)
-    if jax.process_count() == 1:
-      return stop, count
-    from jax.experimental import multihost_utils
-
-    said = multihost_utils.process_allgather(np.array([stop, count]))
-    return bool(said[:, 0].any()), int(said[:, 1].min())
-
-  def took(self, seconds: float, done: int, count: int) -> None:
+  def learn(self, seconds: float, done: int, count: int) -> None:
     """Learns from a dispatch that made `done` of `count` steps.
 
     At most doubled: the first dispatch of a process is not typical.
@@ -70,13 +60,13 @@ class Pace:
     each = seconds / max(done, 1)
     self.wanted = min(SECONDS / each, 2 * count + 1)
 
-  def room(self, chunks: Iterable[PyTree]) -> PyTree:
+  def pad(self, chunks: Iterable[PyTree]) -> PyTree:
     """Chunks (steps, ...) as arrays (chunks, capacity, ...), zeros behind."""
 
     def stack(*xs: NDArray[np.generic]) -> NDArray[np.generic]:
-      made = np.zeros((len(xs), self.capacity, *xs[0].shape[1:]), xs[0].dtype)
+      room = np.zeros((len(xs), self.capacity, *xs[0].shape[1:]), xs[0].dtype)
       for i, x in enumerate(xs):
-        made[i, : len(x)] = x
-      return made
+        room[i, : len(x)] = x
+      return room
 
     return jax.tree.map(stack, *chunks)

@@ -1,4 +1,4 @@
-"""The instruments of a game (`dynamics.py`) at work on a run."""
+"""Measurements of a game's vector field in training: rows of dynamics.jsonl."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,46 +7,48 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.game import dynamics, schedules
+from gan_jax.game import dynamics
 from gan_jax.game.dynamics import Leading, Vector
-from gan_jax.game.state import GANState
-from gan_jax.training.setup import Parts
+from gan_jax.game.game import Batch
+from gan_jax.game.state import State
+from gan_jax.game.streams import stream
+from gan_jax.training.setup import Setup
 
+PyTree = Any
 # Parameters of both players up to which all eigenvalues are found.
 DENSE = 2000
-_SALT = 0xD14A  # sets the noise apart from that of training
 _NONE = Leading(np.zeros(0, np.complex128), np.zeros(0, np.complex128))
 
 
-class Probe:
-  """The instruments of one run, compiled once, at whatever point it is."""
+class Instruments:
+  """Field, slopes and eigenvalues of one run at whatever point it is.
 
-  def __init__(self, parts: Parts) -> None:
+  Each program is compiled once.
+  """
+
+  def __init__(self, setup: Setup) -> None:
     """Compiles nothing yet."""
-    self._parts = parts
-    self._at = jax.jit(self._look)
+    self._setup, self._trainer = setup, setup.trainer
+    self._measure = jax.jit(self._numbers)
     self._jacobian = jax.jit(lambda *at: dynamics.jacobian(*self._field(*at)))
     self._product = jax.jit(self._times)
 
-  def _drawn(self, state: GANState, constants: Any, item: Any) -> Any:
+  def _draw(self, state: State, constants: PyTree, item: PyTree) -> Any:
     """A real batch and a key: a function of the step alone."""
-    key = jax.random.fold_in(jax.random.clone(state.key), state.step)
-    key_data, key = jax.random.split(jax.random.fold_in(key, _SALT))
-    plan = self._parts.plan_of(constants)
-    return schedules.real_batch(plan, item, key_data), key
+    real: Batch = self._setup.real_batch(constants, item, state)
+    return real, stream(state.key, 'dynamics', state.step)
 
-  def _field(self, state: GANState, constants: Any, item: Any) -> Any:
-    real, key = self._drawn(state, constants, item)
-    return dynamics.field(self._parts.plan, state, self._parts.hyper, real, key)
+  def _field(self, state: State, constants: PyTree, item: PyTree) -> Any:
+    real, key = self._draw(state, constants, item)
+    return dynamics.field(self._trainer, state, real, key)
 
   def _times(self, u: Vector, *at: Any) -> Vector:
     v, w = self._field(*at)
     return dynamics.pulled(v, w, u)
 
-  def _look(self, state: GANState, constants: Any, item: Any) -> Any:
-    real, key = self._drawn(state, constants, item)
-    std = self._parts.plan.noise_std(self._parts.hyper, state.step)
-    slopes = dynamics.input_slopes(self._parts.plan.game, state, real, key, std)
+  def _numbers(self, state: State, constants: PyTree, item: PyTree) -> Any:
+    real, key = self._draw(state, constants, item)
+    slopes = dynamics.input_slopes(self._trainer, state, real, key)
     v, w = self._field(state, constants, item)
     numbers = {
       'game/field_norm': jnp.linalg.norm(v(w)),
@@ -68,34 +70,33 @@ class Probe:
     return Leading(values, values[[values.real.argmax()]])
 
   def __call__(
-    self, state: GANState, constants: Any, item: Any
+    self, state: State, constants: PyTree, item: PyTree
   ) -> Mapping[str, Any]:
     """A row of dynamics.jsonl: numbers, and eigenvalues as [real, imaginary].
 
     Args:
       state: the point.
       constants: of the data feed.
-      item: of the data feed, one batch.
+      item: of the data feed, one step.
 
     A search for eigenvalues that has not converged is named in `unfinished`,
     and its number (`game/rightmost`, `game/spectral_radius`) left out.
     """
     at = (state, constants, item)
-    look = jax.device_get(self._at(*at))
+    numbers = jax.device_get(self._measure(*at))
     row: dict[str, Any] = {
-      name: float(x) for name, x in look.items() if np.isfinite(x)
+      name: float(x) for name, x in numbers.items() if np.isfinite(x)
     }
-    size = sum(
-      x.size for x in jax.tree.leaves((state.g.params, state.d.params))
-    )
-    found = self._eigenvalues(at, size) if 'game/field_norm' in row else _NONE
+    players = (state.g.params, state.d.params)
+    size = sum(x.size for x in jax.tree.leaves(players))
+    leading = self._eigenvalues(at, size) if 'game/field_norm' in row else _NONE
     # Each of its own search: of some that it found, none need be the foremost.
-    if len(found.rightmost) and 'rightmost' not in found.unfinished:
-      row['game/rightmost'] = float(found.rightmost.real.max())
-    if len(found.largest) and 'largest' not in found.unfinished:
-      row['game/spectral_radius'] = float(abs(found.largest).max())
-    row['unfinished'] = list(found.unfinished)
-    values = found.together
+    if len(leading.rightmost) and 'rightmost' not in leading.unfinished:
+      row['game/rightmost'] = float(leading.rightmost.real.max())
+    if len(leading.largest) and 'largest' not in leading.unfinished:
+      row['game/spectral_radius'] = float(abs(leading.largest).max())
+    row['unfinished'] = list(leading.unfinished)
+    values = leading.together
     values = values[np.argsort(-abs(values), kind='stable')]
     row['eigenvalues'] = [[float(x.real), float(x.imag)] for x in values]
     row['parameters'] = size

@@ -1,40 +1,45 @@
-"""Samples of a run, in the form that a file's name asks for."""
+"""Samples of a run as files: an array, a grid, single pictures."""
 
 import io
 import pathlib
-from typing import Any
 
+import jax
 import numpy as np
+from numpy.typing import NDArray
 
-from gan_jax.config.schema import ConfigError
 from gan_jax.data import Density
 from gan_jax.figures import images
+from gan_jax.game.sampler import BATCH
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import progress_bar
-from gan_jax.training.setup import Run, in_turn
+from gan_jax.training.restore import Run
 
-_BATCH = 256  # samples generated at a time
+Samples = NDArray[np.float32]
 COLUMNS = 8  # steps of an interpolation
 
 
 def check(num: int, out: pathlib.Path) -> None:
-  """Refuses flags that no run could satisfy.
+  """Checks what can be checked before the run is opened.
 
   Raises:
-    ConfigError: naming the flag and the remedy.
+    ArgumentError: for no samples, or a place that cannot be written.
   """
   if num < 1:
-    raise ConfigError(f'--num={num}: use 1 or more')
+    raise ArgumentError('num', num, 'use 1 or more')
+  remedy = ''
   if out.suffix not in ('.png', '.npz', ''):
-    raise ConfigError(f'--out={out}: end it in .png or .npz, or name a folder')
-  if out.suffix == '' and out.is_dir() and any(out.iterdir()):
-    raise ConfigError(f'--out={out}: is not empty; name a new folder')
-  if out.suffix and not out.parent.is_dir():
-    raise ConfigError(f'--out={out}: no folder {out.parent}; make it first')
+    remedy = 'end it in .png or .npz, or name a folder'
+  elif out.suffix == '' and out.is_dir() and any(out.iterdir()):
+    remedy = 'is not empty; name a new folder'
+  elif out.suffix and not out.parent.is_dir():
+    remedy = f'no folder {out.parent}; make it first'
+  if remedy:
+    raise ArgumentError('out', str(out), remedy)
 
 
-def interpolated(ends: Any, spherical: bool) -> Any:
-  """Noise on the way between pairs of draws: (2 rows, dim) -> (8 rows, dim).
+def interpolated(ends: Samples, spherical: bool) -> Samples:
+  """Latent vectors between pairs of draws: (2 rows, dim) -> (8 rows, dim).
 
   Along the sphere for normal noise, whose norm it keeps (White 2016,
   arXiv:1609.04468), and straight for uniform noise.
@@ -54,71 +59,63 @@ def interpolated(ends: Any, spherical: bool) -> Any:
   return np.where(flat, (1 - t) * a + t * b, arc).reshape(-1, ends.shape[1])
 
 
-def way(run: Run) -> str:
-  """How a run's noise is interpolated: spherical if normal, else linear."""
-  return 'spherical' if run.networks.latent == 'normal' else 'linear'
+def interpolation(run: Run) -> str:
+  """How latent vectors of a run are interpolated.
 
-
-def labels(run: Run, count: int, label: int | None, rows: int = 1) -> Any:
-  """Classes (n,) of a run's samples: one class, or all in turn.
-
-  Args:
-    run: of which.
-    count: samples.
-    label: the class; None for all in turn.
-    rows: consecutive samples of one class (a row of an interpolation).
+  Spherical if the noise is normal, else linear.
 
   Raises:
-    ConfigError: if the run knows no such class.
+    NetworksNeeded: if nobody says what its noise is.
   """
-  classes = run.networks.classes
-  if label is None:
-    turns = in_turn(-(-count // rows), classes)
-    return None if turns is None else np.repeat(turns, rows)[:count]
-  if not 0 <= label < classes:
-    there = f'use 0 to {classes - 1}' if classes else 'leave it out'
-    raise ConfigError(
-      f'--label={label}: this run has {classes} classes; {there}'
-    )
-  return np.full(count, label, np.int32)
+  normal = run.sampler.networks.latent is jax.random.normal
+  return 'spherical' if normal else 'linear'
 
 
 def draw(
   run: Run,
   num: int,
   seed: int,
-  ema: bool,
+  ema: bool | None,
   interpolate: bool,
   label: int | None = None,
-) -> Any:
-  """Samples (n, *shape), the same however they are batched.
+) -> Samples:
+  """Samples (n, *shape): those of `Run.sample`, or rows of an interpolation.
 
   With `interpolate` one row of `COLUMNS` for each `COLUMNS` of `num`, rounded
-  up. Of a class-conditional run, samples of one class or of all in turn.
+  up. Of a class-conditional run, samples of one class, or of all in turn, a row
+  of an interpolation each.
+
+  Raises:
+    ArgumentError: for an unknown class, or an average that was not kept.
   """
-  if interpolate:
-    ends = run.latent(seed, 2 * -(-num // COLUMNS))
-    z = interpolated(ends, way(run) == 'spherical')
-  else:
-    z = np.asarray(run.latent(seed, num))
-  each = labels(run, len(z), label, COLUMNS if interpolate else 1)
+  if not interpolate:
+    return run.sample(num, seed=seed, label=label, ema=ema)
+  rows = -(-num // COLUMNS)
+  z = interpolated(
+    run.latent(seed, 2 * rows), interpolation(run) == 'spherical'
+  )
+  labels = run.labels(len(z), label)
+  if labels is None and run.classes:
+    labels = np.repeat(np.arange(rows, dtype=np.int32) % run.classes, COLUMNS)
   parts = []
-  starts = range(0, len(z), _BATCH)
+  starts = range(0, len(z), BATCH)
   for start in progress_bar(starts, len(starts), 'sampling'):
-    # Padded, so that every batch is one program's.
-    batch = z[start : start + _BATCH]
-    room = np.zeros((_BATCH, z.shape[1]), np.float32)
-    room[: len(batch)] = batch
-    which = None
-    if each is not None:
-      which = np.zeros(_BATCH, np.int32)
-      which[: len(batch)] = each[start : start + _BATCH]
-    parts.append(run.generate(room, which, ema=ema)[: len(batch)])
+    # Padded, so that every batch is of one compiled program.
+    rest = BATCH - len(z[start : start + BATCH])
+    batch = np.pad(z[start : start + BATCH], ((0, rest), (0, 0)))
+    own = None
+    if labels is not None:
+      own = np.pad(labels[start : start + BATCH], (0, rest))
+    parts.append(run.generate(batch, own, ema=ema)[: BATCH - rest])
   return np.concatenate(parts)
 
 
-def write(run: Run, x: Any, out: pathlib.Path, columns: int = 0) -> None:
-  """Writes samples in the form that the name asks for."""
+def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:
+  """Writes samples in the format that the name of `out` says.
+
+  Raises:
+    ArgumentError: for a folder of pictures of points.
+  """
   bounded = not isinstance(run.dataset, Density)
   if out.suffix == '.npz':
     buffer = io.BytesIO()
@@ -132,9 +129,10 @@ def write(run: Run, x: Any, out: pathlib.Path, columns: int = 0) -> None:
     write_atomic(out, samples_png(run.dataset, x))
   else:
     if not bounded:
-      raise ConfigError(
-        f'--out={out}: a folder of PNG files is for images; a density has'
-        ' .npz or one .png'
+      raise ArgumentError(
+        'out',
+        str(out),
+        'a folder of PNG files is for images; a density has .npz or one .png',
       )
     out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images.to_uint8(x)):

@@ -1,8 +1,8 @@
-"""The host loop of a population: data, log, samples, checkpoints.
+"""The training of a population: its compiled program, and all that it writes.
 
-What `loop.py` is to one run. A cohort is made of configurations that differ in
-their seeds and in traced numbers only; its folder holds `stats.npz`, `samples/`
-and `checkpoints/`, and the same call continues what it finds there.
+A population's members differ in their seeds and hyper-parameters only; its
+folder holds `stats.npz`, `samples/` and `checkpoints/`, and the same call
+continues what it finds there.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,28 +19,57 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.ablation.grid import static
-from gan_jax.config.schema import FIELDS, Config, ConfigError
-from gan_jax.data import Density
+from gan_jax.config import app, resolve, schema
+from gan_jax.config.schema import FIELDS, Config
+from gan_jax.data import Dataset, Density
 from gan_jax.figures import images
 from gan_jax.game import population
-from gan_jax.game.population import Population
+from gan_jax.game.population import PopulationState, Progress
+from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import norm
-from gan_jax.game.step import TrainStep, init_state, make_train_step
+from gan_jax.game.trainer import Trainer
 from gan_jax.runtime import preemption, sharding
-from gan_jax.runtime.checkpoint import Checkpoints
+from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
-from gan_jax.training import setup, snapshots, workdir
-from gan_jax.training.dispatch import Pace, boundary
+from gan_jax.training import setup as setup_lib
+from gan_jax.training.dispatch import Pace
+from gan_jax.training.loop import HostLoop
+from gan_jax.training.snapshots import sample_count
 
 PyTree = Any
 Rows = dict[str, NDArray[np.generic]]
-_SAMPLES = 4096  # of a density
 _KEEP = 2  # checkpoints: the newest, and one to fall back on
 
 
-def _warn(text: str) -> None:
-  print(f'warning: {text}', file=sys.stderr, flush=True)
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One run of a population.
+
+  Attributes:
+    seed: of it.
+    hyper: its hyper-parameters by path, where they are not the trainer's.
+  """
+
+  seed: int
+  hyper: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def members_of(configs: Sequence[Config]) -> list[Member]:
+  """The members that configurations of one compiled program stand for.
+
+  Raises:
+    ArgumentError: if there is none, or if two differ in what is compiled.
+  """
+  if not configs:
+    raise ArgumentError('configs', '[]', 'give a population one or more')
+  if len({schema.static(config.validate()) for config in configs}) > 1:
+    raise ArgumentError(
+      'configs',
+      f'{len(configs)} of them',
+      'members of a population may differ in seed and hyper-parameters only;'
+      ' train those that differ in more in a population of their own',
+    )
+  return [Member(c.seed, resolve.hyper(c)) for c in configs]
 
 
 def read_stats(path: pathlib.Path, step: int) -> Rows:
@@ -53,17 +81,6 @@ def read_stats(path: pathlib.Path, step: int) -> Rows:
     return {name: file[name][kept] for name in file.files}
 
 
-def _telling(config: Config) -> list[str]:
-  """Flags that say which run a member is: all that are not free.
-
-  How long it is to be is not one of them where no step depends on it.
-  """
-  names = [name for name in FIELDS if not FIELDS[name].metadata['free']]
-  if config.lr_schedule == 'constant':
-    names.remove('steps')
-  return sorted(names)
-
-
 def write_npz(path: pathlib.Path, arrays: Rows) -> None:
   """Writes arrays by name, in one step."""
   buffer = io.BytesIO()
@@ -71,244 +88,246 @@ def write_npz(path: pathlib.Path, arrays: Rows) -> None:
   write_atomic(path, buffer.getvalue())
 
 
-def check(configs: Sequence[Config]) -> None:
-  """Refuses members that are not one program's.
+def _told_apart_by(config: Config) -> list[list[Any]]:
+  """Options that say which population it is: all that are not free.
 
-  Raises:
-    ConfigError: if there is none, or if two differ in what is compiled.
+  How long it is to be is not one of them where no step depends on it, and what
+  its members differ in is said by them.
   """
-  if not configs:
-    raise ConfigError('a population of 0 members: give it one or more')
-  for config in configs:
-    config.validate()
-  kinds = {static(config) for config in configs}
-  if len(kinds) > 1:
-    raise ConfigError(
-      'members of a population may differ in seed and traced numbers only;'
-      ' train those that differ in more in a population of their own'
-    )
+  names = [name for name in FIELDS if not FIELDS[name].metadata['free']]
+  if config.lr_schedule == 'constant':
+    names.remove('steps')
+  apart = {*schema.traced(), 'seed', 'regularizer'}
+  return [[n, getattr(config, n)] for n in sorted(names) if n not in apart]
 
 
-class Cohort:
+class PopulationLoop(HostLoop):
   """A population in training, from where its folder says to its end.
 
   Attributes:
-    configs: of each member.
+    members: its runs.
     layout: `vmap` or `map`.
-    step: steps done.
-    population: as it is, on the devices.
-    train_sec: wall seconds of training, `cpu_sec` of all cores.
+    state: a `Progress`, on the devices.
   """
 
   def __init__(
     self,
-    configs: Sequence[Config],
+    config: Config,
+    members: Sequence[Member],
     folder: str | pathlib.Path,
     layout: str = 'auto',
+    *,
+    objects: Mapping[str, Any] | None = None,
+    dataset: Dataset | None = None,
+    trainer: Trainer | None = None,
   ) -> None:
     """Restores the newest whole checkpoint, or starts afresh.
 
     Args:
-      configs: of each member; cadences and devices are the first one's.
+      config: options that all members share; its seed and the numbers that the
+        members have are not read.
+      members: its runs.
       folder: of the population; made if it is not there.
       layout: one of `population.LAYOUTS`, or auto.
+      objects: options that are objects.
+      dataset: in the place of the one that the configuration names.
+      trainer: in the place of the one that it describes.
 
     Raises:
-      ConfigError, DataError, NetworkError, ShardingError, CheckpointError:
-        whose messages name the flag or file and the remedy.
+      ArgumentError, DataError, IdentityError, CheckpointError: naming what is
+        of no use.
     """
-    check(configs)
-    self.configs, self.config = tuple(configs), configs[0]
-    self.folder = pathlib.Path(folder)
-    (self.folder / 'samples').mkdir(parents=True, exist_ok=True)
+    self.members = tuple(members)
+    path = pathlib.Path(folder)
+    (path / 'samples').mkdir(parents=True, exist_ok=True)
     # Each member is whole on one device.
-    self.parts = setup.build(dataclasses.replace(self.config, devices=1))
-    devices = sharding.make_mesh(self.config.devices).devices.flat
-    self.mesh = population.make_mesh(len(configs), list(devices))
-    self._room = population.padded(len(configs), self.mesh)
-    self._shapes = jax.eval_shape(
-      lambda key: init_state(key, self.parts.plan, self.parts.hyper),
-      jax.random.key(0),
+    setup = setup_lib.build(
+      config, objects, dataset=dataset, trainer=trainer, devices=1
     )
-    self.layout, self._chosen = layout, layout == 'auto'
-    if self._chosen:
-      params = (self._shapes.g.params, self._shapes.d.params)
+    devices = sharding.make_mesh(config.devices).devices.flat
+    self.mesh = population.make_mesh(len(members), list(devices))
+    self._room = population.padded_count(len(members), self.mesh)
+    self._auto = layout == 'auto'
+    self.layout = layout
+    if self._auto:
+      players = (setup.shapes.g.params, setup.shapes.d.params)
       platform = self.mesh.devices.flat[0].platform
-      self.layout = population.suits(self.parts.plan, params, platform)
-    self._feeds = {
-      c.seed: self.parts.feed.reseeded(c.seed) for c in self.configs
-    }
-    self.pace = Pace(self.parts.feed.chunk(0, 1), self._room)
-    self.train_sec = self.cpu_sec = self.compile_sec = 0.0
+      self.layout = population.choose_layout(
+        players, config.batch_size, platform
+      )
+    self._feeds = {m.seed: setup.feed.reseeded(m.seed) for m in self.members}
     self.rows: Rows = {}
-    self.checkpoints = Checkpoints(self.folder, _KEEP)
-    self._saved = -1
-    self.population, self.step = self._restore()
+    super().__init__(setup, path, _KEEP)
 
-  @property
-  def members(self) -> int:
-    """How many there are."""
-    return len(self.configs)
+  # The state.
 
-  def _step_of(self, constants: PyTree) -> TrainStep:
-    return make_train_step(self.parts.plan_of(constants))
-
-  def _place(self) -> list[int]:
+  def _places(self) -> list[Member]:
     """Members in the rooms of the devices; the first one in those left."""
-    return [*range(self.members), *[0] * (self._room - self.members)]
+    left = self._room - len(self.members)
+    return [*self.members, *[self.members[0]] * left]
 
   @functools.cached_property
-  def hyper(self) -> Any:
-    """The numbers of each member, on the devices."""
-    hypers = [setup.make_hyper(self.configs[i]) for i in self._place()]
-    return population.put(population.stacked(hypers), self.mesh)
+  def _vary(self) -> dict[str, NDArray[np.float32]]:
+    """The hyper-parameters of each place by path."""
+    known = self.setup.trainer.hyperparameters()
+    paths = sorted({path for m in self.members for path in m.hyper})
+    return {
+      path: np.asarray(
+        [m.hyper.get(path, known[path]) for m in self._places()], np.float32
+      )
+      for path in paths
+    }
 
+  def _init(self, seeds: Any, vary: Any, names: Sequence[str]) -> Progress:
+    keys = jax.vmap(jax.random.key)(seeds)
+    now = population.init_members(self.setup.trainer, keys, vary)
+    count = seeds.shape[0]
+    zeros = {name: np.zeros(count, np.float32) for name in names}
+    return Progress(now, zeros, np.zeros(count, np.int32))
+
+  @functools.cached_property
   def _names(self) -> list[str]:
-    """Of the metrics of a step."""
-    item = jax.tree.map(lambda x: x[0], self.parts.feed.chunk(0, 1))
+    """Of the logs of a step."""
+    item = jax.tree.map(lambda x: x[0], self.setup.feed.chunk(0, 1))
 
-    def metrics(state: Any, constants: Any, item: Any) -> Any:
-      return self._step_of(constants)(state, self.parts.hyper, item)[1]
+    def logs(state: Any, constants: Any, item: Any) -> Any:
+      batch = self.setup.batch_of(constants, item, state)
+      return self.setup.step(state, batch)[1]
 
-    shapes = (self._shapes, self.parts.feed.constants, item)
-    return sorted(jax.eval_shape(metrics, *shapes))
+    constants = self.setup.feed.constants
+    return sorted(jax.eval_shape(logs, self.setup.shapes, constants, item))
+
+  def _shapes(self, count: int) -> Progress:
+    vary = {path: np.zeros(count, np.float32) for path in self._vary}
+    seeds = np.zeros(count, np.int32)
+    shapes: Progress = jax.eval_shape(
+      lambda seeds, vary: self._init(seeds, vary, self._names), seeds, vary
+    )
+    return shapes
+
+  @functools.cached_property
+  def _shardings(self) -> Progress:
+    return population.shardings(self._shapes(self._room), self.mesh)
 
   def _alive(self) -> NDArray[np.bool_]:
-    return np.arange(self._room) < self.members
+    """Which places are those of a member."""
+    return np.arange(self._room) < len(self.members)
 
-  def _fresh(self) -> Population:
-    seeds = np.array([self.configs[i].seed for i in self._place()], np.int32)
-    init = population.make_init(self.parts.plan, self._names())
-    jitted = jax.jit(
-      lambda seeds, *rest: init(jax.vmap(jax.random.key)(seeds), *rest),
-      out_shardings=population.split(self.mesh),
+  def fresh(self) -> Progress:
+    """All members before their first step."""
+
+    def init(seeds: Any, vary: Any, alive: Any) -> Progress:
+      made = self._init(seeds, vary, self._names)
+      return made.replace(now=made.now.replace(alive=alive))
+
+    seeds = np.array([m.seed for m in self._places()], np.int32)
+    jitted = jax.jit(init, out_shardings=self._shardings)
+    state: Progress = jitted(seeds, self._vary, self._alive())
+    return state
+
+  def template(self) -> Progress:
+    """Shapes, without the places that only fill up."""
+    return self._shapes(len(self.members))
+
+  def place(self, saved: Progress) -> Progress:
+    """A saved population on the devices."""
+    places = np.array(
+      [*range(len(self.members))] + [0] * (self._room - len(self.members))
     )
-    made: Population = jitted(seeds, self.hyper, self._alive())
-    return made
+    full = _select(saved, places)
+    alive = np.asarray(full.now.alive) & self._alive()
+    full = full.replace(now=full.now.replace(alive=alive))
+    placed: Progress = population.put(full, self._shardings)
+    return placed
 
-  def _template(self) -> Population:
-    """A population of zeros, without the members that only fill up."""
+  def to_save(self) -> Progress:
+    """The members, without the places that only fill up."""
+    self._write_stats()
+    return _select(self.state, slice(len(self.members)))
 
-    def zeros(x: jax.ShapeDtypeStruct) -> Any:
-      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.split(jax.random.key(0), self.members)
-      return np.zeros((self.members, *x.shape), x.dtype)
-
-    count = np.zeros(self.members, np.int32)
-    return Population(
-      state=jax.tree.map(zeros, self._shapes),
-      alive=np.zeros(self.members, bool),
-      diverged=count,
-      sums={name: np.zeros(self.members, np.float32) for name in self._names()},
-      counted=count,
-    )
-
-  def _restore(self) -> tuple[Population, int]:
-    found = self.checkpoints.restore_newest(self._template(), _warn)
-    if found is None:
-      return self._fresh(), 0
-    saved, meta = found
-    now = self.parts.feed.fingerprint
-    workdir.check_data(str(self.folder), meta['fingerprint'], now)
-    self._check_members(meta)
-    self.train_sec, self.cpu_sec = meta['train_sec'], meta['cpu_sec']
-    self._saved = step = int(meta['step'])
-    self.rows = read_stats(self.folder / 'stats.npz', step)
-    full = population.taken(saved, np.array(self._place()))
-    full = full.replace(alive=full.alive & self._alive())
-    return population.put(full, self.mesh), step
-
-  def _check_members(self, meta: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint of others, or of sums in another order.
-
-    Raises:
-      ConfigError: saying what differs.
-    """
-    there = meta.get('members')  # none, of an earlier version
-    if there is not None and there != self._identity:
-      raise ConfigError(
-        f'{self.folder}: holds a population of other members (seeds'
-        f' {meta["seeds"]} there, {self._seeds} now; if these agree, another'
-        ' flag differs); use another folder, or the configurations of that one'
-      )
-    if self._chosen:
-      self.layout = meta['layout']
-    elif meta['layout'] != self.layout:
-      raise ConfigError(
-        f'--layout={self.layout}: {self.folder} was begun with'
-        f' --layout={meta["layout"]}, which rounds otherwise; use that, or'
-        ' another folder'
-      )
-
-  @property
-  def _seeds(self) -> list[int]:
-    return [config.seed for config in self.configs]
+  def meta(self) -> dict[str, Any]:
+    """Layout and members."""
+    return {
+      'layout': self.layout,
+      'members': self._identity,
+      'seeds': [m.seed for m in self.members],
+    }
 
   @functools.cached_property
   def _identity(self) -> str:
     """Hash of all that members are told apart by, their order included."""
-    told = [
-      [getattr(config, name) for name in _telling(config)]
-      for config in self.configs
-    ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    own = [[m.seed, sorted(m.hyper.items())] for m in self.members]
+    text = json.dumps([_told_apart_by(self.config), own])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-  def save(self) -> None:
-    """Saves this moment, unless it is saved."""
-    if self._saved == self.step:
-      return
-    self._write_stats()
-    meta = {
-      'fingerprint': self.parts.feed.fingerprint,
-      'train_sec': self.train_sec,
-      'cpu_sec': self.cpu_sec,
-      'layout': self.layout,
-      'members': self._identity,
-      'seeds': self._seeds,
-    }
-    now = population.taken(self.population, slice(self.members))
-    self.checkpoints.save(self.step, now, meta)
-    self._saved = self.step
+  def accept(self, meta: dict[str, Any]) -> None:
+    """Refuses a checkpoint of other members, or of another layout.
+
+    Raises:
+      IdentityError: saying what differs.
+    """
+    if meta['members'] != self._identity:
+      raise IdentityError(
+        f'{self.folder}: holds a population of other members (seeds'
+        f' {meta["seeds"]} there, {[m.seed for m in self.members]} now; if'
+        ' these agree, another option differs); use another folder, or the'
+        ' options of that one'
+      )
+    if self._auto:
+      self.layout = meta['layout']
+    elif meta['layout'] != self.layout:
+      raise IdentityError(
+        f'`layout={self.layout}`: {self.folder} was begun with'
+        f' `layout={meta["layout"]}`, which rounds otherwise; use that, or'
+        ' another folder'
+      )
+    self.rows = read_stats(self.folder / 'stats.npz', int(meta['step']))
 
   # The compiled program.
 
+  @functools.cached_property
+  def pace(self) -> Pace:
+    """The size of the next dispatch."""
+    return Pace(self.setup.feed.chunk(0, 1), self._room)
+
   def _chunk(self, start: int, count: int) -> PyTree:
-    """Data of `count` steps, (rooms, capacity, batches, rows, ...)."""
-    each = {seed: f.chunk(start, count) for seed, f in self._feeds.items()}
-    room = self.pace.room(each[self.configs[i].seed] for i in self._place())
+    """Data of `count` steps, (places, capacity, batches, rows, ...)."""
+    own = {seed: f.chunk(start, count) for seed, f in self._feeds.items()}
+    room = self.pace.pad(own[m.seed] for m in self._places())
     return jax.device_put(room, population.split(self.mesh))
 
   @functools.cached_property
   def _constants(self) -> PyTree:
-    return population.put_whole(self.parts.feed.constants, self.mesh)
+    constants = self.setup.feed.constants
+    return jax.device_put(constants, population.whole(self.mesh))
 
-  @functools.cached_property
-  def program(self) -> Any:
-    """Compiled once, for this process."""
-    started = time.perf_counter()
-    advance = population.make_advance(self._step_of, self.layout, self.mesh)
-    lowered = jax.jit(advance, donate_argnums=0).lower(
-      self.population,
-      self.hyper,
-      self._constants,
-      self._chunk(0, 1),
-      np.int32(0),
+  def compile(self) -> Any:
+    """Compiles, once, for the shapes of the population."""
+    advance = population.make_advance(
+      self.setup.trainer,
+      self.setup.batch_of,
+      self.layout,
+      self.mesh,
+      self.state,
     )
-    compiled = lowered.compile()
-    self.compile_sec = time.perf_counter() - started
-    return compiled
+    chunk = self._chunk(0, 1)
+    jitted = jax.jit(advance, donate_argnums=0)
+    return jitted.lower(
+      self.state, self._constants, chunk, np.int32(0)
+    ).compile()
 
-  def _dispatch(self, now: Population, step: int, count: int) -> Population:
+  def _advanced(self, state: Progress, step: int, count: int) -> Progress:
     """Advances, and waits: several CPU devices need that."""
-    program = self.program  # compiled before the clock starts
-    started, cpu = time.perf_counter(), time.process_time()
     chunk = self._chunk(step, count)
-    moved = program(now, self.hyper, self._constants, chunk, np.int32(count))
-    jax.block_until_ready(moved)
-    self.took = time.perf_counter() - started
-    self.took_cpu = time.process_time() - cpu
-    self.pace.took(self.took, count, count)
-    return moved
+    moved: Progress = self.program(
+      state, self._constants, chunk, np.int32(count)
+    )
+    return jax.block_until_ready(moved)
+
+  def advance(self, count: int) -> tuple[int, bool]:
+    """Some steps of all members; one that diverges does not stop the others."""
+    self.state = self._advanced(self.state, self.step, count)
+    return count, True
 
   def calibrate(self, seconds: float = 1.0) -> float:
     """Wall seconds a step, measured on a copy of the population.
@@ -316,12 +335,15 @@ class Cohort:
     The best of a few dispatches, ever longer ones: the first of a process is
     not typical.
     """
-    scratch = population.put(self.population, self.mesh)
+    _ = self.program
+    scratch = population.put(self.state, self._shardings)
     best, spent, tries = float('inf'), 0.0, 0
     while spent < seconds or (tries < 4 and spent < 10 * seconds):
-      count = self.pace.count()
-      scratch = self._dispatch(scratch, self.step, count)
-      best, spent = min(best, self.took / count), spent + self.took
+      count, started = self.pace.count(), time.perf_counter()
+      scratch = self._advanced(scratch, self.step, count)
+      took = time.perf_counter() - started
+      self.pace.learn(took, count, count)
+      best, spent = min(best, took / count), spent + took
       tries += 1
     return best
 
@@ -329,75 +351,72 @@ class Cohort:
 
   def run(
     self,
-    ear: preemption.Ear,
+    listener: preemption.Listener,
     moved: Callable[[int, float], None] | None = None,
     reached: Callable[[], None] | None = None,
   ) -> str:
     """Trains to the end or a signal; says which: `done` or `saved`.
 
     Args:
-      ear: heard between two dispatches.
-      moved: told the step and the wall seconds of each dispatch.
-      reached: called where it starts and at every boundary, `--eval_every`
-        steps among them.
+      listener: looked at between two dispatches.
+      moved: called with the step and the wall seconds of each dispatch.
+      reached: called where it starts and at every boundary, those of
+        evaluations among them.
     """
-    reached = reached or (lambda: None)
-    c = self.config
-    if self.step < c.steps:
-      for text in setup.cautions(c, self._shapes):
-        _warn(text)
-      _ = self.program  # which nobody listens to for a while
-    ear.at_once = False
-    cadences = (c.log_every, c.checkpoint_every, c.eval_every)
-    reached()
-    while self.step < c.steps:
-      if ear.heard:
-        self.save()
-        self.checkpoints.wait()
-        return 'saved'
-      there = boundary(self.step, c.steps, cadences)
-      count = self.pace.count(there - self.step)
-      self.population = self._dispatch(self.population, self.step, count)
-      self.step += count
-      self.train_sec += self.took
-      self.cpu_sec += self.took_cpu
-      if moved is not None:
-        moved(self.step, self.took)
-      self._boundary_reached()
-      reached()
-    self.save()
-    self.checkpoints.wait()
-    return 'done'
+    self._moved, self._reached = moved, reached
+    for text in self.warnings():
+      app.warn(text)
+    return super().run(listener)
 
-  def _boundary_reached(self) -> None:
+  def at_start(self) -> None:
+    """Reports the start."""
+    if self._reached is not None:
+      self._reached()
+
+  def after_dispatch(self, seconds: float) -> None:
+    """Reports a dispatch."""
+    if self._moved is not None:
+      self._moved(self.step, seconds)
+
+  def cadences(self) -> Sequence[int]:
+    """Of the log, checkpoints and evaluations."""
+    c = self.config
+    return c.log_every, c.checkpoint_every, c.eval_every
+
+  def at_boundary(self) -> None:
+    """Writes what is due, reports the boundary."""
     c, last = self.config, self.step == self.config.steps
-    if last or self.step % c.log_every == 0:
+    if self.is_due(c.log_every):
       self._write_row()
-    if not last and self.step % c.checkpoint_every == 0:
+    if not last and self.is_due(c.checkpoint_every):
       self.save()
+    if self._reached is not None:
+      self._reached()
 
   @functools.cached_property
   def _row(self) -> Any:
-    def row(now: Population) -> tuple[Population, dict[str, Any]]:
-      now = population.settled(now)
-      found = {k: x / now.counted for k, x in now.sums.items()}
-      found['d/param_norm'] = jax.vmap(norm)(now.state.d.params)
-      found['g/param_norm'] = jax.vmap(norm)(now.state.g.params)
-      return population.emptied(now), found | {'alive': now.alive}
+    def row(state: Progress) -> tuple[Progress, dict[str, Any]]:
+      state = state.replace(now=population.mark_diverged(state.now))
+      found = population.mean_logs(state)
+      members = state.now.members
+      found['d/param_norm'] = jax.vmap(norm)(members.d.params)
+      found['g/param_norm'] = jax.vmap(norm)(members.g.params)
+      alive = {'alive': state.now.alive}
+      return population.reset_sums(state), found | alive
 
+    split = population.split(self.mesh)
     return jax.jit(
-      row, donate_argnums=0, out_shardings=population.split(self.mesh)
+      row, donate_argnums=0, out_shardings=(self._shardings, split)
     )
 
   def _write_row(self) -> None:
     """Adds each member's means since the last row; NaN of the dead."""
-    self.population, found = self._row(self.population)
-    found = jax.device_get(found)
-    step = np.array([self.step], np.int32)
+    self.state, found = self._row(self.state)
     row: Rows = {
-      k: np.asarray(x)[None, : self.members] for k, x in found.items()
+      k: np.asarray(x)[None, : len(self.members)]
+      for k, x in jax.device_get(found).items()
     }
-    row['step'] = step
+    row['step'] = np.array([self.step], np.int32)
     for name, values in row.items():
       before = self.rows.get(name)
       both = [values] if before is None else [before, values]
@@ -409,61 +428,59 @@ class Cohort:
 
   # What came of it.
 
+  @property
+  def population(self) -> PopulationState:
+    """The members' states, on the devices."""
+    return self.state.now
+
   @functools.cached_property
-  def _generate(self) -> Any:
-    generator = self.parts.networks.generator
-
-    def generate(params: Any, stats: Any, z: Any, label: Any) -> Any:
-      return generator.apply(params, stats, z, train=False, label=label)[0]
-
-    return jax.jit(generate)
+  def _sampler(self) -> Sampler:
+    return Sampler(self.setup.networks)
 
   def generators(self) -> list[tuple[PyTree, PyTree]]:
     """Parameters and statistics of each member's generator, on the host.
 
     The averaged one where an average is kept.
     """
-    state = self.population.state
-    source = state.g if state.ema is None else state.ema
+    members = self.state.now.members
+    source: Any = members.g if members.ema is None else members.ema
     pairs = jax.device_get((source.params, source.stats))
-    return [population.taken(pairs, i) for i in range(self.members)]
+    select = population.select_members
+    return [select(pairs, i) for i in range(len(self.members))]
 
   def samples(self, i: int, generator: tuple[PyTree, PyTree]) -> Any:
-    """Of member i, from the noise that its own run draws its snapshots of."""
-    networks, dataset = self.parts.networks, self.parts.dataset
-    count = self.config.num_samples
-    if isinstance(dataset, Density):
-      count = _SAMPLES
-    if networks.classes:
-      count = -(-count // networks.classes) * networks.classes
-    key_z, _ = snapshots.fixed_keys(self.configs[i].seed)
-    z = networks.sample_latent(key_z, count)
-    label = setup.in_turn(count, networks.classes)
-    return np.asarray(self._generate(*generator, z, label))
+    """Of member i, from the latent batch of its own run's snapshots."""
+    seed = self.members[i].seed
+    count = sample_count(self.setup)
+    return np.concatenate(list(self._sampler.batches(*generator, seed, count)))
 
   def write_samples(self) -> None:
     """A picture of each member's samples in `samples/`."""
-    dataset = self.parts.dataset
+    dataset = self.setup.dataset
     for i, generator in enumerate(self.generators()):
       x = self.samples(i, generator)
       if isinstance(dataset, Density):
         picture = images.png(images.scatter(x, dataset.extent))
+      elif dataset.bounded:
+        picture = images.grid_png(x, self.setup.networks.classes)
       else:
-        picture = images.grid_png(x, self.parts.networks.classes)
+        continue
       write_atomic(self.folder / 'samples' / f'member_{i:04d}.png', picture)
 
   def outcomes(self) -> list[tuple[str, int]]:
     """Of each member, `done` or `diverged`, and the step of it."""
-    diverged = np.asarray(self.population.diverged)[: self.members]
+    diverged = np.asarray(self.state.now.diverged)[: len(self.members)]
     return [
       ('diverged', int(step)) if step else ('done', self.step)
       for step in diverged
     ]
 
-  def close(self) -> None:
-    """Ends the background threads.
 
-    Raises:
-      CheckpointError: if something could not be written.
-    """
-    self.checkpoints.close()
+def _select(progress: Progress, where: Any) -> Progress:
+  """The same members of every array that has them; the step as it is."""
+  step = progress.now.members.step
+  state = progress.now.members.replace(step=None)
+  bare = progress.replace(now=progress.now.replace(members=state))
+  chosen: Progress = population.select_members(bare, where)
+  members = chosen.now.members.replace(step=step)
+  return chosen.replace(now=chosen.now.replace(members=members))

@@ -1,8 +1,9 @@
-"""What G makes of one fixed handful of noise, as the run goes on.
+"""Samples from a fixed latent batch, as a run goes on.
 
 For images a grid a time, from the live and from the averaged generator; for
 densities the numbers that the report draws: samples, and D over a grid of
-points.
+points. The latent batch is that of the run's own seed: what `sample(seed=seed)`
+draws.
 """
 
 import io
@@ -16,15 +17,15 @@ from numpy.typing import NDArray
 
 from gan_jax.data import Density
 from gan_jax.figures import images
-from gan_jax.game import losses
-from gan_jax.game.state import GANState
+from gan_jax.game.game import apply_d
+from gan_jax.game.sampler import Sampler
+from gan_jax.game.state import State
+from gan_jax.game.streams import stream
 from gan_jax.runtime.files import write_atomic
-from gan_jax.training import setup
-from gan_jax.training.setup import Parts
+from gan_jax.training.setup import Setup
 
-_SALT = 0x5A17  # sets the fixed noise apart from that of training
 _POINTS = {1: 512, 2: 96}  # of D's grid along each axis
-_SAMPLES = 4096  # of a density
+DENSITY_SAMPLES = 4096
 
 
 def density_grid(density: Density) -> NDArray[np.float32]:
@@ -34,79 +35,75 @@ def density_grid(density: Density) -> NDArray[np.float32]:
   return np.stack([a.ravel() for a in axes], axis=-1)
 
 
-def fixed_keys(seed: int) -> Any:
-  """Two keys: for the noise and the real samples of a run's snapshots."""
-  return jax.random.split(jax.random.fold_in(jax.random.key(seed), _SALT))
+def sample_count(setup: Setup) -> int:
+  """Samples in a snapshot: whole rows where there are classes."""
+  if not setup.dataset.bounded:
+    return DENSITY_SAMPLES
+  count, classes = setup.config.num_samples, setup.networks.classes
+  return -(-count // classes) * classes if classes else count
 
 
 class Snapshots:
-  """Draws the same noise through G again and again."""
+  """Draws the same latent batch through G again and again."""
 
-  def __init__(self, parts: Parts) -> None:
-    """Fixes the noise, as a function of the seed alone."""
-    self._parts = parts
-    networks = parts.networks
-    key_z, key_real = fixed_keys(parts.config.seed)
-    dataset = parts.dataset
+  def __init__(self, setup: Setup) -> None:
+    """Fixes the latent batch, as a function of the seed alone."""
+    self._setup, self._count = setup, sample_count(setup)
+    self._sampler = Sampler(setup.networks)
+    self._judge = jax.jit(self._probability)
+    dataset = setup.dataset
     self._density = dataset if isinstance(dataset, Density) else None
-    count = _SAMPLES if self._density else parts.config.num_samples
-    self._columns = networks.classes  # a class a column
-    if networks.classes:
-      count = -(-count // networks.classes) * networks.classes
-    self._label = setup.in_turn(count, networks.classes)
-    self._z = networks.sample_latent(key_z, count)
     if self._density:
-      self._real = np.asarray(self._density.sample(key_real, count))
+      key = stream(jax.random.key(setup.config.seed), 'snapshots/real')
+      self._real = np.asarray(self._density.sample(key, self._count))
       self._grid = density_grid(self._density)
 
-    def generate(params: Any, stats: Any, z: Any, label: Any) -> Any:
-      return networks.generator.apply(
-        params, stats, z, train=False, label=label
-      )[0]
+  def _probability(self, params: Any, stats: Any, x: Any) -> Any:
+    game = self._setup.trainer.game
+    # A pack of copies: what D would say of nothing but this place.
+    packs = jnp.tile(x, game.packing)
+    d = game.networks.discriminator
+    logits, _, _ = apply_d(d, params, stats, packs, None, None, train=False)
+    ratio = game.objective.log_ratio(logits)
+    return jax.nn.sigmoid(logits if ratio is None else ratio)
 
-    ratio = parts.plan.game.objective.log_ratio or (lambda x, labels: x)
-    labels = losses.labels_of(parts.hyper)
+  def _draw(self, source: Any) -> NDArray[np.float32]:
+    seed = self._setup.config.seed
+    batches = self._sampler.batches(
+      source.params, source.stats, seed, self._count
+    )
+    return np.concatenate(list(batches))
 
-    def judge(params: Any, stats: Any, x: Any) -> Any:
-      # A pack of copies: what D would say of nothing but this place.
-      packs = jnp.tile(x, networks.packing)
-      logits, _ = networks.discriminator.apply(
-        params, stats, packs, train=False
-      )
-      return jax.nn.sigmoid(ratio(logits, labels))
-
-    self._generate = jax.jit(generate)
-    self._judge = jax.jit(judge)
-
-  def _samples(self, state: GANState) -> dict[str, NDArray[np.generic]]:
-    z = np.asarray(self._z)
-    found = {
-      'step': np.asarray(
-        self._generate(state.g.params, state.g.stats, z, self._label)
-      )
-    }
-    if state.ema is not None:
-      found['ema'] = np.asarray(
-        self._generate(state.ema.params, state.ema.stats, z, self._label)
-      )
-    return found
-
-  def take(self, state: GANState, step: int) -> dict[str, bytes]:
+  def take(self, state: State, step: int) -> dict[str, bytes]:
     """Files of this moment, by name; every process must call it."""
-    samples = self._samples(state)
-    if not self._density:
+    sources: dict[str, Any] = {'step': state.g}
+    if state.ema is not None:
+      sources['ema'] = state.ema
+    samples = {kind: self._draw(source) for kind, source in sources.items()}
+    if self._setup.dataset.bounded:
+      columns = self._setup.networks.classes  # a class a column
       return {
-        f'{kind}_{step:09d}.png': images.grid_png(x, self._columns)
+        f'{kind}_{step:09d}.png': images.grid_png(x, columns)
         for kind, x in samples.items()
       }
-    arrays = {'z': np.asarray(self._z), 'x': samples['step']}
+    return {f'step_{step:09d}.npz': self._numbers(state, samples)}
+
+  def _numbers(self, state: State, samples: dict[str, Any]) -> bytes:
+    """Samples of points, and of a density what D says of its plane."""
+    seed = jax.random.key(self._setup.config.seed)
+    number = jnp.arange(self._count)
+    arrays = {'z': np.asarray(self._sampler.latent(seed, number))}
+    arrays['x'] = samples['step']
     if 'ema' in samples:
       arrays['x_ema'] = samples['ema']
-    prob = self._judge(state.d.params, state.d.stats, jnp.asarray(self._grid))
-    arrays |= {'grid': self._grid, 'prob': np.asarray(prob), 'real': self._real}
+    if self._density:
+      grid = jnp.asarray(self._grid)
+      prob = self._judge(state.d.params, state.d.stats, grid)
+      arrays |= {'grid': self._grid, 'prob': np.asarray(prob)}
+      arrays['real'] = self._real
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return {f'step_{step:09d}.npz': buffer.getvalue()}
+    return buffer.getvalue()
 
 
 def save(files: dict[str, bytes], workdir: pathlib.Path) -> None:

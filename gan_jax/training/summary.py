@@ -1,17 +1,16 @@
-"""What a run would be made of: parameters, and the work of a step."""
+"""The summary of a run before it is trained: parameters, work of a step."""
 
 import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from gan_jax.config.schema import Config
-from gan_jax.game import schedules
-from gan_jax.game.plan import TOGETHER
+from gan_jax.game.game import Batch
+from gan_jax.game.schedules import Alternating, Unrolled
 from gan_jax.game.state import count_parameters
-from gan_jax.game.step import make_train_step
-from gan_jax.training.setup import build
+from gan_jax.training.setup import Setup, build
 
 
 def _tables(params: Any) -> list[tuple[str, str, int]]:
@@ -19,7 +18,7 @@ def _tables(params: Any) -> list[tuple[str, str, int]]:
   leaves, _ = jax.tree_util.tree_flatten_with_path(params)
   return [
     (
-      '/'.join(str(key.key) for key in path),
+      jax.tree_util.keystr(path, simple=True, separator='/'),
       'x'.join(map(str, x.shape)) or 'scalar',
       x.size,
     )
@@ -30,76 +29,74 @@ def _tables(params: Any) -> list[tuple[str, str, int]]:
 def summarise(config: Config) -> str:
   """Parameters of both networks, and the FLOPs of one step.
 
-  The FLOPs are what XLA counts before it optimises, for all moves of a step.
-  What moves at one point share is counted for each, and a lazy penalty as if it
-  were due: there the number is a bound from above. The moves that an unrolled G
-  looks ahead are a loop, whose body XLA counts once: there it is a bound from
-  below.
+  The FLOPs are what XLA counts before it optimises, for all updates of a step.
+  What two updates at one point share is counted for each, and a lazy penalty as
+  if it were due: there the number is a bound from above. The updates that an
+  unrolled G looks ahead are a loop, whose body XLA counts once: there it is a
+  bound from below.
 
   Raises:
-    ConfigError, DataError, NetworkError: as training would.
+    ArgumentError, DataError: as training would.
   """
-  parts = build(config)
-  state = jax.eval_shape(parts.template)
+  setup = build(config)
   lines = []
+  state = setup.shapes
   for player, params in (('G', state.g.params), ('D', state.d.params)):
     rows = _tables(params)
     wide = max(len(path) for path, _, _ in rows)
     lines.append(f'{player}: {count_parameters(params):,} parameters')
     lines += [f'  {p:{wide}}  {s:>14}  {n:>12,}' for p, s, n in rows]
-  flops = _flops(parts, state)
   lines.append(
-    f'a step of --batch_size={config.batch_size}: {_bound(parts.plan)}'
-    f'{flops:,.0f} FLOPs'
+    f'a step of --batch_size={config.batch_size}: {_bound(setup)}'
+    f'{_flops(setup):,.0f} FLOPs'
   )
   return '\n'.join(lines)
 
 
-def _bound(plan: Any) -> str:
+def _bound(setup: Setup) -> str:
   """How the FLOPs that are counted stand to those of a step on average."""
-  if plan.schedule == 'unrolled':
+  schedule = setup.trainer.schedule
+  lazy = any(t.lazy > 1 for t in setup.trainer.game.acting('d').values())
+  if isinstance(schedule, Unrolled):
     # With a lazy penalty it is neither: so much too few, so much too many.
-    return 'at least ' if plan.penalty_every == 1 else 'in the order of '
-  most = plan.schedule in TOGETHER or plan.penalty_every > 1
-  return 'at most ' if most else ''
+    return 'in the order of ' if lazy else 'at least '
+  return 'at most ' if lazy or not isinstance(schedule, Alternating) else ''
 
 
-def _flops(parts: Any, state: Any) -> float:
-  """Of one step: with one move each, and what further moves add."""
-  plan, hyper, sample = parts.plan, parts.hyper, parts.dataset.shape
-  once = dataclasses.replace(plan, d_steps=1, g_steps=1)
+def _flops(setup: Setup) -> float:
+  """Of one step: with one update each, and what further updates add."""
+  trainer, schedule = setup.trainer, setup.trainer.schedule
 
   def counted(f: Any, *args: Any) -> float:
     cost: Any = jax.jit(f).lower(*args).cost_analysis()
     return float(cost['flops'])
 
-  def gradient(find: Any) -> float:
-    def one(state: Any, item: Any, key: Any) -> Any:
-      real = schedules.real_batch(plan, item, key)
-      return find(plan, state, hyper, real, jax.random.clone(key))
-
-    item = jax.eval_shape(
-      lambda: jax.tree.map(lambda x: x[0], _real(once, sample))
-    )
-    return counted(one, state, item, state.key)
-
-  total = counted(
-    make_train_step(once),
-    state,
-    hyper,
-    jax.eval_shape(lambda: _real(once, sample)),
+  if not isinstance(schedule, Alternating):
+    return counted(trainer.step, setup.shapes, _real(setup))
+  once = dataclasses.replace(schedule, d_steps=1, g_steps=1)
+  single = dataclasses.replace(setup, trainer=trainer.replace(schedule=once))
+  total = counted(single.trainer.step, setup.shapes, _real(single))
+  real = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _real(single)
   )
-  if plan.d_steps > 1:
-    total += (plan.d_steps - 1) * gradient(schedules.d_gradient)
-  if plan.g_steps > 1:
-    total += (plan.g_steps - 1) * gradient(schedules.g_gradient)
+  for player, count in (('d', schedule.d_steps), ('g', schedule.g_steps)):
+
+    def gradient(state: Any, real: Any, player: str = player) -> Any:
+      batch = Batch(*real) if isinstance(real, tuple) else Batch(real)
+      updates = trainer.updates(state, batch.x.shape[0])
+      of = updates.d_gradient if player == 'd' else updates.g_gradient
+      return of(state, batch, state.key)
+
+    if count > 1:
+      total += (count - 1) * counted(gradient, setup.shapes, real)
   return total
 
 
-def _real(plan: Any, sample: tuple[int, ...]) -> Any:
-  """Real batches of one step, of the right shapes."""
-  shape = (plan.real_batches, plan.batch_size)
-  x = jnp.zeros((*shape, *sample))
-  if not plan.game.networks.classes:
+def _real(setup: Setup) -> Any:
+  """Real batches of one step, as shapes."""
+  shape = (setup.trainer.real_batches, setup.config.batch_size)
+  networks = setup.networks
+  x = jax.ShapeDtypeStruct((*shape, *networks.sample_shape), np.float32)
+  if not networks.classes:
     return x
-  return x, jnp.zeros(shape, jnp.int32)
+  return x, jax.ShapeDtypeStruct(shape, np.int32)

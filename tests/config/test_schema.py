@@ -1,7 +1,10 @@
 """Flags: there and back, and every bad value named with its remedy."""
 
 import dataclasses
+import importlib
 import json
+import os
+import pathlib
 import string
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from gan_jax.config import schema as config_lib
 from gan_jax.config.schema import Config, ConfigError
 
 FIELDS = config_lib.FIELDS
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def values(field):
@@ -48,11 +52,13 @@ def values(field):
   )
 
 
+TOGETHER = ('simultaneous', 'optimistic', 'extragradient', 'consensus')
+
+
 def consistent(kwargs):
   """A configuration of drawn values, less what would contradict the rest."""
-  if kwargs['schedule'] in registry.names('gan_jax.game.plan', 'TOGETHER'):
+  if kwargs['schedule'] in TOGETHER:
     kwargs['d_steps'] = kwargs['g_steps'] = 1
-  if kwargs['schedule'] in validate._ONE_LOOK:
     kwargs['reuse_noise'] = kwargs['reuse_real'] = False
   if kwargs['label_real'] == kwargs['label_fake']:
     kwargs['label_real'], kwargs['label_fake'] = 1.0, 0.0
@@ -102,60 +108,72 @@ def test_later_flags_override_the_flagfile(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('words', 'told'),
+  ('words', 'parts'),
   [
     (['--objctive=minimax'], ['objctive', 'objective']),
-    (['--objective=minmax'], ['--objective=minmax', 'minimax']),
-    (['--optimizer_d=qqq'], ['--optimizer_d=qqq', 'adam', 'sgd']),
-    (['--lr_g=-0.1'], ['--lr_g=-0.1', 'more than 0']),
-    (['--lr_d=nan'], ['--lr_d=nan', 'finite']),
+    (['--objective=minmax'], ['`objective=minmax', 'minimax']),
+    (['--optimizer_d=qqq'], ['`optimizer_d=qqq', 'adam', 'sgd']),
+    (['--lr_g=-0.1'], ['`lr_g=-0.1', 'more than 0']),
+    (['--lr_d=nan'], ['`lr_d=nan', 'finite']),
     (['--lr_d=fast'], ['lr_d', 'fast']),
-    (['--d_steps=0'], ['--d_steps=0', '1 or more']),
-    (['--steps=0'], ['--steps=0', '1 or more']),
+    (['--d_steps=0'], ['`d_steps=0', '1 or more']),
+    (['--steps=0'], ['`steps=0', '1 or more']),
     (['--batch_size=1.5'], ['batch_size', '1.5']),
-    (['--beta1_g=1'], ['--beta1_g=1.0', 'less than 1']),
-    (['--seed=-1'], ['--seed=-1', '0 or more']),
-    (['--channels=2'], ['--channels=2', '1 (grey) or 3']),
-    (['--precision=float16'], ['--precision=float16', 'float32']),
-    (['--lr_final=0.5'], ['--lr_final=0.5', '--lr_schedule=constant']),
-    (['--schedule=simultaneous', '--d_steps=2'], ['--d_steps=2', 'alternat']),
-    (['--instance_noise_kimg=3'], ['--instance_noise_kimg', 'no effect']),
-    (['--lr_warmup=9000'], ['--lr_warmup=9000', '--steps']),
-    (['--regularizer=r3'], ['--regularizer=r3', '--regularizer=r3']),
+    (['--beta1_g=1'], ['`beta1_g=1.0', 'less than 1']),
+    (['--seed=-1'], ['`seed=-1', '0 or more']),
+    (['--precision=float16'], ['`precision=float16', 'float32']),
+    (['--lr_final=0.5'], ['`lr_final=0.5', '`lr_schedule=constant']),
+    (['--lr_g=1e-40'], ['`lr_g=1e-40`', 'float32']),
+    (['--label_smoothing=1'], ['`label_smoothing=1.0`', 'less than 1']),
+    ([f'--seed={2**31}'], ['`seed=2147483648`', '2147483647 or less']),
+    (['--regularizer=r3'], ['`regularizer=r3`: r3: ', 'r1']),
     (['--regularizer=r1:0'], ["the weight '0' of r1", 'positive']),
     (['--regularizer=r1:x'], ["the weight 'x' of r1", 'positive']),
-    (['--regularizer=r1,r1:2'], ['r1 is there twice']),
-    (['--regularizer_every=4'], ['--regularizer_every=4', 'no effect']),
-    (['--consensus=2'], ['--consensus=2.0', '--schedule=consensus']),
-    (['--unroll_steps=2'], ['--unroll_steps=2', '--schedule=unrolled']),
-    (['--schedule=extragradient', '--g_steps=2'], ['--g_steps=2']),
-    (['--reuse_noise', '--schedule=simultaneous'], ['--reuse_noise=true']),
-    (['--reuse_real', '--schedule=consensus'], ['--reuse_real=true']),
-    (['--label_fake=1'], ['--label_real=1.0', '--label_fake']),
-    (['--packing=3'], ['--packing=3', '--batch_size=64']),
-    (['--norm_d=btch'], ['--norm_d=btch', 'batch']),
+    (['--regularizer=r1,r1:2'], ['name r1 once']),
+    (['--norm_d=btch'], ['`norm_d=btch', 'batch']),
     (['--flagfile=/no/such/file'], ['/no/such/file']),
     (['minimax'], ['minimax', '--name=value']),
   ],
 )
-def test_bad_values_are_named_with_their_remedy(words, told):
+def test_bad_values_are_named_with_their_remedy(words, parts):
   with pytest.raises(ConfigError) as caught:
     config_lib.from_args(words)
-  for part in told:
+  for part in parts:
     assert part in str(caught.value)
 
 
-def test_every_problem_is_told_at_once():
+def test_all_problems_are_reported_together():
   with pytest.raises(ConfigError) as caught:
     config_lib.from_args(['--d_steps=0', '--lr_g=0'])
-  assert '--d_steps=0' in str(caught.value)
-  assert '--lr_g=0.0' in str(caught.value)
+  lines = str(caught.value).splitlines()
+  assert lines == ['`d_steps=0`: use 1 or more', '`lr_g=0.0`: use more than 0']
+  fault = caught.value  # the first of them
+  assert (fault.argument, fault.value) == ('d_steps', 0)
 
 
-def test_every_field_has_help_and_a_valid_default():
+def test_bounds_themselves_are_accepted():
+  words = ['--lr_warmup=8', '--steps=9', f'--seed={2**31 - 1}']
+  assert config_lib.from_args(words).seed == 2**31 - 1
+
+
+def test_every_field_is_documented_and_has_a_valid_default():
   assert Config().validate() == Config()
   for name, field in FIELDS.items():
-    assert len(field.metadata['help']) > 5, name
+    text = field.metadata['help']
+    assert text[0].isupper() and text.endswith('.'), name
+    assert field.metadata['group'], name
+
+
+def test_what_may_change_when_a_run_is_continued():
+  """Places, cadences and devices; nothing that the result depends on."""
+  free = {name for name, field in FIELDS.items() if field.metadata['free']}
+  assert free == {
+    *('workdir', 'data_dir', 'compilation_cache', 'weights'),
+    *('log_every', 'sample_every', 'dynamics_every', 'checkpoint_every'),
+    *('eval_every', 'eval_samples', 'eval_seeds', 'metrics', 'features'),
+    *('num_samples', 'keep_checkpoints', 'keep_best', 'report'),
+    *('residence', 'devices', 'multihost'),
+  }
 
 
 def test_difference_ignores_what_does_not_change_the_result():
@@ -183,37 +201,70 @@ def test_steps_may_grow_only_when_nothing_depends_on_them():
     assert config_lib.difference(moving, longer)
 
 
-def test_registry_names_are_those_of_the_registries():
-  from gan_jax import data, metrics, networks
-  from gan_jax.evaluation import evaluator
-  from gan_jax.game import (
-    augment,
-    objectives,
-    optimizers,
-    plan,
-    regularizers,
-    schedules,
-  )
-  from gan_jax.networks import designs, layers
+def test_every_registry_that_a_flag_names_exists():
+  """Its names are read off the source, and are those of the imported dict."""
+  for name, field in FIELDS.items():
+    for module, registry_name in [
+      *([field.metadata['registry']] if field.metadata['registry'] else []),
+      *field.metadata['words'],
+    ]:
+      entries = getattr(importlib.import_module(module), registry_name)
+      source = registry._keys(module, registry_name)
+      assert [*source] == [*entries], name
 
-  for module, name in [
-    (objectives, 'OBJECTIVES'),
-    (designs, 'ARCHITECTURES'),
-    (networks, 'LATENTS'),
-    (optimizers, 'OPTIMIZERS'),
-    (optimizers, 'DECAYS'),
-    (schedules, 'SCHEDULES'),
-    (plan, 'TOGETHER'),
-    (regularizers, 'REGULARIZERS'),
-    (augment, 'AUGMENTATIONS'),
-    (layers, 'NORMS'),
-    (networks, 'CONDITIONINGS'),
-    (data, 'DENSITIES'),
-    (metrics, 'METRICS'),
-    (evaluator, 'PROTOCOLS'),
-  ]:
-    found = registry.names(module.__name__, name)
-    assert list(found) == list(getattr(module, name)), name
+
+def test_a_value_may_be_a_reference_to_an_object():
+  words = ['--objective=mypkg.losses:Soft', '--steps=3']
+  assert config_lib.from_args(words).objective == 'mypkg.losses:Soft'
+  terms = validate.penalties('my.terms:Soft:0.5,r1@real:2,my.terms:Hard')
+  assert [(p.name, p.place, p.weight) for p in terms] == [
+    ('my.terms:Soft', '', 0.5),
+    ('r1', 'real', 2.0),
+    ('my.terms:Hard', '', None),
+  ]
+
+
+def test_names_of_plugins_and_of_added_entries(tmp_path):
+  """An installed package's entry points, and a dict that has grown."""
+  info = tmp_path / 'plug-1.dist-info'
+  info.mkdir()
+  (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: plug\n')
+  (info / 'entry_points.txt').write_text(
+    '[gan_jax.plugins]\nthings.far = plug:FAR\nthings.gone = plug:NO\n'
+  )
+  (tmp_path / 'plug').mkdir()
+  source = 'FAR = "far"\nTHINGS = {"near": 1}\n'
+  (tmp_path / 'plug' / '__init__.py').write_text(source)
+  code = """if True:
+    import sys
+    from gan_jax.config import registry
+    place = ('plug', 'THINGS')
+    print(*registry.names(*place), 'plug' in sys.modules)
+    print(*(registry.load(*place, n) for n in ('near', 'far', 'plug:FAR')))
+    sys.modules['plug'].THINGS['added'] = 2
+    print(*registry.names(*place))
+    for name in ('gone', 'plug:NO', 'nowhere:X', 'nothing'):
+      try:
+        registry.load(*place, name)
+      except LookupError as error:
+        print(error)
+  """
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env=os.environ | {'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  lines = done.stdout.splitlines()
+  assert lines[:3] == [
+    'near far gone False',
+    '1 far far',
+    'near added far gone',
+  ]
+  faults = ('gone', 'plug:NO', 'nowhere:X', 'nothing')
+  assert all(x.startswith(f'{f}: ') for x, f in zip(lines[3:], faults))
+  assert len(lines) == 3 + len(faults)
 
 
 def test_registry_says_what_it_did_not_find():
@@ -225,8 +276,8 @@ def test_registry_says_what_it_did_not_find():
 
 def test_a_configuration_is_read_without_jax():
   code = (
-    'import sys, json; from gan_jax import config;'
-    'config.from_args(["--objective=minimax"]);'
+    'import sys, json; from gan_jax.config import schema;'
+    'schema.from_args(["--objective=minimax"]);'
     'print(json.dumps(sorted({"jax", "numpy", "flax"} & set(sys.modules))))'
   )
   done = subprocess.run(

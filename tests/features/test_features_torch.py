@@ -5,13 +5,13 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-import inception_torch  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+from helpers import inception_torch  # noqa: E402
 
 from gan_jax import features  # noqa: E402
 from gan_jax.features import inception, inception_weights, torch_file  # noqa: E402
-from gan_jax.features.inception_layout import LAYERS  # noqa: E402
+from gan_jax.features.inception_weights import LAYERS  # noqa: E402
 from gan_jax.features.resize import resize  # noqa: E402
 
 SIDE = 139  # the last blocks see 3x3 places
@@ -104,12 +104,10 @@ def test_the_pytorch_rule_is_that_of_torch(size):
 def test_features_of_bytes_are_those_of_pytorch_fid(twin, path):
   x = images(2, 32, 32, 3)
   ours = features.load(
-    'inception-2048-pytorch', weights=str(path), image_shape=(32, 32, 3)
+    'inception-2048-pytorch', weights=str(path), sample_shape=(32, 32, 3)
   )
   assert ours.protocol['network'] == 'unknown'
-  found = jax.jit(lambda w, x: ours.see(w, x, ('features', 'probabilities')))(
-    ours.weights, x
-  )
+  found = features.extract_features(ours, x, outputs=ours.outputs)
   with torch.inference_mode():
     wanted = twin(torch.tensor(x.transpose(0, 3, 1, 2)).float() / 255)
   chances = wanted['logits_unbiased'].softmax(1).numpy()
@@ -127,7 +125,7 @@ def test_taps_of_the_public_weights_are_those_of_torch(real_data):
   x = images(2, 32, 32, 3)
   taps = ['64', '192', 'sfid', '768']
   found = jax.jit(
-    lambda w, x: inception.forward(w, inception.scaled(x, 'pytorch'), taps)
+    lambda w, x: inception.forward(w, inception.scale(x, 'pytorch'), taps)
   )(trunk, x)
   with torch.inference_mode():
     wanted = twin(torch.tensor(x.transpose(0, 3, 1, 2)).float() / 255)

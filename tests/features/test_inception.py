@@ -8,7 +8,7 @@ import pytest
 from helpers import inception_numpy
 
 from gan_jax.features import inception, resize
-from gan_jax.features.inception_layout import LAYERS
+from gan_jax.features.inception_weights import LAYERS
 
 
 def images(*shape, seed=0):
@@ -66,10 +66,10 @@ def test_resizers_differ_and_rows_are_not_columns():
 
 def test_scaling_is_that_of_the_graph_and_grey_becomes_colour():
   x = jnp.array([0, 128, 255], jnp.uint8).reshape(1, 1, 3, 1).repeat(3, 1)
-  graph = np.asarray(inception.scaled(x, 'tensorflow', 3))
+  graph = np.asarray(inception.scale(x, 'tensorflow', 3))
   assert graph.shape == (1, 3, 3, 3)
   np.testing.assert_allclose(graph[0, 0, :, 1], [-1, 0, 127 / 128])
-  port = np.asarray(inception.scaled(x, 'pytorch', 3))
+  port = np.asarray(inception.scale(x, 'pytorch', 3))
   np.testing.assert_allclose(port[0, 0, :, 2], [-1, 1 / 255, 1], atol=1e-6)
 
 

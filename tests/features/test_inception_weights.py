@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import sys
-import tarfile
 import types
 import zipfile
 import zlib
@@ -16,8 +15,8 @@ import numpy as np
 import pytest
 
 from gan_jax.features import inception_weights, torch_file
-from gan_jax.features.errors import FeatureError, FeatureFlagError
-from gan_jax.features.inception_layout import LAYERS
+from gan_jax.features.inception_weights import LAYERS
+from gan_jax.runtime.errors import ArgumentError, DataError
 
 SOME = ('conv', 'mixed_4/tower/conv_1', 'softmax')
 
@@ -52,43 +51,6 @@ def write_npz(path, raw, wanted):
     for k, v in layer.items()
   }
   np.savez(path, **arrays)
-
-
-def write_graph(path, raw, wanted, scale=True):
-  from tensorboardX.proto.graph_pb2 import GraphDef
-
-  graph = GraphDef()
-
-  def constant(name, x):
-    node = graph.node.add(name=name, op='Const')
-    tensor = node.attr['value'].tensor
-    for n in x.shape:
-      tensor.tensor_shape.dim.add(size=n)
-    if name.endswith('beta'):  # both ways to write numbers
-      tensor.float_val.extend(x.tolist())
-    else:
-      tensor.tensor_content = x.tobytes()
-
-  for name, (kernel, *norm) in raw.items():
-    if name == 'softmax':
-      constant('softmax/weights', kernel)
-      constant('softmax/biases', norm[1])
-      continue
-    constant(f'{name}/conv2d_params', kernel)
-    for k, x in zip(('gamma', 'beta', 'moving_mean', 'moving_variance'), norm):
-      constant(f'{name}/batchnorm/{k}', x)
-    node = graph.node.add(name=f'{name}/batchnorm')
-    node.attr['variance_epsilon'].f = 0.001
-    node.attr['scale_after_normalization'].b = scale
-  path.write_bytes(graph.SerializeToString())
-
-
-def write_archive(path, raw, wanted):
-  graph = path.with_name(inception_weights.GRAPH)
-  write_graph(graph, raw, wanted)
-  with tarfile.open(path, 'w:gz') as archive:
-    archive.add(graph, graph.name)
-  graph.unlink()
 
 
 def state_dict(raw):
@@ -179,8 +141,6 @@ def write_old(path, raw, wanted):
 
 WRITERS = {
   'a.npz': write_npz,
-  'a.pb': write_graph,
-  'a.tgz': write_archive,
   'a.pth': write_torch,
   'old.pth': write_old,
 }
@@ -197,15 +157,6 @@ def test_every_kind_of_file_gives_the_same_weights(name, raw, wanted, tmp_path):
       np.testing.assert_allclose(
         found[layer][k], wanted[layer][k], rtol=1e-6, atol=1e-7
       )
-
-
-def test_a_graph_that_does_not_scale_has_no_gamma(raw, wanted, tmp_path):
-  write_graph(tmp_path / 'a.pb', raw, wanted, scale=False)
-  found = inception_weights.load(tmp_path / 'a.pb', SOME[:1])
-  kernel, _, _, _, var = raw['conv']
-  np.testing.assert_allclose(
-    found['conv']['w'], kernel / np.sqrt(var + 0.001), rtol=1e-6
-  )
 
 
 # An OrderedDict of a (2, 3) of floats, its transpose, [1, 2], Parameter([0.5]).
@@ -285,7 +236,7 @@ def test_a_pickle_that_calls_anything_else_is_refused(
 ):
   monkeypatch.chdir(tmp_path)
   dump_torch(tmp_path / 'a.pth', {'a': Evil()}, old)
-  with pytest.raises(FeatureError, match=r'mkdir.*save model.state_dict'):
+  with pytest.raises(DataError, match=r'mkdir.*save model.state_dict'):
     torch_file.read(tmp_path / 'a.pth')
   assert not (tmp_path / 'harm').exists()
 
@@ -299,7 +250,7 @@ def test_a_file_cut_short_is_told(name, keep, raw, wanted, tmp_path):
   content = path.read_bytes()
   size = keep if isinstance(keep, int) else int(keep * len(content))
   path.write_bytes(content[:size])
-  with pytest.raises(FeatureError, match=re.escape(str(path))):
+  with pytest.raises(DataError, match=re.escape(str(path))):
     inception_weights.load(path, ['conv'])
 
 
@@ -319,7 +270,7 @@ def test_a_script_is_told_from_a_state_dict(tmp_path):
   with zipfile.ZipFile(tmp_path / 'a.pt', 'w') as archive:
     archive.writestr('a/data.pkl', b'')
     archive.writestr('a/code/__torch__.py', b'')
-  with pytest.raises(FeatureError, match='TorchScript.*use the .pth'):
+  with pytest.raises(DataError, match='TorchScript.*use the .pth'):
     inception_weights.load(tmp_path / 'a.pt', SOME)
 
 
@@ -332,18 +283,18 @@ def test_a_wrong_layer_is_named(wanted, tmp_path):
   path = tmp_path / 'a.npz'
   conv = wanted['conv']
   save(path, {**wanted, 'conv': {**conv, 'w': conv['w'][:2]}})
-  with pytest.raises(FeatureError, match=r'conv has shape \(2, 3, 3, 32\)'):
+  with pytest.raises(DataError, match=r'conv has shape \(2, 3, 3, 32\)'):
     inception_weights.load(path, SOME)
   save(path, {**wanted, 'conv': {**conv, 'b': conv['b'] * np.nan}})
-  with pytest.raises(FeatureError, match='layer conv .* not finite'):
+  with pytest.raises(DataError, match='layer conv .* not finite'):
     inception_weights.load(path, SOME)
   save(path, {'conv': conv})
   with pytest.raises(inception_weights.MissingLayer, match='softmax'):
     inception_weights.load(path, ['conv', 'softmax'])
   save(path, {'other': conv})
-  with pytest.raises(FeatureError, match='another network'):
+  with pytest.raises(DataError, match='another network'):
     inception_weights.load(path, SOME)
-  with pytest.raises(FeatureFlagError, match=r'a.bin: an unknown kind.*\.npz'):
+  with pytest.raises(ArgumentError, match=r'a.bin`: an unknown kind.*\.npz'):
     inception_weights.load(tmp_path / 'a.bin', SOME)
 
 
@@ -354,9 +305,9 @@ def test_a_file_of_a_known_name_has_its_hash(tmp_path, monkeypatch):
   path = tmp_path / inception_weights.DEFAULT
   path.write_bytes(b'weights')
   told = hashlib.sha256(b'weights').hexdigest()
-  with pytest.raises(FeatureError, match=f'{told}.*begins 6726825d'):
+  with pytest.raises(DataError, match=f'{told}.*begins 6726825d'):
     inception_weights.find(str(path), tmp_path)
-  with pytest.raises(FeatureError, match='begins 6726825d'):
+  with pytest.raises(DataError, match='begins 6726825d'):
     inception_weights.find('', tmp_path)  # the one kept here is as bad
   monkeypatch.setitem(
     inception_weights.KNOWN, inception_weights.DEFAULT, (told[:8], '')
@@ -367,7 +318,7 @@ def test_a_file_of_a_known_name_has_its_hash(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_is_a_bad_flag(tmp_path):
-  with pytest.raises(FeatureFlagError, match=r'--weights=.*no\.npz: no such'):
+  with pytest.raises(ArgumentError, match=r'`weights=.*no\.npz`: no such'):
     inception_weights.find(str(tmp_path / 'no.npz'), tmp_path)
 
 
@@ -384,7 +335,7 @@ def test_the_public_file_is_downloaded_once_and_checked(tmp_path, monkeypatch):
     )
 
   serve('0' * 8)
-  with pytest.raises(FeatureError, match=f'{told} and should begin 00000000'):
+  with pytest.raises(DataError, match=f'{told} and should begin 00000000'):
     inception_weights.find('', cache)
   assert not list(cache.iterdir())
   serve(told[:8])
@@ -394,10 +345,10 @@ def test_the_public_file_is_downloaded_once_and_checked(tmp_path, monkeypatch):
   there.unlink()
   assert inception_weights.find('', cache) == path
   path.unlink()
-  with pytest.raises(FeatureError, match=r'(?s)without\s+network.*--weights='):
+  with pytest.raises(DataError, match=r'(?s)without\s+network.*`weights='):
     inception_weights.find('', cache)
   assert not list(cache.iterdir())
 
 
 def test_strangers_are_not_taken_for_the_public_network(wanted):
-  assert not inception_weights.genuine(wanted)
+  assert not inception_weights.is_public(wanted)

@@ -82,3 +82,23 @@ def test_grid_png_of_samples():
   assert found.shape == (17 * times, 17 * times)
   assert (found[: 8 * times, : 8 * times] == 0).all()
   assert (found[: 8 * times, 9 * times :] == 255).all()
+
+
+def test_a_scatter_plot_has_y_upwards_and_leaves_out_what_is_outside():
+  points = np.array([[0.9, 0.9], [0.9, 0.9], [5.0, 0.0]])
+  picture = images.scatter(points, (-1.0, 1.0), side=10)
+  assert picture.shape == (10, 10, 1) and picture.dtype == np.uint8
+  assert picture[0, 9] == 0 and (picture < 255).sum() == 1
+
+
+def test_a_scatter_plot_of_one_dimension_is_a_histogram():
+  points = np.array([[-0.9], [-0.9], [0.9], [7.0]])
+  picture = images.scatter(points, (-1.0, 1.0), side=4)[:, :, 0]
+  heights = (picture == 0).sum(axis=0)
+  assert heights.tolist() == [4, 0, 0, 2]
+  assert (picture[-2:, 3] == 0).all()  # it stands on the ground
+
+
+def test_no_points_are_an_empty_picture():
+  for shape in ((0, 1), (0, 2)):
+    assert (images.scatter(np.zeros(shape), (-1.0, 1.0)) == 255).all()

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gan_jax.game.losses import Game
+from gan_jax.game.step import Plan, init_state
 from helpers.small import ring
 
 from gan_jax import networks
 from gan_jax.game import dynamics, objectives
-from gan_jax.game.losses import Game
 from gan_jax.game.regularizers import Term
 from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state
 from gan_jax.training import dynamics_log, loop, setup, writers
 
 BATCH = 6
@@ -423,9 +423,9 @@ def test_a_report_draws_them(run):
   for title in (
     'Eigenvalues',
     'Stability',
-    'Fastest motion',
-    'Turning',
-    'Length of the field',
+    'Spectral radius',
+    'Rotation',
+    'Norm of the field',
     "D's slope",
   ):
     assert title in page

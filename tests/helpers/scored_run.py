@@ -5,11 +5,11 @@ import pathlib
 import shutil
 
 import pytest
+from gan_jax.evaluation.scores import Scores
 
 from gan_jax.config import app as doors
 from gan_jax.evaluation import scorer
 from gan_jax.evaluation.scorer import Request
-from gan_jax.evaluation.scores import Scores
 from gan_jax.training import loop
 from helpers import small
 

@@ -1,14 +1,20 @@
 """Checkpoints: bit for bit there and back, and no damage goes unnoticed."""
 
+import contextlib
+import json
 import pathlib
 import shutil
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from gan_jax.runtime import checkpoint
+from gan_jax.runtime.array_cache import digest_facts
 from gan_jax.runtime.checkpoint import CheckpointError, Checkpoints
 
 # Orbax's reading threads outlive its event loop when a file is damaged.
@@ -24,6 +30,7 @@ def state_of(seed):
     'params': {'w': jnp.asarray(rng.normal(size=(64, 64)), jnp.float32)},
     'step': jnp.int32(seed),
     'nothing': None,
+    'empty': jnp.zeros((0, 2)),
   }
 
 
@@ -172,19 +179,23 @@ def test_an_unfinished_save_is_not_a_checkpoint(saved):
 OTHERS = {
   'shape': (
     lambda s: s | {'params': {'w': jnp.zeros((3, 3))}},
-    r"\['params'\]\['w'\]: float32\[64, 64\] there, float32\[3, 3\] now",
+    r'params/w: float32\[64, 64\] there, float32\[3, 3\] now',
   ),
   'more': (
     lambda s: s | {'params': {**s['params'], 'b': jnp.zeros(3)}},
-    r"\['params'\]\['b'\]: nothing there, float32\[3\] now",
+    r'params/b: nothing there, float32\[3\] now',
   ),
   'fewer': (
     lambda s: s | {'params': {}},
-    r"\['params'\]\['w'\]: float32\[64, 64\] there, nothing now",
+    r'params/w: float32\[64, 64\] there, nothing now',
   ),
   'type': (
     lambda s: s | {'params': {'w': jnp.zeros((64, 64), jnp.bfloat16)}},
     r'float32\[64, 64\] there, bfloat16\[64, 64\] now',
+  ),
+  'key': (
+    lambda s: s | {'key': jax.random.key(0, impl='rbg')},
+    r'key: key<fry>\[\] there, key<rbg>\[\] now',
   ),
 }
 
@@ -214,25 +225,78 @@ def test_a_damaged_one_of_another_structure_is_passed_over(saved):
   assert int(state['step']) == 2 and 'checkpoint 3' in told[0]
 
 
-def test_a_checkpoint_without_its_structure_is_as_good(saved, monkeypatch):
-  """As earlier versions saved them."""
-  seal = checkpoint._structure
-  monkeypatch.setattr(checkpoint, '_structure', lambda host: None)
-  made = Checkpoints(saved)
-  original = checkpoint._meta_digest
+def test_one_of_another_version_is_told_from_damage(saved):
+  """As versions before saved them: whole, without a list of arrays."""
+  (path,) = (step_folder(saved, 3) / 'meta').glob('metadata')
+  body = json.loads(path.read_text())['body']
+  del body['arrays']
+  path.write_text(json.dumps({'body': body, 'digest': digest_facts(body)}))
+  with pytest.raises(checkpoint.CheckpointMismatch, match='another version'):
+    restored(saved)
+  assert step_folder(saved, 3).is_dir()
 
-  def without(meta):
-    meta.pop('structure', None)
-    return original(meta)
 
-  with monkeypatch.context() as patch:
-    patch.setattr(checkpoint, '_meta_digest', without)
-    made.save(4, state_of(4), META)
-    made.wait()
-  made.close()
-  monkeypatch.setattr(checkpoint, '_structure', seal)
-  (state, meta), told = restored(saved)
-  assert int(state['step']) == 4 and 'structure' not in meta and not told
+def reader(workdir):
+  return contextlib.closing(Checkpoints(workdir, read_only=True))
+
+
+def test_it_is_read_without_a_template(saved):
+  """By paths, whatever classes the state was made of."""
+  with reader(saved) as checkpoints:
+    flat = checkpoints.read_flat(2)
+    part = checkpoints.read_flat(2, 'params/')
+    meta = checkpoints.read_meta(2)
+  assert set(flat) == {'key', 'params/w', 'step', 'empty'}
+  np.testing.assert_array_equal(flat['params/w'], state_of(2)['params']['w'])
+  assert flat['key'].tolist() == [0, 2] and flat['step'] == 2
+  assert meta['arrays']['key']['key'] == 'threefry2x32'
+  assert set(part) == {'params/w'}
+
+
+class Player(flax.struct.PyTreeNode):
+  params: Any
+  optimizer: Any
+
+
+def test_paths_of_any_tree():
+  """Of classes, named tuples, lists and what optimizers remember."""
+  params = {'Dense_0': {'kernel': jnp.ones(2)}, 'mlp/~/w': jnp.ones(1)}
+  state = {'g': Player(params, optax.adam(0.1).init(params)), 'ema': None}
+  assert list(checkpoint.flatten(state)) == [
+    'g/params/Dense_0/kernel',
+    'g/params/mlp/~/w',
+    'g/optimizer/0/count',
+    'g/optimizer/0/mu/Dense_0/kernel',
+    'g/optimizer/0/mu/mlp/~/w',
+    'g/optimizer/0/nu/Dense_0/kernel',
+    'g/optimizer/0/nu/mlp/~/w',
+  ]
+  with pytest.raises(CheckpointError, match='two arrays .* called a/b: rename'):
+    checkpoint.flatten({'a': {'b': 1}, 'a/b': 2})
+
+
+def test_a_template_may_be_of_shapes_and_a_part(saved):
+  shapes = jax.eval_shape(lambda: state_of(0))
+  with reader(saved) as checkpoints:
+    state, _ = checkpoints.restore(3, shapes)
+    part = {'params': Player(shapes['params'], None)}
+    with pytest.raises(checkpoint.CheckpointMismatch, match='params/params/w'):
+      checkpoints.restore(3, part, partial=True)
+    part = {'params': shapes['params']}
+    some, _ = checkpoints.restore(3, part, partial=True)
+  assert jax.random.key_data(state['key']).tolist() == [0, 3]
+  assert state['empty'].shape == (0, 2) and state['nothing'] is None
+  np.testing.assert_array_equal(some['params']['w'], state['params']['w'])
+
+
+def test_a_damaged_array_is_named_and_the_others_are_read(saved):
+  flip_a_byte(data_files(saved, 3)[0])
+  with reader(saved) as checkpoints:
+    with pytest.raises(
+      CheckpointError, match='checkpoint 3 in .*(damaged|read)'
+    ):
+      checkpoints.read_flat(3)
+    assert checkpoints.read_flat(2)['step'] == 2
 
 
 def test_a_failed_save_is_told_and_loses_nothing(saved, monkeypatch):

@@ -9,13 +9,13 @@ import pytest
 from gan_jax.runtime import preemption
 
 
-def test_heard_and_handed_back():
+def test_received_and_handed_back():
   before = signal.getsignal(signal.SIGTERM)
-  with preemption.listening() as ear:
-    ear.at_once = False
-    assert ear.heard == ''
+  with preemption.listen() as listener:
+    listener.raise_at_once = False
+    assert listener.received == ''
     os.kill(os.getpid(), signal.SIGTERM)
-    assert ear.heard == 'SIGTERM'
+    assert listener.received == 'SIGTERM'
     # The second one has its usual effect.
     assert signal.getsignal(signal.SIGTERM) == before
   assert signal.getsignal(signal.SIGTERM) == before
@@ -23,7 +23,7 @@ def test_heard_and_handed_back():
 
 def test_raised_where_nobody_looks():
   with pytest.raises(preemption.Stopped, match='SIGINT'):
-    with preemption.listening():
+    with preemption.listen():
       os.kill(os.getpid(), signal.SIGINT)
       pytest.fail('went on')  # pragma: no cover
 
@@ -32,8 +32,8 @@ def test_a_thread_leaves_the_signals_alone():
   before, seen = signal.getsignal(signal.SIGTERM), []
 
   def work():
-    with preemption.listening() as ear:
-      seen.append((ear.heard, signal.getsignal(signal.SIGTERM)))
+    with preemption.listen() as listener:
+      seen.append((listener.received, signal.getsignal(signal.SIGTERM)))
 
   thread = threading.Thread(target=work)
   thread.start()

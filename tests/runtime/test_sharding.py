@@ -1,4 +1,4 @@
-"""Where batches and states live."""
+"""Mesh and shardings."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from gan_jax.runtime import sharding
-from gan_jax.runtime.sharding import ShardingError
+from gan_jax.runtime.errors import ArgumentError
 
 
 def test_the_mesh_has_the_devices_asked_for():
   assert sharding.make_mesh().size == len(jax.devices()) == 4
   assert sharding.make_mesh(2).size == 2
-  with pytest.raises(ShardingError, match='--devices=5.*there are 4'):
+  with pytest.raises(ArgumentError, match='`devices=5`.*there are 4'):
     sharding.make_mesh(5)
 
 
@@ -60,5 +60,5 @@ def test_a_batch_under_jit_is_split_and_whole():
   ('batch', 'sizes'), [(6, '4 or 8'), (3, 'use 4'), (9, '8 or 12')]
 )
 def test_an_uneven_batch_is_refused_with_sizes_that_fit(batch, sizes):
-  with pytest.raises(ShardingError, match=sizes):
+  with pytest.raises(ArgumentError, match=sizes):
     sharding.check_batch(sharding.make_mesh(), batch)

@@ -35,7 +35,7 @@ STACKS, DRAWS = 25_600, 5
 def trained(name: str, seed: int, data_dir: str) -> dict[str, Any]:
   """Accuracy, hash and cost of a classifier that is trained now."""
   images = data.load(name, data_dir=data_dir)
-  assert isinstance(images, data.ImageSet)
+  assert isinstance(images, data.SampleSet)
   images.array(), images.labels()  # reading them is not its cost
   classifier.RECIPE['seed'] = seed
   began = time.process_time(), time.perf_counter()
@@ -60,8 +60,8 @@ def stacks(name: str, data_dir: str) -> list[dict[str, Any]]:
   """Scores of real stacks, by their classified and by their true classes."""
   reference = data.load(name.partition('[')[0], data_dir=data_dir)
   real = data.load(name, data_dir=data_dir)
-  assert isinstance(reference, data.ImageSet)
-  assert isinstance(real, data.ImageSet)
+  assert isinstance(reference, data.SampleSet)
+  assert isinstance(real, data.SampleSet)
   evaluator = Evaluator(
     reference,
     None,

@@ -1,0 +1,546 @@
+"""Resolution: the names and numbers of a `Config` into the objects of a game.
+
+A number goes to the component that has a field of its path
+(`objective.smoothing`); one that is given and that no component has is refused.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax import networks as networks_lib
+from gan_jax.config import registry, validate
+from gan_jax.config.schema import FIELDS, Config
+from gan_jax.config.validate import nearest
+from gan_jax.game.augment import Augmentation
+from gan_jax.game.component import Component, Named, hyperparameters, made
+from gan_jax.game.game import Game, InstanceNoise
+from gan_jax.game.objectives import Objective
+from gan_jax.game.optimizers import Optimizer, as_optimizer
+from gan_jax.game.regularizers import Regularizer
+from gan_jax.game.schedules import Schedule
+from gan_jax.game.trainer import Ema, Trainer
+from gan_jax.networks.base import Networks
+from gan_jax.runtime.errors import ArgumentError
+
+# Options that take an object in the place of a name.
+OBJECTS = (
+  'network',
+  'objective',
+  'regularizer',
+  'schedule',
+  'optimizer_g',
+  'optimizer_d',
+  'diffaugment',
+)
+Objects = Mapping[str, Any]
+
+
+class Facts(NamedTuple):
+  """What the networks need to know of the data.
+
+  Attributes:
+    shape: of a sample.
+    bounded: whether samples lie in [-1, 1].
+    classes: of their labels; 0 for none.
+    mean: finds the mean sample; None where it is not known.
+  """
+
+  shape: tuple[int, ...]
+  bounded: bool
+  classes: int = 0
+  mean: Any = None
+
+
+def split_options(
+  options: Mapping[str, Any], **defaults: Any
+) -> tuple[Config, dict[str, Any]]:
+  """Options by name as a `Config`, and those of them that are objects.
+
+  Raises:
+    ArgumentError: for an unknown option, or a value of another type.
+  """
+  values: dict[str, Any] = dict(defaults)
+  objects: dict[str, Any] = {}
+  for name, value in options.items():
+    if name not in FIELDS:
+      close = difflib.get_close_matches(name, FIELDS, n=2)
+      hint = f'did you mean {" or ".join(f"`{c}`" for c in close)}?'
+      raise ArgumentError(
+        name, value, f'no such option; {hint if close else "see --help"}'
+      )
+    if name in OBJECTS and not isinstance(value, str):
+      objects[name] = value
+    else:
+      values[name] = _typed(name, value)
+  return Config(**values).validate(), objects
+
+
+def _typed(name: str, value: Any) -> Any:
+  """A value of an option in the option's own type."""
+  kind: Any = type(FIELDS[name].default)
+  if isinstance(value, np.generic):
+    value = value.item()
+  if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if kind is str and hasattr(value, '__fspath__'):
+    return str(value)
+  if kind is str and name == 'metrics' and isinstance(value, (list, tuple)):
+    return ','.join(map(str, value))
+  if type(value) is not kind:
+    words = {bool: 'True or False', int: 'a whole number', float: 'a number'}
+    raise ArgumentError(name, value, f'use {words.get(kind, "a string")}')
+  return value
+
+
+def make_trainer(
+  sample_shape: Sequence[int], *, classes: int = 0, **options: Any
+) -> Trainer:
+  """A trainer from options by their names, as the command line has them.
+
+  Args:
+    sample_shape: of one sample: (height, width, channels) of images in [-1, 1],
+      or (dim,) of points.
+    classes: of the labels; read unless `conditioning` is none.
+    **options: flags of `gan_jax.train` by name; values are names, numbers or
+      objects (`objective='hinge'`, `optimizer_g=optax.adam(1e-4)`).
+
+  Raises:
+    ArgumentError: naming the option that is of no use.
+
+  >>> trainer = make_trainer((8, 8, 1), objective='hinge', network='mlp')
+  >>> trainer.game.objective.name
+  'hinge'
+  """
+  config, objects = split_options(options)
+  shape = tuple(sample_shape)
+  facts = Facts(shape, bounded=len(shape) == 3, classes=classes)
+  if 'network' not in options and not facts.bounded:
+    config = dataclasses.replace(config, network='mlp')
+  return build_trainer(config, facts, objects)
+
+
+def build_trainer(
+  config: Config, facts: Facts, objects: Objects | None = None
+) -> Trainer:
+  """The trainer of a configuration.
+
+  Args:
+    config: names and numbers.
+    facts: of the data.
+    objects: what stands in the place of names, by option.
+
+  Raises:
+    ArgumentError: naming the option that is of no use.
+  """
+  objects = objects or {}
+  part = components(config, objects)
+  networks = objects.get('network')
+  if networks is None:
+    networks = build_networks(config, facts)
+  with _naming():
+    game = Game(
+      networks,
+      part['objective'],
+      [*part['regularizers'].values()],
+      [*part['augment'].values()],
+      packing=config.packing,
+      instance_noise=part['instance_noise'],
+    )
+    trainer = Trainer(
+      game,
+      part['optimizer_g'],
+      part['optimizer_d'],
+      part['schedule'],
+      part['ema'],
+    )
+    trainer.check()
+  on_d = game.acting('d')
+  if config.regularizer_every > 1 and not on_d:
+    raise ArgumentError(
+      'regularizer_every',
+      config.regularizer_every,
+      'has no effect: there is no regularizer with a penalty on D; leave it'
+      ' out',
+    )
+  return trainer
+
+
+def build_networks(config: Config, facts: Facts) -> Networks:
+  """G and D of a configuration, by name or `module:attribute`.
+
+  Raises:
+    ArgumentError: naming the option that is of no use.
+  """
+  if config.conditioning != 'none' and not facts.classes:
+    raise ArgumentError(
+      'conditioning',
+      config.conditioning,
+      'the data has no classes; use `conditioning=none`',
+    )
+  if registry.is_reference(config.network):
+    found = _load('network', config.network)
+    if not isinstance(found, Networks):
+      raise ArgumentError('network', config.network, 'is no `Networks`')
+    return found
+  return networks_lib.build(
+    config.network,
+    facts.shape,
+    bounded=facts.bounded,
+    width=config.width,
+    depth=config.depth,
+    latent_dim=config.latent_dim,
+    latent=config.latent,
+    norm_g=config.norm_g,
+    norm_d=config.norm_d,
+    packing=config.packing,
+    conditioning=config.conditioning,
+    classes=facts.classes,
+    dtype=jnp.dtype(config.precision),
+    mean=facts.mean,
+  )
+
+
+def _load(option: str, name: str) -> Any:
+  """The object of a name.
+
+  Raises:
+    ArgumentError: if there is none.
+  """
+  module, entries = _REGISTRIES[option]
+  try:
+    return registry.load(module, entries, name)
+  except LookupError as error:
+    words = registry.names(module, entries)
+    raise ArgumentError(
+      option, name, f'{error.args[0]}; {nearest(name, words)}'
+    ) from error
+
+
+_REGISTRIES = {
+  'network': ('gan_jax.networks.designs', 'ARCHITECTURES'),
+  'objective': ('gan_jax.game.objectives', 'OBJECTIVES'),
+  'regularizer': ('gan_jax.game.regularizers', 'REGULARIZERS'),
+  'schedule': ('gan_jax.game.schedules', 'SCHEDULES'),
+  'optimizer_g': ('gan_jax.game.optimizers', 'OPTIMIZERS'),
+  'optimizer_d': ('gan_jax.game.optimizers', 'OPTIMIZERS'),
+  'diffaugment': ('gan_jax.game.augment', 'AUGMENTATIONS'),
+  'lr_schedule': ('gan_jax.game.optimizers', 'DECAYS'),
+}
+
+
+# Components.
+
+
+def components(config: Config, objects: Objects) -> Named[Any]:
+  """Everything of a trainer but its networks, under the names of its fields.
+
+  Its hyper-parameters have the paths that they have in the trainer.
+
+  Raises:
+    ArgumentError: naming the option that is of no use.
+  """
+  return Named(
+    objective=_objective(config, objects),
+    regularizers=_regularizers(config, objects),
+    augment=_augment(config, objects),
+    instance_noise=_instance_noise(config),
+    optimizer_g=_optimizer('g', config, objects),
+    optimizer_d=_optimizer('d', config, objects),
+    schedule=_schedule(config, objects),
+    ema=_ema(config),
+  )
+
+
+def hyper(config: Config, objects: Objects | None = None) -> dict[str, float]:
+  """The hyper-parameters of a configuration, by path."""
+  found = hyperparameters(components(config, objects or {}))
+  return {path: float(value) for path, value in found.items()}
+
+
+@contextlib.contextmanager
+def _naming(prefix: str = '') -> Iterator[None]:
+  """Names options in the place of the fields that they set."""
+  names = {f.metadata['path']: n for n, f in FIELDS.items()}
+  try:
+    yield
+  except ArgumentError as error:
+    option = names.get(
+      f'{prefix}.{error.argument}', _RENAMED.get(error.argument)
+    )
+    if option is None:
+      raise
+    raise ArgumentError(option, error.value, error.remedy) from error
+
+
+_RENAMED = {
+  'regularizers': 'regularizer',
+  'augment': 'diffaugment',
+  'warmup': 'lr_warmup',
+  'final': 'lr_final',
+}
+
+
+def _numbers(
+  config: Config, prefix: str, kind: type[Component]
+) -> dict[str, Any]:
+  """The numbers that a configuration has for a class of components.
+
+  Raises:
+    ArgumentError: for one that is given and that it has no field for.
+  """
+  own = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+  found = {}
+  for name, field in FIELDS.items():
+    path, none = field.metadata['path'], field.metadata['none']
+    if path.rpartition('.')[0] != prefix:
+      continue
+    value, attribute = getattr(config, name), path.rpartition('.')[2]
+    if attribute in own:
+      found[attribute] = None if none is not None and value == none else value
+    elif value != field.default and not _warned(name):
+      raise _no_effect(config, name, prefix, attribute)
+  return found
+
+
+def _warned(name: str) -> bool:
+  """Whether a number that has no effect is only warned of (`validate.idle`)."""
+  return name.startswith('beta2')
+
+
+def _no_effect(
+  config: Config, name: str, option: str, attribute: str
+) -> ArgumentError:
+  """The error of a number that the component of an option has no field for."""
+  able = [
+    key
+    for key in registry.names(*_REGISTRIES[option])
+    if attribute in _attributes(option, key)
+  ]
+  return ArgumentError(
+    name,
+    getattr(config, name),
+    f'has no effect under `{option}={getattr(config, option)}`; leave it out'
+    f' or use {", ".join(able)}',
+  )
+
+
+def _attributes(option: str, name: str) -> set[str]:
+  kind = _load(option, name)
+  return (
+    {f.name for f in dataclasses.fields(kind)}
+    if isinstance(kind, type)
+    else set()
+  )
+
+
+def _refuse_beside(config: Config, option: str, names: Sequence[str]) -> None:
+  """Refuses numbers beside an object that has its own."""
+  for name in names:
+    if getattr(config, name) != FIELDS[name].default:
+      raise ArgumentError(
+        name,
+        getattr(config, name),
+        f'has no effect beside a `{option}` that is handed in whole; give it'
+        ' to that object',
+      )
+
+
+def _options_of(prefix: str) -> list[str]:
+  return [
+    name
+    for name, field in FIELDS.items()
+    if field.metadata['path'].rpartition('.')[0] == prefix
+  ]
+
+
+def _component(option: str, name: str, base: type[Any]) -> Any:
+  """The class, or the object, of a name."""
+  found = _load(option, name)
+  if isinstance(found, base) or (
+    isinstance(found, type) and issubclass(found, base)
+  ):
+    return found
+  raise ArgumentError(
+    option, name, f'is no {base.__name__}, but {type(found).__name__}'
+  )
+
+
+def _objective(config: Config, objects: Objects) -> Objective:
+  if 'objective' in objects:
+    _refuse_beside(config, 'objective', _options_of('objective'))
+    return made('objective', objects['objective'], Objective)
+  found = _component('objective', config.objective, Objective)
+  if isinstance(found, Objective):
+    _refuse_beside(config, 'objective', _options_of('objective'))
+    return found
+  with _naming('objective'):
+    objective: Objective = found(**_numbers(config, 'objective', found))
+    objective.check()
+  return objective
+
+
+def _regularizers(config: Config, objects: Objects) -> Named[Regularizer]:
+  if 'regularizer' in objects:
+    _refuse_beside(config, 'regularizer', ['regularizer_every'])
+    given = objects['regularizer']
+    items = given if isinstance(given, (list, tuple)) else [given]
+    parts = [made('regularizer', item, Regularizer) for item in items]
+  else:
+    parts = [
+      _regularizer(config, p) for p in validate.penalties(config.regularizer)
+    ]
+  found: Named[Regularizer] = Named()
+  for part in parts:
+    if part.name in found:
+      raise ArgumentError(
+        'regularizer',
+        config.regularizer,
+        f'{part.name} is there twice and would count twice; leave one out',
+      )
+    found[part.name] = part
+  return found
+
+
+def _regularizer(config: Config, word: validate.Penalty) -> Regularizer:
+  kind = _component('regularizer', word.name, Regularizer)
+  if isinstance(kind, Regularizer):
+    return kind
+  fields = {f.name: f for f in dataclasses.fields(kind)}
+  values: dict[str, Any] = {}
+  if word.place:
+    if 'place' not in fields:
+      raise ArgumentError(
+        'regularizer',
+        config.regularizer,
+        f'{word.name}@{word.place}: has no place; write {word.name}',
+      )
+    values['place'] = word.place
+  if word.weight is not None:
+    number = 'weight' if 'weight' in fields else next(iter(fields))
+    values[number] = word.weight
+  if 'every' in fields:
+    values['every'] = config.regularizer_every
+  found: Regularizer = kind(**values)
+  try:
+    found.check()
+  except ArgumentError as error:
+    raise ArgumentError(
+      'regularizer',
+      config.regularizer,
+      f'{word.name}@{word.place}: {error.remedy}',
+    ) from error
+  return found
+
+
+def _augment(config: Config, objects: Objects) -> Named[Augmentation]:
+  if 'diffaugment' in objects:
+    given = objects['diffaugment']
+    items = given if isinstance(given, (list, tuple)) else [given]
+  else:
+    names = validate.augmentations(config.diffaugment)
+    items = [_component('diffaugment', name, Augmentation) for name in names]
+  parts = [made('diffaugment', item, Augmentation) for item in items]
+  return Named((part.name, part) for part in parts)
+
+
+def _instance_noise(config: Config) -> InstanceNoise | None:
+  if config.instance_noise:
+    return InstanceNoise(config.instance_noise, config.instance_noise_kimg)
+  if config.instance_noise_kimg:
+    raise ArgumentError(
+      'instance_noise_kimg',
+      config.instance_noise_kimg,
+      'has no effect without `instance_noise`; set its standard deviation',
+    )
+  return None
+
+
+def _optimizer(player: str, config: Config, objects: Objects) -> Optimizer:
+  option = f'optimizer_{player}'
+  shared = ('lr_schedule', 'lr_warmup', 'lr_final')
+  if option in objects:
+    _refuse_beside(config, option, _options_of(option))
+    other = 'optimizer_d' if player == 'g' else 'optimizer_g'
+    if other in objects:
+      _refuse_beside(config, option, shared)
+    return as_optimizer(option, objects[option])
+  kind = _component(option, getattr(config, option), Optimizer)
+  if isinstance(kind, Optimizer):
+    _refuse_beside(config, option, _options_of(option))
+    return kind
+  values = _numbers(config, option, kind)
+  if values.get('beta1_final') is not None:
+    values['momentum_steps'] = config.steps
+  if config.lr_schedule != 'constant' or config.lr_warmup:
+    decay = _load('lr_schedule', config.lr_schedule)
+    values['decay'] = decay(config.steps, config.lr_warmup, config.lr_final)
+  with _naming(option):
+    found: Optimizer = kind(**values)
+    found.check()
+  return found
+
+
+# Options that are static fields of schedules, by the fields' names.
+_OF_SCHEDULES = (
+  'd_steps',
+  'g_steps',
+  'reuse_noise',
+  'reuse_real',
+  'unroll_steps',
+)
+
+
+def _schedule(config: Config, objects: Objects) -> Schedule:
+  numbers = (*_OF_SCHEDULES, *_options_of('schedule'))
+  if 'schedule' in objects:
+    _refuse_beside(config, 'schedule', numbers)
+    return made('schedule', objects['schedule'], Schedule)
+  kind = _component('schedule', config.schedule, Schedule)
+  if isinstance(kind, Schedule):
+    _refuse_beside(config, 'schedule', numbers)
+    return kind
+  own = {field.name for field in dataclasses.fields(kind)}
+  values = _numbers(config, 'schedule', kind)
+  for name in _OF_SCHEDULES:
+    value = getattr(config, name)
+    if name in own:
+      values[name] = value
+    elif value != FIELDS[name].default:
+      raise _no_effect(config, name, 'schedule', name)
+  with _naming('schedule'):
+    found: Schedule = kind(**values)
+    found.check()
+  return found
+
+
+def _ema(config: Config) -> Ema | None:
+  kimg = config.ema_halflife_kimg
+  return Ema(kimg) if kimg else None
+
+
+@functools.cache
+def paths() -> dict[str, str]:
+  """Options by the path of the hyper-parameter that they set."""
+  return {
+    f.metadata['path']: n for n, f in FIELDS.items() if f.metadata['path']
+  }
+
+
+__all__ = [
+  'Facts',
+  'OBJECTS',
+  'build_networks',
+  'build_trainer',
+  'components',
+  'hyper',
+  'make_trainer',
+  'paths',
+  'split_options',
+]

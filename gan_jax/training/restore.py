@@ -1,0 +1,461 @@
+"""Runs as they were saved: opened, sampled, scored."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from gan_jax.config import app, registry, resolve
+from gan_jax.config.schema import Config, read_config
+from gan_jax.data import Absent, Dataset, Density
+from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
+from gan_jax.networks.base import Net, Networks
+from gan_jax.runtime.checkpoint import Checkpoints, flatten
+from gan_jax.runtime.errors import (
+  ArgumentError,
+  CheckpointError,
+  NetworksNeeded,
+)
+from gan_jax.runtime.progress import progress_bar
+from gan_jax.training.setup import (
+  OWN_DATA,
+  Setup,
+  facts_of,
+  load_dataset,
+)
+from gan_jax.training.writers import read_rows
+
+PyTree = Any
+Samples = Float[np.ndarray, 'n *shape']
+GENERATOR = (
+  'generator.jax'  # an exported G, of a run whose networks have no name
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A network as it was saved: parameters and running statistics."""
+
+  params: PyTree
+  stats: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run as it was saved.
+
+  Attributes:
+    config: its options.
+    dataset: the density of the run, or what it says of its set of samples,
+      which may be on another machine.
+    networks: G and D; None where only the exported G is known.
+    step: the step it was saved at.
+    state: saved arrays by path, on the host.
+    facts: what run.json says.
+
+  >>> import gan_jax as gj
+  >>> run = gj.open('runs/digits')  # doctest: +SKIP
+  >>> run.sample(64, seed=0).shape  # doctest: +SKIP
+  (64, 8, 8, 1)
+  """
+
+  config: Config
+  dataset: Dataset | Absent
+  networks: Networks | None
+  step: int
+  state: Mapping[str, NDArray[Any]]
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def workdir(self) -> pathlib.Path:
+    """Its folder."""
+    return pathlib.Path(self.config.workdir)
+
+  @property
+  def outcome(self) -> str:
+    """`running`, `saved`, `done` or `diverged`."""
+    return str(self.facts.get('outcome', 'running'))
+
+  @property
+  def has_average(self) -> bool:
+    """Whether an average of G was kept."""
+    return any(path.startswith('ema/') for path in self.state)
+
+  @property
+  def classes(self) -> int:
+    """Classes that G is conditioned on; 0 for none."""
+    if self.networks is not None:
+      return self.networks.classes
+    return int(self.facts['generator']['classes'])
+
+  def generator(self, ema: bool | None = None) -> Source:
+    """Parameters and running statistics of G.
+
+    Args:
+      ema: of the averaged one; None: if there is one.
+
+    Raises:
+      ArgumentError: if an average is asked for and none was kept.
+      NetworksNeeded: if nobody says what the arrays are for.
+    """
+    return self._source(self._needed().generator, self._prefix(ema))
+
+  def discriminator(self) -> Source:
+    """Parameters and running statistics of D.
+
+    Raises:
+      NetworksNeeded: if nobody says what the arrays are for.
+    """
+    return self._source(self._needed().discriminator, 'd')
+
+  def _source(self, net: Net, prefix: str) -> Source:
+    """The saved arrays below a path, in the structure of a network."""
+    params, stats = jax.eval_shape(net.init, jax.random.key(0))
+
+    def pick(part: str, tree: PyTree) -> PyTree:
+      paths = [f'{prefix}/{part}/{path}' for path in flatten(tree)]
+      leaves = [self.state[path] for path in paths]
+      return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+    return Source(pick('params', params), pick('stats', stats))
+
+  def _prefix(self, ema: bool | None) -> str:
+    if ema and not self.has_average:
+      raise ArgumentError(
+        'ema',
+        True,
+        'this run kept no average (`ema_halflife_kimg=0`); use `ema=false`',
+      )
+    return 'ema' if ema or (ema is None and self.has_average) else 'g'
+
+  def _needed(self) -> Networks:
+    if self.networks is None:
+      raise NetworksNeeded(
+        f"{self.workdir}: the networks of this run are its author's own; hand"
+        ' them in with `networks=...`'
+      )
+    return self.networks
+
+  @functools.cached_property
+  def sampler(self) -> Sampler:
+    """The compiled sampler of its G."""
+    return Sampler(self._needed())
+
+  def latent(self, seed: int, n: int) -> Float[np.ndarray, 'n latent_dim']:
+    """G's noise: that of samples 0 to n of a seed."""
+    key = jax.random.key(seed)
+    return np.asarray(self.sampler.latent(key, jnp.arange(n)))
+
+  def generate(
+    self, z: Any, label: Any = None, *, ema: bool | None = None
+  ) -> Samples:
+    """Samples `(n, *shape)` from noise `(n, latent_dim)`.
+
+    Args:
+      z: noise.
+      label: classes (n,) of a class-conditional run, None for all in turn.
+      ema: from the averaged generator; None: if there is one.
+
+    Raises:
+      ArgumentError: if an average is asked for and none was kept.
+    """
+    source = self.generator(ema)
+    if label is None:
+      label = classes_in_turn(len(z), self.classes)
+    return np.asarray(
+      self.sampler.generate(source.params, source.stats, z, label)
+    )
+
+  def sample(
+    self,
+    n: int,
+    *,
+    seed: int = 0,
+    label: int | Sequence[int] | None = None,
+    ema: bool | None = None,
+  ) -> Samples:
+    """Samples (n, *sample_shape), float32; images in [-1, 1].
+
+    Sample i is a function of the seed and i alone: how many are drawn makes no
+    difference.
+
+    Args:
+      n: how many.
+      seed: of the noise.
+      label: one class for all, or one each, of a class-conditional run; None
+        for all classes in turn.
+      ema: from the averaged generator; None: if there is one.
+
+    Raises:
+      ArgumentError: for fewer than one, an unknown class, or an average that
+        was not kept.
+    """
+    if n < 1:
+      raise ArgumentError('n', n, 'use 1 or more')
+    labels = self.labels(n, label)
+    if self.networks is None:
+      return self._exported(n, seed, labels, self._prefix(ema))
+    source = self.generator(ema)
+    batches = self.sampler.batches(source.params, source.stats, seed, n, labels)
+    count = -(-n // self.sampler.batch)
+    return np.concatenate(list(progress_bar(batches, count, 'sampling')))
+
+  def labels(self, n: int, label: Any) -> NDArray[np.int32] | None:
+    """Classes (n,), checked; None for all in turn.
+
+    Raises:
+      ArgumentError: for a class that the run does not know.
+    """
+    if label is None:
+      return None
+    labels = np.broadcast_to(np.asarray(label), (n,)).astype(np.int32)
+    classes = self.classes
+    if not ((0 <= labels) & (labels < max(classes, 0))).all():
+      remedy = f'use 0 to {classes - 1}' if classes else 'leave it out'
+      raise ArgumentError(
+        'label', label, f'this run has {classes} classes; {remedy}'
+      )
+    return labels
+
+  def _exported(self, n: int, seed: int, labels: Any, prefix: str) -> Samples:
+    """Samples by the exported G."""
+    call = _load_exported(self.workdir)
+    arrays = {
+      path.removeprefix(f'{prefix}/'): x
+      for path, x in self.state.items()
+      if path.startswith(f'{prefix}/') and '/opt_state/' not in path
+    }
+    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    parts = []
+    for start in range(0, n, BATCH):
+      number = np.arange(start, start + BATCH, dtype=np.int32)
+      rows = min(BATCH, n - start)
+      own = classes_in_turn(BATCH, max(self.classes, 1))
+      assert own is not None
+      own = (number % max(self.classes, 1)).astype(np.int32)
+      if labels is not None:
+        own[:rows] = labels[start : start + rows]
+      parts.append(np.asarray(call(arrays, key, number, own))[:rows])
+    return np.concatenate(parts)
+
+  def score(
+    self,
+    metrics: Any,
+    *,
+    data: Any = None,
+    samples: int = 10_000,
+    seeds: int = 1,
+    **options: Any,
+  ) -> dict[str, float]:
+    """Scores of its G by name: means over evaluation seeds.
+
+    Args:
+      metrics: names or `Metric` objects.
+      data: what is scored against; None: the data of the run.
+      samples: generated samples of a score.
+      seeds: draws of noise.
+      **options: `features`, `weights`, `real_samples`, as `gan_jax.evaluate`.
+
+    Raises:
+      ArgumentError: for what cannot be scored.
+    """
+    from gan_jax.training.run_evaluator import score_run
+
+    return score_run(
+      self, metrics, data=data, samples=samples, seeds=seeds, **options
+    )
+
+  def logs(self) -> list[dict[str, float]]:
+    """Rows of its log, oldest first: scalars by name, `step` among them."""
+    return read_rows(self.workdir / 'stats.jsonl')
+
+
+# What a run keeps of networks that have no name.
+
+
+def _flat_sampler(networks: Networks) -> Any:
+  """`(arrays, key data, numbers, labels) -> samples`, arrays by path."""
+  sampler = Sampler(networks)
+  shapes = jax.eval_shape(networks.generator.init, jax.random.key(0))
+  leaves = flatten({'params': shapes[0], 'stats': shapes[1]})
+  tree = jax.tree.structure({'params': shapes[0], 'stats': shapes[1]})
+
+  def sample(arrays: Any, key: Any, number: Any, label: Any) -> Any:
+    own = jax.tree.unflatten(tree, [arrays[path] for path in leaves])
+    z = sampler.latent(jax.random.wrap_key_data(key), number)
+    labels = label if networks.classes else None
+    x, _ = networks.generator.apply(
+      own['params'], own['stats'], z, train=False, key=None, label=labels
+    )
+    return x.astype(jnp.float32)
+
+  return sample, leaves
+
+
+def export_generator(networks: Networks) -> bytes:
+  """G and the draw of its noise, for cpu, cuda and tpu, for any number."""
+  from jax import export
+
+  sample, leaves = _flat_sampler(networks)
+  (n,) = export.symbolic_shape('n')
+  arrays = {
+    path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in leaves.items()
+  }
+  key = jax.eval_shape(jax.random.key_data, jax.random.key(0))
+  number = jax.ShapeDtypeStruct((n,), np.int32)
+  exported = export.export(jax.jit(sample), platforms=('cpu', 'cuda', 'tpu'))(
+    arrays, key, number, number
+  )
+  return bytes(exported.serialize())
+
+
+def _load_exported(folder: pathlib.Path) -> Any:
+  from jax import export
+
+  path = folder / GENERATOR
+  if not path.is_file():
+    raise NetworksNeeded(
+      f"{folder}: the networks of this run are its author's own, and it kept no"
+      f' {GENERATOR}; hand them in with `networks=...`'
+    )
+  return jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
+
+
+# From a workdir back to a run.
+
+
+def _facts(workdir: str | pathlib.Path) -> dict[str, Any]:
+  """What run.json says; nothing if it cannot be read."""
+  try:
+    facts = json.loads((pathlib.Path(workdir) / 'run.json').read_text())
+  except (OSError, ValueError):
+    return {}
+  return facts if isinstance(facts, dict) else {}
+
+
+def _describe_dataset(
+  config: Config, facts: Mapping[str, Any]
+) -> Density | Absent:
+  """The density of a run, or what its run.json says of its samples."""
+  own = facts.get('dataset', {})
+  if own.get('bounded') or config.dataset.startswith(OWN_DATA):
+    return Absent(
+      config.dataset, tuple(own['shape']), tuple(own.get('classes', ()))
+    )
+  dataset = load_dataset(config)
+  if isinstance(dataset, Density):
+    return dataset
+  return Absent(dataset.name, dataset.shape, dataset.classes)
+
+
+def saved_steps(workdir: str | pathlib.Path) -> list[int]:
+  """Steps of a run's finished checkpoints, which it may delete at any time."""
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  if not folder.is_dir():
+    return []
+  # Orbax gives a checkpoint its name when it is whole.
+  names = [path.name for path in folder.iterdir()]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def outcome(workdir: str | pathlib.Path) -> str:
+  """What run.json says of a run's end; empty if it says nothing yet."""
+  return str(_facts(workdir).get('outcome', ''))
+
+
+def open_run(
+  workdir: str | pathlib.Path,
+  step: int | None = None,
+  networks: Networks | None = None,
+) -> Run:
+  """A run as it was saved.
+
+  Args:
+    workdir: folder of the run.
+    step: which checkpoint; the newest whole one by default.
+    networks: of a run whose networks are its author's own; without them it can
+      be sampled and scored, by the G that it exported.
+
+  Raises:
+    ArgumentError: if there is no run, no checkpoint, or not that step.
+    CheckpointError: if the checkpoint asked for (or every one) is damaged.
+  """
+  config = read_config(workdir)
+  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+    raise ArgumentError('workdir', workdir, 'no checkpoint was saved there yet')
+  facts = _facts(workdir)
+  dataset = _describe_dataset(config, facts)
+  own = networks or _networks(config, facts, dataset)
+  checkpoints = Checkpoints(workdir, read_only=True)
+  try:
+    found, state = _read_state(checkpoints, str(workdir), step)
+  finally:
+    checkpoints.close()
+  return Run(config, dataset, own, found, state, facts)
+
+
+def _networks(
+  config: Config, facts: Mapping[str, Any], dataset: Dataset | Absent
+) -> Networks | None:
+  """The networks of a run by what it says of them; None: its author's own."""
+  reference = facts.get('references', {}).get('networks', '')
+  if registry.is_reference(reference):
+    return resolve.build_networks(
+      dataclasses.replace(config, network=reference), facts_of(dataset)
+    )
+  if reference:
+    return None
+  return resolve.build_networks(config, facts_of(dataset))
+
+
+def _read_state(
+  checkpoints: Checkpoints, workdir: str, step: int | None
+) -> tuple[int, dict[str, NDArray[Any]]]:
+  """The arrays of a checkpoint: that of a step, or the newest whole one."""
+  steps = checkpoints.steps()
+  if not steps or (step is not None and step not in steps):
+    existing = ', '.join(map(str, steps)) or 'none'
+    raise ArgumentError(
+      'step' if steps else 'workdir',
+      step if steps else workdir,
+      f'no such checkpoint; there are: {existing}',
+    )
+  if step is not None:
+    return step, checkpoints.read_flat(step)
+  for newest in reversed(steps):
+    try:
+      return newest, checkpoints.read_flat(newest)
+    except CheckpointError as error:
+      if not steps.index(newest):
+        raise
+      app.warn(f'{error}; passing over it')
+  raise AssertionError('there are steps')
+
+
+def run_in_memory(setup: Setup, step: int, state: PyTree) -> Run:
+  """A run that has just been trained, without reading what was saved."""
+  folder = pathlib.Path(setup.config.workdir)
+  flat = {
+    path: np.asarray(x) for path, x in flatten(state.replace(key=None)).items()
+  }
+  return Run(
+    setup.config, setup.dataset, setup.networks, step, flat, _facts(folder)
+  )
+
+
+__all__ = [
+  'Run',
+  'export_generator',
+  'open_run',
+  'outcome',
+  'read_config',
+  'saved_steps',
+]

@@ -1,0 +1,317 @@
+"""The training of one run: its compiled program, and all that it writes."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax.config import app, schema
+from gan_jax.game.state import State, all_finite, norm
+from gan_jax.runtime import multihost, preemption, sharding
+from gan_jax.runtime.errors import Error
+from gan_jax.runtime.progress import format_duration
+from gan_jax.training import snapshots, workdir
+from gan_jax.training.dispatch import Pace
+from gan_jax.training.loop import HostLoop
+from gan_jax.training.setup import Setup
+from gan_jax.training.writers import Log, Progress
+
+PyTree = Any
+
+
+def make_advance(setup: Setup) -> Callable[..., Any]:
+  """The function that is compiled: `count` steps in one dispatch.
+
+  `(state, constants, chunk, count) -> (state, sums, done, finite)`: logs are
+  summed over the `done` steps; it stops early, with `finite` false, after the
+  first step whose losses or gradients are not. `finite` tells of the whole
+  state at the end, too.
+  """
+
+  def advance(
+    state: State, constants: PyTree, chunk: PyTree, count: Any
+  ) -> tuple[State, dict[str, jax.Array], jax.Array, jax.Array]:
+    with sharding.splitting_over(setup.mesh):
+      return _advance(setup, state, constants, chunk, count)
+
+  return advance
+
+
+def _advance(
+  setup: Setup, state: State, constants: PyTree, chunk: PyTree, count: Any
+) -> tuple[State, dict[str, jax.Array], jax.Array, jax.Array]:
+  def step(state: State, i: Any) -> tuple[State, dict[str, jax.Array]]:
+    item = jax.tree.map(lambda a: a[i], chunk)
+    moved: tuple[State, dict[str, jax.Array]] = setup.step(
+      state, setup.batch_of(constants, item, state)
+    )
+    return moved
+
+  def body(carry: Any) -> Any:
+    i, state, sums, _ = carry
+    state, logs = step(state, i)
+    sums = jax.tree.map(jnp.add, sums, logs)
+    return i + 1, state, sums, all_finite(logs)
+
+  def more(carry: Any) -> Any:
+    i, _, _, finite = carry
+    return (i < count) & finite
+
+  shapes = jax.eval_shape(lambda: step(state, 0)[1])
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  start = (jnp.int32(0), state, zeros, jnp.bool_(True))
+  done, state, sums, finite = jax.lax.while_loop(more, body, start)
+  return state, sums, done, finite & all_finite(state)
+
+
+@jax.jit
+def _norms(g: PyTree, d: PyTree) -> tuple[Any, Any]:
+  return norm(g), norm(d)
+
+
+@dataclasses.dataclass
+class Totals:
+  """Sums since the last row of the log; saved with every checkpoint."""
+
+  sums: dict[str, float] = dataclasses.field(default_factory=dict)
+  steps: int = 0
+  seconds: float = 0.0
+
+  def add(self, sums: dict[str, float], steps: int) -> None:
+    """Adds the logs of one dispatch."""
+    for name, value in sums.items():
+      self.sums[name] = self.sums.get(name, 0.0) + value
+    self.steps += steps
+
+
+class RunLoop(HostLoop):
+  """One run in training, from where its workdir says to its end.
+
+  Attributes:
+    bad: logs that were not finite when it diverged.
+  """
+
+  def __init__(self, setup: Setup, folder: pathlib.Path) -> None:
+    """Restores the newest whole checkpoint, or starts afresh."""
+    self.primary = multihost.is_primary()
+    self.run_file = workdir.RunFile(folder)
+    self.totals, self.bad = Totals(), list[str]()
+    self.scorer = _make_scorer(setup, folder)
+    best = self.scorer.best if setup.config.keep_best else None
+    super().__init__(setup, folder, setup.config.keep_checkpoints, best)
+    for text in self.warnings():
+      if self.primary:
+        app.warn(text)
+    self.snapshots = snapshots.Snapshots(setup)
+    self.log = Log(folder, self.step) if self.primary else None
+    self.progress = Progress(self.step, self.config.steps, self.primary)
+
+  # The state.
+
+  def template(self) -> State:
+    """A state of zeros."""
+    return self.setup.template()
+
+  def fresh(self) -> State:
+    """The state before the first step."""
+    return self.setup.init()
+
+  def place(self, saved: State) -> State:
+    """A saved state on every device."""
+    placed: State = sharding.put_replicated(saved, self.setup.mesh)
+    return placed
+
+  def meta(self) -> dict[str, Any]:
+    """Sums since the last row, the place in the data, the options."""
+    return {
+      'position': self.setup.feed.position(self.step),
+      'totals': dataclasses.asdict(self.totals),
+      'config': schema.to_args(self.config),
+    }
+
+  def accept(self, meta: dict[str, Any]) -> None:
+    """Takes the sums since the last row."""
+    self.totals = Totals(**meta['totals'])
+
+  # The compiled program.
+
+  @functools.cached_property
+  def pace(self) -> Pace:
+    """The size of the next dispatch."""
+    return Pace(self._items(0, 1))
+
+  @functools.cached_property
+  def constants(self) -> PyTree:
+    """Arrays of the data that the program is handed once."""
+    feed, mesh = self.setup.feed, self.setup.mesh
+    return sharding.put_replicated(feed.constants, mesh)
+
+  def _items(self, start: int, count: int) -> PyTree:
+    rows = sharding.local_rows(self.setup.mesh, self.config.batch_size)
+    return self.setup.feed.chunk(start, count, rows)
+
+  def _chunk(self, start: int, count: int) -> PyTree:
+    """Data of `count` steps, in arrays that have room for the most."""
+    room = self.pace.pad([self._items(start, count)])
+    room = jax.tree.map(lambda x: x[0], room)
+    return sharding.put_chunk(room, self.setup.mesh)
+
+  def item(self) -> PyTree:
+    """This step's data, on the devices."""
+    chunk = sharding.put_chunk(self._items(self.step, 1), self.setup.mesh)
+    return jax.tree.map(lambda x: x[0], chunk)
+
+  def compile(self) -> Any:
+    """Compiles, once, for the shapes of the state."""
+    jitted = jax.jit(make_advance(self.setup), donate_argnums=0)
+    chunk = self._chunk(0, 1)
+    lowered = jitted.lower(self.state, self.constants, chunk, np.int32(0))
+    return lowered.compile()
+
+  def advance(self, count: int) -> tuple[int, bool]:
+    """Some steps; waits until they are done (several CPU devices need that)."""
+    chunk = self._chunk(self.step, count)
+    self.state, *rest = self.program(
+      self.state, self.constants, chunk, np.int32(count)
+    )
+    sums, done, finite = jax.device_get(rest)
+    if finite and done != count:  # seen with jax 0.6.0 and a warm cache
+      raise Error(
+        f'the compiled program made {done} of {count} steps: it was kept by'
+        f' another JAX; empty {self.config.compilation_cache}, or use'
+        ' `compilation_cache=off`'
+      )
+    self.totals.add({k: float(v) for k, v in sums.items()}, int(done))
+    if not finite:
+      self.bad = sorted(k for k, v in sums.items() if not np.isfinite(v))
+    return int(done), bool(finite)
+
+  # What is written.
+
+  def cadences(self) -> Sequence[int]:
+    """Of the log, samples, checkpoints, dynamics and evaluations."""
+    c = self.config
+    often = (c.log_every, c.sample_every, c.checkpoint_every)
+    return (*often, c.dynamics_every, c.eval_every)
+
+  def at_start(self) -> None:
+    """Samples of the initial G; what a restart left to be scored."""
+    self.run_file.update(compile_sec=round(self.compile_sec, 3))
+    self.progress.say(f'compiled in {format_duration(self.compile_sec)}')
+    if self.step == 0:
+      self.write_samples()
+      if self.config.dynamics_every:
+        self.write_dynamics()
+    elif self.scorer and not self.scorer.resume(self.state, self.step):
+      if self.is_due(self.config.eval_every):  # saved, and not scored any more
+        self.evaluate()
+
+  def after_dispatch(self, seconds: float) -> None:
+    """Moves the bar."""
+    self.totals.seconds += seconds
+    self.progress.moved(self.step)
+
+  def at_boundary(self) -> None:
+    """Writes what is due."""
+    c = self.config
+    if self.is_due(c.log_every):
+      self.write_row()
+    if self.is_due(c.sample_every):
+      self.write_samples()
+    if c.dynamics_every and self.is_due(c.dynamics_every):
+      self.write_dynamics()
+    scored = bool(c.metrics) and self.is_due(c.eval_every)
+    # Before it is scored, which may fail. The best must exist to be kept.
+    if self.is_due(c.checkpoint_every) or (scored and c.keep_best):
+      self.save()
+    if scored:
+      self.evaluate()
+
+  def write_samples(self) -> None:
+    """Writes samples from the fixed latent batch."""
+    files = self.snapshots.take(self.state, self.step)
+    if self.log is None:
+      return
+    snapshots.save(files, self.folder)
+    for name, content in files.items():
+      if name.endswith('.png'):
+        self.log.image(f'samples/{name.split("_")[0]}', content, self.step)
+
+  @functools.cached_property
+  def _instruments(self) -> Any:
+    from gan_jax.training.dynamics_log import Instruments
+
+    return Instruments(self.setup)
+
+  def write_dynamics(self) -> None:
+    """Writes what the instruments of the game say of this moment."""
+    row = self._instruments(self.state, self.constants, self.item())
+    if self.log is not None:
+      self.log.write({'step': self.step, **row}, 'dynamics')
+
+  def evaluate(self) -> None:
+    """Scores this moment, unless it was before a restart, and shows it."""
+    scores, text = self.scorer(self.state, self.step)
+    if self.log is not None:
+      self.log.show(scores, self.step)
+      self.progress.say(f'step {self.step}  {text}')
+    if self.config.keep_best:
+      self.run_file.update(best=self.scorer.best_of_all())
+
+  def write_row(self) -> None:
+    """Writes the means since the last row of the log."""
+    totals, self.totals = self.totals, Totals()
+    if not totals.steps:
+      return
+    g_norm, d_norm = _norms(self.state.g.params, self.state.d.params)
+    if self.log is None:
+      return
+    trainer = self.setup.trainer
+    each = totals.seconds / totals.steps
+    shown = trainer.images_a_step(self.config.batch_size)
+    rates = trainer.rates(jnp.int32(self.step - 1))
+    row: dict[str, float] = {'step': self.step, 'images': self.step * shown}
+    row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}
+    row |= {'d/param_norm': float(d_norm), 'g/param_norm': float(g_norm)}
+    row |= {name: float(rate) for name, rate in rates.items()}
+    row |= {
+      'speed/images_per_sec': shown / each,
+      'speed/sec_per_kimg': 1000 * each / shown,
+      'speed/sec_per_step': each,
+      'time/train_sec': self.train_sec,
+    }
+    self.log.write(row)
+    self.progress.row(row)
+
+  def run(self, listener: preemption.Listener) -> str:
+    """Trains to the end, a signal or a divergence; says which."""
+    outcome = super().run(listener)
+    if outcome == 'diverged':
+      self.write_row()
+    return outcome
+
+  def close(self) -> None:
+    """Closes the bar, the checkpoints and the log.
+
+    Raises:
+      CheckpointError, OSError: if something could not be written.
+    """
+    self.progress.close()
+    try:
+      super().close()
+    finally:
+      if self.log is not None:
+        self.log.close()
+
+
+def _make_scorer(setup: Setup, folder: pathlib.Path) -> Any:
+  if not setup.config.metrics:
+    return None
+  from gan_jax.training.scoring import make_training_scorer
+
+  return make_training_scorer(setup, folder)

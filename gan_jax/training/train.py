@@ -1,0 +1,364 @@
+"""Training from start to end: from the command line and from Python."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from gan_jax import data as data_lib
+from gan_jax.config import app, registry, resolve
+from gan_jax.config.schema import FIELDS, Config
+from gan_jax.game.trainer import Trainer
+from gan_jax.networks.base import Networks
+from gan_jax.runtime import multihost, preemption
+from gan_jax.runtime.checkpoint import not_saved
+from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
+from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.progress import format_duration
+from gan_jax.training import identity as identity_lib
+from gan_jax.training import setup as setup_lib
+from gan_jax.training import workdir as workdir_lib
+from gan_jax.training.header import format_header
+from gan_jax.training.restore import (
+  GENERATOR,
+  Run,
+  export_generator,
+  open_run,
+  run_in_memory,
+)
+from gan_jax.training.run_loop import RunLoop
+from gan_jax.training.setup import OWN_DATA, Setup, diverged_advice
+
+# Options that say how a trainer is made, and have no say beside one.
+_OF_TRAINERS = tuple(
+  name
+  for name, field in FIELDS.items()
+  if field.metadata['group'] in ('The game', 'Networks', 'Optimizers')
+)
+
+
+def prepare_process(config: Config) -> None:
+  """Joins the job's other processes and finds the compilation cache.
+
+  Raises:
+    ArgumentError: if there is no job to join.
+  """
+  if config.compilation_cache not in ('off', ''):
+    cache = os.path.expanduser(config.compilation_cache)
+    jax.config.update('jax_compilation_cache_dir', cache)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+  if config.multihost:
+    try:
+      jax.distributed.initialize()
+    except ValueError as error:
+      raise ArgumentError(
+        'multihost',
+        True,
+        f'no job to join was found ({error}); start through launch/, or use'
+        ' `multihost=false`',
+      ) from error
+    except RuntimeError as error:
+      raise Error(
+        '`multihost=true`: the other processes of the job could not be joined'
+        f' ({str(error).splitlines()[0]}); see that all of them were started'
+        ' and reach the first one'
+      ) from error
+
+
+def train_config(config: Config) -> int:
+  """Trains as the command line says; returns an exit code of `app`.
+
+  Raises:
+    ArgumentError, DataError, IdentityError, CheckpointError: whose messages
+      name the option or file and the remedy.
+  """
+  config.validate()
+  workdir_lib.check(config)
+  try:
+    with preemption.listen():
+      prepare_process(config)
+    # Anew: jax.distributed has put a handler of its own in the place of ours.
+    with preemption.listen() as listener:
+      trained = _train(setup_lib.build(config), listener)
+  except preemption.Stopped as stopped:
+    print(
+      f'stopped by {stopped} while there was nothing to save; run the same'
+      ' command again',
+      file=sys.stderr,
+    )
+    return app.SAVED
+  codes = {'done': app.DONE, 'saved': app.SAVED, 'diverged': app.DIVERGED}
+  return codes[trained.outcome]
+
+
+class Trained:
+  """What came of a training: its end and its last state."""
+
+  def __init__(self, loop: RunLoop, outcome: str) -> None:
+    """Of a loop that has ended."""
+    self.outcome, self.step, self.state = outcome, loop.step, loop.state
+
+
+def _train(parts: Setup, listener: preemption.Listener) -> Trained:
+  config = parts.config
+  own = identity_lib.identify(parts)
+  _check_identity(config, own)
+  with workdir_lib.held(config) as folder:
+    loop = None
+    try:
+      loop = RunLoop(parts, folder)
+      workdir_lib.claim(config)
+      return _conduct(loop, own, listener)
+    except OSError as error:
+      raise not_saved(folder, error) from error
+    finally:
+      if loop is not None:
+        # Closed before, unless something else is already being raised.
+        with contextlib.suppress(Error, OSError):
+          loop.close()
+
+
+def _check_identity(config: Config, own: identity_lib.Identity) -> None:
+  """Refuses to go on as another run, and processes that differ.
+
+  Raises:
+    IdentityError: a line for each difference.
+  """
+  program = str(own.get('program', own.get('given')))
+  if not multihost.all_equal(program):
+    raise IdentityError(
+      'the processes of this job have traced different steps: start all of'
+      ' them with the same code and options'
+    )
+  facts = workdir_lib.RunFile(pathlib.Path(config.workdir)).facts
+  if 'identity' in facts:
+    place = f'`workdir={config.workdir}`'
+    warning = identity_lib.check(place, facts['identity'], own)
+    if warning and multihost.is_primary():
+      app.warn(warning)
+
+
+def _references(parts: Setup) -> dict[str, str]:
+  """Where the networks of a run are to be found again."""
+  name = parts.config.network
+  if registry.is_reference(name):
+    return {'networks': name}
+  if 'network' in parts.objects or 'trainer' in parts.objects:
+    return {'networks': GENERATOR}
+  return {}
+
+
+def _write_generator(parts: Setup, loop: RunLoop) -> None:
+  """Exports a G that has no name, for those who open the run."""
+  if not _references(parts) or not loop.primary:
+    return
+  try:
+    content = export_generator(parts.networks)
+  except Exception as error:  # of anybody's networks, of many kinds
+    app.warn(
+      f'G could not be exported ({type(error).__name__}: {error}); to open this'
+      ' run, hand its networks in'
+    )
+    return
+  write_atomic(loop.folder / GENERATOR, content)
+
+
+def _conduct(
+  loop: RunLoop, own: identity_lib.Identity, listener: preemption.Listener
+) -> Trained:
+  """Runs a loop and writes down how it ended."""
+  parts, config, run_file = loop.setup, loop.config, loop.run_file
+  done = loop.step >= config.steps
+  if not done:
+    run_file.update(
+      **workdir_lib.environment(),
+      **setup_lib.describe(parts),
+      identity=own,
+      references=_references(parts),
+      generator={'classes': parts.networks.classes},
+      started=run_file.facts.get('started', workdir_lib.now()),
+      outcome='running',
+    )
+    if loop.step == 0:
+      _write_generator(parts, loop)
+    loop.progress.say(_header(loop))
+  if loop.step:
+    loop.progress.say(f'continuing at step {loop.step}')
+  if done and loop.scorer:  # of a run that was done before
+    loop.evaluate()
+  try:
+    outcome = 'done' if done else loop.run(listener)
+  except preemption.Stopped:  # while it compiled: nothing is new since the last
+    run_file.update(outcome='saved', step=loop.step, finished=workdir_lib.now())
+    raise
+  facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
+  if not done:
+    facts['finished'] = workdir_lib.now()
+    facts['train_sec'] = round(loop.train_sec, 3)
+  run_file.update(**facts)
+  trained = Trained(loop, outcome)
+  loop.close()
+  if loop.primary:
+    _report_end(loop, outcome)
+  return trained
+
+
+def _header(loop: RunLoop) -> str:
+  parts = loop.setup
+  facts = setup_lib.describe(parts)
+  name = parts.config.network
+  if _references(parts):
+    name = 'own networks'
+  return format_header(
+    data=parts.dataset.name,
+    size=facts['dataset']['size'] or 0,
+    sample_shape=facts['dataset']['shape'],
+    classes=len(facts['dataset']['classes']),
+    network=name,
+    parameters=tuple(facts['parameters'].values()),
+    devices=[str(d.device_kind) for d in parts.mesh.devices.flat],
+    processes=jax.process_count(),
+  )
+
+
+def _report_end(loop: RunLoop, outcome: str) -> None:
+  """Writes the report and tells the user where everything is."""
+  folder, config = loop.folder, loop.config
+  if outcome == 'saved':
+    print(
+      f'saved at step {loop.step} of {config.steps} in {folder}; run the same'
+      ' command again to continue',
+      file=sys.stderr,
+    )
+    return
+  if config.report:
+    from gan_jax.training.report import write_report
+
+    print(f'report: {write_report(folder)}')
+  if outcome == 'diverged':
+    advice = diverged_advice(loop.step, loop.bad, loop.checkpoints)
+    print(f'error: {app.as_flags(advice)}', file=sys.stderr)
+    return
+  print(
+    f'done: {loop.step} steps, {format_duration(loop.train_sec)} of training,'
+    f' in {folder}'
+  )
+
+
+# From Python.
+
+
+def train(
+  workdir: str | os.PathLike[str],
+  *,
+  data: Any = None,
+  trainer: Trainer | None = None,
+  steps: int | None = None,
+  batch_size: int = 64,
+  seed: int = 0,
+  metrics: Any = (),
+  identity: str = '',
+  **options: Any,
+) -> Run:
+  """Trains one GAN; continues the run that it finds in the folder.
+
+  Args:
+    workdir: folder of the run.
+    data: uint8 images (n, height, width, channels), float32 images in [-1, 1]
+      or points (n, dim), a pair of them and labels, a `Density`, a source with
+      `__len__` and `__getitem__`, a `grain.MapDataset`, or a name as
+      `dataset`.
+    trainer: in the place of the one that the options describe.
+    steps: of the run; to continue a run that is done, give more.
+    batch_size: real and as many generated samples in an update.
+    seed: of the initial parameters, the noise and the order of the data.
+    metrics: names of scores of G, at the end and every `eval_every` steps.
+    identity: a word that you vouch for, in the place of the hash of the step by
+      which a run knows that it is still the same one.
+    **options: flags of `gan_jax.train` by name; those that describe a game take
+      names or objects (`objective='hinge'`, `network=my_networks`).
+
+  Returns:
+    The run, at its last step; `outcome` says how it ended. A run that diverged
+    or was stopped is returned, too.
+
+  Raises:
+    ArgumentError: naming the argument that is of no use.
+    IdentityError: if the folder holds another run; nothing is written.
+    DataError: if the data cannot be used.
+
+  >>> import gan_jax as gj
+  >>> run = gj.train('runs/1', data=images, objective='hinge', steps=5000)
+  ... # doctest: +SKIP
+  """
+  config, objects = _options(
+    dict(options, workdir=workdir, batch_size=batch_size, seed=seed)
+    | ({} if steps is None else {'steps': steps})
+    | ({'metrics': metrics} if metrics else {}),
+    trainer,
+  )
+  dataset, config = _dataset(data, config, options)
+  workdir_lib.check(config)
+  parts = setup_lib.build(
+    config, objects, dataset=dataset, trainer=trainer, given=identity
+  )
+  with preemption.listen() as listener:
+    trained = _train(parts, listener)
+  if trained.outcome == 'diverged':
+    return run_in_memory(parts, trained.step, trained.state)
+  return open_run(config.workdir, networks=parts.networks)
+
+
+def _options(
+  given: Mapping[str, Any], trainer: Trainer | None
+) -> tuple[Config, dict[str, Any]]:
+  """Options as a `Config` and objects.
+
+  Raises:
+    ArgumentError: for one that has no say beside a trainer.
+  """
+  if trainer is None:
+    return resolve.split_options({'report': False} | dict(given))
+  if not isinstance(trainer, Trainer):
+    raise ArgumentError('trainer', type(trainer).__name__, 'give a `Trainer`')
+  for name in given:
+    if name in _OF_TRAINERS:
+      raise ArgumentError(
+        name,
+        given[name],
+        'belongs to the trainer, which was handed in; give it to that',
+      )
+  config, objects = resolve.split_options({'report': False} | dict(given))
+  return config, {**objects, 'trainer': trainer}
+
+
+def _dataset(
+  data: Any, config: Config, options: Mapping[str, Any]
+) -> tuple[Any, Config]:
+  """The data that was handed in, or None for that of the configuration."""
+  if data is None:
+    return None, config
+  if 'dataset' in options:
+    raise ArgumentError('data', type(data).__name__, 'leave `dataset` out')
+  network = config.network if 'network' in options else ''
+  if isinstance(data, str):
+    return None, dataclasses.replace(config, dataset=data, network=network)
+  dataset = data_lib.as_dataset(data)
+  if dataset.size is not None and dataset.size < config.batch_size:
+    raise ArgumentError(
+      'data',
+      dataset.name,
+      f'holds {dataset.size} samples, fewer than'
+      f' `batch_size={config.batch_size}`',
+    )
+  kind = network or ('dcgan' if len(dataset.shape) == 3 else 'mlp')
+  name = f'{OWN_DATA}{dataset.name}'
+  return dataset, dataclasses.replace(config, dataset=name, network=kind)
+
+
+__all__ = ['Networks', 'prepare_process', 'train', 'train_config']

@@ -1,0 +1,142 @@
+"""The command line: help by axis, errors with flags, commands by name."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from gan_jax.config import app, schema
+from gan_jax.config import help as help_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def values():
+  values = flags.FlagValues()
+  schema.define_flags(values)
+  return values
+
+
+@pytest.mark.parametrize(
+  ('message', 'printed'),
+  [
+    (
+      '`lr_g=0.0`: use more than 0, or `optimizer_g=sgd`',
+      '--lr_g=0.0: use more than 0, or --optimizer_g=sgd',
+    ),
+    ('`workdir=`: name a folder', '--workdir=: name a folder'),
+    (
+      '`reuse_real=True`: needs `d_steps`',
+      '--reuse_real=true: needs --d_steps',
+    ),
+    ('`optimizer_d.beta1=2.0`: use less', '--beta1_d=2.0: use less'),
+    ('`ema.halflife_kimg`: missing', '--ema_halflife_kimg: missing'),
+    ('`networks=None`: give some, see `G.init`', None),
+  ],
+)
+def test_arguments_are_printed_as_flags(message, printed):
+  assert app.as_flags(message, schema.FIELDS) == (printed or message)
+
+
+@pytest.mark.parametrize('width', [40, 80, 100])
+def test_help_has_every_flag_once_and_breaks_no_word(values, width):
+  text = help_lib.page(values, 'What it does.', width)
+  assert text.startswith('What it does.\n')
+  for name, field in schema.FIELDS.items():
+    start = rf'^  --(\[no\])?{name}(=[A-Z]+)? \(default: '
+    assert len(re.findall(start, text, re.MULTILINE)) == 1, name
+    entry = re.split(start, text, flags=re.MULTILINE)[-1]
+    entry = re.split(r'\n  --|\n\n', entry)[0]
+    printed = ' '.join(entry.split())
+    assert field.metadata['help'] in printed
+    words = schema.words(name)
+    assert not words or printed.endswith(f'Choices: {", ".join(words)}.')
+  for line in text.splitlines():
+    assert len(line) <= width or line.startswith(('  --', '--help')), line
+
+
+def test_help_goes_by_axis(values):
+  text = help_lib.page(values, '', 80)
+  headings = re.findall(r'^[A-Z][\w ]+$', text, re.MULTILINE)
+  assert headings == [
+    *('The game', 'Networks', 'Optimizers', 'Data', 'What is looked at'),
+    'The run',
+  ]
+  game = text.partition('The game')[2].partition('\nNetworks\n')[0]
+  assert '--objective=TEXT (default: non_saturating)' in game
+  assert '--lr_g' not in game
+
+
+def test_help_finds_flags_by_name_text_and_choice(values):
+  def found(word):
+    text = help_lib.search(values, word, 80) or ''
+    return re.findall(r'^  --(?:\[no\])?(\w+)', text, re.MULTILINE)
+
+  assert found('--lr_d')[0] == 'lr_d'
+  assert found('judges together') == ['packing']
+  assert found('batch-size')[0] == 'batch_size'
+  assert 'objective' in found('hinge')
+  assert found('metrics')[0] == 'metrics'
+  assert found('objctive') == []
+  assert 'objective' in help_lib.suggestions(values, 'objctive')
+
+
+def gan(*words):
+  return subprocess.run(
+    [sys.executable, '-m', *words],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+
+
+def test_a_command_answers_help():
+  done = gan('gan_jax.train', '--help')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('Trains one GAN')
+  assert '\nThis command\n  --[no]summary (default: false)\n' in done.stdout
+  done = gan('gan_jax.train', '--help=schdule')
+  assert done.returncode == 2
+  assert '--help=schdule' in done.stderr and 'schedule' in done.stderr
+
+
+def test_a_bad_value_is_printed_with_its_flag():
+  done = gan('gan_jax.train', '--workdir=w', '--lr_g=0', '--lr_final=.5')
+  assert done.returncode == 2
+  assert done.stderr.startswith('error: --lr_g=0.0: use more than 0\n')
+  assert '--lr_final=0.5: has no effect under --lr_schedule=co' in done.stderr
+  assert '`' not in done.stderr
+
+
+COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
+
+
+def test_the_package_is_a_command_too():
+  done = gan('gan_jax')
+  assert done.returncode == 0, done.stderr
+  for name in COMMANDS:
+    assert re.search(rf'^  {name} +[A-Z]', done.stdout, re.MULTILINE), name
+  done = gan('gan_jax', 'trian')
+  assert done.returncode == 2
+  assert done.stderr == 'error: trian: no such command; did you mean train?\n'
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_a_command_of_the_package_is_the_module(name):
+  alone, inside = (
+    gan(f'gan_jax.{name}', '--help'),
+    gan('gan_jax', name, '--help'),
+  )
+  assert inside.returncode == alone.returncode == 0, inside.stderr
+  assert inside.stdout == alone.stdout
+
+
+def test_exit_codes_pass_through_the_package():
+  done = gan('gan_jax', 'prepare')
+  assert done.returncode == 2
+  assert done.stderr.startswith('error: --dataset=: name a set')

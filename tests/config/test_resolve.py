@@ -1,0 +1,81 @@
+"""From flags to the objects of a game: nothing that is given is ignored."""
+
+import pytest
+
+from gan_jax.config import resolve, schema
+from gan_jax.runtime.errors import ArgumentError
+
+IMAGES = resolve.Facts((8, 8, 1), bounded=True)
+POINTS = resolve.Facts((2,), bounded=False)
+
+
+def trainer(*words, facts=IMAGES):
+  return resolve.build_trainer(schema.from_args(words), facts)
+
+
+@pytest.mark.parametrize(
+  ('words', 'parts'),
+  [
+    (['--schedule=simultaneous', '--d_steps=2'], ['`d_steps=2`', 'alternat']),
+    (['--schedule=extragradient', '--g_steps=2'], ['`g_steps=2`']),
+    (['--reuse_noise', '--schedule=simultaneous'], ['`reuse_noise=True`']),
+    (['--reuse_real', '--schedule=consensus'], ['`reuse_real=True`']),
+    (['--consensus=2'], ['`consensus=2.0`', '`schedule=alternating`']),
+    (['--unroll_steps=2'], ['`unroll_steps=2`', 'unrolled']),
+    (['--instance_noise_kimg=3'], ['`instance_noise_kimg=3.0`', 'no effect']),
+    (['--lr_warmup=9', '--steps=9'], ['`lr_warmup=9`', '`steps=9`']),
+    (
+      ['--lr_schedule=exponential', '--lr_final=0'],
+      ['`lr_final=0.0`', 'positive'],
+    ),
+    (['--regularizer_every=4'], ['`regularizer_every=4`', 'no effect']),
+    (['--label_fake=1'], ['`label_fake=1.0`', 'least_squares']),
+    (
+      ['--objective=least_squares', '--label_fake=1'],
+      ['`label_real=1.0`', 'two numbers'],
+    ),
+    (
+      ['--objective=hinge', '--label_smoothing=.1'],
+      ['`label_smoothing=0.1`', '`objective=hinge`', 'minimax'],
+    ),
+    (['--regularizer=r1@fake'], ['`regularizer=r1@fake`', 'real']),
+    (['--regularizer=r1,r1@real'], ['`regularizer=r1,r1@real`', 'r1']),
+    (['--conditioning=projection'], ['`conditioning=projection`', 'classes']),
+    (['--objective=nowhere:X'], ['`objective=nowhere:X`', 'nowhere']),
+  ],
+)
+def test_what_has_no_effect_is_refused(words, parts):
+  with pytest.raises(ArgumentError) as caught:
+    trainer(*words)
+  for part in parts:
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize('word', ['--diffaugment=cutout', '--regularizer=bcr'])
+def test_what_is_for_images_is_refused_on_points(word):
+  with pytest.raises(ArgumentError, match=word.strip('-')):
+    trainer(word, '--network=mlp', facts=POINTS)
+
+
+def test_a_warmup_of_all_but_the_last_step():
+  assert trainer('--lr_warmup=8', '--steps=9')
+
+
+def test_a_flag_sets_the_hyper_parameter_that_it_names():
+  """Each has a path; given, it is there and has the value."""
+  hyper = trainer(
+    '--objective=least_squares',
+    '--schedule=consensus',
+    '--beta1_final_g=0.25',
+    '--beta1_final_d=0.25',
+    '--clip_g=3',
+    '--clip_d=3',
+    '--instance_noise=2',
+    '--instance_noise_kimg=4',
+  ).hyperparameters()
+  config = schema.FIELDS
+  paths = {name: config[name].metadata['path'] for name in schema.traced()}
+  assert set(paths.values()) - {'objective.smoothing'} <= set(hyper)
+  assert float(hyper[paths['clip_d']]) == 3
+  assert float(hyper[paths['instance_noise_kimg']]) == 4
+  assert 'instance_noise.std' not in trainer().hyperparameters()
