@@ -120,8 +120,6 @@ def _rate_faults(c: Any) -> Iterator[ArgumentError]:
 
 
 _IDLE_ON_DIRAC = {
-  'orthogonal': 'kernels',
-  'orthogonal_g': 'kernels',
   'zcr': 'use of noise',
   'zcr_g': 'use of noise',
 }

@@ -3,10 +3,10 @@
 import csv
 
 import pytest
+from gan_jax.ablation.scorers import Judges
 from helpers.ablations import request, rows
 
 from gan_jax.ablation import runner
-from gan_jax.ablation.scorers import Judges
 from gan_jax.config import app as doors
 
 
