@@ -18,6 +18,7 @@ from helpers.originals import IDX, TAR, draw, records, write_idx, write_tar
 from tensorflow_datasets.core.download import checksums
 
 from gan_jax import data
+from gan_jax.config.app import as_flags
 from gan_jax.data import builders, tfds_sets
 
 TRAIN, TEST = 7, 3
@@ -87,7 +88,6 @@ def test_mnist_is_prepared_from_idx_files(idx_folder, tmp_path):
   folder, counts = tfds_sets.prepare('mnist', root, str(idx_folder))
   assert counts == {'train': TRAIN, 'test': TEST}
   assert folder == root / 'mnist' / '3.0.1'
-  assert tfds_sets.describe(folder) == 'mnist 3.0.1'
   for split, n, seed in (('train', TRAIN, 0), ('test', TEST, 2)):
     wanted = draw(n, 28, 28, 1, seed=seed), draw(n, seed=seed + 1, top=10)
     assert as_set(*read_back('mnist', root, split)) == as_set(*wanted)
@@ -278,7 +278,7 @@ def test_damaged_batches_are_named(damage, told, bin_folder, tmp_path):
 
 
 def _offline(told, root):
-  text = str(told.value)
+  text = as_flags(str(told.value))
   for file in IDX:
     assert f'https://storage.googleapis.com/cvdf-datasets/mnist/{file}' in text
   command = f'-m gan_jax.prepare --dataset=mnist --data_dir={root}'

@@ -182,14 +182,14 @@ PENALTIES: dict[str, Penalty] = {
   ),
   'zcr': NONE,  # G heeds no noise: a neighbour is the same point
   'zcr_g': NONE,
-  'orthogonal': NONE,  # there is no kernel
-  'orthogonal_g': NONE,
 }
 
 # What has no closed form here, and why.
 UNKNOWN: dict[str, str] = {
   'cr': 'flips and shifts images; these are points',
   'bcr': 'flips and shifts images; these are points',
+  'orthogonal': 'acts on kernels, of which there is none; it says so',
+  'orthogonal_g': 'acts on kernels, of which there is none; it says so',
 }
 NO_EIGENVALUES: dict[str, str] = {
   'wgan_gp': 'its slope jumps where psi is 0',

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.config import schema
-from gan_jax.training import loop, setup
+from gan_jax.training import restore
+from gan_jax.training.train import train_config
 
 HERE = pathlib.Path(__file__).parent
 MEASURES = ('d', 'mean', 'deviation', 'wasserstein1')
@@ -32,15 +33,16 @@ OBJECTIVES = ('non_saturating', 'minimax')
 
 def measure(workdir: pathlib.Path) -> dict[str, float]:
   """What the networks of a finished run say and make."""
-  run = setup.open_run(workdir)
+  run = restore.open_run(workdir)
   real = np.asarray(run.dataset.sample(jax.random.key(1), 1_000_000))
   mean, std = float(real.mean()), float(real.std())
   x = jnp.linspace(mean - 2 * std, mean + 2 * std, 401)[:, None]
-  logits, _ = run.networks.discriminator.apply(
-    run.state.d.params, run.state.d.stats, x, train=False
-  )
+  assert run.networks is not None
+  d = run.discriminator()
+  apply = run.networks.discriminator.apply
+  logits, _ = apply(d.params, d.stats, x, train=False)
   away = np.abs(np.asarray(jax.nn.sigmoid(logits)) - 0.5)
-  fake = run.generate(run.latent(2, 100_000), ema=False)
+  fake = run.sample(100_000, seed=2, ema=False)
   return {
     'd_away_from_half_max': float(away.max()),
     'd_away_from_half_mean': float(away.mean()),
@@ -62,7 +64,7 @@ def train(objective: str, seed: int, out: pathlib.Path) -> dict[str, Any]:
   preset = schema.load_flagfile(HERE / 'gaussian_1d.flags')
   workdir = out / f'{objective}-{seed}'
   started = time.process_time()
-  code = loop.train(
+  code = train_config(
     dataclasses.replace(
       preset,
       workdir=str(workdir),

@@ -20,7 +20,6 @@ import numpy as np
 import scipy.stats
 
 from gan_jax.config import schema
-from gan_jax.game.step import init_state, make_train_step
 from gan_jax.training import setup
 
 HERE = pathlib.Path(__file__).parent
@@ -32,16 +31,14 @@ def distances(objective: str, seeds: int) -> list[float]:
   preset = schema.load_flagfile(HERE / 'movie.flags')
   preset = dataclasses.replace(preset, objective=objective, devices=1)
   parts = setup.build(preset)
-  step = make_train_step(parts.plan_of(parts.feed.constants))
   z = jnp.linspace(-1, 1, POINTS)[:, None]
 
   def game(seed: Any) -> Any:
-    key = jax.random.key(seed)
-    state = init_state(key, parts.plan, parts.hyper)
-    nothing: Any = jnp.zeros((parts.plan.real_batches, 0))
+    state = parts.trainer.init(jax.random.key(seed))
 
     def one(state: Any, _: Any) -> Any:
-      return step(state, parts.hyper, nothing)[0], None
+      batch = parts.batch_of(parts.feed.constants, (), state)
+      return parts.trainer.step(state, batch)[0], None
 
     state = jax.lax.scan(one, state, length=preset.steps)[0]
     generator = parts.networks.generator

@@ -21,20 +21,18 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
-import optax
 import scipy.stats
 from matplotlib import pyplot as plt
 
 from gan_jax import data, networks
 from gan_jax.figures import page
-from gan_jax.game import losses, objectives
-from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state, make_train_step
+from gan_jax.game.game import Batch, Game
+from gan_jax.game.objectives import OBJECTIVES
+from gan_jax.game.optimizers import Adam
+from gan_jax.game.trainer import Trainer
 
 HERE = pathlib.Path(__file__).parent
-PAIR = {
-  name: objectives.OBJECTIVES[name] for name in ('minimax', 'non_saturating')
-}
+PAIR = {name: OBJECTIVES[name] for name in ('minimax', 'non_saturating')}
 EPOCH = 1797 / 64  # of digits, in batches
 
 
@@ -89,69 +87,54 @@ class Race:
       bounded=dataset.bounded,
       width=setting.width,
     )
-    self.game = losses.Game(nets, PAIR['non_saturating'])
-    self.plan = Plan(self.game, batch_size=setting.batch)
-    self.hyper = Hyper(lr_g=setting.lr, lr_d=setting.lr)
+    adam = Adam(setting.lr)
+    self.trainers = {
+      name: Trainer(Game(nets, objective), adam, adam, ema=None)
+      for name, objective in PAIR.items()
+    }
+    self.trainer = self.trainers['non_saturating']
     self.draw = source(dataset)
     self.train = jax.jit(self._train)
     self.moves = jax.jit(self._moves)
     self.look = jax.jit(self._look)
 
   def _train(self, state: Any, key: Any) -> Any:
-    step = make_train_step(self.plan)
-
     def one(i: Any, state: Any) -> Any:
       real = self.draw(jax.random.fold_in(key, i), self.setting.batch)
-      return step(state, self.hyper, real[None])[0]
+      return self.trainer.step(state, real)[0]
 
     return jax.lax.fori_loop(0, self.setting.updates, one, state)
 
   def start(self, seed: int) -> Any:
     """G after its updates, and a D that knows nothing."""
     key_init, key_train, key_d = jax.random.split(jax.random.key(seed), 3)
-    state = init_state(key_init, self.plan, self.hyper)
+    state = self.trainer.init(key_init)
     if self.setting.updates:
       state = self.train(state, key_train)
-    fresh = init_state(key_d, self.plan, self.hyper)
-    return state.replace(d=fresh.d)
+    return state.replace(d=self.trainer.init(key_d).d)
 
   def _moves(self, state: Any, key: Any, start: int, stop: int) -> Any:
     """D's moves from one count to another; G does not move."""
-    _, optimizer = self.plan.optimizers(self.hyper)
+    updates = self.trainer.updates(state, self.setting.batch)
 
-    def move(i: Any, d: Any) -> Any:
+    def move(i: Any, state: Any) -> Any:
       key_real, key_rest = jax.random.split(jax.random.fold_in(key, i))
-      real = self.draw(key_real, self.setting.batch)
-      loss = jax.grad(losses.discriminator_loss, has_aux=True)
-      grads, (stats, _) = loss(
-        d.params, state.replace(d=d), self.game, real, key_rest, self.hyper
-      )
-      updates, opt_state = optimizer.update(grads, d.opt_state, d.params)
-      updates = jax.tree.map(lambda u: -self.setting.lr * u, updates)
-      params = optax.apply_updates(d.params, updates)
-      return d.replace(params=params, stats=stats, opt_state=opt_state)
+      real = Batch(self.draw(key_real, self.setting.batch))
+      return updates.apply_d(state, updates.d_gradient(state, real, key_rest))
 
-    d = jax.lax.fori_loop(start, stop, move, state.d)
-    return state.replace(d=d)
+    return jax.lax.fori_loop(start, stop, move, state)
 
   def _look(self, state: Any, key: Any) -> dict[str, Any]:
     """D's loss, what it says, and G's gradient under both objectives."""
     key_real, key = jax.random.split(key)
-    real = self.draw(key_real, self.setting.look)
-    _, (_, said) = losses.discriminator_loss(
-      state.d.params, state, self.game, real, key, self.hyper
-    )
-    found = {k: said[k] for k in ('d/loss', 'd/prob_real', 'd/prob_fake')}
+    real = Batch(self.draw(key_real, self.setting.look))
+    updates = self.trainer.updates(state, self.setting.look)
+    logs = updates.d_gradient(state, real, key).logs
+    found = {k: logs[k] for k in ('d/loss', 'd/prob_real', 'd/prob_fake')}
     gradients = []
-    for name, objective in PAIR.items():
-      grads = jax.grad(losses.generator_loss, has_aux=True)(
-        state.g.params,
-        state,
-        self.game._replace(objective=objective),
-        real,
-        jax.random.clone(key),
-        self.hyper,
-      )[0]
+    for name, trainer in self.trainers.items():
+      updates = trainer.updates(state, self.setting.look)
+      grads = updates.g_gradient(state, real, jax.random.clone(key)).grads
       # In float64's stead: scaled, so that no square is lost to 0.
       flat = jax.flatten_util.ravel_pytree(grads)[0]
       size = jnp.max(jnp.abs(flat))

@@ -133,6 +133,28 @@ def _load_images(
   return derived.stack_images(base, f'{name}[{named}]' if named else name)
 
 
+def prepare(
+  dataset: str, *, data_dir: str = '', originals: str = ''
+) -> tuple[pathlib.Path, dict[str, int]]:
+  """Downloads a set of images and writes it in the format of TFDS.
+
+  Args:
+    dataset: its name, or that of a stack or a part of it.
+    data_dir: as in `load`.
+    originals: a folder with the original files under their own names; empty
+      to download them.
+
+  Returns:
+    The folder of the prepared set, and the images in each of its splits.
+
+  Raises:
+    ArgumentError: for a name that is unknown, or a folder that is not there.
+    DataError: saying which file, what was expected and what to do.
+  """
+  root = data_root(data_dir)
+  return tfds_sets.prepare(prepared_as(dataset), root, originals)
+
+
 def prepared_as(name: str) -> str:
   """The TFDS set that is to be prepared for a dataset."""
   stem = parse_name(name)[0]
@@ -155,5 +177,6 @@ __all__ = [
   'load',
   'make_feed',
   'parse_name',
+  'prepare',
   'prepared_as',
 ]

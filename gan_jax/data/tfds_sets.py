@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import importlib.util
 import io
-import json
 import os
 import pathlib
 import shutil
@@ -111,7 +110,7 @@ def _builder(name: str, root: pathlib.Path) -> Any:
     raise DataError(
       f'`dataset={name}`: {builder.data_dir} was prepared as {written.value},'
       ' which cannot be read in any order; prepare it in another folder with\n'
-      f'  {_command(name)} --data_dir=OTHER_FOLDER\n'
+      f'  {_call(name, pathlib.Path("OTHER_FOLDER"))}\n'
       'and train with that `data_dir`'
     )
   return builder
@@ -172,8 +171,8 @@ def load(
     if name != 'digits':
       raise DataError(
         f'`dataset={name}`: is not prepared in {root}; run\n'
-        f'  {_command(name, root)}\n(--from=DIR takes the original files from a'
-        ' folder instead of the network)'
+        f'  {_call(name, root)}\nor, with the original files in a folder,\n'
+        f'  {_call(name, root, "DIR")}'
       )
     prepare(name, root)
     builder = _builder(name, root)
@@ -242,11 +241,12 @@ def _hash_facts(builder: Any, split: str, size: int, channels: int) -> str:
   return hashlib.sha256(repr((*facts, size, channels)).encode()).hexdigest()
 
 
-def _command(name: str, root: pathlib.Path | None = None) -> str:
-  """The command that prepares a set in a data root."""
+def _call(name: str, root: pathlib.Path, originals: str = '') -> str:
+  """The call that prepares a set; a command prints the command in its place."""
   default = pathlib.Path('~/tensorflow_datasets').expanduser()
-  where = '' if root in (None, default) else f' --data_dir={root}'
-  return f'python -m gan_jax.prepare --dataset={name}{where}'
+  words = {'data_dir': '' if root == default else root, 'originals': originals}
+  rest = ''.join(f", {key}='{value}'" for key, value in words.items() if value)
+  return f"`gan_jax.data.prepare('{name}'{rest})`"
 
 
 def _image_shape(name: str, builder: Any) -> Any:
@@ -336,7 +336,7 @@ def _verify_originals(name: str, builder: Any, originals: str) -> pathlib.Path:
   """The folder, whose files are the originals by name, size and SHA-256."""
   folder = pathlib.Path(originals).expanduser()
   if not folder.is_dir():
-    raise ArgumentError('from', originals, 'no such folder')
+    raise ArgumentError('originals', originals, 'no such folder')
   if name == 'cifar10' and (unpacked := _unpacked(folder)):
     builder.unpacked = unpacked
     return folder
@@ -405,7 +405,7 @@ def _explain(
     return DataError(
       f'`dataset={name}`: what was downloaded has another checksum than the'
       f' original ({text.splitlines()[0]}); try again, or take the originals'
-      ' from a folder with --from=DIR'
+      f' from a folder:\n  {_call(name, root, "DIR")}'
     )
   if _is_network(error):
     return _no_network(name, builder, root, error)
@@ -444,11 +444,5 @@ def _no_network(
     f'`dataset={name}`: the originals could not be downloaded ({first}).\n'
     'On a machine without network, fetch these files elsewhere:\n'
     f'{lines}\nput them into one folder under their own names, and run\n'
-    f'  {_command(name, root)} --from=THAT_FOLDER'
+    f'  {_call(name, root, "THAT_FOLDER")}'
   )
-
-
-def describe(folder: pathlib.Path) -> str:
-  """Name and version that a prepared set says of itself."""
-  facts = json.loads((folder / 'dataset_info.json').read_text())
-  return f'{facts["name"]} {facts["version"]}'

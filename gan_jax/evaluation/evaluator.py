@@ -181,20 +181,20 @@ class Evaluator:
       return None
     if not names:
       return None
-    if isinstance(features, Features):
-      return features
     if not features:
       kinds = ', '.join(feature_networks.FEATURES)
       remedy = f'say what {", ".join(names)} sees of an image: {kinds}'
       raise ArgumentError('features', '', remedy)
     classes = len(self.dataset.classes)
-    network = feature_networks.load(
-      features,
-      weights=weights,
-      sample_shape=self.dataset.shape,
-      data_dir=data_dir,
-      dataset=parse_name(self.dataset.name)[0] if classes else '',
-    )
+    network = features
+    if isinstance(network, str):
+      network = feature_networks.load(
+        network,
+        weights=weights,
+        sample_shape=self.dataset.shape,
+        data_dir=data_dir,
+        dataset=parse_name(self.dataset.name)[0] if classes else '',
+      )
     needs = {name for metric in self.metrics for name in metric.needs}
     if 'labels' in needs and network.classes not in (0, classes):
       remedy = f'knows {network.classes} classes and {self.dataset.name} has'

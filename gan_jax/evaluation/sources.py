@@ -75,7 +75,8 @@ def _read_archive(path: pathlib.Path, argument: str) -> Samples:
   if not path.is_file():
     raise ArgumentError(argument, str(path), 'no such file')
   try:
-    with np.load(path) as archive:
+    # NumPy leaves a file open that it opened itself and could not read.
+    with open(path, 'rb') as file, np.load(file) as archive:
       names = [n for n in ('samples', 'images') if n in archive.files]
       if not names and len(archive.files) == 1:
         names = archive.files

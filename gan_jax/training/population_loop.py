@@ -479,8 +479,8 @@ class PopulationLoop(HostLoop):
 def _select(progress: Progress, where: Any) -> Progress:
   """The same members of every array that has them; the step as it is."""
   step = progress.now.members.step
-  bare = progress.now.members.replace(step=None)
-  bare = progress.replace(now=progress.now.replace(members=bare))
+  state = progress.now.members.replace(step=None)
+  bare = progress.replace(now=progress.now.replace(members=state))
   chosen: Progress = population.select_members(bare, where)
-  state = chosen.now.members.replace(step=step)
-  return chosen.replace(now=chosen.now.replace(members=state))
+  members = chosen.now.members.replace(step=step)
+  return chosen.replace(now=chosen.now.replace(members=members))

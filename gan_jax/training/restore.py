@@ -17,7 +17,7 @@ from gan_jax.config import app, registry, resolve
 from gan_jax.config.schema import Config, read_config
 from gan_jax.data import Absent, Dataset, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
-from gan_jax.networks.base import Networks
+from gan_jax.networks.base import Net, Networks
 from gan_jax.runtime.checkpoint import Checkpoints, flatten
 from gan_jax.runtime.errors import (
   ArgumentError,
@@ -42,7 +42,7 @@ GENERATOR = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A generator as it was saved: parameters and running statistics."""
+  """A network as it was saved: parameters and running statistics."""
 
   params: PyTree
   stats: PyTree
@@ -106,18 +106,26 @@ class Run:
       ArgumentError: if an average is asked for and none was kept.
       NetworksNeeded: if nobody says what the arrays are for.
     """
-    networks = self._needed()
-    prefix = self._prefix(ema)
-    shapes = jax.eval_shape(networks.generator.init, jax.random.key(0))
+    return self._source(self._needed().generator, self._prefix(ema))
+
+  def discriminator(self) -> Source:
+    """Parameters and running statistics of D.
+
+    Raises:
+      NetworksNeeded: if nobody says what the arrays are for.
+    """
+    return self._source(self._needed().discriminator, 'd')
+
+  def _source(self, net: Net, prefix: str) -> Source:
+    """The saved arrays below a path, in the structure of a network."""
+    params, stats = jax.eval_shape(net.init, jax.random.key(0))
 
     def pick(part: str, tree: PyTree) -> PyTree:
-      leaves = flatten(tree)
-      return jax.tree.unflatten(
-        jax.tree.structure(tree),
-        [self.state[f'{prefix}/{part}/{path}'] for path in leaves],
-      )
+      paths = [f'{prefix}/{part}/{path}' for path in flatten(tree)]
+      leaves = [self.state[path] for path in paths]
+      return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
-    return Source(pick('params', shapes[0]), pick('stats', shapes[1]))
+    return Source(pick('params', params), pick('stats', stats))
 
   def _prefix(self, ema: bool | None) -> str:
     if ema and not self.has_average:

@@ -11,6 +11,7 @@ import pytest
 from helpers.pictures import RANDOM, both, folder, make, save
 
 from gan_jax import data
+from gan_jax.config.app import as_flags
 from gan_jax.data import tfds_sets
 from gan_jax.runtime.errors import ArgumentError
 
@@ -62,8 +63,11 @@ def test_unknown_split_tells_the_splits(digits_root):
 def test_unprepared_set_tells_the_command(name, tmp_path):
   with pytest.raises(data.DataError) as told:
     data.load(name, data_dir=str(tmp_path))
+  call = f"`gan_jax.data.prepare('{name}', data_dir='{tmp_path}')`"
   command = f'python -m gan_jax.prepare --dataset={name} --data_dir={tmp_path}'
-  assert command in str(told.value) and '--from' in str(told.value)
+  assert call in str(told.value)
+  assert f'{command}\n' in as_flags(str(told.value))
+  assert f'{command} --from=DIR' in as_flags(str(told.value))
   assert told.value.exit_code == 1
 
 

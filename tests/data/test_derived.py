@@ -146,7 +146,7 @@ def test_what_is_prepared_for_a_set():
 
 
 def test_a_stack_whose_base_is_missing_says_how_to_prepare_it(tmp_path):
-  with pytest.raises(data.DataError, match='prepare --dataset=mnist'):
+  with pytest.raises(data.DataError, match="prepare.'mnist'"):
     data.load('stacked_mnist', data_dir=str(tmp_path))
 
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gan_jax.game.step import Plan, init_state, make_train_step
 
 from gan_jax import networks
 from gan_jax.game import losses as game_lib
@@ -12,7 +13,6 @@ from gan_jax.game import objectives
 from gan_jax.game.objectives import OBJECTIVES, Equilibrium, Objective
 from gan_jax.game.regularizers import Term
 from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state, make_train_step
 
 BATCH = 8
 

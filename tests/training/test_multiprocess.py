@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 import pytest
-
 from gan_jax.evaluation.scores import Scores, scores_of
+
 from gan_jax.training import setup, writers
 
 pytestmark = pytest.mark.multiprocess

@@ -40,10 +40,10 @@ sys.path[:0] = [str(HERE.parents[2] / 'tests'), str(HERE.parents[1])]
 
 import inception_torch  # noqa: E402
 import timing  # noqa: E402
+from gan_jax.features.inception_layout import LAYERS  # noqa: E402
 
 from gan_jax import features  # noqa: E402
 from gan_jax.features import inception, inception_weights  # noqa: E402
-from gan_jax.features.inception_layout import LAYERS  # noqa: E402
 from gan_jax.metrics import frechet  # noqa: E402
 
 THREADS = len(os.sched_getaffinity(0))
