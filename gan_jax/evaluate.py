@@ -102,7 +102,9 @@ def main() -> int:
     raise ArgumentError('workdir', f.workdir, remedy)
   validate.check_effect({n: f[n].value for n in f if f[n].present}, f.images)
   if bool(f.all) + bool(f.follow) + (f.step is not None) > 1:
-    raise Error('`step`, `all`, `follow`: use one of them')
+    name = 'all' if f.all else 'follow'
+    remedy = 'of `step`, `all` and `follow` use one of them'
+    raise ArgumentError(name, True, remedy)
   validate.check_scored(f.workdir, f.metrics, f.features)
   from gan_jax.evaluation import scorer
   from gan_jax.training import run_evaluator, score_checkpoints
