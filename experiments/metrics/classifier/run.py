@@ -17,12 +17,11 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from gan_jax import data
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.features import classifier
-from gan_jax.metrics import modes
+from gan_jax.metrics import class_modes
 from gan_jax.runtime import sharding
 from gan_jax.training import workdir
 
@@ -65,14 +64,13 @@ def stacks(name: str, data_dir: str) -> list[dict[str, Any]]:
   evaluator = Evaluator(
     reference,
     None,
-    ['modes'],
+    ['class_modes'],
     samples=STACKS,
     features='classifier',
     data_dir=data_dir,
     mesh=sharding.make_mesh(1),
   )
   x, labels = real.array(), real.labels()
-  expected = np.bincount(reference.labels(), minlength=1000)
   rows = []
   for draw in range(DRAWS):
     part = slice(draw * STACKS, (draw + 1) * STACKS)
@@ -81,7 +79,9 @@ def stacks(name: str, data_dir: str) -> list[dict[str, Any]]:
         'stacks': name,
         'draw': draw,
         'classified': evaluator.score_samples(x[part]),
-        'true': modes.class_modes(labels[part], 1000, expected=expected),
+        'true': class_modes(
+          labels[part], labels=reference.labels(), classes=1000
+        ),
       }
     )
   return rows

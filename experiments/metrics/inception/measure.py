@@ -40,10 +40,10 @@ sys.path[:0] = [str(HERE.parents[2] / 'tests'), str(HERE.parents[1])]
 
 import inception_torch  # noqa: E402
 import timing  # noqa: E402
-from gan_jax.features.inception_layout import LAYERS  # noqa: E402
 
 from gan_jax import features  # noqa: E402
 from gan_jax.features import inception, inception_weights  # noqa: E402
+from gan_jax.features.inception_weights import LAYERS  # noqa: E402
 from gan_jax.metrics import frechet  # noqa: E402
 
 THREADS = len(os.sched_getaffinity(0))
@@ -94,7 +94,7 @@ def published(net: Any) -> Any:
 def speed(net: Any, path: pathlib.Path) -> dict[str, Any]:
   """From the same bytes to 2048 features."""
   ours = features.load(
-    'inception-2048-pytorch', weights=str(path), image_shape=(32, 32, 3)
+    'inception-2048-pytorch', weights=str(path), sample_shape=(32, 32, 3)
   )
   theirs, x = published(net), images(IMAGES)
 
@@ -106,7 +106,7 @@ def speed(net: Any, path: pathlib.Path) -> dict[str, Any]:
     return np.concatenate([y.flatten(1).numpy() for y in found])
 
   def run_ours() -> Any:
-    return features.extract_all(ours, x)['features']
+    return features.extract_features(ours, x)['features']
 
   a, b = np.float64(run_ours()), np.float64(run_theirs(BATCHES[0]))
   run_theirs(BATCHES[-1])  # all warm

@@ -40,7 +40,7 @@ def main() -> None:
     rng = np.random.default_rng(seed)
     samples = train[rng.choice(50_000, 10_000, replace=False)]
     began = time.process_time()
-    found = parzen.parzen(samples, train[50_000:51_000], test)
+    found = parzen(test, samples, validation=train[50_000:51_000])
     seconds = round(time.process_time() - began, 1)
     rows.append({'seed': seed, **found, 'cpu_seconds': seconds})
     print(rows[-1], flush=True)

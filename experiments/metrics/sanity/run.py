@@ -83,7 +83,8 @@ def measure(
       x = damaged(x[:count], kind, level, rng)
       by_draw.append(evaluator.score_samples(x, seed=draw))
     found[name] = {
-      metric: [scores[metric] for scores in by_draw] for metric in METRICS
+      metric: [scores[evaluator.primary[metric]] for scores in by_draw]
+      for metric in METRICS
     }
     print(features, name, found[name], flush=True)
   return {
