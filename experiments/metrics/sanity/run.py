@@ -82,8 +82,7 @@ def measure(
       x = damaged(x[:count], kind, level, rng)
       by_draw.append(evaluator.score_samples(x, seed=draw))
     found[name] = {
-      metric: [scores[evaluator.primary[metric]] for scores in by_draw]
-      for metric in METRICS
+      metric: [scores[metric] for scores in by_draw] for metric in METRICS
     }
     print(features, name, found[name], flush=True)
   return {
