@@ -97,7 +97,7 @@ class _Trial:
     networks: Networks | None = None,
   ) -> tuple[Any, Any]:
     """A player's penalty, and the memory after it."""
-    game = Game(networks or self.networks, NonSaturating, [term])
+    game = Game(networks or self.networks, NonSaturating(), [term])
     players = dict(g=Player(*self.g, ()), d=Player(*self.d, ()))
     players[player] = players[player].replace(params=params)
     state = State(jnp.int32(0), key, **players, ema=None, memory={}, hyper={})
