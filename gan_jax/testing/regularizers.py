@@ -298,7 +298,7 @@ def _check_dirac(subject: Subject, term: Regularizer) -> None:
   stated = [term.dirac(*point) for point in _POINTS]
   if 'd' not in term.acts_on or None in stated:
     return
-  game = Game(network_lib.build('dirac', (1,), bounded=False), NonSaturating)
+  game = Game(network_lib.build('dirac', (1,), bounded=False), NonSaturating())
 
   @jax.jit
   def penalty(theta: Any, psi: Any) -> Any:
