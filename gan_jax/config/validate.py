@@ -195,7 +195,7 @@ def check_evaluation(values: Mapping[str, Any], given: Collection[str]) -> None:
       arguments of no use together.
   """
   workdir, images = values['workdir'], values['images']
-  faults: list[ArgumentError | str] = []
+  faults: list[ArgumentError] = []
   if bool(workdir) == bool(images):
     remedy = 'name the folder of a run, or `images`: one of them'
     faults.append(ArgumentError('workdir', workdir, remedy))
@@ -206,7 +206,9 @@ def check_evaluation(values: Mapping[str, Any], given: Collection[str]) -> None:
       remedy = f'has no effect on {asked}, only on {other}; leave it out'
       faults.append(ArgumentError(name, values[name], remedy))
   if (values['step'] is not None) + values['all'] + values['follow'] > 1:
-    faults.append('`step`, `all`, `follow`: use one of them')
+    name = 'all' if values['all'] else 'follow'
+    remedy = 'of `step`, `all` and `follow` use one of them'
+    faults.append(ArgumentError(name, True, remedy))
   faults += metric_faults(values['metrics'])
   known = registry.names('gan_jax.features', 'FEATURES')
   kind = values['features'].partition('-')[0]

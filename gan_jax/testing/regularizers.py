@@ -97,7 +97,7 @@ class _Trial:
     networks: Networks | None = None,
   ) -> tuple[Any, Any]:
     """A player's penalty, and the memory after it."""
-    game = Game(networks or self.networks, NonSaturating, [term])
+    game = Game(networks or self.networks, NonSaturating(), [term])
     players = dict(g=Player(*self.g, ()), d=Player(*self.d, ()))
     players[player] = players[player].replace(params=params)
     state = State(jnp.int32(0), key, **players, ema=None, memory={}, hyper={})
@@ -298,7 +298,7 @@ def _check_dirac(subject: Subject, term: Regularizer) -> None:
   stated = [term.dirac(*point) for point in _POINTS]
   if 'd' not in term.acts_on or None in stated:
     return
-  game = Game(network_lib.build('dirac', (1,), bounded=False), NonSaturating)
+  game = Game(network_lib.build('dirac', (1,), bounded=False), NonSaturating())
 
   @jax.jit
   def penalty(theta: Any, psi: Any) -> Any:
