@@ -21,8 +21,7 @@ import scipy.ndimage
 
 from gan_jax import data
 from gan_jax.evaluation.evaluator import Evaluator
-from gan_jax.runtime import sharding
-from gan_jax.training import workdir
+from gan_jax.runtime import provenance, sharding
 
 HERE = pathlib.Path(__file__).parent
 METRICS = ['fid']
@@ -133,7 +132,7 @@ def main() -> None:
   results: dict[str, Any] = {}
   if out.is_file():  # kinds of features may be measured one after another
     results = json.loads(out.read_text())
-  results['environment'] = workdir.versions()
+  results['environment'] = provenance.versions()
   runs = []
   if asked.classifier:
     runs.append((asked.classifier, '', asked.images, asked.draws))
