@@ -16,82 +16,69 @@ from typing import Any
 
 from absl import flags
 
-from gan_jax.config import app, validate
+from gan_jax.config import app, schema, validate
 from gan_jax.runtime.errors import ArgumentError, Error
 
-flags.DEFINE_string('workdir', '', 'Folder of the run.')
-flags.DEFINE_integer(
-  'step', None, 'Step of the checkpoint that is scored; by default the newest.'
-)
-flags.DEFINE_boolean('all', False, 'Whether every checkpoint is scored.')
-flags.DEFINE_boolean(
-  'follow',
-  False,
-  'Whether every checkpoint is scored, those to come too, until the run ends.',
-)
-flags.DEFINE_float(
-  'follow_timeout',
-  3600.0,
-  'Seconds without a new checkpoint after which --follow gives up.',
-)
-flags.DEFINE_string(
-  'images',
-  '',
-  'Samples that are scored instead of a run: an .npz of uint8 images, a folder'
-  ' of images, or a dataset.',
-)
-flags.DEFINE_string(
-  'against',
-  '',
-  "Samples that are scored against, likewise; by default the run's dataset.",
-)
-flags.DEFINE_string(
-  'validation',
-  '',
-  'Real images that parzen picks its width on; by default the first 1,000 that'
-  ' the run was not trained on.',
-)
-flags.DEFINE_string(
-  'metrics',
-  '',
-  'Scores, with commas between: '
-  + ', '.join(validate.known_metrics())
-  + "; by default the run's own.",
-)
-flags.DEFINE_string(
-  'features',
-  '',
-  'What metrics see of an image: classifier, inception-2048, pixels, random-128'
-  " and others; by default the run's own.",
-)
-flags.DEFINE_string(
-  'weights', '', 'File of the weights of --features; by default the public one.'
-)
-flags.DEFINE_integer(
-  'samples', 0, 'Generated samples of a score; 0: 10,000, or all of --images.'
-)
-flags.DEFINE_integer(
-  'real_samples', 0, 'Real samples; 0: as many, or all that there are.'
-)
-flags.DEFINE_integer(
-  'eval_seeds', 1, 'Draws of noise that scores are means of.'
-)
-flags.DEFINE_integer('seed', 0, 'The first of these seeds.')
-flags.DEFINE_boolean(
-  'ema',
-  None,
-  'Whether the averaged generator is scored; by default if there is one.',
-)
-flags.DEFINE_string(
-  'data_dir', '', "Data root; empty: the run's, or $TFDS_DATA_DIR."
-)
-flags.DEFINE_integer(
-  'neighbours', 0, 'Samples shown beside their nearest training images.'
-)
-flags.DEFINE_integer('devices', 0, 'Devices used; 0: all there are.')
-flags.DEFINE_string(
-  'out', 'metrics.jsonl', 'File that scores of --images are added to.'
-)
+FLAGS = {
+  'workdir': ('', 'Folder of the run.'),
+  'step': (
+    int,
+    'Step of the checkpoint that is scored; by default the newest.',
+  ),
+  'all': (False, 'Whether every checkpoint is scored.'),
+  'follow': (
+    False,
+    'Whether every checkpoint is scored, those to come too, until the run ends.',
+  ),
+  'follow_timeout': (
+    3600.0,
+    'Seconds without a new checkpoint after which --follow gives up.',
+  ),
+  'images': (
+    '',
+    'Samples that are scored instead of a run: an .npz of uint8 images, a folder'
+    ' of images, or a dataset.',
+  ),
+  'against': (
+    '',
+    "Samples that are scored against, likewise; by default the run's dataset.",
+  ),
+  'validation': (
+    '',
+    'Real images that parzen picks its width on; by default the first 1,000 that'
+    ' the run was not trained on.',
+  ),
+  'metrics': (
+    '',
+    'Scores, with commas between: '
+    + ', '.join(validate.known_metrics())
+    + "; by default the run's own.",
+  ),
+  'features': (
+    '',
+    'What metrics see of an image: classifier, inception-2048, pixels, random-128'
+    " and others; by default the run's own.",
+  ),
+  'weights': (
+    '',
+    'File of the weights of --features; by default the public one.',
+  ),
+  'samples': (
+    0,
+    'Generated samples of a score; 0: 10,000, or all of --images.',
+  ),
+  'real_samples': (0, 'Real samples; 0: as many, or all that there are.'),
+  'eval_seeds': (1, 'Draws of noise that scores are means of.'),
+  'seed': (0, 'The first of these seeds.'),
+  'ema': (
+    bool,
+    'Whether the averaged generator is scored; by default if there is one.',
+  ),
+  'data_dir': ('', "Data root; empty: the run's, or $TFDS_DATA_DIR."),
+  'neighbours': (0, 'Samples shown beside their nearest training images.'),
+  'devices': (0, 'Devices used; 0: all there are.'),
+  'out': ('metrics.jsonl', 'File that scores of --images are added to.'),
+}
 
 
 def main() -> int:
@@ -129,4 +116,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+  schema.define(FLAGS)
   app.run(main)

@@ -16,8 +16,9 @@ import json
 import pathlib
 from typing import Any
 
-from gan_jax.ablation import plan as ablation_plan
 from gan_jax.ablation.scorers import Judges
+
+from gan_jax.ablation import plan as ablation_plan
 from gan_jax.config.schema import Config
 from gan_jax.training.population_loop import Cohort
 
