@@ -28,7 +28,8 @@ FLAGS = {
   'all': (False, 'Whether every checkpoint is scored.'),
   'follow': (
     False,
-    'Whether every checkpoint is scored, those to come too, until the run ends.',
+    'Whether every checkpoint is scored, those to come too, until the run'
+    ' ends.',
   ),
   'follow_timeout': (
     3600.0,
@@ -36,8 +37,8 @@ FLAGS = {
   ),
   'images': (
     '',
-    'Samples that are scored instead of a run: an .npz of uint8 images, a folder'
-    ' of images, or a dataset.',
+    'Samples that are scored instead of a run: an .npz of uint8 images, a'
+    ' folder of images, or a dataset.',
   ),
   'against': (
     '',
@@ -45,8 +46,8 @@ FLAGS = {
   ),
   'validation': (
     '',
-    'Real images that parzen picks its width on; by default the first 1,000 that'
-    ' the run was not trained on.',
+    'Real images that parzen picks its width on; by default the first 1,000'
+    ' that the run was not trained on.',
   ),
   'metrics': (
     '',
@@ -56,8 +57,8 @@ FLAGS = {
   ),
   'features': (
     '',
-    'What metrics see of an image: classifier, inception-2048, pixels, random-128'
-    " and others; by default the run's own.",
+    'What metrics see of an image: classifier, inception-2048, pixels,'
+    " random-128 and others; by default the run's own.",
   ),
   'weights': (
     '',
