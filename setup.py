@@ -16,6 +16,7 @@ assert VERSION is not None, 'gan_jax/__init__.py states no __version__'
 # Each bound is a version that CI installs: see tests/oldest.txt.
 REQUIRES = [
   'absl-py>=2.1.0',
+  'flatbuffers>=24.3.25',  # jax.export writes with it
   'flax>=0.10.6',
   'grain>=0.2.8',
   'importlib_resources>=6.0.0',  # TFDS imports it and does not declare it
@@ -64,7 +65,14 @@ setuptools.setup(
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
+    'torch': ['torch>=2.4'],  # only to hold steps against, in tests
     'test': TEST,
-    'dev': [*TEST, 'import-linter~=2.17', 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
+    'dev': [
+      *TEST,
+      'import-linter~=2.17',
+      'mypy~=2.4.1',
+      'pre-commit>=4.0',
+      'ruff~=0.17.6',
+    ],
   },
 )

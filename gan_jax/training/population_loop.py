@@ -482,5 +482,5 @@ def _select(progress: Progress, where: Any) -> Progress:
   state = progress.now.members.replace(step=None)
   bare = progress.replace(now=progress.now.replace(members=state))
   chosen: Progress = population.select_members(bare, where)
-  state = chosen.now.members.replace(step=step)
-  return chosen.replace(now=chosen.now.replace(members=state))
+  members = chosen.now.members.replace(step=step)
+  return chosen.replace(now=chosen.now.replace(members=members))

@@ -1,4 +1,4 @@
-"""A small ablation on `ring`, one whose training is arithmetic, and its table."""
+"""A small ablation on `ring` whose training is arithmetic, and its table."""
 
 import csv
 import dataclasses
