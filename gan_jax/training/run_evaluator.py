@@ -142,7 +142,7 @@ def _load(
   )
   if argument:
     source = sources.load_source(name, argument, data_dir, size, channels)
-    return sources.as_dataset(source, name, argument)
+    return sources.as_dataset(source, name)
   if name.startswith(OWN_DATA):
     remedy = 'this run was given its data from Python; name some to score'
     raise ArgumentError('against', '', f'{remedy} against')

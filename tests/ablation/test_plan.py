@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 import pytest
+from gan_jax.ablation.scorers import Judges
 from helpers.ablations import request
 
 from gan_jax import data
 from gan_jax.ablation import plan, runner
-from gan_jax.ablation.scorers import Judges
 from gan_jax.config.schema import ConfigError
 from gan_jax.training import population_loop, setup
 

@@ -217,6 +217,20 @@ def test_a_part_of_a_set_against_the_rest(evaluate):
   assert 0 < row['fid@pixels'] < 5
 
 
+def test_points_against_points(tmp_path):
+  x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+  np.savez(tmp_path / 'x.npz', samples=x)
+  np.savez(tmp_path / 'y.npz', samples=x + np.float32([3, 4]))
+  options = EvaluationOptions(
+    metrics='fid,swd_points', against=str(tmp_path / 'x.npz'), devices=1
+  )
+  row = scorer.evaluate_images(
+    options, str(tmp_path / 'y.npz'), tmp_path / 'm.jsonl'
+  )
+  assert row['fid'] == pytest.approx(25, rel=1e-4)
+  assert row['swd_points'] == pytest.approx(5 * 2 / np.pi, rel=0.1)
+
+
 def test_a_distance_of_few_samples_is_warned_of(evaluate, capsys):
   evaluate('digits[:100]', samples=60)
   assert capsys.readouterr().err.count('64 dimensions from 60 samples') == 1

@@ -19,7 +19,7 @@ from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.scorer import EvaluationOptions
 from gan_jax.metrics import Metric
 from gan_jax.runtime.errors import ArgumentError, Error
-from gan_jax.training import restore, score_checkpoints
+from gan_jax.training import restore, run_evaluator, score_checkpoints
 
 # Orbax's reading threads outlive its event loop when a file is damaged.
 pytestmark = pytest.mark.filterwarnings(
@@ -253,7 +253,7 @@ def test_parzen_without_held_out_images_is_refused(digit_run, tmp_path):
       small.digits(), dataset=dataset, workdir=str(tmp_path)
     )
     options = EvaluationOptions(devices=1, **changes)
-    return score_checkpoints.make_run_evaluator(config, options, None)
+    return run_evaluator.make_run_evaluator(config, options, None)
 
   with pytest.raises(ArgumentError, match='ask for it alone'):
     make(metrics='parzen,swd')
@@ -268,14 +268,14 @@ def test_a_set_is_no_path_whatever_it_looks_like(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
 
   def load(name, **options):
-    return data.ImageSet(
+    return data.SampleSet(
       name, (8, 8, 1), np.zeros((3, 8, 8, 1), np.uint8), 'mark'
     )
 
   monkeypatch.setattr(data, 'load', load)
   config = dataclasses.replace(small.digits(), dataset='a/b')
   options = EvaluationOptions(metrics='ms_ssim', devices=1)
-  evaluator = score_checkpoints.make_run_evaluator(config, options, None)
+  evaluator = run_evaluator.make_run_evaluator(config, options, None)
   assert evaluator.dataset.name == 'a/b'
 
 
@@ -283,8 +283,8 @@ def test_data_that_was_given_from_python_must_be_given_again(digits):
   config = dataclasses.replace(small.digits(), dataset='python:data')
   options = EvaluationOptions(metrics='ms_ssim', samples=20, devices=1)
   with pytest.raises(ArgumentError, match='`against=`: this run was given'):
-    score_checkpoints.make_run_evaluator(config, options, None)
-  evaluator = score_checkpoints.make_run_evaluator(
+    run_evaluator.make_run_evaluator(config, options, None)
+  evaluator = run_evaluator.make_run_evaluator(
     config, options, None, dataset=digits
   )
   assert evaluator.dataset is digits
