@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Stopped(BaseException):
-  """A signal came while there was nothing to save; its name is the message."""
+class Stopped(KeyboardInterrupt):
+  """A signal came while there was nothing to save; its name is the message.
+
+  To who calls from Python it is what Ctrl-C is.
+  """
 
 
 class Listener:
