@@ -21,7 +21,6 @@ from gan_jax.data.user_data import as_dataset
 from gan_jax.runtime.errors import ArgumentError, DataError
 
 Dataset = Density | SampleSet
-# Names that set-up still uses.
 
 DENSITIES: dict[str, Callable[[], Density]] = {
   'gaussian_1d': densities.gaussian_1d,
