@@ -64,7 +64,7 @@ def stacks(name: str, data_dir: str) -> list[dict[str, Any]]:
   evaluator = Evaluator(
     reference,
     None,
-    ['modes'],
+    ['class_modes'],
     samples=STACKS,
     features='classifier',
     data_dir=data_dir,

@@ -25,8 +25,8 @@ from gan_jax.runtime import provenance, sharding
 
 HERE = pathlib.Path(__file__).parent
 METRICS = ['fid']
-# Deviation of the noise, in pixel values; of the blur, in pixels; classes
-# that are left out, of ten.
+# Standard deviation of the noise, in pixel values; of the blur, in pixels;
+# classes that are left out, of ten.
 DAMAGE = {'noise': (10, 25, 60), 'blur': (0.5, 0.8, 1.2), 'dropped': (1, 3, 6)}
 
 
@@ -82,7 +82,8 @@ def measure(
       x = damaged(x[:count], kind, level, rng)
       by_draw.append(evaluator.score_samples(x, seed=draw))
     found[name] = {
-      metric: [scores[metric] for scores in by_draw] for metric in METRICS
+      metric: [scores[evaluator.primary[metric]] for scores in by_draw]
+      for metric in METRICS
     }
     print(features, name, found[name], flush=True)
   return {
