@@ -14,16 +14,10 @@ import csv
 import pathlib
 from typing import Any
 
-<<<<<<< HEAD
-from gan_jax.ablation.scorers import Judges
-
-from gan_jax.ablation import plan as ablation_plan
-=======
 from gan_jax.ablation import folder as ablation_folder
 from gan_jax.ablation.plan import AblationOptions, AblationPlan, make_plan
 from gan_jax.ablation.population_run import make_population_run
 from gan_jax.ablation.scoring import EvaluatorScorer
->>>>>>> experiments
 from gan_jax.config.schema import Config
 
 COLUMNS = ('dataset', 'label', 'seed', 'images', 'fid768')

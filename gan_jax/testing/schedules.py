@@ -73,7 +73,7 @@ class _Trial:
 
   def trainer_of(self, objective: type[Objective]) -> Trainer:
     """That plays an objective by plain gradient descent."""
-    game = Game(small.networks(), objective)
+    game = Game(small.networks(), objective())
     sgd = Sgd(learning_rate=0.1, beta1=0.0)
     return Trainer(game, sgd, sgd, self.schedule)
 

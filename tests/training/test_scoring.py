@@ -11,11 +11,12 @@ import pytest
 from helpers import small
 from helpers.saved_run import rows
 
+import gan_jax as gj
 from gan_jax.config import app
 from gan_jax.config.schema import ConfigError
 from gan_jax.evaluation.score_file import ScoreFile, find_best
 from gan_jax.evaluation.scorer import EvaluationOptions
-from gan_jax.metrics import METRICS
+from gan_jax.metrics import METRICS, Metric
 from gan_jax.runtime import checkpoint
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import restore, score_checkpoints
@@ -242,3 +243,37 @@ def test_what_cannot_be_scored_is_said_before_training(at, tmp_path):
   with pytest.raises(ArgumentError, match='ring has points'):
     train_config(config)
   assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
+def test_a_metric_of_ones_own_scores_a_run_from_python(at, tmp_path, programs):
+  """It is handed in, by itself and beside names; the best goes by it."""
+
+  def spread(real, fake, *, seed):
+    return {'spread': float(fake.std())}
+
+  own = Metric('spread', spread, {'spread': 'higher'}, sees='points')
+  run = gj.train(
+    tmp_path / 'run',
+    data='ring',
+    steps=4,
+    batch_size=8,
+    width=8,
+    depth=0,
+    eval_every=2,
+    eval_samples=16,
+    metrics=[own, 'fid'],
+    keep_best='spread',
+    devices=1,
+    compilation_cache=programs,
+  )
+  table = rows(run.workdir)
+  assert [row['step'] for row in table] == [2, 4]
+  assert table[0]['protocol']['metrics'] == {'spread': '1', 'fid': '1'}
+  best = max(table, key=lambda row: row['spread'])['step']
+  facts = json.loads((run.workdir / 'run.json').read_text())
+  assert facts['best']['step'] == best
+  assert run.score([own], samples=16) == {'spread': table[-1]['spread']}
+  with pytest.raises(ArgumentError, match='python:spread'):
+    score_checkpoints.evaluate_run(
+      str(run.workdir), EvaluationOptions(samples=16, devices=1)
+    )

@@ -22,13 +22,8 @@ from gan_jax import data
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.features import classifier
 from gan_jax.metrics import class_modes
-<<<<<<< HEAD
-from gan_jax.runtime import sharding
-from gan_jax.training import workdir
-=======
 from gan_jax.runtime import provenance, sharding
 from gan_jax.runtime.checkpoint import digest, to_host
->>>>>>> experiments
 
 HERE = pathlib.Path(__file__).parent
 # Each dataset with the seeds that a classifier of it is trained from.
@@ -76,10 +71,7 @@ def stacks(name: str, data_dir: str) -> list[dict[str, Any]]:
     mesh=sharding.make_mesh(1),
   )
   x, labels = real.array(), real.labels()
-<<<<<<< HEAD
-=======
   classes = reference.labels()
->>>>>>> experiments
   rows = []
   for draw in range(DRAWS):
     part = slice(draw * STACKS, (draw + 1) * STACKS)
@@ -88,13 +80,7 @@ def stacks(name: str, data_dir: str) -> list[dict[str, Any]]:
         'stacks': name,
         'draw': draw,
         'classified': evaluator.score_samples(x[part]),
-<<<<<<< HEAD
-        'true': class_modes(
-          labels[part], labels=reference.labels(), classes=1000
-        ),
-=======
         'true': class_modes(labels[part], labels=classes, classes=1000),
->>>>>>> experiments
       }
     )
   return rows

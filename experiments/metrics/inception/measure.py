@@ -43,10 +43,6 @@ from helpers import inception_torch  # noqa: E402
 
 from gan_jax import features  # noqa: E402
 from gan_jax.features import inception, inception_weights  # noqa: E402
-<<<<<<< HEAD
-from gan_jax.features.inception_weights import LAYERS  # noqa: E402
-=======
->>>>>>> experiments
 from gan_jax.metrics import frechet  # noqa: E402
 
 THREADS = len(os.sched_getaffinity(0))

@@ -25,8 +25,8 @@ from gan_jax.runtime import provenance, sharding
 
 HERE = pathlib.Path(__file__).parent
 METRICS = ['fid']
-# Deviation of the noise, in pixel values; of the blur, in pixels; classes
-# that are left out, of ten.
+# Standard deviation of the noise, in pixel values; of the blur, in pixels;
+# classes that are left out, of ten.
 DAMAGE = {'noise': (10, 25, 60), 'blur': (0.5, 0.8, 1.2), 'dropped': (1, 3, 6)}
 
 
