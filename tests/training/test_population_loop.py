@@ -66,7 +66,6 @@ def configs_of(base=TOY):
   ]
 
 
-<<<<<<< HEAD
 @contextlib.contextmanager
 def opened(configs, path, layout='vmap', **changes):
   """The population of some runs, from where its folder says."""
@@ -76,12 +75,6 @@ def opened(configs, path, layout='vmap', **changes):
     yield loop
   finally:
     loop.close()
-=======
-def trained(configs, path, layout='vmap'):
-  made = population_loop.Cohort(configs, path, layout)
-  assert made.run(preemption.Listener()) == 'done'
-  return made
->>>>>>> main
 
 
 def train(configs, path, layout='vmap'):
@@ -244,54 +237,13 @@ def test_the_diverged_are_frozen_and_the_others_go_on(
     assert again.outcomes() == loop.outcomes()
 
 
-<<<<<<< HEAD
 def check_resumed(whole, configs, path):
-=======
-def test_a_state_that_is_not_finite_ends_its_member(tmp_path):
-  """An infinite second moment makes no loss infinite; D stands still."""
-  made = population_loop.Cohort(members(), tmp_path, 'vmap')
-  now = made.population
-  opt = now.state.d.opt_state
-  nu = jax.tree.map(lambda x: x.at[1].set(np.inf), opt.nu)
-  d = now.state.d.replace(opt_state=opt._replace(nu=nu))
-  made.population = population.put(
-    now.replace(state=now.state.replace(d=d)), made.mesh
-  )
-  assert made.run(preemption.Listener()) == 'done'
-  assert made.outcomes() == [('done', 20), ('diverged', 6), ('done', 20)]
-  made.close()
-
-
-class Heard(preemption.Listener):
-  """Hears a signal once the cohort has come to a step."""
-
-  def __init__(self, step):
-    super().__init__()
-    self.at = step
-    self.made = None
-
-  @property
-  def received(self):
-    now = getattr(self, 'made', None)
-    return 'SIGTERM' if now is not None and now.step >= self.at else ''
-
-  @received.setter
-  def received(self, value):
-    pass
-
-
-@pytest.mark.parametrize(
-  'kind', ['ring', pytest.param('digits', marks=pytest.mark.slow)]
-)
-def test_interrupted_equals_uninterrupted(kind, tmp_path):
->>>>>>> main
   """Stopped by a signal, killed after a checkpoint: the same bits, and rows."""
 
   def stop(step, seconds):
     if step == 6:  # where a row is written
       os.kill(os.getpid(), signal.SIGTERM)
 
-<<<<<<< HEAD
   with opened(configs, path) as first, preemption.listen() as listener:
     assert first.run(listener, stop) == 'saved'
     assert first.step == 6
@@ -306,14 +258,6 @@ def test_interrupted_equals_uninterrupted(kind, tmp_path):
   with opened(configs, path) as third:
     assert third.step == 16
     assert third.run(preemption.Listener()) == 'done'
-=======
-    second.run(preemption.Listener(), killed)
-  second.close()
-  third = population_loop.Cohort(configs, tmp_path / 'parted', 'vmap')
-  assert third.step == 16
-  assert third.run(preemption.Listener()) == 'done'
-  third.close()
->>>>>>> main
   assert bits(third) == bits(whole)
   assert third.rows.keys() == whole.rows.keys()
   for name, values in whole.rows.items():
@@ -392,16 +336,8 @@ class Scaled(Objective):
     self.traced.append(1)
     return self.scale * (fake - real).mean()
 
-<<<<<<< HEAD
   def g_loss(self, real, fake):
     return -fake.mean()
-=======
-  made = population_loop.Cohort(members(), tmp_path, 'vmap')
-  monkeypatch.setattr(population_loop, 'make_train_step', counted)
-  assert made.run(preemption.Listener()) == 'done'
-  assert len(traced) == 1
-  made.close()
->>>>>>> main
 
 
 def test_one_trace_of_a_step_of_ones_own(tmp_path):

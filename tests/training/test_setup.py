@@ -9,7 +9,6 @@ import pytest
 from absl import flags
 
 from gan_jax import data
-<<<<<<< HEAD
 from gan_jax.config import app, registry, resolve, schema
 from gan_jax.config import help as help_lib
 from gan_jax.data import Absent
@@ -19,17 +18,6 @@ from gan_jax.training.train import train
 
 DIGITS = Absent('digits', (8, 8, 1), tuple('0123456789'))
 UNLABELLED = Absent('folder:x', (8, 8, 1))
-=======
-from gan_jax.config import schema as config_lib
-from gan_jax.config.schema import Config, ConfigError
-from gan_jax.data import SampleSet
-from gan_jax.game import step
-from gan_jax.networks import NetworkError
-from gan_jax.training import export, loop, setup
-
-DIGITS = setup.DatasetMetadata('digits', (8, 8, 1), tuple('0123456789'))
-UNLABELLED = setup.DatasetMetadata('folder:x', (8, 8, 1))
->>>>>>> main
 
 
 def trainer_of(*words, dataset=DIGITS):
@@ -165,26 +153,10 @@ CLASSES = 3
 def conditional_run(programs, tmp_path_factory):
   """A short run of three classes of images."""
   rng = np.random.default_rng(0)
-<<<<<<< HEAD
   images = rng.integers(0, 255, (60, 8, 8, 1)).astype(np.uint8)
   run = train(
     tmp_path_factory.mktemp('conditional'),
     data=(images, np.arange(60) % CLASSES),
-=======
-  labels = np.arange(60, dtype=np.int32) % CLASSES
-  pictures = rng.integers(0, 255, (60, 8, 8, 1)).astype(np.uint8)
-  known = SampleSet(
-    'digits',
-    (8, 8, 1),
-    pictures,
-    'none',
-    classes=('a', 'b', 'c'),
-    read_labels=lambda: labels,
-  )
-  folder = tmp_path_factory.mktemp('conditional')
-  config = Config(
-    workdir=str(folder),
->>>>>>> main
     network='dcgan',
     width=4,
     conditioning='projection',
