@@ -21,7 +21,7 @@ from gan_jax.ablation.plan import (
   check_options,
 )
 from gan_jax.ablation.progress import describe_plan, say
-from gan_jax.ablation.results import AblationResults, read_results
+from gan_jax.ablation.results import AblationResults, make_results, read_results
 from gan_jax.ablation.runner import AblationRunner
 from gan_jax.ablation.spec import PARTS, CellSpec, vary_spec
 from gan_jax.ablation.tables import format_markdown
@@ -199,7 +199,8 @@ def read_table(plan: AblationPlan) -> Table:
     ArgumentError: if nothing was begun.
   """
   if plan.options.only:
-    return Table(folder_lib.read_part(plan), plan.folder)
+    results = make_results(*folder_lib.read_part(plan))
+    return Table(results, plan.folder)
   folder_lib.collect_results(plan)
   if plan.base.report:
     from gan_jax.ablation.report import write_ablation_report

@@ -92,7 +92,11 @@ class Component(_Base):
       for name in fields:
         if name not in names:
           close = difflib.get_close_matches(name, names, n=1)
-          use = f'use `{close[0]}`' if close else f'it has {", ".join(names)}'
+          use = (
+            f'use `{close[0]}`'
+            if close
+            else f'it has {", ".join(names) or "none"}'
+          )
           raise TypeError(f'{cls.__name__} has no field `{name}`; {use}')
       return super().__new__(cls)
 
@@ -136,7 +140,7 @@ def check_part(path: str, part: Component) -> None:
   try:
     part.check()
   except ArgumentError as error:
-    if not hasattr(part, error.argument):
+    if not hasattr(part, error.argument.partition('.')[0]):
       raise
     raise ArgumentError(
       f'{path}.{error.argument}', error.value, error.remedy

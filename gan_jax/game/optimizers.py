@@ -17,7 +17,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from gan_jax.game.component import Component, Named, made, parts, static
+from gan_jax.game.component import (
+  Component,
+  Named,
+  check_part,
+  made,
+  parts,
+  static,
+)
 from gan_jax.networks.base import Net
 from gan_jax.runtime.errors import ArgumentError
 
@@ -216,7 +223,7 @@ class _Own(Optimizer):
         'give the steps over which `beta1` moves to `beta1_final`',
       )
     if self.decay is not None:
-      self.decay.check()
+      check_part('decay', self.decay)
 
 
 class Adaptive(_Own):
@@ -384,13 +391,13 @@ def _inject(state: Any, values: Mapping[str, Any]) -> Any:
   return jax.tree.map(replace, state, is_leaf=_is_injected)
 
 
-def whole(argument: str, transformation: Any, net: Net) -> Whole:
+def whole(argument: str, transformation: Any, net: Net | None = None) -> Whole:
   """What an Optax transformation is taken as.
 
   Args:
     argument: what it was handed in as, for messages.
     transformation: of Optax.
-    net: whose parameters it is to move.
+    net: whose parameters it is to move; None: it is not tried on them.
 
   Raises:
     ArgumentError: if it is none, or none for such parameters.
@@ -402,7 +409,9 @@ def whole(argument: str, transformation: Any, net: Net) -> Whole:
       'is no optimizer; give one of `gan_jax.optimizers`, or a'
       ' transformation of Optax such as `optax.adam(1e-4)`',
     )
-  params = jax.eval_shape(net.init, jax.random.key(0))[0]
+  params: PyTree = {'w': jax.ShapeDtypeStruct((1,), jnp.float32)}
+  if net is not None:
+    params = jax.eval_shape(net.init, jax.random.key(0))[0]
   _check_update(argument, transformation, params)
   return Whole(transformation, _injected(argument, transformation, params))
 
@@ -468,13 +477,13 @@ def _own_numbers(node: Any) -> dict[str, Any]:
   }
 
 
-def as_optimizer(argument: str, item: Any, net: Net) -> Optimizer:
+def as_optimizer(argument: str, item: Any, net: Net | None = None) -> Optimizer:
   """An optimizer of ours as it is, its class at its defaults, Optax's whole.
 
   Args:
     argument: what it was handed in as, for messages.
     item: which it is.
-    net: whose parameters it is to move.
+    net: whose parameters it is to move; None: it is not tried on them.
 
   Raises:
     ArgumentError: if it is none.

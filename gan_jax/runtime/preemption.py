@@ -32,22 +32,6 @@ class Listener:
     self.received = ''
     self.raise_at_once = True
 
-  # Names that the loops still use.
-
-  @property
-  def heard(self) -> str:
-    """Name of the first signal."""
-    return self.received
-
-  @property
-  def at_once(self) -> bool:
-    """Whether a signal raises."""
-    return self.raise_at_once
-
-  @at_once.setter
-  def at_once(self, value: bool) -> None:
-    self.raise_at_once = value
-
 
 @contextlib.contextmanager
 def listen() -> Iterator[Listener]:
@@ -75,8 +59,3 @@ def listen() -> Iterator[Listener]:
   finally:
     for number, handler in handlers.items():
       signal.signal(number, handler)
-
-
-# Names that the loops still use.
-Ear = Listener
-listening = listen

@@ -1,26 +1,21 @@
 """Conformance test of a regularizer: what all promise, and what it claims."""
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gan_jax import networks as network_lib
-from gan_jax.game import game as game_lib
 from gan_jax.game.component import made
-from gan_jax.game.game import Batch, Game
-from gan_jax.game.objectives import NonSaturating
-from gan_jax.game.regularizers import Regularizer
-from gan_jax.game.state import Player, State
+from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.networks.base import Networks
 from gan_jax.testing import small
 from gan_jax.testing.subject import Subject, neighbours, overrides
 
 _N, _TIMES = 6, 4  # samples; so many times as many, of the same ones
-_KEYS = 64  # draws that a mean is taken over
+_KEYS = 32  # draws that a mean is taken over
 _NEAR = 8.0  # standard errors within which two means are one
 _POINTS = ((0.7, -1.3), (-1.1, 0.4), (0.5, 0.0))  # theta, psi of Dirac-GAN
 
@@ -65,8 +60,14 @@ def check_regularizer(
   return subject.missing
 
 
+class _Samples(NamedTuple):
+  real: Any
+  z: Any
+  label: Any
+
+
 class _Trial:
-  """A regularizer in a small game, whose penalty is a pure function."""
+  """A regularizer with networks and samples for it to look at."""
 
   def __init__(
     self, regularizer: Regularizer, networks: Networks | None
@@ -75,7 +76,7 @@ class _Trial:
     shape = small.IMAGES if regularizer.images else small.POINTS
     self.networks = networks or small.networks(shape)
     self.narrow = networks or small.networks(shape, jnp.bfloat16)
-    self.real = _samples(self.networks)
+    self.samples = _samples(self.networks, _N)
     key = jax.random.key(1)
     self.g = self.networks.generator.init(key)
     self.d = self.networks.discriminator.init(jax.random.clone(key))
@@ -87,37 +88,78 @@ class _Trial:
     """Of a player."""
     return (self.g if player == 'g' else self.d)[0]
 
+  def view(
+    self, player: str, params: Any, samples: _Samples, key: Any, nets: Networks
+  ) -> DView | GView:
+    """What a player's penalty sees, at parameters of that player."""
+    both = {'g': self.g[0], 'd': self.d[0]} | {player: params}
+
+    def generate(z: Any) -> Any:
+      how: Any = dict(train=True, key=_unused(key), label=samples.label)
+      return nets.generator.apply(both['g'], self.g[1], z, **how)[0]
+
+    def judge(x: Any, label: Any) -> tuple[Any, Any]:
+      how: Any = dict(train=True, key=_unused(key), label=label)
+      out, _ = nets.discriminator.apply(both['d'], self.d[1], x, **how)
+      return out if isinstance(out, tuple) else (out, {})
+
+    fake = generate(samples.z)
+    logits, heads = judge(fake, samples.label)
+    seen: dict[str, Any] = dict(
+      fake=fake,
+      fake_logits=logits,
+      fake_heads=heads,
+      fake_label=samples.label,
+      z=samples.z,
+      generate=generate,
+      params=params,
+      memory=self.memory,
+      key=_unused(key),
+      step=jnp.int32(0),
+    )
+    if player == 'g':
+      return GView(**seen)
+    real_logits, real_heads = judge(samples.real, samples.label)
+    critic = lambda x, label: judge(x, label)[0]  # noqa: E731
+    return DView(
+      critic=critic,
+      critic_fake=critic,
+      real=samples.real,
+      real_logits=real_logits,
+      real_heads=real_heads,
+      real_label=samples.label,
+      **seen,
+    )
+
   def penalty(
     self,
     player: str,
     term: Regularizer,
     params: Any,
-    real: Batch,
+    samples: _Samples,
     key: Any,
     networks: Networks | None = None,
-  ) -> tuple[Any, Any]:
-    """A player's penalty, and the memory after it."""
-    game = Game(networks or self.networks, NonSaturating(), [term])
-    players = dict(g=Player(*self.g, ()), d=Player(*self.d, ()))
-    players[player] = players[player].replace(params=params)
-    state = State(jnp.int32(0), key, **players, ema=None, memory={}, hyper={})
-    view_of: Any = game_lib.g_view if player == 'g' else game_lib.d_view
-    view = view_of(game, params, state, real, key, images=jnp.float32(0))[0]
-    view = view._replace(memory=self.memory)
-    on = term.on_g if player == 'g' else term.on_d
-    return on(view), term.next_memory(self.memory, view)
+  ) -> Any:
+    """A player's penalty."""
+    nets = networks or self.networks
+    view: Any = self.view(player, params, samples, key, nets)
+    return term.on_g(view) if player == 'g' else term.on_d(view)
 
 
-def _samples(networks: Networks) -> Batch:
+def _unused(key: Any) -> Any:
+  return jax.random.clone(key)
+
+
+def _samples(networks: Networks, n: int) -> _Samples:
   rng = np.random.default_rng(0)
-  x = jnp.float32(rng.normal(size=(_N, *networks.sample_shape)))
-  if not networks.classes:
-    return Batch(x)
-  return Batch(x, jnp.arange(_N, dtype=jnp.int32) % networks.classes)
+  real = jnp.float32(rng.normal(size=(n, *networks.sample_shape)))
+  z = jnp.float32(rng.normal(size=(n, networks.latent_dim)))
+  label = jnp.arange(n, dtype=jnp.int32) % networks.classes
+  return _Samples(real, z, label if networks.classes else None)
 
 
-def _keys(count: int = _KEYS) -> Any:
-  return jax.random.split(jax.random.key(3), count)
+def _keys(seed: int = 3) -> Any:
+  return jax.random.split(jax.random.key(seed), _KEYS)
 
 
 def _check_penalty(subject: Subject, trial: _Trial, player: str) -> None:
@@ -125,63 +167,60 @@ def _check_penalty(subject: Subject, trial: _Trial, player: str) -> None:
     trial.regularizer.strength > 0, 'has a weight that is not positive'
   )
   _check_shape(subject, trial, player)
-  value = functools.partial(trial.penalty, player)
 
-  def with_slope(term: Any, params: Any, real: Any, key: Any) -> Any:
-    def alone(params: Any) -> Any:
-      return value(term, params, real, key)[0]
+  def one(term: Any, params: Any, samples: Any, key: Any) -> Any:
+    def value(params: Any) -> Any:
+      return trial.penalty(player, term, params, samples, key)
 
-    return jax.value_and_grad(alone)(params)
+    return jax.value_and_grad(value)(params)
 
-  many = jax.vmap(lambda *args: value(*args)[0], (None, None, None, 0))
-  one, every = jax.jit(with_slope), jax.jit(many)
-  _check_transforms(subject, trial, player, one, every)
+  every = jax.jit(jax.vmap(one, (None, None, None, 0)))
+  _check_transforms(subject, trial, player, every)
   _check_batch(subject, trial, player, every)
   _check_hyperparameters(subject, trial, player, every)
-  _check_finite(subject, trial, player, one)
+  _check_finite(subject, trial, player, every)
 
 
 def _check_shape(subject: Subject, trial: _Trial, player: str) -> None:
   """A scalar, and a memory that keeps its shapes and types."""
-  penalty, memory = jax.eval_shape(
-    lambda real, key: trial.penalty(
-      player, trial.regularizer, trial.params(player), real, key
-    ),
-    trial.real,
-    jax.random.key(0),
-  )
+  term = trial.regularizer
+
+  def outcome(samples: Any, key: Any) -> Any:
+    params, nets = trial.params(player), trial.networks
+    view: Any = trial.view(player, params, samples, key, nets)
+    penalty = term.on_g(view) if player == 'g' else term.on_d(view)
+    return penalty, term.next_memory(trial.memory, view), trial.memory
+
+  penalty, *memories = jax.eval_shape(outcome, trial.samples, jax.random.key(0))
   shape = getattr(penalty, 'shape', None)
   subject.require(
     shape == (),
     f'on_{player} returns an array of shape {shape}; take the mean over the'
     ' batch',
   )
-  kinds = [
-    jax.tree.map(lambda x: (jnp.shape(x), str(x.dtype)), tree)
-    for tree in (memory, jax.eval_shape(lambda: trial.memory))
-  ]
+  after, before = (
+    jax.tree.map(lambda x: f'{x.dtype}{x.shape}', memory) for memory in memories
+  )
   subject.require(
-    kinds[0] == kinds[1],
-    f'next_memory returns {kinds[0]}, and init_memory {kinds[1]}',
+    after == before, f'next_memory returns {after}, and init_memory {before}'
   )
 
 
 def _check_transforms(
-  subject: Subject, trial: _Trial, player: str, one: Penalty, every: Penalty
+  subject: Subject, trial: _Trial, player: str, every: Penalty
 ) -> None:
   """Under `jit` and `vmap` as eager; and there is something to descend."""
   term, params = trial.regularizer, trial.params(player)
-  keys = _keys()
-  jitted = [one(term, params, trial.real, key) for key in keys[:2]]
-  eager = trial.penalty(player, term, params, trial.real, keys[0])[0]
-  subject.require_close(jitted[0][0], eager, 'another penalty under `jit`')
-  mapped = every(term, params, trial.real, keys)
+  values, slopes = every(term, params, trial.samples, _keys())
+  eager = [
+    trial.penalty(player, term, params, trial.samples, _keys()[i])
+    for i in (0, 1)
+  ]
   subject.require_close(
-    list(mapped[:2]), [x for x, _ in jitted], 'another penalty under `vmap`'
+    list(values[:2]), eager, 'another penalty under `jit` and `vmap`'
   )
-  slopes = [np.abs(x).max() for x in jax.tree.leaves(jitted[0][1])]
   subject.require(
-    max(slopes) > 0,
+    any(np.abs(x).max() > 0 for x in jax.tree.leaves(slopes)),
     f"on_{player} does not depend on {player.upper()}'s parameters",
   )
 
@@ -198,21 +237,21 @@ def _check_batch(
 ) -> None:
   """A mean over the batch: over draws, for each example has its own."""
   term, params = trial.regularizer, trial.params(player)
-  mean, slack = _mean(every(term, params, trial.real, _keys()))
-  turned = jax.tree.map(lambda x: x[::-1], trial.real)
+  mean, slack = _mean(every(term, params, trial.samples, _keys())[0])
+  turned = jax.tree.map(lambda x: x[::-1], trial.samples)
   # Of other draws, which are one for each place in the batch.
-  others = jax.random.split(jax.random.key(4), _KEYS)
-  again, more = _mean(every(term, params, turned, others))
+  again, more = _mean(every(term, params, turned, _keys(4))[0])
   subject.require(
     abs(again - mean) < slack + more,
     f'depends on the order of the batch: {mean:.6g}, and {again:.6g} if turned',
   )
-  larger = jax.jit(lambda *args: trial.penalty(player, *args)[0])
   tiled = jax.tree.map(
-    lambda x: jnp.tile(x, (_TIMES, *(1,) * (x.ndim - 1))), trial.real
+    lambda x: jnp.tile(x, (_TIMES, *(1,) * (x.ndim - 1))), trial.samples
   )
-  means = [larger(term, params, tiled, key) for key in _keys(16)]
-  again, more = _mean(means)
+  larger = jax.jit(
+    jax.vmap(lambda *args: trial.penalty(player, *args), (None, None, None, 0))
+  )
+  again, more = _mean(larger(term, params, tiled, _keys(5)))
   subject.require(
     abs(again - mean) < slack + more,
     f'changes with the size of the batch ({mean:.6g}, and {again:.6g} of'
@@ -226,9 +265,9 @@ def _check_hyperparameters(
 ) -> None:
   """Each changes something; the weight does outside."""
   params = trial.params(player)
-  before = every(trial.regularizer, params, trial.real, _keys())
+  before, _ = every(trial.regularizer, params, trial.samples, _keys())
   for path, other in neighbours(trial.regularizer):
-    after = every(other, params, trial.real, _keys())
+    after, _ = every(other, params, trial.samples, _keys())
     subject.require(
       path == 'weight' or not np.array_equal(before, after),
       f'`{path}` is a hyper-parameter that changes nothing',
@@ -240,20 +279,21 @@ def _check_hyperparameters(
 
 
 def _check_finite(
-  subject: Subject, trial: _Trial, player: str, one: Penalty
+  subject: Subject, trial: _Trial, player: str, every: Penalty
 ) -> None:
   """With its gradient, of flat and of steep networks, in both precisions."""
 
-  def narrow(term: Any, params: Any, real: Any, key: Any) -> Any:
-    def alone(params: Any) -> Any:
-      return trial.penalty(player, term, params, real, key, trial.narrow)[0]
+  def narrow(term: Any, params: Any, samples: Any, keys: Any) -> Any:
+    def value(params: Any) -> Any:
+      nets = trial.narrow
+      return trial.penalty(player, term, params, samples, keys[0], nets)
 
-    return jax.value_and_grad(alone)(params)
+    return jax.value_and_grad(value)(params)
 
-  for name, function in (('float32', one), ('bfloat16', jax.jit(narrow))):
+  for name, function in (('float32', every), ('bfloat16', jax.jit(narrow))):
     for size in (0.0, 1e2):  # of each of two layers
       params = jax.tree.map(lambda w, s=size: s * w, trial.params(player))
-      outcome = function(trial.regularizer, params, trial.real, _keys()[0])
+      outcome = function(trial.regularizer, params, trial.samples, _keys())
       what = f'on_{player} or its gradient, weights times {size}, in {name}'
       subject.require_finite(outcome, what)
 
@@ -298,25 +338,14 @@ def _check_dirac(subject: Subject, term: Regularizer) -> None:
   stated = [term.dirac(*point) for point in _POINTS]
   if 'd' not in term.acts_on or None in stated:
     return
-  game = Game(network_lib.build('dirac', (1,), bounded=False), NonSaturating())
+  trial = _Trial(term, network_lib.build('dirac', (1,), bounded=False))
+  trial.memory = term.init_memory()
+  samples = _Samples(jnp.zeros((_N, 1)), jnp.zeros((_N, 8)), None)
 
   @jax.jit
   def penalty(theta: Any, psi: Any) -> Any:
-    key = jax.random.key(5)
-    state = State(
-      step=jnp.int32(0),
-      key=key,
-      g=Player({'theta': theta}, {}, ()),
-      d=Player({'psi': psi}, {}, ()),
-      ema=None,
-      memory={},
-      hyper={},
-    )
-    real = Batch(jnp.zeros((_N, 1)))
-    view, _ = game_lib.d_view(
-      game, state.d.params, state, real, key, images=jnp.float32(0)
-    )
-    return term.on_d(view._replace(memory=term.init_memory()))
+    trial.g = {'theta': theta}, {}
+    return trial.penalty('d', term, {'psi': psi}, samples, jax.random.key(5))
 
   found = [penalty(*map(jnp.float32, point)) for point in _POINTS]
   subject.require_close(

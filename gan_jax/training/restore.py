@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gan_jax.config import app, registry, resolve
 from gan_jax.config.schema import Config, read_config
-from gan_jax.data import Absent, Dataset, Density
+from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
 from gan_jax.networks.base import Net, Networks
 from gan_jax.runtime.checkpoint import Checkpoints, flatten, to_host
@@ -69,7 +69,7 @@ class Run:
   """
 
   config: Config
-  dataset: Dataset | Absent
+  dataset: Dataset | DatasetMetadata
   networks: Networks | None
   step: int
   state: Mapping[str, NDArray[Any]]
@@ -366,7 +366,7 @@ def _facts(workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def _describe_dataset(
   config: Config, facts: Mapping[str, Any], networks: Networks | None
-) -> Density | Absent:
+) -> Density | DatasetMetadata:
   """The density of a run, or what its run.json says of its samples."""
   own = facts.get('dataset', {})
   if config.dataset.startswith(OWN_DATA) and not own:
@@ -377,13 +377,13 @@ def _describe_dataset(
       )
     own = {'shape': networks.sample_shape}
   if own.get('bounded') or config.dataset.startswith(OWN_DATA):
-    return Absent(
+    return DatasetMetadata(
       config.dataset, tuple(own['shape']), tuple(own.get('classes', ()))
     )
   dataset = load_dataset(config)
   if isinstance(dataset, Density):
     return dataset
-  return Absent(dataset.name, dataset.shape, dataset.classes)
+  return DatasetMetadata(dataset.name, dataset.shape, dataset.classes)
 
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:
@@ -434,7 +434,7 @@ def open_run(
 
 
 def _networks(
-  config: Config, facts: Mapping[str, Any], dataset: Dataset | Absent
+  config: Config, facts: Mapping[str, Any], dataset: Dataset | DatasetMetadata
 ) -> Networks | None:
   """The networks of a run by what it says of them; None: its author's own."""
   reference = facts.get('references', {}).get('networks', '')

@@ -14,7 +14,7 @@ from gan_jax import data
 from gan_jax.config import resolve
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.config.validate import idle
-from gan_jax.data import Absent, Dataset, Feed, SampleSet
+from gan_jax.data import Dataset, DatasetMetadata, Feed, SampleSet
 from gan_jax.game.game import Batch
 from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import State, count_parameters
@@ -141,7 +141,7 @@ def load_dataset(config: Config) -> Dataset:
   )
 
 
-def facts_of(dataset: Dataset | Absent) -> resolve.Facts:
+def facts_of(dataset: Dataset | DatasetMetadata) -> resolve.Facts:
   """What the networks need to know of a dataset."""
   return resolve.Facts(
     tuple(dataset.shape),
