@@ -22,7 +22,7 @@ from gan_jax.game.augment import Augmentation
 from gan_jax.game.component import Component, Named, hyperparameters, made
 from gan_jax.game.game import Game, InstanceNoise
 from gan_jax.game.objectives import Objective
-from gan_jax.game.optimizers import Optimizer, as_optimizer
+from gan_jax.game.optimizers import Optimizer, Whole
 from gan_jax.game.regularizers import Regularizer
 from gan_jax.game.schedules import Schedule
 from gan_jax.game.trainer import Ema, Trainer
@@ -166,8 +166,8 @@ def build_trainer(
     )
     trainer = Trainer(
       game,
-      part['optimizer_g'],
-      part['optimizer_d'],
+      objects.get('optimizer_g', part['optimizer_g']),
+      objects.get('optimizer_d', part['optimizer_d']),
       part['schedule'],
       part['ema'],
     )
@@ -481,7 +481,10 @@ def _optimizer(player: str, config: Config, objects: Objects) -> Optimizer:
     other = 'optimizer_d' if player == 'g' else 'optimizer_g'
     if other in objects:
       _refuse_beside(config, option, shared)
-    return as_optimizer(option, objects[option])
+    given = objects[option]
+    if isinstance(given, (Optimizer, type)):
+      return made(option, given, Optimizer)
+    return Whole(given)  # the trainer looks into it
   kind = _component(option, getattr(config, option), Optimizer)
   if isinstance(kind, Optimizer):
     _refuse_beside(config, option, _options_of(option))

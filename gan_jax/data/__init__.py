@@ -21,9 +21,6 @@ from gan_jax.data.user_data import as_dataset
 from gan_jax.runtime.errors import ArgumentError, DataError
 
 Dataset = Density | SampleSet
-# Names that set-up still uses.
-Absent = DatasetMetadata
-ImageSet = SampleSet
 
 DENSITIES: dict[str, Callable[[], Density]] = {
   'gaussian_1d': densities.gaussian_1d,
@@ -162,8 +159,6 @@ def prepared_as(name: str) -> str:
 
 
 __all__ = [
-  'Absent',
-  'ImageSet',
   'DATASETS',
   'DENSITIES',
   'DataError',

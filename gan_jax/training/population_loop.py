@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.config import app, resolve, schema
+from gan_jax.config import resolve, schema
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Dataset, Density
 from gan_jax.figures import images
@@ -365,7 +365,7 @@ class PopulationLoop(HostLoop):
     """
     self._moved, self._reached = moved, reached
     for text in self.warnings():
-      app.warn(text)
+      self.warn(text)
     return super().run(listener)
 
   def at_start(self) -> None:

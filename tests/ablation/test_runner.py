@@ -204,7 +204,7 @@ def test_stopped_and_resumed_gives_the_same_results(calm, tmp_path, capsys):
 
 def test_a_signal_while_nothing_is_saved_ends_it(tmp_path, capsys):
   class Slow(FakeRun):
-    def calibrate(self):
+    def calibrate(self, seconds):
       os.kill(os.getpid(), signal.SIGTERM)
 
   assert run_fake(plan(tmp_path / 'a', *GRID), Slow) == app.SAVED

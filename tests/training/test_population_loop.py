@@ -57,7 +57,7 @@ def members(base=TOY):
 
 def trained(configs, path, layout='vmap'):
   made = population_loop.Cohort(configs, path, layout)
-  assert made.run(preemption.Ear()) == 'done'
+  assert made.run(preemption.Listener()) == 'done'
   return made
 
 
@@ -165,12 +165,12 @@ def test_a_state_that_is_not_finite_ends_its_member(tmp_path):
   made.population = population.put(
     now.replace(state=now.state.replace(d=d)), made.mesh
   )
-  assert made.run(preemption.Ear()) == 'done'
+  assert made.run(preemption.Listener()) == 'done'
   assert made.outcomes() == [('done', 20), ('diverged', 6), ('done', 20)]
   made.close()
 
 
-class Heard(preemption.Ear):
+class Heard(preemption.Listener):
   """Hears a signal once the cohort has come to a step."""
 
   def __init__(self, step):
@@ -179,12 +179,12 @@ class Heard(preemption.Ear):
     self.made = None
 
   @property
-  def heard(self):
+  def received(self):
     now = getattr(self, 'made', None)
     return 'SIGTERM' if now is not None and now.step >= self.at else ''
 
-  @heard.setter
-  def heard(self, value):
+  @received.setter
+  def received(self, value):
     pass
 
 
@@ -211,11 +211,11 @@ def test_interrupted_equals_uninterrupted(kind, tmp_path):
       if step >= 17:
         raise KeyboardInterrupt
 
-    second.run(preemption.Ear(), killed)
+    second.run(preemption.Listener(), killed)
   second.close()
   third = population_loop.Cohort(configs, tmp_path / 'parted', 'vmap')
   assert third.step == 16
-  assert third.run(preemption.Ear()) == 'done'
+  assert third.run(preemption.Listener()) == 'done'
   third.close()
   assert bits(third) == bits(whole)
   assert third.rows.keys() == whole.rows.keys()
@@ -275,7 +275,7 @@ def test_one_compile(tmp_path, monkeypatch):
 
   made = population_loop.Cohort(members(), tmp_path, 'vmap')
   monkeypatch.setattr(population_loop, 'make_train_step', counted)
-  assert made.run(preemption.Ear()) == 'done'
+  assert made.run(preemption.Listener()) == 'done'
   assert len(traced) == 1
   made.close()
 

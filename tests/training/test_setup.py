@@ -10,13 +10,13 @@ import pytest
 from gan_jax import data
 from gan_jax.config import schema as config_lib
 from gan_jax.config.schema import Config, ConfigError
-from gan_jax.data import ImageSet
+from gan_jax.data import SampleSet
 from gan_jax.game import step
 from gan_jax.networks import NetworkError
 from gan_jax.training import export, loop, setup
 
-DIGITS = setup.Absent('digits', (8, 8, 1), tuple('0123456789'))
-UNLABELLED = setup.Absent('folder:x', (8, 8, 1))
+DIGITS = setup.DatasetMetadata('digits', (8, 8, 1), tuple('0123456789'))
+UNLABELLED = setup.DatasetMetadata('folder:x', (8, 8, 1))
 
 
 def plan_of(*words, dataset=DIGITS):
@@ -157,7 +157,7 @@ def conditional_run(tmp_path_factory):
   rng = np.random.default_rng(0)
   labels = np.arange(60, dtype=np.int32) % CLASSES
   pictures = rng.integers(0, 255, (60, 8, 8, 1)).astype(np.uint8)
-  known = ImageSet(
+  known = SampleSet(
     'digits',
     (8, 8, 1),
     pictures,

@@ -8,7 +8,7 @@ import pytest
 
 from gan_jax import data
 from gan_jax.config.schema import Config
-from gan_jax.data import ImageSet
+from gan_jax.data import SampleSet
 from gan_jax.game.state import count_parameters
 from gan_jax.networks import ARCHITECTURES
 from gan_jax.training import setup, summary
@@ -19,7 +19,7 @@ SIDES = {'sndcgan': 16}
 
 def pictures(side):
   """A hundred black images."""
-  return ImageSet(
+  return SampleSet(
     'digits',
     (side, side, 1),
     np.zeros((100, side, side, 1), np.uint8),
