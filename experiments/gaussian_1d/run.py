@@ -3,12 +3,14 @@
 Trains the preset for each objective and seed and measures the live networks:
 the largest |D(x) - 1/2| over the data's mean +- 2 std (where 95% of the data
 live), the mean and std of 100,000 generated samples against the data's, and the
-Wasserstein-1 distance between the two. Every run counts. Writes `results.json`.
+Wasserstein-1 distance between the two. Every run counts. Writes `results.json`,
+and `figure.svg` of the first run.
 
   python experiments/gaussian_1d/run.py --out=DIR [--seeds=8]
 """
 
 import argparse
+import base64
 import dataclasses
 import json
 import pathlib
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.config import schema
+from gan_jax.figures import density as figures
 from gan_jax.training import restore
 from gan_jax.training.train import train_config
 
@@ -78,6 +81,14 @@ def train(objective: str, seed: int, out: pathlib.Path) -> dict[str, Any]:
   return row | measure(workdir)
 
 
+def draw(workdir: pathlib.Path, path: pathlib.Path) -> None:
+  """The last snapshot of a run, as figure 1 of the paper."""
+  last = max((workdir / 'samples').glob('step_*.npz'))
+  with np.load(last) as snapshot:
+    uri = figures.density_1d(restore.open_run(workdir).dataset, snapshot)
+  path.write_bytes(base64.b64decode(uri.partition(',')[2]))
+
+
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
   """Mean, std over seeds, least and greatest of each measure."""
   names = [n for n in rows[0] if n.split('_')[0] in MEASURES]
@@ -112,6 +123,7 @@ def main() -> None:
       o: summary([r for r in rows if r['objective'] == o]) for o in OBJECTIVES
     },
   }
+  draw(args.out / 'non_saturating-0', HERE / 'figure.svg')
   (HERE / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
   print(json.dumps(results['summary'], indent=2))
 
