@@ -105,7 +105,7 @@ class Snapshots:
       arrays |= {'grid': self._grid, 'prob': np.asarray(prob)}
       arrays['real'] = self._real
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -312,13 +312,13 @@ def train(
   >>> run = gj.train('runs/1', data=images, objective='hinge', steps=5000)
   ... # doctest: +SKIP
   """
-  config, objects = _options(
+  config, objects = parse_options(
     dict(options, workdir=workdir, batch_size=batch_size, seed=seed)
     | ({} if steps is None else {'steps': steps})
     | ({'metrics': metrics} if metrics else {}),
     trainer,
   )
-  dataset, config = _dataset(data, config, options, _classes(objects))
+  dataset, config = resolve_data(data, config, options, _classes(objects))
   workdir_lib.check(config)
   prepare_process(config)
   parts = setup_lib.build(
@@ -333,7 +333,7 @@ def train(
 _QUIETER = {'report': False, 'compilation_cache': 'off'}
 
 
-def _options(
+def parse_options(
   given: Mapping[str, Any], trainer: Trainer | None
 ) -> tuple[Config, dict[str, Any]]:
   """Options as a `Config` and objects.
@@ -364,7 +364,7 @@ def _classes(objects: Mapping[str, Any]) -> int:
   return networks.classes if isinstance(networks, Networks) else 0
 
 
-def _dataset(
+def resolve_data(
   data: Any, config: Config, options: Mapping[str, Any], classes: int = 0
 ) -> tuple[Any, Config]:
   """The data that was handed in, or None for that of the configuration."""
@@ -381,4 +381,10 @@ def _dataset(
   return dataset, dataclasses.replace(config, dataset=name, network=kind)
 
 
-__all__ = ['Networks', 'prepare_process', 'train', 'train_config']
+__all__ = [
+  'parse_options',
+  'prepare_process',
+  'resolve_data',
+  'train',
+  'train_config',
+]
