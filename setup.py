@@ -16,6 +16,7 @@ assert VERSION is not None, 'gan_jax/__init__.py states no __version__'
 # Each bound is a version that CI installs: see tests/oldest.txt.
 REQUIRES = [
   'absl-py>=2.1.0',
+  'flatbuffers>=24.3.25',  # jax.export writes with it
   'flax>=0.10.6',
   'grain>=0.2.8',
   'importlib_resources>=6.0.0',  # TFDS imports it and does not declare it
@@ -29,6 +30,7 @@ REQUIRES = [
   'pillow>=10.4.0',
   'scikit-learn>=1.5.0',  # for the digits it carries, and a classifier
   'scipy>=1.13.0',
+  'tabulate>=0.9.0',
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.8',
   'tqdm>=4.66.0',
@@ -63,7 +65,14 @@ setuptools.setup(
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
+    'torch': ['torch>=2.4'],  # only to hold steps against, in tests
     'test': TEST,
-    'dev': [*TEST, 'import-linter~=2.17', 'mypy~=2.4.1', 'pre-commit>=4.0', 'ruff~=0.17.6'],
+    'dev': [
+      *TEST,
+      'import-linter~=2.17',
+      'mypy~=2.4.1',
+      'pre-commit>=4.0',
+      'ruff~=0.17.6',
+    ],
   },
 )

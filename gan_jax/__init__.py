@@ -96,7 +96,7 @@ if TYPE_CHECKING:
   from gan_jax.runtime.errors import IdentityError as IdentityError
   from gan_jax.runtime.errors import NetworksNeeded as NetworksNeeded
   from gan_jax.training.restore import Run as Run
-  from gan_jax.training.restore import open_run as open
+  from gan_jax.training.restore import open_run as open  # noqa: F401
 
 
 class _Package(types.ModuleType):

@@ -10,14 +10,13 @@ again).
 """
 
 import os
+from typing import Any
 
 from absl import flags
 
 from gan_jax.ablation import folder, grid
-from gan_jax.ablation import plan as ablation_plan
-from gan_jax.ablation.plan import Request
+from gan_jax.ablation.plan import AblationOptions, make_plan
 from gan_jax.config import app, schema
-from gan_jax.runtime.errors import ArgumentError
 
 FLAGS = {
   'vary': (
@@ -37,7 +36,8 @@ FLAGS = {
   'primary': ('', 'Score that ranks the cells. Empty: the first of --metrics.'),
   'better': (
     '',
-    'Whether lower or higher is better. Empty: as the primary score says.',
+    'Whether lower or higher values of --primary are better. Empty: the'
+    " metric's own direction.",
   ),
   'published': (
     '',
@@ -55,14 +55,14 @@ FLAGS = {
 _ACTIONS = ('dry_run', 'collect')
 
 
-def _request() -> Request:
-  given = {name: flags.FLAGS[name].value for name in FLAGS.keys() - _ACTIONS}
-  if given['layout'] not in ('auto', 'vmap', 'map'):
-    raise ArgumentError('layout', given['layout'], 'use auto, vmap or map')
+def _options() -> AblationOptions:
+  given: dict[str, Any] = {
+    name: flags.FLAGS[name].value for name in FLAGS.keys() - _ACTIONS
+  }
   base, vary = schema.from_flags(), tuple(given.pop('vary'))
   if not flags.FLAGS.network:
-    vary = grid.suited(vary, base)
-  return Request(base=base, vary=vary, **given)
+    vary = grid.add_networks(vary, base)
+  return AblationOptions(base=base, vary=vary, **given)
 
 
 def _use_all_cores() -> None:
@@ -76,17 +76,18 @@ def _use_all_cores() -> None:
 
 def main() -> int:
   """Runs, plans or collects, as the flags say."""
-  request = _request()
-  plan = ablation_plan.make_plan(request)  # reports bad flags without JAX
+  plan = make_plan(_options())  # reports bad flags without JAX
+  folder.check_folder(plan)
+  if not flags.FLAGS.collect:
+    _use_all_cores()
+  from gan_jax.ablation import runner
+
   if flags.FLAGS.collect:
-    folder.check(plan)
-    from gan_jax.ablation import runner
+    return runner.collect(plan)
+  from gan_jax.training.train import prepare_process
 
-    return runner.collected(plan)
-  _use_all_cores()
-  from gan_jax.ablation import runner  # JAX is wanted only now
-
-  return runner.ablate(request, dry_run=flags.FLAGS.dry_run)
+  prepare_process(plan.base)
+  return runner.ablate(plan, dry_run=flags.FLAGS.dry_run)
 
 
 if __name__ == '__main__':

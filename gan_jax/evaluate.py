@@ -1,96 +1,90 @@
 """Scores a run: `python -m gan_jax.evaluate --workdir=DIR --metrics=fid,kid`.
 
-Of the newest checkpoint, `--step=N`, or `--all` of them; with `--follow` those
-of a run that another process trains, until it ends. Or a set of samples:
+Scores the newest checkpoint, `--step=N`, or `--all` of them; with `--follow`
+those of a run that another process trains, until it ends. Or a set of samples:
 `--images=PATH --against=DATASET`, each an .npz, a folder of images or a dataset
 such as `mnist[test]`. Scores go to metrics.jsonl with their whole protocol;
-what was scored under it is not scored again, and of two commands on one folder
-at a time the second keeps the first one's row. The same command gives the same
-digits; another batch, or 1, 2 or 4 devices, give them to 1e-4 of the score,
-which is float32's rounding; so do several processes that train and score
-(`gan_jax.train --multihost`). A command is one process.
+what was scored under it is not scored again. The same command gives the same
+digits; another number of devices gives them to 1e-4 of the score.
 """
-
-import pathlib
-from typing import Any
 
 from absl import flags
 
-from gan_jax.config import app as doors
-from gan_jax.config import validate
-from gan_jax.config.schema import ConfigError
+from gan_jax.config import app, schema, validate
 
-flags.DEFINE_string('workdir', '', 'folder of the run')
-flags.DEFINE_integer('step', None, 'which checkpoint; by default the newest')
-flags.DEFINE_boolean('all', False, 'every checkpoint that there is')
-flags.DEFINE_boolean('follow', False, 'and those to come, until the run ends')
-flags.DEFINE_float(
-  'follow_timeout', 3600.0, 'seconds without a new checkpoint to give up after'
-)
-flags.DEFINE_string(
-  'images', '', 'instead of a run: an .npz of uint8 samples, a folder, or a set'
-)
-flags.DEFINE_string(
-  'against', '', "what samples are held against; by default the run's dataset"
-)
-flags.DEFINE_string(
-  'validation', '', 'set that parzen picks its width on; see its experiment'
-)
-flags.DEFINE_string('metrics', '', "with commas; by default the run's own")
-flags.DEFINE_string(
-  'features',
-  '',
-  'what metrics see of an image: classifier, inception-2048, ...',
-)
-flags.DEFINE_string('weights', '', 'file of the weights of --features')
-flags.DEFINE_integer(
-  'samples', 0, 'generated samples; 0: 10,000, or all of --images'
-)
-flags.DEFINE_integer(
-  'real_samples', 0, 'real samples; 0: as many, or all that there are'
-)
-flags.DEFINE_integer('eval_seeds', 1, 'draws of noise that scores are means of')
-flags.DEFINE_integer('seed', 0, 'first of these seeds')
-flags.DEFINE_boolean(
-  'ema', None, 'of the averaged generator; by default if there is one'
-)
-flags.DEFINE_string(
-  'data_dir', '', "data root; empty: the run's, or $TFDS_DATA_DIR"
-)
-flags.DEFINE_integer(
-  'neighbours', 0, 'samples shown beside their nearest training images'
-)
-flags.DEFINE_integer('devices', 0, 'devices used; 0: all there are')
-flags.DEFINE_string('out', 'metrics.jsonl', 'file of the scores of --images')
+FLAGS = {
+  'workdir': ('', 'Folder of the run.'),
+  'step': (
+    int,
+    'Step of the checkpoint to score; by default the newest.',
+  ),
+  'all': (False, 'Whether every checkpoint is scored.'),
+  'follow': (
+    False,
+    'Whether all checkpoints are scored, those to come too, till the run ends.',
+  ),
+  'follow_timeout': (
+    3600.0,
+    'Seconds without a new checkpoint after which --follow gives up.',
+  ),
+  'images': (
+    '',
+    'Samples to score instead of a run: an .npz of uint8 images, a folder of'
+    ' images, or a dataset.',
+  ),
+  'against': (
+    '',
+    "Samples that are scored against, likewise; by default the run's dataset.",
+  ),
+  'validation': (
+    '',
+    'Real images that parzen picks its width on; by default the first 1,000 of'
+    ' which the run was not trained on.',
+  ),
+  'metrics': (
+    '',
+    'Scores, with commas between: '
+    + ', '.join(validate.known_metrics())
+    + "; by default the run's own.",
+  ),
+  'features': (
+    '',
+    'What metrics see of an image: classifier, inception-2048, pixels and'
+    " others; by default the run's own.",
+  ),
+  'weights': (
+    '',
+    'File of the weights of --features; by default the public one.',
+  ),
+  'samples': (
+    0,
+    'Generated samples of a score; 0: 10,000, or all of --images.',
+  ),
+  'real_samples': (0, 'Real samples; 0: as many, or all that there are.'),
+  'eval_seeds': (1, 'Draws of noise that scores are means of.'),
+  'seed': (0, 'The first of these seeds.'),
+  'ema': (
+    bool,
+    'Whether the averaged generator is scored; by default if there is one.',
+  ),
+  'data_dir': ('', "Data root; empty: the run's, or $TFDS_DATA_DIR."),
+  'neighbours': (0, 'Samples shown beside their nearest training images.'),
+  'devices': (0, 'Devices used; 0: all there are.'),
+  'out': ('metrics.jsonl', 'File that scores of --images are added to.'),
+}
 
 
 def main() -> int:
   """Scores what the flags name."""
   f = flags.FLAGS
-  if bool(f.workdir) == bool(f.images):
-    raise ConfigError('name the folder of a run (--workdir) or --images, one')
-  validate.check_effect({n: f[n].value for n in f if f[n].present}, f.images)
-  if bool(f.all) + bool(f.follow) + (f.step is not None) > 1:
-    raise ConfigError('--step, --all, --follow: use one of them')
-  validate.check_scored(f.workdir, f.metrics, f.features)
-  from gan_jax.evaluation import scorer
+  values = {name: f[name].value for name in FLAGS}
+  validate.check_evaluation(values, [n for n in FLAGS if f[n].present])
+  from gan_jax.training.score_checkpoints import evaluate
 
-  fields = scorer.Request.__dataclass_fields__
-  asked: dict[str, Any] = {name: f[name].value for name in fields}
-  request = scorer.Request(**asked)
-  try:
-    if f.images:
-      scorer.evaluate_images(request, f.images, pathlib.Path(f.out))
-    elif f.follow:
-      scorer.follow(f.workdir, request, f.follow_timeout)
-    else:
-      scorer.evaluate_run(f.workdir, request, f.step, f.all)
-  except OSError as error:
-    raise doors.Failure(
-      f'scores cannot be written ({error}); use a place that you may write to'
-    ) from error
-  return doors.DONE
+  evaluate(values)
+  return app.DONE
 
 
 if __name__ == '__main__':
-  doors.run(main)
+  schema.define(FLAGS)
+  app.run(main)

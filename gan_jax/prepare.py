@@ -29,24 +29,30 @@ FLAGS = {
 
 def main() -> int:
   """Prepares the set that the flags name."""
-  name, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
-  if not name:
+  dataset, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
+  if not dataset:
     raise ArgumentError('dataset', '', 'name a set, for example mnist')
   from gan_jax import data
-  from gan_jax.data import imageset, tfds_sets
 
-  if data.DATASETS.get(name) or name.startswith(('folder:', 'density:')):
-    print(f'{name} needs no preparation; train with --dataset={name}')
+  if data.DATASETS.get(dataset) or dataset.startswith(('folder:', 'density:')):
+    print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
-  asked, name = name, data.prepared_as(name)
-  root = imageset.data_root(flags.FLAGS.data_dir)
-  folder, counts = tfds_sets.prepare(name, root, originals)
-  told = ', '.join(f'{count:,} {split}' for split, count in counts.items())
-  where = f' --data_dir={root}' if flags.FLAGS.data_dir else ''
+  name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir
+  try:
+    folder, counts = data.prepare(
+      dataset, data_dir=data_dir, originals=originals
+    )
+  except ArgumentError as error:
+    if error.argument == 'originals':  # `from` is a word of Python
+      raise ArgumentError('from', error.value, error.remedy) from error
+    raise
+  images = ', '.join(f'{count:,} {split}' for split, count in counts.items())
+  where = f' --data_dir={data_dir}' if data_dir else ''
+  version = ' '.join(folder.relative_to(data.data_root(data_dir)).parts)
   print(
-    f'{tfds_sets.describe(folder)}: {told} images in {folder}\n'
+    f'{version}: {images} images in {folder}\n'
     f'Train on it: python -m gan_jax.train --workdir=runs/{name}'
-    f' --dataset={asked}{where}'
+    f' --dataset={dataset}{where}'
   )
   return app.DONE
 

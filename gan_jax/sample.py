@@ -59,9 +59,10 @@ def main() -> int:
       f'cannot write there ({error.strerror or error}); name a place that you'
       ' may write to and that has room',
     ) from error
-  which = 'averaged' if ema else 'live'
-  how = f', {export.way(run)} interpolation' if f.interpolate else ''
-  print(f'{len(x)} samples of the {which} G at step {run.step}{how}: {out}')
+  averaged = run.has_average if f.ema is None else f.ema
+  which = 'averaged' if averaged else 'live'
+  kind = f', {export.interpolation(run)} interpolation' if f.interpolate else ''
+  print(f'{len(x)} samples of the {which} G at step {run.step}{kind}: {out}')
   return app.DONE
 
 

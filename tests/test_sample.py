@@ -1,5 +1,6 @@
 """Samples of a run: the same for a seed, in the form that was asked for."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from gan_jax.config.schema import Config
 from gan_jax.figures import images
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.training import export, setup
+from gan_jax.training import export, restore, setup
 
 TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
 
@@ -20,7 +21,7 @@ TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
 def opened(**values):
   """A run of random parameters: what is drawn does not depend on training."""
   parts = setup.build(Config(**{**TOY, **values}).validate())
-  return setup.Run(parts.config, parts.dataset, parts.networks, parts.init(), 0)
+  return restore.run_in_memory(parts, 0, parts.init())
 
 
 @pytest.fixture(scope='module')
@@ -49,32 +50,36 @@ def test_a_seed_fixes_the_samples(ring_run):
   assert len(np.unique(a, axis=0)) == 5
 
 
-@pytest.mark.parametrize('batch', [1, 3, 5, 7])
-def test_batches_do_not_matter(ring_run, monkeypatch, batch):
-  whole = export.draw(ring_run, 7, 0, False, False)
-  monkeypatch.setattr(export, '_BATCH', batch)
-  found = export.draw(ring_run, 7, 0, False, False)
-  np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize('interpolate', [False, True])
+def test_more_samples_begin_with_the_same_ones(ring_run, interpolate):
+  """Of more than one batch, too."""
+  few = export.draw(ring_run, 8, 0, False, interpolate)
+  many = export.draw(ring_run, 300, 0, False, interpolate)
+  np.testing.assert_allclose(many[:8], few, rtol=1e-5, atol=1e-6)
+  assert len(np.unique(many, axis=0)) == len(many)
+
+
+def test_the_command_draws_what_the_library_draws(ring_run):
+  x = export.draw(ring_run, 5, 3, None, False)
+  np.testing.assert_array_equal(x, ring_run.sample(5, seed=3))
 
 
 def test_the_average_is_another_generator(ring_run):
-  import dataclasses
-
-  import jax
-
-  state = ring_run.state
-  ema = dataclasses.replace(
-    state.ema, params=jax.tree.map(lambda p: 2 * p + 1, state.g.params)
-  )
-  run = dataclasses.replace(ring_run, state=dataclasses.replace(state, ema=ema))
+  changed = {
+    path: 2 * x + 1 if path.startswith('ema/params/') else x
+    for path, x in ring_run.state.items()
+  }
+  run = dataclasses.replace(ring_run, state=changed)
   live = export.draw(run, 4, 0, False, False)
   np.testing.assert_array_equal(live, export.draw(ring_run, 4, 0, False, False))
-  assert (live != export.draw(run, 4, 0, True, False)).all()
+  average = export.draw(run, 4, 0, True, False)
+  assert (live != average).all()
+  np.testing.assert_array_equal(average, export.draw(run, 4, 0, None, False))
 
 
 def test_an_average_that_was_not_kept_is_refused():
   run = opened(dataset='ring', ema_halflife_kimg=0.0)
-  with pytest.raises(ArgumentError, match='`ema=True`'):
+  with pytest.raises(ArgumentError, match='`ema=True`.*`ema=false`'):
     export.draw(run, 4, 0, True, False)
 
 
@@ -234,5 +239,7 @@ def test_spherical_interpolation_between_opposites_stays_between_them():
 
 
 def test_the_way_of_interpolation_is_the_noise_s(ring_run):
-  assert export.way(ring_run) == 'spherical'
-  assert export.way(opened(dataset='ring', latent='uniform')) == 'linear'
+  assert export.interpolation(ring_run) == 'spherical'
+  assert (
+    export.interpolation(opened(dataset='ring', latent='uniform')) == 'linear'
+  )

@@ -14,14 +14,12 @@ import numpy as np
 import theory
 from numpy.typing import NDArray
 
-from gan_jax import networks
-from gan_jax.data import densities
+import gan_jax as gj
 from gan_jax.game import dynamics
-from gan_jax.game.losses import Game
-from gan_jax.game.objectives import OBJECTIVES, Equilibrium, Objective
-from gan_jax.game.regularizers import REGULARIZERS, Term
-from gan_jax.game.state import GANState, Hyper
-from gan_jax.game.step import Plan, init_state, make_train_step
+from gan_jax.game.game import Batch
+from gan_jax.game.objectives import OBJECTIVES
+from gan_jax.game.regularizers import REGULARIZERS
+from gan_jax.game.schedules import SCHEDULES
 
 BATCH = 2  # all samples are the same
 RATE, WEIGHT, BOUND, CONSENSUS, UNROLL = 0.1, 1.0, 0.5, 0.5, 5
@@ -37,7 +35,7 @@ class Setting(NamedTuple):
     objective: a key of `OBJECTIVES`.
     regularizer: a key of `REGULARIZERS`, or none.
     labels: b, a and c of least squares.
-    noise: deviation of the instance noise.
+    noise: standard deviation of the instance noise.
   """
 
   objective: str
@@ -89,110 +87,117 @@ def noisy() -> list[Setting]:
   return [s._replace(noise=NOISE) for s in OBJECTIVE_SETTINGS]
 
 
-def _switched(index: Any) -> Objective:
-  """One of the package's objectives, by a traced number."""
-  entries = list(OBJECTIVES.values())
+class Switched(gj.Objective):
+  """One of the package's objectives, by a number that is traced.
 
-  def loss(player: str) -> Any:
-    losses = [getattr(entry, f'{player}_loss') for entry in entries]
-    return lambda real, fake, labels: jax.lax.switch(
-      index, losses, real, fake, labels
+  Attributes:
+    index: of an entry of `OBJECTIVES`.
+    real: b of least squares; `fake` and `target` are its a and c.
+  """
+
+  index: float = 0.0
+  real: float = 1.0
+  fake: float = 0.0
+  target: float = 1.0
+
+  relativistic = True
+
+  def _entries(self) -> list[gj.Objective]:
+    least_squares = gj.objectives.least_squares(
+      self.real, self.fake, self.target
     )
+    return [
+      least_squares if name == 'least_squares' else kind()
+      for name, kind in OBJECTIVES.items()
+    ]
 
-  return Objective(
-    loss('d'),
-    loss('g'),
-    Equilibrium(0.0, 0.0, 0.0),
-    log_ratio=None,
-    relativistic=True,
-    labels=('real', 'fake', 'target'),
-  )
+  def d_loss(self, real: Any, fake: Any) -> Any:
+    """That of the entry."""
+    losses = [entry.d_loss for entry in self._entries()]
+    return jax.lax.switch(jnp.int32(self.index), losses, real, fake)
+
+  def g_loss(self, real: Any, fake: Any) -> Any:
+    """That of the entry."""
+    losses = [entry.g_loss for entry in self._entries()]
+    return jax.lax.switch(jnp.int32(self.index), losses, real, fake)
 
 
-def _terms() -> tuple[Term, ...]:
-  return tuple(Term(n) for n in REGULARIZERS if n not in theory.UNKNOWN)
+def _regularizers() -> list[gj.Regularizer]:
+  kinds = [REGULARIZERS[n] for n in REGULARIZERS if n not in theory.UNKNOWN]
+  return [kind() for kind in kinds]
 
 
-def numbers(settings: Sequence[Setting], **rates: float) -> Any:
-  """What a program takes of some settings, an axis of all of them first."""
-  weights = {
-    term.key: jnp.array(
-      [
-        {'clip': BOUND}.get(term.name, WEIGHT)
-        if s.regularizer == term.name
-        else {'clip': _FREE}.get(term.name, 0.0)
-        for s in settings
-      ]
+def numbers(settings: Sequence[Setting], **rates: float) -> dict[str, Any]:
+  """Hyper-parameters of some settings by path, arrays (games,)."""
+  found: dict[str, Any] = {}
+  for term in _regularizers():
+    field, off, on = (
+      ('bound', _FREE, BOUND)
+      if term.name == 'clip'
+      else ('weight', 0.0, WEIGHT)
     )
-    for term in _terms()
-  }
-  labels = np.array([s.labels for s in settings], np.float32).T
-  full = functools.partial(jnp.full, len(settings))
-  hyper = Hyper(
-    lr_g=full(rates.get('rate_g', RATE)),
-    lr_d=full(rates.get('rate_d', RATE)),
-    beta1_g=full(0.0),
-    beta1_d=full(0.0),
-    label_real=jnp.asarray(labels[0]),
-    label_fake=jnp.asarray(labels[1]),
-    label_target=jnp.asarray(labels[2]),
-    consensus=full(CONSENSUS),
-    instance_noise=jnp.array([s.noise for s in settings], jnp.float32),
-    penalties=weights,
-  )
-  # Those that are numbers by default are numbers of every game.
-  hyper = jax.tree.map(
-    lambda x: x if jnp.ndim(x) else jnp.full(len(settings), x), hyper
-  )
-  index = [list(OBJECTIVES).index(s.objective) for s in settings]
-  return jnp.array(index), hyper
+    found[f'regularizers.{term.name}.{field}'] = [
+      on if s.regularizer == term.name else off for s in settings
+    ]
+  for player in 'gd':
+    rate = rates.get(f'rate_{player}', RATE)
+    found[f'optimizer_{player}.learning_rate'] = [rate] * len(settings)
+  for i, label in enumerate(('real', 'fake', 'target')):
+    found[f'objective.{label}'] = [s.labels[i] for s in settings]
+  names = list(OBJECTIVES)
+  found['objective.index'] = [names.index(s.objective) for s in settings]
+  if any(s.noise for s in settings):
+    found['instance_noise.std'] = [s.noise for s in settings]
+  return {path: jnp.asarray(x, jnp.float32) for path, x in found.items()}
 
 
-def _plan(index: Any, schedule: str, with_noise: bool, **settings: Any) -> Plan:
-  nets = networks.build('dirac', (1,), bounded=False)
-  game = Game(nets, _switched(index), regularizers=_terms())
-  batch, delta = (NOISE_BATCH if with_noise else BATCH), densities.delta()
-  return Plan(
-    game,
-    batch_size=batch,
-    schedule=schedule,
-    optimizer_g='sgd',
-    optimizer_d='sgd',
-    unroll_steps=UNROLL,
-    instance_noise=with_noise,
-    decode=lambda item, key: delta.sample(key, batch),
-    **settings,
+def _trainer(schedule: str, with_noise: bool, **static: Any) -> gj.Trainer:
+  nets = gj.networks.build('dirac', (1,), bounded=False)
+  game = gj.Game(
+    nets,
+    Switched,
+    _regularizers(),
+    instance_noise=gj.InstanceNoise(NOISE) if with_noise else None,
+  )
+  if schedule == 'unrolled':
+    static = {'unroll_steps': UNROLL} | static
+  if schedule == 'consensus':
+    static = {'weight': CONSENSUS} | static
+  sgd = gj.optimizers.sgd(RATE, beta1=0.0)
+  return gj.Trainer(
+    game, sgd, sgd, schedule=SCHEDULES[schedule](**static), ema=None
   )
 
 
-def _at(plan: Plan, hyper: Hyper, point: Any) -> GANState:
-  state = init_state(jax.random.key(0), plan, hyper)
+def _at(trainer: gj.Trainer, hyper: dict[str, Any], point: Any) -> gj.State:
+  state = trainer.init(jax.random.key(0), hyper)
   return state.replace(
     g=state.g.replace(params={'theta': jnp.float32(point[0])}),
     d=state.d.replace(params={'psi': jnp.float32(point[1])}),
   )
 
 
+def _reals(trainer: gj.Trainer, with_noise: bool) -> Any:
+  """The data: all of it at 0."""
+  batch = NOISE_BATCH if with_noise else BATCH
+  return jnp.zeros((trainer.real_batches, batch, 1))
+
+
 @functools.cache
-def _program(
-  schedule: str, steps: int, with_noise: bool, **settings: Any
-) -> Any:
-  """`(indices, numbers, start) -> points`, compiled once."""
+def _program(schedule: str, steps: int, with_noise: bool, **static: Any) -> Any:
+  """`(numbers, start) -> points`, compiled once."""
+  trainer = _trainer(schedule, with_noise, **static)
+  reals = _reals(trainer, with_noise)
 
-  def one(index: Any, hyper: Hyper, start: Any) -> Any:
-    plan = _plan(index, schedule, with_noise, **settings)
-    step = make_train_step(plan)
-    batch = jnp.zeros((plan.real_batches, 1))
-
-    def body(state: GANState, _: Any) -> Any:
-      state, _ = step(state, hyper, batch)
+  def one(hyper: dict[str, Any], start: Any) -> Any:
+    def body(state: gj.State, _: Any) -> Any:
+      state, _ = trainer.step(state, reals)
       point = state.g.params['theta'], state.d.params['psi']
       return state, jnp.stack(point)
 
-    state = _at(plan, hyper, start)
-    return jax.lax.scan(body, state, None, length=steps)[1]
+    return jax.lax.scan(body, _at(trainer, hyper, start), None, length=steps)[1]
 
-  return jax.jit(jax.vmap(one, (0, 0, None)))
+  return jax.jit(jax.vmap(one, (0, None)))
 
 
 def trajectories(
@@ -202,13 +207,14 @@ def trajectories(
   start: tuple[float, float] = START,
   *,
   rates: dict[str, float] | None = None,
-  **plan_settings: Any,
+  **static: Any,
 ) -> NDArray[np.float32]:
   """Points (games, steps, 2) after each train step of the package."""
   with_noise = any(s.noise for s in settings)
-  program = _program(schedule, steps, with_noise, **plan_settings)
-  found = program(*numbers(settings, **(rates or {})), jnp.array(start))
-  return np.asarray(found)
+  program = _program(schedule, steps, with_noise, **static)
+  return np.asarray(
+    program(numbers(settings, **(rates or {})), jnp.array(start))
+  )
 
 
 def jacobians(
@@ -218,13 +224,12 @@ def jacobians(
 ) -> NDArray[np.float32]:
   """The package's Jacobians (games, 2, 2) of the field at a point."""
   with_noise = any(s.noise for s in settings)
+  trainer = _trainer(schedule, with_noise)
+  real = Batch(_reals(trainer, with_noise)[0])
 
-  def one(index: Any, hyper: Hyper) -> Any:
-    plan = _plan(index, schedule, with_noise)
-    real = jnp.zeros((plan.batch_size, 1))
-    v, w = dynamics.field(
-      plan, _at(plan, hyper, point), hyper, real, jax.random.key(1)
-    )
+  def one(hyper: dict[str, Any]) -> Any:
+    state = _at(trainer, hyper, point)
+    v, w = dynamics.field(trainer, state, real, jax.random.key(1))
     return dynamics.jacobian(v, w)
 
-  return np.asarray(jax.jit(jax.vmap(one))(*numbers(settings)))
+  return np.asarray(jax.jit(jax.vmap(one))(numbers(settings)))

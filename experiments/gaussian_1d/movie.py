@@ -28,7 +28,8 @@ from matplotlib import pyplot as plt
 from gan_jax.config import schema
 from gan_jax.data import Density
 from gan_jax.figures import density as figures
-from gan_jax.training import loop, setup
+from gan_jax.training import setup
+from gan_jax.training.train import train_config
 
 HERE = pathlib.Path(__file__).parent
 NAMES = {'minimax': 'min-max', 'non_saturating': 'non-saturating'}
@@ -45,7 +46,7 @@ def train(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
   if (args.workdir / 'config.flags').exists():
     if rest:
       sys.exit(f'{rest[0]}: has no effect, {args.workdir} is a run already')
-    one = setup.read_config(args.workdir)
+    one = schema.read_config(args.workdir)
     return {_title(one.objective): moments(one, args.frames)}
   base = schema.from_args([f'--flagfile={HERE / "movie.flags"}', *rest])
   _density(base)  # before any training
@@ -54,7 +55,7 @@ def train(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     one = dataclasses.replace(
       base, objective=objective, workdir=str(args.workdir / objective)
     ).validate()
-    code = loop.train(one)
+    code = train_config(one)
     if code:
       sys.exit(code)
     found[_title(objective)] = moments(one, args.frames)

@@ -20,7 +20,6 @@ import numpy as np
 import scipy.stats
 
 from gan_jax.config import schema
-from gan_jax.game.step import init_state, make_train_step
 from gan_jax.training import setup
 
 HERE = pathlib.Path(__file__).parent
@@ -32,16 +31,14 @@ def distances(objective: str, seeds: int) -> list[float]:
   preset = schema.load_flagfile(HERE / 'movie.flags')
   preset = dataclasses.replace(preset, objective=objective, devices=1)
   parts = setup.build(preset)
-  step = make_train_step(parts.plan_of(parts.feed.constants))
   z = jnp.linspace(-1, 1, POINTS)[:, None]
 
   def game(seed: Any) -> Any:
-    key = jax.random.key(seed)
-    state = init_state(key, parts.plan, parts.hyper)
-    nothing: Any = jnp.zeros((parts.plan.real_batches, 0))
+    state = parts.trainer.init(jax.random.key(seed))
 
     def one(state: Any, _: Any) -> Any:
-      return step(state, parts.hyper, nothing)[0], None
+      batch = parts.batch_of(parts.feed.constants, (), state)
+      return parts.trainer.step(state, batch)[0], None
 
     state = jax.lax.scan(one, state, length=preset.steps)[0]
     generator = parts.networks.generator
@@ -57,24 +54,24 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--seeds', type=int, default=8)
   args = parser.parse_args()
-  found: dict[str, Any] = {'jax': jax.__version__}
+  results: dict[str, Any] = {'jax': jax.__version__}
   for objective in ('minimax', 'non_saturating'):
     started = time.process_time()
     away = distances(objective, args.seeds)
-    found[objective] = {
+    results[objective] = {
       'wasserstein1': away,
       'mean': round(float(np.mean(away)), 4),
       'std': round(float(np.std(away, ddof=1)), 4),
       'cpu_sec': round(time.process_time() - started),
     }
-  pair = [found[o]['wasserstein1'] for o in ('minimax', 'non_saturating')]
+  pair = [results[o]['wasserstein1'] for o in ('minimax', 'non_saturating')]
   less = np.subtract(*pair)
   half = scipy.stats.t.ppf(0.975, len(less) - 1) * scipy.stats.sem(less)
-  found['difference'] = {
+  results['difference'] = {
     'mean': round(float(less.mean()), 4),
     'interval_95': [round(float(less.mean() + s * half), 4) for s in (-1, 1)],
   }
-  text = json.dumps(found, indent=2)
+  text = json.dumps(results, indent=2)
   (HERE / 'movie_seeds.json').write_text(text + '\n')
   print(text)
 

@@ -1,9 +1,10 @@
-"""The folder of an ablation: held, checked against its plan, and written.
+"""The folder of an ablation: locked, checked against its plan, and written.
 
 `plan.json` says what the folder is for; `programs/NNN/results.json` how the
-runs of one program ended, and is there when they have; `along.json` what they
-scored before. `results.csv` and `scores.csv` are made of those, in the order of
-the plan, and hold nothing that differs from one execution to the next.
+runs of one program ended, and is there when they have; `interim_scores.json`
+what they scored before. `results.csv` and `scores.csv` are made of those, in
+the order of the plan, and hold nothing that differs from one execution to the
+next.
 """
 
 import contextlib
@@ -16,52 +17,128 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gan_jax.ablation.grid import text_of
-from gan_jax.ablation.plan import Plan, published, ranking
-from gan_jax.config import schema as config_lib
-from gan_jax.config.schema import FIELDS, Config, ConfigError
+from gan_jax.ablation.grid import format_value
+from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
+from gan_jax.ablation.spec import is_of_trainer
+from gan_jax.config.schema import FIELDS, Config
+from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
 
-# Free flags of a run that scores depend on all the same.
+# Options that may change while a run continues, but on which scores depend.
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
 
 
-def _old_base(told: Mapping[str, Any], folder: pathlib.Path) -> Config:
-  unknown = [name for name in told['base'] if name not in FIELDS]
-  if unknown:
-    raise ConfigError(
-      f'--workdir={folder}: holds an ablation of another version, with'
-      f' --{unknown[0]}; use another folder'
+@contextlib.contextmanager
+def lock_folder(
+  folder: pathlib.Path, *, shared: bool = False
+) -> Iterator[None]:
+  """Makes a folder and locks it against another process.
+
+  Args:
+    folder: of the ablation, or of one of its programs.
+    shared: whether others may lock it too, if they share it as well.
+
+  Raises:
+    ArgumentError: if it cannot be written, or another process locked it.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / '.lock', 'w')
+  except OSError as error:
+    raise ArgumentError(
+      'workdir',
+      str(folder),
+      f'cannot write there ({error.strerror or error}); use a folder that you'
+      ' may write to',
+    ) from error
+  with lock:
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+      fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise ArgumentError(
+        'workdir',
+        str(folder),
+        'another ablation is running there; wait for it, stop it, or use'
+        ' another folder',
+      ) from error
+    yield
+
+
+# The plan.
+
+
+def check_folder(plan: AblationPlan) -> None:
+  """Raises if the folder is unusable or holds something else.
+
+  Raises:
+    ArgumentError: if it is not empty and holds no ablation.
+    IdentityError: if it holds another ablation, with a line a difference.
+  """
+  folder = plan.folder
+  recorded = read_plan(folder)
+  if recorded is not None:
+    lines = list_differences(recorded, plan)
+    if lines:
+      raise IdentityError(
+        f'`workdir={folder}` holds another ablation:\n'
+        + '\n'.join(f'  {line}' for line in lines)
+        + '\nUse another `workdir`, or the options of that one.'
+      )
+  elif folder.is_dir() and not all(
+    p.name.startswith(('.lock', '.plan.json')) for p in folder.iterdir()
+  ):
+    raise ArgumentError(
+      'workdir',
+      str(folder),
+      'is not empty and holds no ablation; use another folder',
     )
-  return Config(**told['base'])
 
 
-def difference(told: Mapping[str, Any], plan: Plan) -> list[str]:
-  """In what the plan of a folder is another than this one, a line each."""
-  old = _old_base(told, plan.folder)
-  lines = config_lib.difference(old, plan.base)
-  also = [*_SCORING, 'steps']
-  for name in also:
-    was, now = getattr(old, name), getattr(plan.base, name)
-    line = f'--{name}: {was} there, {now} now'
-    if was != now and line not in lines:
-      lines.append(line)
-  for name, value in _asked(plan).items():
-    was = told['asked'][name]
-    if was != value and name == 'vary':
-      lines.append(f'--vary: {" ".join(was)} there, {" ".join(value)} now')
-    elif was != value:
-      lines.append(f'--{name}: {was} there, {value} now')
-  return lines
+def list_differences(
+  recorded: Mapping[str, Any], plan: AblationPlan
+) -> list[str]:
+  """Differences between the plan of a folder and this one, a line each."""
+  old = _read_base(recorded, plan.folder)
+  replaced = _replaced_options(plan)
+  before = {
+    name: getattr(old, name)
+    for name, field in FIELDS.items()
+    if name in _SCORING or not field.metadata['free']
+    if name not in replaced
+  }
+  now = {name: getattr(plan.base, name) for name in before}
+  before |= recorded['options']
+  now |= _grid_options(plan)
+  for values in (before, now):
+    values['vary'] = ' '.join(values['vary'])
+  return [
+    f'{name}: {before[name]} there, {now[name]} now'
+    for name in before
+    if before[name] != now[name]
+  ]
 
 
-def _asked(plan: Plan) -> dict[str, Any]:
-  request = plan.request
+def _read_base(recorded: Mapping[str, Any], folder: pathlib.Path) -> Config:
+  unknown = [name for name in recorded['base'] if name not in FIELDS]
+  if unknown:
+    raise ArgumentError(
+      'workdir',
+      str(folder),
+      f'holds an ablation of another version, with `{unknown[0]}`; use another'
+      ' folder',
+    )
+  return Config(**recorded['base'])
+
+
+def _grid_options(plan: AblationPlan) -> dict[str, Any]:
+  """Options beside the base configuration that may not change."""
+  options = plan.options
   return {
-    'vary': list(request.vary),
-    'seeds': request.seeds,
-    'search_seed': request.search_seed,
-    'layout': request.layout,
+    'vary': list(options.vary),
+    'seeds': options.seeds,
+    'search_seed': options.search_seed,
+    'layout': options.layout,
   }
 
 
@@ -69,116 +146,39 @@ def read_plan(folder: pathlib.Path) -> dict[str, Any] | None:
   """`plan.json` of a folder; None if there is none.
 
   Raises:
-    ConfigError: if it cannot be read.
+    ArgumentError: if it cannot be read.
   """
   path = folder / 'plan.json'
   if not path.is_file():
     return None
   try:
-    found: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-    found['base'], found['asked'], found['scores']
+    plan: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+    plan['base'], plan['options'], plan['scores']
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise ConfigError(
-      f'--workdir={folder}: plan.json cannot be read ({error}); use another'
-      ' folder'
+    raise ArgumentError(
+      'workdir',
+      str(folder),
+      f'plan.json cannot be read ({error}); use another folder',
     ) from error
-  return found
-
-
-def check(plan: Plan) -> None:
-  """Refuses a folder that is unusable or holds something else.
-
-  Raises:
-    ConfigError: saying what differs and what to do.
-  """
-  folder = plan.folder
-  told = read_plan(folder)
-  if told is not None:
-    lines = difference(told, plan)
-    if lines:
-      raise ConfigError(
-        f'--workdir={folder}: holds another ablation:\n'
-        + '\n'.join(f'  {line}' for line in lines)
-        + '\nUse another --workdir, or the flags of that one.'
-      )
-  elif folder.is_dir() and not all(
-    p.name.startswith(('.lock', '.plan.json')) for p in folder.iterdir()
-  ):
-    raise ConfigError(
-      f'--workdir={folder}: is not empty and holds no ablation; use another'
-      ' folder'
-    )
-
-
-@contextlib.contextmanager
-def held(folder: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
-  """Makes a folder and holds it against another process.
-
-  Args:
-    folder: of the ablation, or of one of its programs.
-    shared: whether others may hold it too, if they share it as well.
-
-  Raises:
-    ConfigError: if it cannot be written, or another process holds it.
-  """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / '.lock', 'w')
-  except OSError as error:
-    raise ConfigError(
-      f'--workdir={folder}: cannot write there ({error.strerror or error}); use'
-      ' a folder that you may write to'
-    ) from error
-  with lock:
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-      fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise ConfigError(
-        f'--workdir={folder}: another ablation is running there; wait for it,'
-        ' stop it, or use another folder'
-      ) from error
-    yield
+  return plan
 
 
 def write_plan(
-  plan: Plan,
-  environment: Mapping[str, Any],
-  protocol: Mapping[str, Any],
-  scores: Mapping[str, str],
+  plan: AblationPlan, facts: Mapping[str, Any], scores: Mapping[str, str]
 ) -> None:
-  """Writes `plan.json`; of one that is there, what its scores are called.
+  """Writes `plan.json`, or into an existing one the names of the scores.
 
   Args:
-    plan: what is written.
-    environment: of this process.
-    protocol: what scores depend on besides the generators.
+    plan: of the ablation.
+    facts: further ones: the environment, and the protocol of the scores.
     scores: their names, and which values are better (`Metric.scores`).
   """
-  told = read_plan(plan.folder) or _first_told(plan, environment, protocol)
-  _write_told(plan, told | {'scores': dict(scores)}, results(plan))
+  record = read_plan(plan.folder) or _make_record(plan, facts)
+  _write_record(plan, record | {'scores': dict(scores)}, read_runs(plan))
 
 
-def _write_told(
-  plan: Plan, told: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
-) -> list[str]:
-  """Writes `plan.json` with what each command may ask anew; the columns."""
-  primary, better = ranking(plan.request, told['scores'])
-  columns = _columns(told['scores'], runs)
-  asked: dict[str, Any] = {
-    'metrics': columns,
-    'primary': primary,
-    'better': better,
-  }
-  if plan.request.published:
-    asked['published'] = published(plan.request.published)
-  text = json.dumps({**told, **asked}, indent=2) + '\n'
-  write_atomic(plan.folder / 'plan.json', text)
-  return columns
-
-
-def _first_told(
-  plan: Plan, environment: Mapping[str, Any], protocol: Mapping[str, Any]
+def _make_record(
+  plan: AblationPlan, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
   vary = {
     name: list(dict.fromkeys(values))
@@ -186,95 +186,157 @@ def _first_told(
     for name, values in axis.columns.items()
   }
   base = dataclasses.asdict(plan.base)
+  for name in _replaced_options(plan):
+    base.pop(name)
   return {
-    'command': environment['command'],
+    'command': facts['environment']['command'],
     'base': {k: v for k, v in base.items() if k != 'workdir'},
     'vary': vary,
-    'asked': _asked(plan),
+    'options': _grid_options(plan),
     'seeds': plan.seeds,
-    'environment': dict(environment),
-    'protocol': dict(protocol),
-    'published': published(plan.request.published),
+    **facts,
+    'published': read_published(plan.options.published),
     'cells': [
-      {'label': cell.label, 'values': cell.told} for cell in plan.cells
+      {'label': cell.label, 'values': cell.settings} for cell in plan.cells
     ],
   }
 
 
-def _columns(
+def _replaced_options(plan: AblationPlan) -> list[str]:
+  """Options in whose place all cells have an object."""
+  options = {
+    name
+    for name, field in FIELDS.items()
+    if plan.specs[0].trainer is not None and is_of_trainer(field)
+  }
+  shared = [set(spec.objects) for spec in plan.specs]
+  return sorted(options.union(set.intersection(*shared)))
+
+
+def _write_record(
+  plan: AblationPlan,
+  record: Mapping[str, Any],
+  runs: Sequence[Mapping[str, Any]],
+) -> list[str]:
+  """Writes `plan.json` with what every call may change; the score columns."""
+  primary, better = choose_primary(plan.options, record['scores'])
+  columns = _score_columns(record['scores'], runs)
+  changed: dict[str, Any] = {
+    'metrics': columns,
+    'primary': primary,
+    'better': better,
+  }
+  if plan.options.published:
+    changed['published'] = read_published(plan.options.published)
+  text = json.dumps({**record, **changed}, indent=2) + '\n'
+  write_atomic(plan.folder / 'plan.json', text)
+  return columns
+
+
+def _score_columns(
   scores: Mapping[str, str], runs: Sequence[Mapping[str, Any]]
 ) -> list[str]:
   """Scores that are known by name, then what else runs have."""
   known = [name for name in scores if not name.endswith('*')]
-  also = [name for run in runs for name in run['scores']]
-  return list(dict.fromkeys(known + also))
+  others = [name for run in runs for name in run['scores']]
+  return list(dict.fromkeys(known + others))
 
 
-def results(plan: Plan) -> list[dict[str, Any]]:
-  """Of every run that has ended, in the order of cells and seeds."""
-  found: list[dict[str, Any]] = []
+# Results.
+
+
+def read_runs(plan: AblationPlan) -> list[dict[str, Any]]:
+  """Every run that has ended, in the order of cells and seeds."""
+  runs: list[dict[str, Any]] = []
   for number in range(len(plan.programs)):
-    result = plan.result(number)
-    found += result['runs'] if result else []
-  return sorted(found, key=lambda run: (run['cell'], run['seed']))
+    result = plan.read_result(number)
+    runs += result['runs'] if result else []
+  return sorted(runs, key=lambda run: (run['cell'], run['seed']))
 
 
-def kept(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """Scores of a file by their key; none if it is not there or damaged."""
+def read_scores(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """Scores of a file by their key; none if it is missing or damaged."""
   with contextlib.suppress(OSError, ValueError):
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text('utf-8'))
-    return found
+    scores: dict[str, dict[str, Any]] = json.loads(path.read_text('utf-8'))
+    return scores
   return {}
 
 
-def along(plan: Plan) -> list[dict[str, Any]]:
-  """What runs scored before their end, those too that have not ended."""
-  found: dict[Any, dict[str, Any]] = {}
+def interim_path(plan: AblationPlan, number: int) -> pathlib.Path:
+  """The file of what a program's runs scored before their end."""
+  return plan.program_folder(number) / 'interim_scores.json'
+
+
+def read_interim_scores(plan: AblationPlan) -> list[dict[str, Any]]:
+  """Scores of all runs before their end, ended or not."""
+  rows: dict[tuple[int, int, int], dict[str, Any]] = {}
   for number in range(len(plan.programs)):
-    for run in kept(plan.program_folder(number) / 'along.json').values():
-      found[run['cell'], run['seed'], run['step']] = run
-  return [*found.values()]
+    for row in read_scores(interim_path(plan, number)).values():
+      rows[row['cell'], row['seed'], row['step']] = row
+  return [*rows.values()]
 
 
-def collect(plan: Plan) -> int:
+def collect_results(plan: AblationPlan) -> int:
   """Writes `results.csv`, and in `plan.json` its scores and what ranks.
 
-  Where runs were scored along the way, `scores.csv` too: every score of every
+  Where runs were scored during training, `scores.csv` too: every score of every
   run, by step.
 
   Returns:
     How many runs have ended.
 
   Raises:
-    ConfigError: if `--primary` is none of the scores.
+    ArgumentError: if there is no ablation, or `primary` is none of its scores.
   """
-  told = read_plan(plan.folder)
-  if told is None:
-    raise ConfigError(
-      f'--workdir={plan.folder}: there is no ablation to collect; start it'
-      ' without --collect'
-    )
-  runs = results(plan)
-  scores = _write_told(plan, told, runs)
-  write_atomic(plan.folder / 'results.csv', _table(plan, runs, scores))
-  before = along(plan)
-  if before:
-    whole = before + [run for run in runs if run['outcome'] == 'done']
-    whole.sort(key=lambda run: (run['cell'], run['seed'], run['step']))
-    text = _table(plan, whole, scores, ('step',))
+  record, runs = _read_record(plan), read_runs(plan)
+  scores = _write_record(plan, record, runs)
+  facts = ('outcome', 'step')
+  write_atomic(
+    plan.folder / 'results.csv', _format_csv(plan, runs, facts, scores)
+  )
+  rows = read_interim_scores(plan)
+  if rows:
+    rows += [run for run in runs if run['outcome'] == 'done']
+    rows.sort(key=lambda row: (row['cell'], row['seed'], row['step']))
+    text = _format_csv(plan, rows, ('step',), scores)
     write_atomic(plan.folder / 'scores.csv', text)
   return len(runs)
 
 
-def _table(
-  plan: Plan,
+def read_part(
+  plan: AblationPlan,
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
+  """`plan.json`, and the rows of `results.csv` as they are; writes nothing.
+
+  Raises:
+    ArgumentError: if there is no ablation.
+  """
+  record, runs = _read_record(plan), read_runs(plan)
+  facts = ('outcome', 'step')
+  text = _format_csv(plan, runs, facts, _score_columns(record['scores'], runs))
+  return record, list(csv.DictReader(io.StringIO(text)))
+
+
+def _read_record(plan: AblationPlan) -> dict[str, Any]:
+  record = read_plan(plan.folder)
+  if record is None:
+    raise ArgumentError(
+      'workdir',
+      str(plan.folder),
+      'there is no ablation to collect; start it without `collect`',
+    )
+  return record
+
+
+def _format_csv(
+  plan: AblationPlan,
   runs: Sequence[Mapping[str, Any]],
+  facts: Sequence[str],
   scores: Sequence[str],
-  facts: Sequence[str] = ('outcome', 'step'),
 ) -> str:
-  """The text of `results.csv`, or with other facts of a run of `scores.csv`."""
-  flags = list(plan.cells[0].told)
-  columns = ['cell', 'label', *flags, 'seed', *facts, *scores]
+  """A line a run: its cell and settings, these facts of it, its scores."""
+  settings = list(plan.cells[0].settings)
+  columns = ['cell', 'label', *settings, 'seed', *facts, *scores]
   columns += [f'evaluation_std_{name}' for name in scores]
   text = io.StringIO()
   writer = csv.DictWriter(text, columns, lineterminator='\n')
@@ -282,9 +344,8 @@ def _table(
   for run in runs:
     cell = plan.cells[run['cell']]
     row = {'cell': run['cell'], 'label': cell.label, 'seed': run['seed']}
-    row |= {name: text_of(value) for name, value in cell.told.items()}
-    row |= {fact: run[fact] for fact in facts}
-    row |= run['scores']
+    row |= {name: format_value(v) for name, v in cell.settings.items()}
+    row |= {fact: run[fact] for fact in facts} | run['scores']
     for name, value in run['evaluation_std'].items():
       row[f'evaluation_std_{name}'] = value
     writer.writerow(row)

@@ -1,11 +1,9 @@
-"""What an ablation varies: from words to cells, members and programs.
+"""The grid of an ablation: its axes, and the cells that they span.
 
 `objective=minimax,hinge` is an axis; the cross product of the axes are the
-cells, each a configuration; a cell and a seed are a member; members that differ
-in traced numbers only are one compiled program. Nothing here needs JAX.
+cells. Nothing here needs JAX.
 """
 
-import dataclasses
 import itertools
 import math
 import re
@@ -15,127 +13,261 @@ from typing import Any, NamedTuple
 
 from gan_jax.config import schema as config_lib
 from gan_jax.config import validate
-from gan_jax.config.schema import FIELDS, Config, ConfigError
+from gan_jax.config.schema import FIELDS, Config
+from gan_jax.runtime.errors import ArgumentError
 
 _RANGE = re.compile(r'(uniform|loguniform)\((.*)\)')
-_USAGE = 'write --vary=FLAG=VALUE,VALUE, for example --vary=lr_d=1e-4,2e-4'
+_USAGE = 'write `vary=NAME=VALUE,VALUE`, for example `vary=lr_d=1e-4,2e-4`'
 # Digits of a number that was drawn: enough to search, few enough to read.
 _DIGITS = 5
 
 
 class Axis(NamedTuple):
-  """Flags that are varied together, and the values that they take in turn."""
+  """Options that are varied together.
 
-  flags: tuple[str, ...]
+  Attributes:
+    options: their names.
+    values: of all of them, a tuple for each point of the axis.
+    labels: what stands for values that are objects; empty where none are.
+  """
+
+  options: tuple[str, ...]
   values: tuple[tuple[Any, ...], ...]
+  labels: tuple[tuple[Any, ...], ...] = ()
 
   @property
   def columns(self) -> dict[str, list[Any]]:
-    """Values by what they are told under: one name for flags always equal."""
-    if all(len(set(map(str, values))) == 1 for values in self.values):
-      return {self.name: [values[0] for values in self.values]}
+    """Settings by table column; options that are always equal share one."""
+    rows = self.labels or self.values
+    if all(len(set(map(str, row))) == 1 for row in rows):
+      return {self.name: [row[0] for row in rows]}
     return {
-      flag: [values[i] for values in self.values]
-      for i, flag in enumerate(self.flags)
+      option: [row[i] for row in rows] for i, option in enumerate(self.options)
     }
 
   @property
   def name(self) -> str:
-    """As on the command line: `lr_g+lr_d`."""
-    return '+'.join(self.flags)
+    """As in the word of the axis: `lr_g+lr_d`."""
+    return '+'.join(self.options)
 
 
 class Cell(NamedTuple):
   """One configuration of an ablation, seeds apart.
 
   Attributes:
-    label: what a person calls it.
-    values: of flags.
-    told: the same as tables have it, `lr_g+lr_d` under one name.
+    label: its settings as text, `objective=hinge, lr_d=0.0001`.
+    values: by option.
+    settings: by table column, as tables show them.
   """
 
   label: str
   values: dict[str, Any]
-  told: dict[str, Any]
+  settings: dict[str, Any]
 
 
-class Member(NamedTuple):
-  """One run: a cell by number, a seed, and the configuration they make."""
-
-  cell: int
-  seed: int
-  config: Config
+def format_value(value: Any) -> str:
+  """A value as flags and tables have it."""
+  return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _flag(word: str, name: str) -> None:
-  """Refuses a name that is no flag, or none to vary."""
+# Axes from words.
+
+
+def parse_axes(words: Sequence[str], search_seed: int = 0) -> list[Axis]:
+  """The axes of an ablation.
+
+  Raises:
+    ArgumentError: as `parse_axis`, and for an option that is varied twice.
+  """
+  axes = [parse_axis(word, search_seed) for word in words]
+  check_once(axes)
+  return axes
+
+
+def check_once(axes: Sequence[Axis]) -> None:
+  """Raises for an option that is varied twice.
+
+  Raises:
+    ArgumentError: naming it.
+  """
+  names = [name for axis in axes for name in axis.options]
+  for name in names:
+    if names.count(name) > 1:
+      raise ArgumentError('vary', name, 'is varied twice; join the values')
+
+
+def parse_axis(word: str, search_seed: int = 0) -> Axis:
+  """An axis from its word.
+
+  `NAME=A,B` has two values of one option; values that hold commas themselves
+  are separated by semicolons. `NAME+NAME=A,B` sets both options to the same,
+  `NAME+NAME=A/C,B/D` each to its own. `NAME=loguniform(LOW,HIGH,COUNT)` and
+  `uniform` draw values.
+
+  Args:
+    word: of the axis.
+    search_seed: of the draws.
+
+  Raises:
+    ArgumentError: naming the word, what is wrong with it and the remedy.
+
+  >>> parse_axis('lr_g+lr_d=1e-4,2e-4').values
+  ((0.0001, 0.0001), (0.0002, 0.0002))
+  """
+  _, equals, text = word.partition('=')
+  options = _parse_names(word)
+  if not equals:
+    raise ArgumentError('vary', word, f"there is no '='; {_USAGE}")
+  for name in options:
+    check_option(word, name)
+  if len(set(options)) < len(options):
+    raise ArgumentError('vary', word, 'one option is there twice')
+  ranges = _draw_together(word, options, text, search_seed)
+  if ranges is not None:
+    return Axis(options, tuple(ranges))
+  rows = [_split_row(word, options, part) for part in _split_values(word, text)]
+  values = [
+    tuple(_parse_value(word, *pair) for pair in zip(options, row, strict=True))
+    for row in rows
+  ]
+  for value in values:
+    if values.count(value) > 1:
+      twice = '/'.join(map(str, value))
+      raise ArgumentError('vary', word, f'{twice} is there twice')
+  return Axis(options, tuple(values))
+
+
+def _parse_names(word: str) -> tuple[str, ...]:
+  names = word.partition('=')[0].split('+')
+  return tuple(name.removeprefix('--') for name in names)
+
+
+def check_option(word: str, name: str) -> None:
+  """Raises for a name that is no option, or none to vary.
+
+  Args:
+    word: of the axis, for messages.
+    name: of the option.
+
+  Raises:
+    ArgumentError: saying what can be varied.
+  """
   if name not in FIELDS:
-    free = {n for n, f in FIELDS.items() if f.metadata['free']}
-    known = [n for n in FIELDS if n not in free | {'seed'}]
-    raise ConfigError(
-      f'--vary={word}: --{name} is no flag; {validate.nearest(name, known)}'
+    varied = [
+      n for n, f in FIELDS.items() if not f.metadata['free'] and n != 'seed'
+    ]
+    raise ArgumentError(
+      'vary',
+      word,
+      f'there is no option `{name}`; {validate.nearest(name, varied)}',
     )
   if name == 'seed':
-    raise ConfigError(
-      f'--vary={word}: seeds are varied by --seeds; give every cell the same'
+    raise ArgumentError(
+      'vary', word, 'seeds are varied by `seeds`; every cell has the same'
     )
   if FIELDS[name].metadata['free']:
-    raise ConfigError(
-      f'--vary={word}: --{name} says where or how often, and nothing that a'
-      ' score depends on; set it for all runs'
+    raise ArgumentError(
+      'vary',
+      word,
+      f'no score depends on `{name}`, which says where or how often; set it'
+      ' for all runs',
     )
 
 
-def _value(word: str, name: str, text: str) -> Any:
-  """A value of a flag, from its text."""
+def _split_values(word: str, text: str) -> list[str]:
+  """Values: by `;` where there is one, so that they may hold commas."""
+  if not text:
+    raise ArgumentError('vary', word, f'there is no value; {_USAGE}')
+  return text.split(';' if ';' in text else ',')
+
+
+def _split_row(word: str, options: tuple[str, ...], text: str) -> list[str]:
+  """The values at one point of an axis: one for all options, or one each."""
+  parts = text.split('/') if len(options) > 1 else [text]
+  if len(parts) == 1:
+    parts = parts * len(options)
+  if len(parts) != len(options):
+    raise ArgumentError(
+      'vary',
+      word,
+      f'{text}: give one value for all of {"+".join(options)}, or'
+      f' {len(options)} with / between them',
+    )
+  return parts
+
+
+def _parse_value(word: str, name: str, text: str) -> Any:
+  """A value of an option, from its text."""
   kind: Any = type(FIELDS[name].default)
   if not text and kind is not str:
-    raise ConfigError(
-      f'--vary={word}: a value of --{name} is missing; {_USAGE}'
+    raise ArgumentError(
+      'vary', word, f'a value of `{name}` is missing; {_USAGE}'
     )
   try:
     if kind is bool:
-      value = {'true': True, '1': True, 'false': False, '0': False}[
-        text.lower()
-      ]
+      words = {'true': True, '1': True, 'false': False, '0': False}
+      value = words[text.lower()]
     else:
       value = kind(text)
   except (KeyError, ValueError) as error:
-    names = {bool: 'true or false', int: 'a whole number', float: 'a number'}
-    raise ConfigError(
-      f'--vary={word}: --{name}={text}: use {names[kind]}'
+    kinds = {bool: 'true or false', int: 'a whole number', float: 'a number'}
+    raise ArgumentError(
+      'vary', word, f'`{name}={text}`: use {kinds[kind]}'
     ) from error
-  _in_bounds(word, name, value)
+  _check_bounds(word, name, value)
   return value
 
 
-def _in_bounds(word: str, name: str, value: Any) -> None:
-  found = validate.problems(FIELDS[name], value, config_lib.choices(name))
-  if found:
-    raise ConfigError('\n'.join(f'--vary={word}: {text}' for text in found))
+def _check_bounds(word: str, name: str, value: Any) -> None:
+  problems = validate.problems(FIELDS[name], value, config_lib.choices(name))
+  if problems:
+    raise ArgumentError('vary', word, '; '.join(map(str, problems)))
 
 
-def _drawn(word: str, name: str, text: str, seed: int) -> list[float] | None:
-  """Values of a range, `loguniform(low,high,count)`; None if it is none."""
-  found = _RANGE.fullmatch(text)
-  if not found:
+def _draw_together(
+  word: str, options: tuple[str, ...], text: str, seed: int
+) -> list[tuple[Any, ...]] | None:
+  """Values of ranges, a tuple a point; None if the text has none."""
+  parts = _split_row(word, options, text) if '(' in text else []
+  draws = [
+    _draw(word, f, p, seed) for f, p in zip(options, parts, strict=False)
+  ]
+  columns = [draw for draw in draws if draw is not None]
+  if not columns:
     return None
-  kind, inside = found.groups()
+  if '/' not in text:  # one draw for all of the options
+    columns = [columns[0]] * len(options)
+  if len(columns) < len(options) or len({len(x) for x in columns}) > 1:
+    raise ArgumentError(
+      'vary',
+      word,
+      'options that are searched together all need a range, of one count',
+    )
+  return list(zip(*columns, strict=True))
+
+
+def _draw(word: str, name: str, text: str, seed: int) -> list[float] | None:
+  """Values of a range, `loguniform(low,high,count)`; None if it is none."""
+  match = _RANGE.fullmatch(text)
+  if not match:
+    return None
+  kind, inside = match.groups()
   try:
-    low, high, count = inside.split(',')
-    a, b, n = float(low), float(high), int(count)
-    fine = math.isfinite(a) and math.isfinite(b) and a < b and n > 0
-    fine = fine and (kind == 'uniform' or a > 0)
+    a, b, count = inside.split(',')
+    low, high, n = float(a), float(b), int(count)
+    valid = math.isfinite(low) and math.isfinite(high) and low < high and n > 0
+    valid = valid and (kind == 'uniform' or low > 0)
   except ValueError:
-    fine = False
-  if not fine:
-    raise ConfigError(
-      f'--vary={word}: {text}: write {kind}(low,high,count), for example'
-      f' {kind}(1e-5,1e-3,8)'
+    valid = False
+  if not valid:
+    raise ArgumentError(
+      'vary',
+      word,
+      f'{text}: write {kind}(low,high,count), for example {kind}(1e-5,1e-3,8)',
     )
   if type(FIELDS[name].default) is not float:
-    raise ConfigError(
-      f'--vary={word}: {text}: --{name} takes no fractions; write its values'
+    raise ArgumentError(
+      'vary', word, f'{text}: `{name}` has no fractions; write its values'
     )
   import numpy as np
 
@@ -143,194 +275,64 @@ def _drawn(word: str, name: str, text: str, seed: int) -> list[float] | None:
   mark = zlib.crc32(f'{name} {text}'.encode())
   u = np.random.Generator(np.random.Philox(key=[seed, mark])).uniform(size=n)
   if kind == 'uniform':
-    values = a + (b - a) * u
+    values = low + (high - low) * u
   else:
-    values = np.exp(np.log(a) + (np.log(b) - np.log(a)) * u)
+    values = np.exp(np.log(low) + (np.log(high) - np.log(low)) * u)
   numbers = [float(f'{x:.{_DIGITS}g}') for x in values]
   for x in numbers:
-    _in_bounds(word, name, x)
+    _check_bounds(word, name, x)
   return numbers
 
 
-def _split(word: str, text: str) -> list[str]:
-  """Values: by `;` where there is one, so that they may hold commas."""
-  if not text:
-    raise ConfigError(f'--vary={word}: there is no value; {_USAGE}')
-  return text.split(';' if ';' in text else ',')
-
-
-def _together(word: str, flags: tuple[str, ...], text: str) -> list[Any]:
-  """The values of one step along an axis: one for all flags, or one each."""
-  parts = text.split('/') if len(flags) > 1 else [text]
-  if len(parts) == 1:
-    parts = parts * len(flags)
-  if len(parts) != len(flags):
-    raise ConfigError(
-      f'--vary={word}: {text}: give one value for all of {"+".join(flags)}, or'
-      f' {len(flags)} with / between them'
-    )
-  return parts
-
-
-def axis(word: str, search_seed: int = 0) -> Axis:
-  """An axis from its word.
-
-  `FLAG=A,B` takes each value in turn; values that hold commas themselves are
-  separated by semicolons. `FLAG+FLAG=A,B` sets both flags to the same,
-  `FLAG+FLAG=A/C,B/D` each to its own. `FLAG=loguniform(LOW,HIGH,COUNT)` and
-  `uniform` draw values.
-
-  Raises:
-    ConfigError: naming the flag, the value and the remedy.
-
-  >>> axis('lr_g+lr_d=1e-4,2e-4').values
-  ((0.0001, 0.0001), (0.0002, 0.0002))
-  """
-  _, equals, text = word.partition('=')
-  flags = _flags(word)
-  if not equals:
-    raise ConfigError(f"--vary={word}: there is no '='; {_USAGE}")
-  for name in flags:
-    _flag(word, name)
-  if len(set(flags)) < len(flags):
-    raise ConfigError(f'--vary={word}: one flag is there twice')
-  ranges = _ranges(word, flags, text, search_seed)
-  if ranges is not None:
-    values = ranges
-  else:
-    rows = [_together(word, flags, part) for part in _split(word, text)]
-    values = [
-      tuple(_value(word, *pair) for pair in zip(flags, row, strict=True))
-      for row in rows
-    ]
-  for value in values if ranges is None else ():
-    if values.count(value) > 1:
-      raise ConfigError(
-        f'--vary={word}: {"/".join(map(str, value))} is there twice'
-      )
-  return Axis(flags, tuple(values))
-
-
-def _ranges(
-  word: str, flags: tuple[str, ...], text: str, seed: int
-) -> list[tuple[Any, ...]] | None:
-  parts = _together(word, flags, text) if '(' in text else []
-  drawn = [_drawn(word, f, p, seed) for f, p in zip(flags, parts, strict=False)]
-  found = [x for x in drawn if x is not None]
-  if not found:
-    return None
-  if '/' not in text:  # one draw for all of the flags
-    found = [found[0]] * len(flags)
-  if len(found) < len(flags) or len({len(x) for x in found}) > 1:
-    raise ConfigError(
-      f'--vary={word}: flags that are searched together all need a range, of'
-      ' one count'
-    )
-  return list(zip(*found, strict=True))
-
-
-def axes(words: Sequence[str], search_seed: int = 0) -> list[Axis]:
-  """The axes of an ablation.
-
-  Raises:
-    ConfigError: as `axis`, and for a flag that is varied twice.
-  """
-  found = [axis(word, search_seed) for word in words]
-  names = [name for a in found for name in a.flags]
-  for name in names:
-    if names.count(name) > 1:
-      raise ConfigError(f'--vary={name}: is varied twice; join the values')
-  return found
-
-
-def suited(words: Sequence[str], base: Config) -> tuple[str, ...]:
-  """Words in which datasets bring their networks, if that of `base` won't do.
+def add_networks(words: Sequence[str], base: Config) -> tuple[str, ...]:
+  """The words, with a network for each dataset where that of `base` is unfit.
 
   Args:
     words: of the axes.
     base: whose network was not named.
 
   Raises:
-    ConfigError: if a name has a slash, which cannot be told from others.
+    ArgumentError: if a name has a slash, which cannot be told from others.
 
-  >>> suited(['dataset=ring,digits'], Config())
+  >>> add_networks(['dataset=ring,digits'], Config())
   ('dataset+network=ring/mlp,digits/dcgan',)
   """
-  if any('network' in _flags(word) for word in words):
+  if any('network' in _parse_names(word) for word in words):
     return tuple(words)
-  return tuple(_suited(word, base) for word in words)
+  return tuple(_add_network(word, base) for word in words)
 
 
-def _flags(word: str) -> tuple[str, ...]:
-  names = word.partition('=')[0].split('+')
-  return tuple(name.removeprefix('--') for name in names)
-
-
-def _suited(word: str, base: Config) -> str:
+def _add_network(word: str, base: Config) -> str:
   names, _, text = word.partition('=')
-  flags = _flags(word)
-  if 'dataset' not in flags or not text:
+  options = _parse_names(word)
+  if 'dataset' not in options or not text:
     return word
-  at, rows = flags.index('dataset'), _split(word, text)
-  sets = [_together(word, flags, row)[at] for row in rows]
-  networks = [validate.suitable_network(name) for name in sets]
+  column, rows = options.index('dataset'), _split_values(word, text)
+  datasets = [_split_row(word, options, row)[column] for row in rows]
+  networks = [validate.suitable_network(name) for name in datasets]
   if all(network == base.network for network in networks):
     return word
-  for name in sets:
+  for name in datasets:
     if '/' in name:
-      raise ConfigError(
-        f'--vary={word}: {name} and other data take other networks; name one'
-        ' with --network'
+      raise ArgumentError(
+        'vary',
+        word,
+        f'{name} and other data need different networks; name one with'
+        ' `network`',
       )
   rows = [f'{row}/{net}' for row, net in zip(rows, networks, strict=True)]
   return f'{names}+network={(";" if ";" in text else ",").join(rows)}'
 
 
-def cells(found: Sequence[Axis]) -> list[Cell]:
+def make_cells(axes: Sequence[Axis]) -> list[Cell]:
   """The cross product, the last axis fastest; one cell without any axis."""
-  made = []
-  for point in itertools.product(*(range(len(a.values)) for a in found)):
+  cells = []
+  for point in itertools.product(*(range(len(a.values)) for a in axes)):
     values: dict[str, Any] = {}
-    told: dict[str, Any] = {}
-    for a, i in zip(found, point, strict=True):
-      values |= dict(zip(a.flags, a.values[i], strict=True))
-      told |= {name: column[i] for name, column in a.columns.items()}
-    label = ', '.join(f'{k}={text_of(v)}' for k, v in told.items())
-    made.append(Cell(label or 'base', values, told))
-  return made
-
-
-def text_of(value: Any) -> str:
-  """A value as flags have it."""
-  return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def members(
-  base: Config, grid: Sequence[Cell], seeds: Sequence[int]
-) -> list[Member]:
-  """All runs, by cell and then by seed.
-
-  Raises:
-    ConfigError: naming the cells whose flags are of no use together.
-  """
-  made, problems = [], []
-  for i, cell in enumerate(grid):
-    config = dataclasses.replace(base, **cell.values)
-    try:
-      config.validate()
-    except ConfigError as error:
-      problems.append(f'cell {i} ({cell.label}): {error}')
-      continue
-    for seed in seeds:
-      made.append(Member(i, seed, dataclasses.replace(config, seed=seed)))
-  if problems:
-    raise ConfigError('\n'.join(problems))
-  return made
-
-
-def programs(runs: Sequence[Member]) -> list[list[Member]]:
-  """Members by what is compiled, in the order in which each first comes."""
-  found: dict[Config, list[Member]] = {}
-  for run in runs:
-    found.setdefault(config_lib.static(run.config), []).append(run)
-  return [*found.values()]
+    settings: dict[str, Any] = {}
+    for axis, i in zip(axes, point, strict=True):
+      values |= dict(zip(axis.options, axis.values[i], strict=True))
+      settings |= {name: column[i] for name, column in axis.columns.items()}
+    label = ', '.join(f'{k}={format_value(v)}' for k, v in settings.items())
+    cells.append(Cell(label or 'base', values, settings))
+  return cells

@@ -1,35 +1,37 @@
-"""The plan of an ablation: what is asked for, and the runs that it makes.
+"""The plan of an ablation: its cells, their runs, and what is compiled.
 
-Needs no JAX, so that what is wrong with a request is answered at once.
+Needs no JAX, so that an error in the options is reported at once.
 """
 
 import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gan_jax.ablation import grid
-from gan_jax.ablation.grid import Axis, Cell, Member
+from gan_jax.ablation.grid import Axis, Cell
+from gan_jax.ablation.spec import CellSpec
 from gan_jax.config import validate
 from gan_jax.config.registry import names
 from gan_jax.config.schema import Config, ConfigError
+from gan_jax.runtime.errors import ArgumentError
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-  """What is asked for, as the flags of `gan_jax.ablate` have it.
+class AblationOptions:
+  """The options of an ablation.
 
   Attributes:
     base: the configuration that the cells vary; its seed is the first one.
-    vary: words of the axes.
-    seeds: how many.
-    search_seed: of what ranges draw.
-    layout: one of `population.LAYOUTS`, or auto.
+    vary: words of the axes (`grid.parse_axis`).
+    seeds: runs of each cell.
+    search_seed: of the draws of ranges.
+    layout: of a program's members: vmap, map, or auto.
     primary: the score that ranks; empty for the first one.
-    better: lower or higher; empty for what its metric says.
-    published: file of published values.
+    better: lower or higher; empty for the metric's own direction.
+    published: file of published values; empty for none.
     only: 'K/N' for every N-th program from the K-th on; empty for all.
   """
 
@@ -44,26 +46,43 @@ class Request:
   only: str = ''
 
 
+class Member(NamedTuple):
+  """One run: the index of its cell, its seed, and its options."""
+
+  cell: int
+  seed: int
+  config: Config
+
+
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """What an ablation is made of.
+class AblationPlan:
+  """The runs of an ablation.
 
   Attributes:
-    request: what was asked for.
+    options: that it was made of.
     axes: what is varied.
-    cells: the configurations.
+    cells: the combinations of it.
+    specs: what the runs of each cell are made of.
     programs: all runs, those that are compiled as one together.
+    dataset: data that was handed in; None for those that options name.
+    given: an identity that the user vouches for; empty for none.
   """
 
-  request: Request
+  options: AblationOptions
   axes: tuple[Axis, ...]
   cells: tuple[Cell, ...]
+  specs: tuple[CellSpec, ...]
   programs: tuple[tuple[Member, ...], ...]
+  dataset: Any = None
+  given: str = ''
+  _datasets: dict[Any, Any] = dataclasses.field(
+    default_factory=dict, repr=False, compare=False
+  )
 
   @property
   def base(self) -> Config:
     """The configuration that the cells vary."""
-    return self.request.base
+    return self.options.base
 
   @property
   def folder(self) -> pathlib.Path:
@@ -73,56 +92,191 @@ class Plan:
   @property
   def seeds(self) -> list[int]:
     """Of every cell."""
-    return [*range(self.base.seed, self.base.seed + self.request.seeds)]
+    return [*range(self.base.seed, self.base.seed + self.options.seeds)]
 
   @property
   def runs(self) -> int:
-    """How many there are."""
+    """The number of runs."""
     return sum(map(len, self.programs))
+
+  def spec_of(self, number: int) -> CellSpec:
+    """Of the first cell of a program."""
+    return self.specs[self.programs[number][0].cell]
+
+  def load_dataset(self, config: Config) -> Any:
+    """The data of some options, loaded once."""
+    if self.dataset is not None:
+      return self.dataset
+    key = (config.dataset, config.image_size, config.channels)
+    if key not in self._datasets:
+      from gan_jax.training import setup
+
+      self._datasets[key] = setup.load_dataset(config)
+    return self._datasets[key]
 
   def program_folder(self, number: int) -> pathlib.Path:
     """Of one program."""
     return self.folder / 'programs' / f'{number:03d}'
 
-  def chosen(self) -> list[int]:
-    """Programs that `--only` asks for.
+  def chosen_programs(self) -> list[int]:
+    """Programs that `only` asks for.
 
     Raises:
-      ConfigError: if it is ill formed or asks for none.
+      ArgumentError: if it is ill formed.
     """
-    every = range(len(self.programs))
-    only = self.request.only
+    programs = range(len(self.programs))
+    only = self.options.only
     if not only:
-      return [*every]
-    found = re.fullmatch(r'(\d+)/(\d+)', only)
-    k, n = map(int, found.groups()) if found else (0, 0)
+      return [*programs]
+    match = re.fullmatch(r'(\d+)/(\d+)', only)
+    k, n = map(int, match.groups()) if match else (0, 0)
     if not 1 <= k <= n:
-      raise ConfigError(f'--only={only}: write K/N with K from 1 to N')
-    return [*every[k - 1 :: n]]
+      raise ArgumentError('only', only, 'write K/N with K from 1 to N')
+    return [*programs[k - 1 :: n]]
 
-  def result(self, number: int) -> dict[str, Any] | None:
-    """How a program ended; None before, or if that was damaged since."""
+  def read_result(self, number: int) -> dict[str, Any] | None:
+    """How a program ended; None before, or if the file was damaged since."""
     path = self.program_folder(number) / 'results.json'
     if not path.is_file():
       return None
     try:
-      found: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-      found['runs']
+      result: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+      result['runs']
     except (ValueError, KeyError, TypeError):
       return None  # its checkpoint gives it again
-    return found
+    return result
 
-  def finished(self, number: int) -> bool:
-    """Whether there is nothing left to do; a crash is tried again."""
-    result = self.result(number)
+  def is_finished(self, number: int) -> bool:
+    """Whether nothing is left to do of a program; a crash is tried again."""
+    result = self.read_result(number)
     return result is not None and not result.get('message')
 
 
-def default_metrics(config: Config) -> str:
-  """The metrics of an ablation that names none.
+def make_plan(options: AblationOptions) -> AblationPlan:
+  """The plan of an ablation of names and numbers; needs no JAX.
 
   Raises:
-    ConfigError: for images, of which there is no telling.
+    ArgumentError: naming the argument, its value and the remedy.
+  """
+  check_options(options)
+  metrics = choose_metrics(options.base)
+  base = dataclasses.replace(options.base, metrics=metrics)
+  axes = grid.parse_axes(options.vary, options.search_seed)
+
+  def make_spec(values: Mapping[str, Any]) -> CellSpec:
+    return CellSpec(dataclasses.replace(base, **values).validate())
+
+  options = dataclasses.replace(options, base=base)
+  return assemble_plan(options, axes, make_spec)
+
+
+def assemble_plan(
+  options: AblationOptions,
+  axes: Sequence[Axis],
+  make_spec: Callable[[Mapping[str, Any]], CellSpec],
+  *,
+  dataset: Any = None,
+  given: str = '',
+) -> AblationPlan:
+  """The plan of a grid: all cells, their runs, and what is compiled.
+
+  Args:
+    options: of the ablation.
+    axes: of the grid.
+    make_spec: the spec of a cell from its values.
+    dataset: data that was handed in.
+    given: an identity that the user vouches for.
+
+  Raises:
+    ArgumentError: naming the cells whose values are of no use together.
+  """
+  cells = grid.make_cells(axes)
+  specs: list[CellSpec] = []
+  problems: dict[str, str] = {}
+  for i, cell in enumerate(cells):
+    try:
+      specs.append(make_spec(cell.values))
+    except ArgumentError as error:
+      problems[f'cell {i} ({cell.label})'] = str(error)
+  if len(problems) == len(cells) and len({*problems.values()}) == 1:
+    raise ConfigError(*{*problems.values()})  # of what all cells share
+  if problems:
+    lines = [f'{cell}: {problem}' for cell, problem in problems.items()]
+    raise ConfigError('\n'.join(lines))
+  seeds = range(options.base.seed, options.base.seed + options.seeds)
+  programs = tuple(
+    tuple(
+      Member(i, seed, dataclasses.replace(specs[i].config, seed=seed))
+      for i in program
+      for seed in seeds
+    )
+    for program in group_by_program(specs)
+  )
+  plan = AblationPlan(
+    options, tuple(axes), tuple(cells), tuple(specs), programs, dataset, given
+  )
+  plan.chosen_programs()
+  return plan
+
+
+def group_by_program(specs: Sequence[CellSpec]) -> list[list[int]]:
+  """Cells by what is compiled, in the order in which each first comes."""
+  keys: list[Any] = []
+  programs: list[list[int]] = []
+  for i, spec in enumerate(specs):
+    key = spec.program_key()
+    if key not in keys:
+      keys.append(key)
+      programs.append([])
+    programs[keys.index(key)].append(i)
+  return programs
+
+
+def check_options(options: AblationOptions) -> None:
+  """Checks what needs no cell.
+
+  Raises:
+    ArgumentError: naming the argument, its value and the remedy.
+  """
+  base = options.base
+  if not base.workdir:
+    raise ArgumentError(
+      'workdir',
+      '',
+      'name the folder of the ablation, for example `workdir=runs/ablation`',
+    )
+  if base.multihost:
+    raise ArgumentError(
+      'multihost',
+      True,
+      'the programs of an ablation are shared out by `only=K/N`; leave it out',
+    )
+  for name in ('keep_best', 'dynamics_every'):
+    if getattr(base, name):
+      raise ArgumentError(
+        name,
+        getattr(base, name),
+        'has no effect in an ablation; leave it out, or train a single run',
+      )
+  if options.seeds < 1 or base.seed + options.seeds > 2**31:
+    raise ArgumentError(
+      'seeds', options.seeds, 'use 1 or more, and 2 or more for a spread'
+    )
+  if options.search_seed < 0:
+    raise ArgumentError('search_seed', options.search_seed, 'use 0 or more')
+  if options.layout not in ('auto', 'vmap', 'map'):
+    raise ArgumentError('layout', options.layout, 'use auto, vmap or map')
+  if options.better not in ('', 'lower', 'higher'):
+    raise ArgumentError('better', options.better, 'use lower or higher')
+  _check_features(base.features)
+  read_published(options.published)
+
+
+def choose_metrics(config: Config) -> str:
+  """The metrics of an ablation, which may leave them out for densities.
+
+  Raises:
+    ArgumentError: for images, which have no default metric.
   """
   if config.metrics:
     return config.metrics
@@ -131,131 +285,93 @@ def default_metrics(config: Config) -> str:
   if config.dataset in ('gaussian_1d', 'spiral'):
     return 'density'
   known = ', '.join(names('gan_jax.metrics', 'METRICS'))
-  raise ConfigError(f'--metrics=: say what runs are compared by: {known}')
+  raise ArgumentError('metrics', '', f'name what runs are ranked by: {known}')
 
 
 def _check_features(spec: str) -> None:
   stem, known = spec.partition('-')[0], names('gan_jax.features', 'FEATURES')
   if spec and stem not in known:
-    raise ConfigError(f'--features={spec}: {validate.nearest(stem, known)}')
+    raise ArgumentError('features', spec, validate.nearest(stem, known))
 
 
-def make_plan(request: Request) -> Plan:
-  """The plan of a request; needs no JAX.
-
-  Raises:
-    ConfigError: naming the flag, the value and the remedy.
-  """
-  base = request.base
-  if not base.workdir:
-    raise ConfigError(
-      '--workdir=: name the folder of the ablation, for example'
-      ' --workdir=runs/ablation'
-    )
-  if base.multihost:
-    raise ConfigError(
-      '--multihost=true: an ablation is spread over processes by --only=K/N;'
-      ' leave it out'
-    )
-  for name in ('keep_best', 'dynamics_every'):
-    if getattr(base, name):
-      raise ConfigError(
-        f'--{name}={getattr(base, name)}: has no effect in an ablation; leave'
-        ' it out, or run gan_jax.train'
-      )
-  if request.seeds < 1 or base.seed + request.seeds > 2**31:
-    raise ConfigError(
-      f'--seeds={request.seeds}: use 1 or more, and 2 or more for a spread'
-    )
-  if request.search_seed < 0:
-    raise ConfigError(f'--search_seed={request.search_seed}: use 0 or more')
-  if request.better not in ('', 'lower', 'higher'):
-    raise ConfigError(f'--better={request.better}: use lower or higher')
-  base = dataclasses.replace(base, metrics=default_metrics(base))
-  _check_features(base.features)
-  published(request.published)
-  axes = grid.axes(request.vary, request.search_seed)
-  cells = grid.cells(axes)
-  seeds = range(base.seed, base.seed + request.seeds)
-  runs = grid.members(base, cells, seeds)
-  programs = tuple(map(tuple, grid.programs(runs)))
-  request = dataclasses.replace(request, base=base)
-  plan = Plan(request, tuple(axes), tuple(cells), programs)
-  plan.chosen()
-  return plan
-
-
-def published(path: str) -> dict[str, Any] | None:
+def read_published(path: str) -> dict[str, Any] | None:
   """Published values, to be shown beside ours: `{source, rows}`.
 
   Raises:
-    ConfigError: if the file cannot be read or is something else.
+    ArgumentError: if the file cannot be read or has another content.
   """
   if not path:
     return None
   try:
-    found = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    content = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
     rows = {
       label: (float(mean), None if std is None else float(std))
-      for label, (mean, std) in found['rows'].items()
+      for label, (mean, std) in content['rows'].items()
     }
-    return {'source': str(found['source']), 'rows': rows}
+    return {'source': str(content['source']), 'rows': rows}
   except OSError as error:
-    raise ConfigError(
-      f'--published={path}: cannot be read ({error.strerror}); give a JSON file'
-      ' of published values, or leave it out'
+    raise ArgumentError(
+      'published',
+      path,
+      f'cannot be read ({error.strerror}); give a JSON file of published'
+      ' values, or leave it out',
     ) from error
   except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise ConfigError(
-      f'--published={path}: give a JSON file {{"source": ..., "rows": {{label:'
-      f' [mean, deviation or null]}}}} ({type(error).__name__}: {error})'
+    raise ArgumentError(
+      'published',
+      path,
+      'give a JSON file {"source": ..., "rows": {label: [mean, standard'
+      f' deviation or null]}} ({type(error).__name__}: {error})',
     ) from error
 
 
-# Names of scores.
+# The score that ranks.
 
 
-def _stem(name: str) -> str:
-  return name.partition('@')[0]
+def choose_primary(
+  options: AblationOptions, scores: Mapping[str, str]
+) -> tuple[str, str]:
+  """The score that ranks, and whether lower or higher is better.
+
+  Args:
+    options: `primary` may leave out the features: `fid`.
+    scores: the names of all scores, and which values are better.
+
+  Raises:
+    ArgumentError: if `primary` is none of them, or neither low nor high values
+      are better by themselves.
+  """
+  match = _find_score(options.primary or next(iter(scores)), scores)
+  if match is None:
+    raise ArgumentError(
+      'primary',
+      options.primary,
+      f'is none of the scores of `metrics={options.base.metrics}`; use one of'
+      f' {", ".join(scores)}',
+    )
+  name, better = match
+  if not (options.better or better):
+    raise ArgumentError(
+      'primary',
+      name,
+      'neither low nor high values of it are better by themselves; say which'
+      ' are meant to be with `better=lower` or `better=higher`, or rank by'
+      ' another score',
+    )
+  return name, options.better or better
 
 
-def _found(name: str, scores: Mapping[str, str]) -> tuple[str, str] | None:
-  """A score by its whole name or by that without the features, and `better`.
+def _find_score(name: str, scores: Mapping[str, str]) -> tuple[str, str] | None:
+  """A score by its name with or without the features, and `better`.
 
-  >>> _found('fid', {'fid@inception-768': 'lower'})
+  >>> _find_score('fid', {'fid@inception-768': 'lower'})
   ('fid@inception-768', 'lower')
   """
   if name in scores:
     return name, scores[name]
-  for declared, better in scores.items():
-    if _stem(declared) == name:
-      return declared, better
-    if declared.endswith('*') and name.startswith(declared[:-1]):
+  for score, better in scores.items():
+    if score.partition('@')[0] == name:
+      return score, better
+    if score.endswith('*') and name.startswith(score[:-1]):
       return name, better
   return None
-
-
-def ranking(request: Request, scores: Mapping[str, str]) -> tuple[str, str]:
-  """The score that ranks, and whether lower or higher is better.
-
-  Args:
-    request: its `primary` may leave out the features: `fid`.
-    scores: the names there are, and which values are better.
-
-  Raises:
-    ConfigError: if `--primary` is none of them, or nobody says what is better.
-  """
-  found = _found(request.primary or next(iter(scores)), scores)
-  if found is None:
-    raise ConfigError(
-      f'--primary={request.primary}: is none of the scores that'
-      f' --metrics={request.base.metrics} gives; use one of {", ".join(scores)}'
-    )
-  name, better = found
-  if not (request.better or better):
-    raise ConfigError(
-      f'--primary={name}: neither low nor high values of it are better by'
-      ' themselves; say which are meant to be with --better=lower or'
-      ' --better=higher, or rank by another score'
-    )
-  return name, request.better or better

@@ -1,7 +1,7 @@
-"""What an ablation found: its plan and results read, ranked and compared.
+"""Results of an ablation: its plan and scores read, ranked and compared.
 
-Reads `plan.json` and `results.csv` of the folder, at any time: what has not
-run yet is missing and counted.
+Reads `plan.json` and `results.csv` of the folder, at any time: runs that have
+not ended are missing and counted.
 """
 
 import csv
@@ -17,27 +17,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax.ablation import statistics
-from gan_jax.ablation.grid import text_of
+from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.statistics import Difference, Estimate, Summary
-from gan_jax.config.schema import ConfigError
+from gan_jax.runtime.errors import ArgumentError
 
 Floats = NDArray[np.float64]
 ALPHA = 0.05
+# Settings whose values say what they are values of.
+_SELF_EXPLAINING = ('dataset', 'network', 'objective')
+
+
+def short_setting(name: str, value: Any) -> str:
+  """One setting in few words."""
+  if name in _SELF_EXPLAINING:
+    return format_value(value).replace('_', '-')
+  return f'{name}\xa0{format_value(value) or "(none)"}'
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-  """Runs of one configuration, one a seed, in the order of the seeds.
+class CellResults:
+  """Ended runs of one cell, a seed each, in the order of the seeds.
 
   Attributes:
     index: its place in the plan.
     label: as the plan has it: `objective=hinge, lr_d=0.0001`.
-    values: of the factors: varied flags, those that vary together as one.
+    values: of the factors: what is varied; together what varies together.
     seeds: of the runs that have ended.
     outcomes: of each: done, diverged or failed.
     steps: where each ended.
-    scores: of each metric, for each run; nan where it has none.
-    evaluation: the same, deviations over evaluation seeds.
+    scores: of each metric, for each run; NaN where it has none.
+    evaluation_std: the same, standard deviations over evaluation seeds.
   """
 
   index: int
@@ -47,13 +56,13 @@ class Cell:
   outcomes: tuple[str, ...]
   steps: tuple[int | None, ...]
   scores: Mapping[str, Floats]
-  evaluation: Mapping[str, Floats]
+  evaluation_std: Mapping[str, Floats]
 
   def count(self, outcome: str) -> int:
     """How many runs ended so."""
     return self.outcomes.count(outcome)
 
-  def finite(self, metric: str) -> Floats:
+  def finite_scores(self, metric: str) -> Floats:
     """Scores of the runs that have one."""
     scores = self.scores[metric]
     return scores[np.isfinite(scores)]
@@ -61,61 +70,52 @@ class Cell:
   @property
   def name(self) -> str:
     """Its settings in few words."""
-    return ' · '.join(short(*i) for i in self.values.items()) or self.label
+    return ' · '.join(short_setting(*i) for i in self.values.items()) or (
+      self.label
+    )
 
 
-# Flags whose values say what they are values of.
-_PLAIN = ('dataset', 'network', 'objective')
-
-
-def short(flag: str, value: Any) -> str:
-  """One setting in few words."""
-  if flag in _PLAIN:
-    return text_of(value).replace('_', '-')
-  return f'{flag}\xa0{text_of(value) or "(none)"}'
-
-
-class Ranked(NamedTuple):
+class RankedCell(NamedTuple):
   """A cell in the ranking, against the best one.
 
   Attributes:
     cell: the cell.
     rank: 1 is the best; None if too few of its runs have a score.
     summary: of its scores.
-    diverged: how often it diverged, of the runs that did not fail.
-    apart: its scores less those of the best, on shared seeds.
+    diverged: proportion of runs that diverged, of those that did not fail.
+    difference: its scores less those of the best, on shared seeds.
     p: of that difference, adjusted for all pairs of ranked cells.
     beaten: probability that a run of the best is better than one of it.
   """
 
-  cell: Cell
+  cell: CellResults
   rank: int | None
   summary: Summary
   diverged: Estimate
-  apart: Difference | None = None
+  difference: Difference | None = None
   p: float = math.nan
   beaten: Estimate | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Ablation:
-  """A plan and what came of it.
+class AblationResults:
+  """The plan of an ablation with the results of its runs.
 
   Attributes:
-    plan: plan.json.
+    plan: the content of `plan.json`.
     cells: in the order of the plan.
     ranking: the ranked cells, best first, then the others.
-    pairs: how many comparisons the p values are adjusted for.
+    pairs: the number of comparisons that the p values are adjusted for.
   """
 
   plan: Mapping[str, Any]
-  cells: Sequence[Cell]
-  ranking: Sequence[Ranked]
+  cells: Sequence[CellResults]
+  ranking: Sequence[RankedCell]
   pairs: int
 
   @property
   def primary(self) -> str:
-    """The metric that ranks."""
+    """The score that ranks."""
     return str(self.plan['primary'])
 
   @property
@@ -124,24 +124,24 @@ class Ablation:
     return str(self.plan['better'])
 
   @property
-  def vary(self) -> dict[str, list[Any]]:
+  def factors(self) -> dict[str, list[Any]]:
     """Values of each factor, in the order of the cells."""
-    found: dict[str, list[Any]] = {}
+    values: dict[str, list[Any]] = {}
     for cell in self.cells:
       for name, value in cell.values.items():
-        found.setdefault(name, [])
-        if value not in found[name]:
-          found[name].append(value)
-    return found
+        values.setdefault(name, [])
+        if value not in values[name]:
+          values[name].append(value)
+    return values
 
   @property
-  def ranked(self) -> list[Ranked]:
-    """Those that have a rank."""
+  def ranked(self) -> list[RankedCell]:
+    """The cells that have a rank."""
     return [row for row in self.ranking if row.rank is not None]
 
   @property
   def total(self) -> int:
-    """How many runs were planned."""
+    """The number of runs that were planned."""
     return len(self.cells) * len(self.plan['seeds'])
 
   def count(self, outcome: str) -> int:
@@ -149,8 +149,11 @@ class Ablation:
     return sum(cell.count(outcome) for cell in self.cells)
 
 
-def _number(text: str | None) -> float:
-  """A score of results.csv; nan for one that is missing or not finite."""
+# Reading.
+
+
+def _parse_score(text: str | None) -> float:
+  """A score of results.csv; NaN for one that is missing or not finite."""
   try:
     value = float(text or 'nan')
   except ValueError:
@@ -158,82 +161,114 @@ def _number(text: str | None) -> float:
   return value if math.isfinite(value) else math.nan
 
 
-def _factors(settings: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-  """Flags, those in one group of which one says what the others are."""
+def _group_settings(settings: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+  """Names, those in one group of which one says what the others are."""
   groups: list[list[str]] = []
-  for flag in settings[0] if settings else ():
+  for name in settings[0] if settings else ():
     for group in groups:
-      pairs = {(told[group[0]], told[flag]) for told in settings}
+      pairs = {(cell[group[0]], cell[name]) for cell in settings}
       firsts, seconds = map(set, zip(*pairs, strict=True))
       if 1 < len(pairs) == len(firsts) == len(seconds):
-        group.append(flag)
+        group.append(name)
         break
     else:
-      groups.append([flag])
+      groups.append([name])
   return groups
 
 
-def _joined(
-  told: Mapping[str, Any], groups: Sequence[Sequence[str]], equal: bool
+def _join_settings(
+  settings: Mapping[str, Any], groups: Sequence[Sequence[str]], equal: bool
 ) -> dict[str, Any]:
   """Settings with each group as one: `lr_g, lr_d` at 0.001, or each its own."""
-  found = {}
+  joined = {}
   for group in groups:
-    values = [told[flag] for flag in group]
+    values = [settings[name] for name in group]
     if len(group) == 1 or equal:
-      found[',\xa0'.join(group)] = values[0]
+      joined[',\xa0'.join(group)] = values[0]
     else:
-      name, each = '\xa0/\xa0'.join(group), map(text_of, values)
-      found[name] = '\xa0/\xa0'.join(each)
-  return found
+      texts = map(format_value, values)
+      joined['\xa0/\xa0'.join(group)] = '\xa0/\xa0'.join(texts)
+  return joined
 
 
-def _cells(
+def _read_cells(
   plan: Mapping[str, Any], rows: Sequence[Mapping[str, str]]
-) -> list[Cell]:
-  metrics = {*plan['metrics'], plan['primary']}
-  settings = [told['values'] for told in plan['cells']]
-  groups = _factors(settings)
+) -> list[CellResults]:
+  metrics = dict.fromkeys([*plan['metrics'], plan['primary']])
+  settings = [cell['values'] for cell in plan['cells']]
+  groups = _group_settings(settings)
   equal = all(
-    len({told[flag] for flag in group}) == 1
-    for told in settings
+    len({cell[name] for name in group}) == 1
+    for cell in settings
     for group in groups
   )
-  found = []
-  for index, told in enumerate(plan['cells']):
+  cells = []
+  for index, cell in enumerate(plan['cells']):
     runs = [row for row in rows if int(row['cell']) == index]
     runs.sort(key=lambda row: int(row['seed']))
-    ended = [row['outcome'] for row in runs]
-    scores = {
-      # A run that did not end well has no score, whatever is written there.
-      m: np.array(
-        [_number(r.get(m)) if r['outcome'] == 'done' else np.nan for r in runs],
-        np.float64,
-      )
-      for m in metrics
-    }
-    found.append(
-      Cell(
+    # A run that did not end well has no score, whatever is written there.
+    scored = [run if run['outcome'] == 'done' else {} for run in runs]
+    cells.append(
+      CellResults(
         index,
-        told['label'],
-        _joined(told['values'], groups, equal),
-        tuple(int(row['seed']) for row in runs),
-        tuple(ended),
-        tuple(int(row['step']) if row['step'] else None for row in runs),
-        scores,
-        {
-          m: np.array(
-            [_number(row.get(f'evaluation_std_{m}')) for row in runs],
-            np.float64,
-          )
-          for m in metrics
-        },
+        cell['label'],
+        _join_settings(cell['values'], groups, equal),
+        tuple(int(run['seed']) for run in runs),
+        tuple(run['outcome'] for run in runs),
+        tuple(int(run['step']) if run['step'] else None for run in runs),
+        {m: _read_column(scored, m) for m in metrics},
+        {m: _read_column(runs, f'evaluation_std_{m}') for m in metrics},
       )
     )
-  return found
+  return cells
 
 
-def _differences(a: Cell, b: Cell, metric: str) -> Difference:
+def _read_column(rows: Sequence[Mapping[str, str]], name: str) -> Floats:
+  return np.array([_parse_score(row.get(name)) for row in rows], np.float64)
+
+
+def read_results(folder: str | pathlib.Path) -> AblationResults:
+  """The results in an ablation's folder.
+
+  Raises:
+    ArgumentError: if there is no ablation, or its files cannot be read.
+  """
+  folder = pathlib.Path(folder)
+  command = f'python -m gan_jax.ablate --workdir={folder}'
+  try:
+    plan = json.loads((folder / 'plan.json').read_text(encoding='utf-8'))
+    with open(folder / 'results.csv', encoding='utf-8', newline='') as file:
+      rows = list(csv.DictReader(file))
+    return make_results(plan, rows)
+  except FileNotFoundError as error:
+    raise ArgumentError(
+      'workdir',
+      str(folder),
+      f'no ablation to report on (no {pathlib.Path(error.filename).name});'
+      f' start or continue it with {command}',
+    ) from error
+  except (OSError, KeyError, TypeError, ValueError) as error:
+    raise ArgumentError(
+      'workdir',
+      str(folder),
+      f'plan.json or results.csv is damaged ({type(error).__name__}: {error});'
+      f' {command} writes both anew',
+    ) from error
+
+
+def make_results(
+  plan: Mapping[str, Any], rows: Sequence[Mapping[str, str]]
+) -> AblationResults:
+  """The results of a plan and the rows of its results.csv."""
+  cells = _read_cells(plan, rows)
+  ranking, pairs = rank_cells(cells, plan['primary'], plan['better'])
+  return AblationResults(plan, cells, ranking, pairs)
+
+
+# Ranking.
+
+
+def _compare(a: CellResults, b: CellResults, metric: str) -> Difference:
   """`a - b` on the seeds that both have a score of."""
   ours = dict(zip(a.seeds, a.scores[metric], strict=True))
   theirs = dict(zip(b.seeds, b.scores[metric], strict=True))
@@ -246,28 +281,30 @@ def _differences(a: Cell, b: Cell, metric: str) -> Difference:
   return statistics.paired_difference(left, right)
 
 
-def _with_the_worst(cell: Cell, metric: str, better: str) -> Floats:
+def _scores_with_diverged(
+  cell: CellResults, metric: str, better: str
+) -> Floats:
   """Its scores; a run that diverged is worse than all that did not."""
   worst = math.inf if better == 'lower' else -math.inf
-  lost = np.full(cell.count('diverged'), worst)
-  return np.concatenate([cell.finite(metric), lost])
+  diverged = np.full(cell.count('diverged'), worst)
+  return np.concatenate([cell.finite_scores(metric), diverged])
 
 
-def _row(cell: Cell, metric: str) -> Ranked:
-  known = statistics.summary(cell.finite(metric))
+def _summarise_cell(cell: CellResults, metric: str) -> RankedCell:
+  summary = statistics.summary(cell.finite_scores(metric))
   diverged = cell.count('diverged')
-  tried = diverged + cell.count('done')
-  return Ranked(cell, None, known, statistics.rate(diverged, tried))
+  total = diverged + cell.count('done')
+  return RankedCell(cell, None, summary, statistics.rate(diverged, total))
 
 
-def _deserves(row: Ranked) -> bool:
+def _can_be_ranked(row: RankedCell) -> bool:
   """At least two runs and half of those that ended have a score."""
   return row.summary.n >= max(2, len(row.cell.seeds) / 2)
 
 
-def rank(
-  cells: Sequence[Cell], metric: str, better: str
-) -> tuple[list[Ranked], int]:
+def rank_cells(
+  cells: Sequence[CellResults], metric: str, better: str
+) -> tuple[list[RankedCell], int]:
   """The ranking, and how many pairs its p values are adjusted for.
 
   Cells are ranked by the mean over the runs that have a score, if those are at
@@ -278,62 +315,34 @@ def rank(
   (experiments/statistics/coverage).
   """
   sign = 1 if better == 'lower' else -1
-  rows = [_row(cell, metric) for cell in cells]
-  placed = sorted(
-    filter(_deserves, rows), key=lambda row: sign * row.summary.mean
+  rows = [_summarise_cell(cell, metric) for cell in cells]
+  ranked = sorted(
+    filter(_can_be_ranked, rows), key=lambda row: sign * row.summary.mean
   )
-  rest = [row for row in rows if not _deserves(row)]
-  rest.sort(key=lambda row: -row.summary.n)
-  couples = list(itertools.combinations(range(len(placed)), 2))
-  apart = {
-    (i, j): _differences(placed[j].cell, placed[i].cell, metric)
-    for i, j in couples
+  unranked = [row for row in rows if not _can_be_ranked(row)]
+  unranked.sort(key=lambda row: -row.summary.n)
+  differences = {
+    (i, j): _compare(ranked[j].cell, ranked[i].cell, metric)
+    for i, j in itertools.combinations(range(len(ranked)), 2)
   }
-  tested = [pair for pair in couples if math.isfinite(apart[pair].p)]
+  tested = [ij for ij, d in differences.items() if math.isfinite(d.p)]
   adjusted = dict(
-    zip(tested, statistics.holm([apart[t].p for t in tested]), strict=True)
+    zip(
+      tested,
+      statistics.holm([differences[ij].p for ij in tested]),
+      strict=True,
+    )
   )
-  found = []
-  for place, row in enumerate(placed):
-    row = row._replace(rank=place + 1)
-    if place:
-      best = placed[0].cell
-      row = row._replace(
-        apart=apart[0, place],
-        p=adjusted.get((0, place), math.nan),
+  for i, row in enumerate(ranked):
+    ranked[i] = row = row._replace(rank=i + 1)
+    if i:
+      ranked[i] = row._replace(
+        difference=differences[0, i],
+        p=adjusted.get((0, i), math.nan),
         beaten=statistics.probability_of_improvement(
-          _with_the_worst(best, metric, better),
-          _with_the_worst(row.cell, metric, better),
+          _scores_with_diverged(ranked[0].cell, metric, better),
+          _scores_with_diverged(row.cell, metric, better),
           better,
         ),
       )
-    found.append(row)
-  return found + rest, len(tested)
-
-
-def read(folder: str | pathlib.Path) -> Ablation:
-  """What is in an ablation's folder.
-
-  Raises:
-    ConfigError: if there is no ablation, or its files cannot be read.
-  """
-  folder = pathlib.Path(folder)
-  try:
-    plan = json.loads((folder / 'plan.json').read_text(encoding='utf-8'))
-    with open(folder / 'results.csv', encoding='utf-8', newline='') as file:
-      rows = list(csv.DictReader(file))
-    cells = _cells(plan, rows)
-    ranking, pairs = rank(cells, plan['primary'], plan['better'])
-  except FileNotFoundError as error:
-    name = pathlib.Path(error.filename).name
-    raise ConfigError(
-      f'--workdir={folder}: no ablation to report on (no {name}); start or go'
-      f' on with python -m gan_jax.ablate --workdir={folder}'
-    ) from error
-  except (OSError, KeyError, TypeError, ValueError) as error:
-    raise ConfigError(
-      f'--workdir={folder}: plan.json or results.csv is damaged'
-      f' ({type(error).__name__}: {error}); python -m gan_jax.ablate'
-      f' --workdir={folder} writes both anew'
-    ) from error
-  return Ablation(plan, cells, ranking, pairs)
+  return ranked + unranked, len(tested)

@@ -1,7 +1,7 @@
 """The engine of an ablation: programs one after another, scored, collected.
 
-A program is a population (`cohort.py`). Finished ones are not run again; one
-that crashes is written down as failed, with its message, and the others go on.
+A program is a population. Finished ones are not run again; one that crashes is
+recorded as failed, with its message, and the others continue.
 """
 
 import contextlib
@@ -10,313 +10,382 @@ import json
 import pathlib
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from gan_jax.ablation import folder as ablation_files
-from gan_jax.ablation import plan as ablation_plan
-from gan_jax.ablation import results, verdict
-from gan_jax.ablation.plan import Plan, Request
-from gan_jax.ablation.progress import Overall, describe, say
-from gan_jax.ablation.scorers import Judges
-from gan_jax.ablation.scoring import OF_ALL, Scoring, named
-from gan_jax.config import app as doors
-from gan_jax.config.schema import Config
+from gan_jax.ablation import folder as folder_lib
+from gan_jax.ablation.plan import AblationPlan, choose_primary
+from gan_jax.ablation.population_run import (
+  MakeRun,
+  PopulationRun,
+  check_identities,
+  identify_programs,
+  make_population_run,
+)
+from gan_jax.ablation.progress import (
+  Progress,
+  describe_plan,
+  describe_time,
+  say,
+)
+from gan_jax.ablation.results import read_results
+from gan_jax.ablation.scoring import (
+  FATAL,
+  EvaluatorScorer,
+  Scorer,
+  Scoring,
+  describe_error,
+)
+from gan_jax.ablation.verdict import format_for_terminal
+from gan_jax.config import app, schema
 from gan_jax.runtime import preemption
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.files import write_atomic
-from gan_jax.training import loop, workdir
-from gan_jax.training.population_loop import Cohort
+from gan_jax.runtime.provenance import environment, now
+from gan_jax.training.workdir import RunFile
+
+_CALIBRATION = 0.3  # seconds to measure a step for
+MakeScorer = Callable[[AblationPlan], Scorer]
 
 
-class Ablation:
-  """One ablation at work, from where its folder says to its end."""
+def ablate(
+  plan: AblationPlan,
+  *,
+  dry_run: bool = False,
+  make_run: MakeRun = make_population_run,
+  make_scorer: MakeScorer = EvaluatorScorer,
+) -> int:
+  """Runs what is left of an ablation, as the command does; its exit code.
 
-  def __init__(self, plan: Plan, ear: preemption.Ear) -> None:
-    """Checks every cell; runs nothing."""
-    self.plan, self._ear = plan, ear
-    self.judges = Judges(plan)
-    self.judges.check()
-    self.scores = self.judges.declared()
-    self._scoring = Scoring(plan, self.judges, ear)
-    ablation_plan.ranking(plan.request, self.scores)
-    self._open: dict[int, Cohort] = {}
-    self.crashed: set[int] = set()
+  0 when every run has ended, diverged ones too; 1 when some crashed or could
+  not be scored (the others have ended); 75 when it was stopped by a signal.
 
-  def left(self) -> list[int]:
+  Args:
+    plan: of the ablation.
+    dry_run: whether to print the plan and its time alone.
+    make_run: makes the training of one program's runs.
+    make_scorer: makes what scores them.
+
+  Raises:
+    Error: whose message names the argument or file and the remedy.
+  """
+  folder_lib.check_folder(plan)
+  (print if dry_run else say)(describe_plan(plan))
+  try:
+    with preemption.listen() as listener:
+      engine = AblationRunner(plan, listener, make_run, make_scorer)
+      if dry_run:
+        return _run_dry(engine)
+      return _report_end(plan, engine.run())
+  except preemption.Stopped as stopped:
+    say(f'stopped by {stopped}; run the same command again')
+    return app.SAVED
+
+
+class AblationRunner:
+  """One ablation, from where its folder says to its end.
+
+  Attributes:
+    plan: of the ablation.
+    crashed: programs that crashed just now.
+  """
+
+  def __init__(
+    self,
+    plan: AblationPlan,
+    listener: preemption.Listener,
+    make_run: MakeRun = make_population_run,
+    make_scorer: MakeScorer = EvaluatorScorer,
+  ) -> None:
+    """Makes nothing yet."""
+    self.plan, self.crashed = plan, set[int]()
+    self._listener = listener
+    self._make_run, self._make_scorer = make_run, make_scorer
+    self._runs: dict[int, PopulationRun] = {}
+
+  def run(self) -> str:
+    """Runs what is left; `done`, or `saved` after a signal.
+
+    Raises:
+      Error: whose message names the argument or file and the remedy.
+    """
+    plan, only = self.plan, bool(self.plan.options.only)
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(folder_lib.lock_folder(plan.folder, shared=only))
+      folder_lib.check_folder(plan)  # again: it may be another's meanwhile
+      self.prepare()
+      for number in plan.chosen_programs() if only else ():
+        program = plan.program_folder(number)
+        stack.enter_context(folder_lib.lock_folder(program))
+      try:
+        seconds = self.estimate_seconds()
+        say(describe_time(seconds))
+        return self._run_programs(Progress(plan, seconds))
+      except OSError as error:
+        raise not_saved(plan.folder, error) from error
+      finally:
+        with contextlib.suppress(ValueError, OSError):
+          self.close()
+
+  def prepare(self, *, written: bool = True) -> None:
+    """Checks every cell and its scores; writes the plan.
+
+    Args:
+      written: whether the plan is written.
+
+    Raises:
+      Error: naming the cell, or the argument that is of no use.
+    """
+    scorer = self._make_scorer(self.plan)
+    scorer.check_cells()
+    directions = scorer.score_directions()
+    choose_primary(self.plan.options, directions)
+    self._scoring = Scoring(self.plan, scorer, self._listener)
+    if not written:
+      return
+    identities = identify_programs(self.plan)
+    recorded = folder_lib.read_plan(self.plan.folder) or {}
+    check_identities(self.plan, recorded.get('identities', []), identities)
+    facts: dict[str, Any] = {
+      'environment': environment(),
+      'protocol': scorer.protocol(),
+    }
+    facts |= {'identities': identities} if identities else {}
+    folder_lib.write_plan(self.plan, facts, directions)
+
+  def programs_left(self) -> list[int]:
     """Programs that are to be run; one that has crashed just now is not."""
     return [
       n
-      for n in self.plan.chosen()
-      if not self.plan.finished(n) and n not in self.crashed
+      for n in self.plan.chosen_programs()
+      if not self.plan.is_finished(n) and n not in self.crashed
     ]
 
-  def _configs(self, number: int) -> list[Config]:
-    folder = str(self.plan.program_folder(number))
-    return [
-      dataclasses.replace(m.config, workdir=folder)
-      for m in self.plan.programs[number]
-    ]
-
-  def cohort(self, number: int, folder: pathlib.Path | None = None) -> Cohort:
-    """The population of a program, made once."""
-    if number not in self._open:
-      self._open[number] = Cohort(
-        self._configs(number),
+  def _population_run(
+    self, number: int, folder: pathlib.Path | None = None
+  ) -> PopulationRun:
+    """The training of a program's runs, made once."""
+    if number not in self._runs:
+      self._runs[number] = self._make_run(
+        self.plan,
+        number,
         folder or self.plan.program_folder(number),
-        self.plan.request.layout,
       )
-    return self._open[number]
+    return self._runs[number]
 
-  def estimate(self, folder: pathlib.Path | None = None) -> dict[int, float]:
+  def estimate_seconds(
+    self, folder: pathlib.Path | None = None
+  ) -> dict[int, float]:
     """Seconds that each program takes that is left, by a short calibration.
 
     One program is compiled and timed for each kind of step, objectives apart.
 
     Args:
-      folder: where to try them in place of the ablation's, of which nothing is
+      folder: where to try them in place of the ablation's, in which nothing is
         written then.
     """
-    kinds: dict[Config, tuple[float, float]] = {}
-    found: dict[int, float] = {}
-    for number in self.left():
-      program = self.plan.programs[number]
-      kind = dataclasses.replace(
-        schema.static(program[0].config),
+    kinds: dict[Any, tuple[float, float]] = {}
+    seconds: dict[int, float] = {}
+    for number in self.programs_left():
+      members, spec = self.plan.programs[number], self.plan.spec_of(number)
+      kind: Any = dataclasses.replace(
+        schema.static(spec.config),
         objective='',  # of little weight in a step
       )
+      kind = kind if spec.named else number
       if kind not in kinds:
-        with self._crashes(number, written=folder is None):
+        with self._recorded_crash(number, written=folder is None):
           place = folder and folder / f'{number:03d}'
-          cohort = self.cohort(number, place)
-          if cohort.step < kind.steps:
-            step = cohort.calibrate() / cohort.members
-            kinds[kind] = (cohort.compile_sec, step)
+          run = self._population_run(number, place)
+          if run.step < spec.config.steps:
+            step = run.calibrate(_CALIBRATION) / len(members)
+            kinds[kind] = (run.compile_sec, step)
       if kind in kinds:
-        compiling, step = kinds[kind]
-        found[number] = compiling + step * len(program) * kind.steps
-    return found
+        compile_sec, step = kinds[kind]
+        steps = len(members) * spec.config.steps
+        seconds[number] = compile_sec + step * steps
+    return seconds
 
   @contextlib.contextmanager
-  def _crashes(self, number: int, written: bool = True) -> Iterator[None]:
-    """Tells of a crash, and writes it down as the end of a program's runs."""
+  def _recorded_crash(
+    self, number: int, written: bool = True
+  ) -> Iterator[None]:
+    """Reports a crash, and records it as the end of a program's runs."""
     try:
       yield
     except Exception as error:
-      if isinstance(error, OF_ALL):
+      if isinstance(error, FATAL):
         raise
-      told = named(error)
-      say(f'program {number + 1} crashed: {told.splitlines()[0]}')
+      message = describe_error(error)
+      say(f'program {number + 1} crashed: {message.splitlines()[0]}')
       if written:
-        self._write_crash(number, told)
+        self._write_crash(number, message)
       self.crashed.add(number)
-      cohort = self._open.pop(number, None)
-      if cohort is not None:
-        cohort.close()
+      run = self._runs.pop(number, None)
+      if run is not None:
+        run.close()
 
-  def _write_crash(self, number: int, told: str) -> None:
+  def _write_crash(self, number: int, message: str) -> None:
     """How its runs ended, and the traceback of the exception at hand."""
     failed = {'outcome': 'failed', 'step': '', 'scores': {}}
     runs = [
       {'cell': m.cell, 'seed': m.seed, **failed, 'evaluation_std': {}}
       for m in self.plan.programs[number]
     ]
-    self._write(number, {'message': told, 'runs': runs})
+    self._write_result(number, {'message': message, 'runs': runs})
     folder = self.plan.program_folder(number)
     write_atomic(folder / 'crash.txt', traceback.format_exc())
 
-  def _write(self, number: int, result: dict[str, Any]) -> None:
+  def _write_result(self, number: int, result: dict[str, Any]) -> None:
     folder = self.plan.program_folder(number)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / 'results.json', json.dumps(result, indent=1) + '\n')
 
-  def run(self, overall: Overall) -> str:
-    """Runs what is left; `done`, or `saved` after a signal."""
-    for number in self.left():
+  def _run_programs(self, progress: Progress) -> str:
+    for number in self.programs_left():
       outcome = 'done'
-      with self._crashes(number):
-        outcome = self._run(number, overall)
+      with self._recorded_crash(number):
+        outcome = self._run_program(number, progress)
       if outcome == 'saved':
         return outcome
-      overall.finished(number)
-      if not self.plan.request.only:
-        ablation_files.collect(self.plan)
+      progress.finish_program(number)
+      if not self.plan.options.only:
+        folder_lib.collect_results(self.plan)
     return 'done'
 
-  def _run(self, number: int, overall: Overall) -> str:
-    members = self.plan.programs[number]
+  def _run_program(self, number: int, progress: Progress) -> str:
     folder = self.plan.program_folder(number)
     folder.mkdir(parents=True, exist_ok=True)
-    told = [
-      {'cell': m.cell, 'seed': m.seed, 'values': self.plan.cells[m.cell].told}
-      for m in members
-    ]
-    write_atomic(folder / 'members.json', json.dumps(told, indent=1) + '\n')
-    cohort = self.cohort(number)
-    run_file = workdir.RunFile(folder)
+    self._write_members(number)
+    run = self._population_run(number)
+    run_file = RunFile(folder)
     run_file.update(
-      **workdir.environment(),
-      layout=cohort.layout,
-      started=run_file.facts.get('started', workdir.now()),
+      **environment(),
+      layout=run.layout,
+      started=run_file.facts.get('started', now()),
       outcome='running',
     )
-    overall.begun(number, cohort)
-    outcome = cohort.run(
-      self._ear,
-      lambda step, took: overall.moved(number, cohort),
-      lambda: self._scoring.along(number, cohort, overall),
+    progress.start_program(number, run)
+    outcome = run.run(
+      self._listener,
+      lambda step, took: progress.report_step(number, run),
+      lambda: self._scoring.score_interim(number, run, progress),
     )
     if outcome == 'done':
-      outcome = self._ended(number, cohort, overall)
+      outcome = self._end_program(number, run, progress)
     run_file.update(
       outcome=outcome,
-      step=cohort.step,
-      members=len(members),
-      train_sec=round(cohort.train_sec, 3),
-      train_cpu_sec=round(cohort.cpu_sec, 3),
-      compile_sec=round(cohort.compile_sec, 3),
-      finished=workdir.now(),
+      step=run.step,
+      members=len(self.plan.programs[number]),
+      train_sec=round(run.train_sec, 3),
+      train_cpu_sec=round(run.cpu_sec, 3),
+      compile_sec=round(run.compile_sec, 3),
+      finished=now(),
     )
     if outcome == 'done':
-      overall.moved(number, cohort, last=True)
-    del self._open[number]
-    cohort.close()
+      progress.report_step(number, run, last=True)
+    del self._runs[number]
+    run.close()
     return outcome
 
-  def _ended(self, number: int, cohort: Cohort, overall: Overall) -> str:
+  def _write_members(self, number: int) -> None:
+    members = [
+      {
+        'cell': m.cell,
+        'seed': m.seed,
+        'values': self.plan.cells[m.cell].settings,
+      }
+      for m in self.plan.programs[number]
+    ]
+    path = self.plan.program_folder(number) / 'members.json'
+    write_atomic(path, json.dumps(members, indent=1) + '\n')
+
+  def _end_program(
+    self, number: int, run: PopulationRun, progress: Progress
+  ) -> str:
     """Writes how the runs ended; `saved` if a signal came meanwhile."""
-    cohort.write_samples()
-    found = self._scoring.last(number, cohort, overall)
-    if found is None:
+    run.write_samples()
+    runs = self._scoring.score_final(number, run, progress)
+    if runs is None:
       return 'saved'
-    self._write(number, {'runs': found})
+    self._write_result(number, {'runs': runs})
     folder = self.plan.program_folder(number)
-    for left in ('scores.json', 'crash.txt'):  # a crash of an earlier try
-      (folder / left).unlink(missing_ok=True)
+    for name in ('final_scores.json', 'crash.txt'):  # of an earlier try
+      (folder / name).unlink(missing_ok=True)
     return 'done'
 
   def close(self) -> None:
     """Closes what a calibration or an error left open."""
-    for cohort in self._open.values():
-      cohort.close()
+    for run in self._runs.values():
+      run.close()
 
 
-def ablate(request: Request, *, dry_run: bool = False) -> int:
-  """Runs what is left of an ablation; returns an exit code of `doors`.
-
-  0 when every run has ended, diverged ones too; 1 when some crashed or could
-  not be scored (the others have ended); 75 when it was stopped by a signal.
-
-  Raises:
-    ConfigError, DataError, NetworkError, ShardingError, CheckpointError: whose
-      messages name the flag or file and the remedy.
-  """
-  plan = ablation_plan.make_plan(request)
-  ablation_files.check(plan)
-  try:
-    with preemption.listening() as ear:
-      loop.setup(plan.base)
-      return _dry(plan, ear) if dry_run else _held(plan, ear)
-  except preemption.Stopped as stopped:
-    say(f'stopped by {stopped}; run the same command again')
-    return doors.SAVED
-
-
-def _dry(plan: Plan, ear: preemption.Ear) -> int:
-  work = Ablation(plan, ear)
+def _run_dry(engine: AblationRunner) -> int:
+  engine.prepare(written=False)
   with tempfile.TemporaryDirectory() as folder:
     try:
-      print(describe(plan, work.estimate(pathlib.Path(folder))))
+      print(describe_time(engine.estimate_seconds(pathlib.Path(folder))))
     finally:
-      work.close()
-  return doors.ERROR if work.crashed else doors.DONE
+      engine.close()
+  return app.ERROR if engine.crashed else app.DONE
 
 
-def _held(plan: Plan, ear: preemption.Ear) -> int:
-  folder, only = plan.folder, plan.request.only
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(ablation_files.held(folder, shared=bool(only)))
-    ablation_files.check(plan)  # again: it may have been another's meanwhile
-    work = Ablation(plan, ear)
-    ablation_files.write_plan(
-      plan, workdir.environment(), work.judges.protocol(), work.scores
-    )
-    for number in plan.chosen() if only else ():
-      program = plan.program_folder(number)
-      stack.enter_context(ablation_files.held(program))
-    try:
-      each = work.estimate()
-      say(describe(plan, each))
-      outcome = work.run(Overall(plan, each))
-    except OSError as error:
-      raise not_saved(folder, error) from error
-    finally:
-      with contextlib.suppress(ValueError, OSError):
-        work.close()
-    return _farewell(plan, outcome)
-
-
-def _farewell(plan: Plan, outcome: str) -> int:
-  """Tells the person where everything is and how it ended."""
+def _report_end(plan: AblationPlan, outcome: str) -> int:
+  """Says where everything is and how it ended."""
   if outcome == 'saved':
     say(f'saved in {plan.folder}; run the same command again to continue')
-    return doors.SAVED
-  if not plan.request.only:
-    return collected(plan)
-  failed = any(_fault(plan, n) for n in plan.chosen())
+    return app.SAVED
+  if not plan.options.only:
+    return collect(plan)
+  failed = any(_describe_fault(plan, n) for n in plan.chosen_programs())
   print(
-    f'done: --only={plan.request.only} in {plan.folder}; --collect in place of'
-    ' it makes results.csv and the report of all parts'
+    f'done: part {plan.options.only} of {plan.folder}; collect all parts to get'
+    ' results.csv and the report'
   )
-  return doors.ERROR if failed else doors.DONE
+  return app.ERROR if failed else app.DONE
 
 
-def _unscored(plan: Plan, number: int) -> list[str]:
-  """Why runs of a program have no scores, of those that could not be scored."""
-  found = (plan.result(number) or {}).get('runs', ())
-  return [run['unscored'] for run in found if 'unscored' in run]
-
-
-def collected(plan: Plan) -> int:
+def collect(plan: AblationPlan) -> int:
   """Writes results.csv and the report of what has ended, and says what has.
 
-  The last words are the ranking, the verdict and where both are to be found.
+  Prints the ranking, the verdict and where both are to be found.
   """
-  ended = ablation_files.collect(plan)
-  kinds = [run['outcome'] for run in ablation_files.results(plan)]
-  faults = [_fault(plan, n) for n in range(len(plan.programs))]
+  ended = folder_lib.collect_results(plan)
+  outcomes = [run['outcome'] for run in folder_lib.read_runs(plan)]
+  faults = [_describe_fault(plan, n) for n in range(len(plan.programs))]
   for fault in filter(None, faults):
     say(f'error: {fault}')
-  print(
-    f'{ended} of {plan.runs} runs ended: {kinds.count("done")} done,'
-    f' {kinds.count("diverged")} diverged, {kinds.count("failed")} failed'
+  counts = ', '.join(
+    f'{outcomes.count(o)} {o}' for o in ('done', 'diverged', 'failed')
   )
+  print(f'{ended} of {plan.runs} runs ended: {counts}')
   if ended:
-    print(f'\n{verdict.spoken(results.read(plan.folder))}\n')
+    print(f'\n{format_for_terminal(read_results(plan.folder))}\n')
   if plan.base.report and ended:
     from gan_jax.ablation.report import write_ablation_report
 
     print(f'report: {write_ablation_report(plan.folder)}')
   print(f'results: {plan.folder / "results.csv"}')
-  return doors.ERROR if any(faults) else doors.DONE
+  return app.ERROR if any(faults) else app.DONE
 
 
-def _fault(plan: Plan, number: int) -> str:
+def _describe_fault(plan: AblationPlan, number: int) -> str:
   """What went wrong with a program that ended, and what to do; or nothing."""
-  result = plan.result(number) or {}
+  result = plan.read_result(number) or {}
+  folder = plan.program_folder(number)
   if result.get('message'):
     labels = {plan.cells[m.cell].label for m in plan.programs[number]}
-    trace = plan.program_folder(number) / 'crash.txt'
     return (
       f'program {number + 1} crashed ({"; ".join(sorted(labels))}):'
-      f' {result["message"]}\nThe traceback is in {trace}; the same command'
-      ' tries it again.'
+      f' {result["message"]}\nThe traceback is in {folder / "crash.txt"}; the'
+      ' same command tries it again.'
     )
-  if unscored := _unscored(plan, number):
-    path = plan.program_folder(number) / 'results.json'
+  runs = result.get('runs', ())
+  unscored = [run['unscored'] for run in runs if 'unscored' in run]
+  if unscored:
     return (
       f'{len(unscored)} runs of program {number + 1} could not be scored:'
-      f' {unscored[0]}\nTo try it again, remove {path} and run the same'
-      ' command.'
+      f' {unscored[0]}\nTo try it again, remove {folder / "results.json"} and'
+      ' run the same command.'
     )
   return ''

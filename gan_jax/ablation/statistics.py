@@ -1,6 +1,6 @@
-"""What can be said of scores over training seeds: intervals and comparisons.
+"""Statistics over training seeds: intervals, comparisons, corrections.
 
-Every function takes the finite scores of runs that ended; runs that did not
+Every function takes the finite scores of runs that are done; runs that diverged
 are counted by `rate`, never given a score. Which interval is computed was
 decided by coverage (experiments/statistics/coverage): at 8 seeds the percentile
 and BCa bootstraps of a mean hold the truth 85 to 92 times in 100, the
@@ -16,6 +16,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from gan_jax.runtime.errors import ArgumentError
+
 Scores = Float[np.ndarray, ' seeds']
 Others = Float[np.ndarray, ' others']
 Floats = NDArray[np.float64]
@@ -24,10 +26,11 @@ RESAMPLES = 9999
 # The quantiles of the bootstrap go no further than this many times Student's:
 # few or tied scores have resamples of almost no spread, whose t is unbounded.
 _FARTHEST = 1.5
+_ROUNDING = 1e-12  # of the larger score: differences that differ by less do not
 
 
 class Interval(NamedTuple):
-  """Both ends of a confidence interval; nan where there is none."""
+  """Both ends of a confidence interval; NaN where there is none."""
 
   low: float
   high: float
@@ -44,14 +47,14 @@ class Summary(NamedTuple):
 
 
 class Estimate(NamedTuple):
-  """A number and the interval that it is in."""
+  """An estimate with its confidence interval."""
 
   value: float
   interval: Interval
 
 
 class Difference(NamedTuple):
-  """Mean of paired differences, its interval, and p of there being none."""
+  """Mean of paired differences, its interval, and p of a mean of 0."""
 
   n: int
   mean: float
@@ -59,20 +62,27 @@ class Difference(NamedTuple):
   p: float
 
 
-_UNKNOWN = Interval(np.nan, np.nan)
+_NONE = Interval(np.nan, np.nan)
 
 
-def _checked(scores: Float[np.ndarray, ' n'], name: str) -> Floats:
+def _to_float64(scores: Float[np.ndarray, ' n'], name: str) -> Floats:
   if not np.isfinite(scores).all():
-    raise ValueError(
-      f'{name}={scores}: scores are finite; leave out the runs that have none'
-      ' and count them with rate()'
+    raise ArgumentError(
+      name,
+      scores,
+      'scores are finite; leave out the runs that have none and count them with'
+      ' `rate`',
     )
   return scores.astype(np.float64)
 
 
+def _check_direction(better: str) -> None:
+  if better not in ('lower', 'higher'):
+    raise ArgumentError('better', better, "use 'lower' or 'higher'")
+
+
 @functools.lru_cache(maxsize=64)
-def _resamples(n: int) -> Float[np.ndarray, 'resamples n']:
+def _resample_counts(n: int) -> Float[np.ndarray, 'resamples n']:
   """How often each of n scores is drawn, in each resample."""
   rng = np.random.default_rng(n)  # the same scores, the same interval
   counts = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
@@ -83,27 +93,42 @@ def mean_interval(scores: Scores, level: float = 0.95) -> Interval:
   """Studentised bootstrap interval of a mean.
 
   `mean - t_high * se` to `mean - t_low * se`, where `t_low` and `t_high` are
-  quantiles of `(mean* - mean) / se*` over resamples, held within 1.5 times
-  those of Student's distribution. Of one score there is none (nan).
+  quantiles of `(mean* - mean) / se*` over 9,999 resamples, held within 1.5
+  times those of Student's distribution. The same scores in any order give the
+  same interval.
+
+  Args:
+    scores: of shape (seeds,), finite.
+    level: the probability with which the interval is to hold the mean.
+
+  Returns:
+    The interval; NaN for fewer than two scores.
+
+  Raises:
+    ArgumentError: if a score is not finite.
+
+  >>> low, high = mean_interval(np.array([2.0, 2.5, 3.0, 3.5, 6.0]))
+  >>> round(low, 1), round(high, 1)
+  (2.1, 6.3)
 
   Reference: Efron and Tibshirani 1993, An Introduction to the Bootstrap,
   section 12.5.
   """
   # Sorted, so that the order of the seeds is of no account.
-  x = np.sort(_checked(scores, 'scores'))
+  x = np.sort(_to_float64(scores, 'scores'))
   n = len(x)
   if n < 2:
-    return _UNKNOWN
+    return _NONE
   mean = float(x.mean())
   off = x - mean
   error = float(np.sqrt((off**2).sum() / (n - 1) / n))
   if error == 0:
     return Interval(mean, mean)
-  counts = _resamples(n)
-  moved = counts @ off / n
-  squares = np.maximum(counts @ off**2 - n * moved**2, 0)
+  counts = _resample_counts(n)
+  shifts = counts @ off / n
+  squares = np.maximum(counts @ off**2 - n * shifts**2, 0)
   errors = np.sqrt(squares / (n - 1) / n)
-  t = moved / np.maximum(errors, 1e-9 * error)
+  t = shifts / np.maximum(errors, 1e-9 * error)
   tails = np.array([(1 - level) / 2, (1 + level) / 2])
   farthest = _FARTHEST * float(stats.t.ppf(tails[1], n - 1))
   low, high = np.clip(np.quantile(t, tails), -farthest, farthest)
@@ -113,12 +138,20 @@ def mean_interval(scores: Scores, level: float = 0.95) -> Interval:
 def summary(scores: Scores, level: float = 0.95) -> Summary:
   """Mean, standard deviation (n - 1), median, and interval of the mean.
 
-  What there are too few scores for is nan.
+  Args:
+    scores: of shape (seeds,), finite.
+    level: of the interval (`mean_interval`).
 
-  >>> summary(np.array([3.0, 4.0, 5.0])).median
-  4.0
+  Returns:
+    The summary; NaN for what there are too few scores for.
+
+  Raises:
+    ArgumentError: if a score is not finite.
+
+  >>> summary(np.array([3.0, 4.0, 5.0]))[:4]
+  (3, 4.0, 1.0, 4.0)
   """
-  x = _checked(scores, 'scores')
+  x = _to_float64(scores, 'scores')
   n = len(x)
   return Summary(
     n,
@@ -136,32 +169,46 @@ def paired_difference(a: Scores, b: Others, level: float = 0.95) -> Difference:
   or permutation test of 8 pairs cannot go below p = 1/128, too much to outlive
   a correction for more than six comparisons; Student's can.
 
-  Where all differences are the same, as those of counts can be, p is the sign
-  test's instead, and there is no interval unless it is below 1 - level.
+  Where all differences are the same but for rounding, as those of counts can
+  be, p is the sign test's instead, and there is no interval unless p is below
+  1 - level or 1.
 
   Args:
-    a: scores, one a seed.
-    b: scores of the same seeds, in the same order.
+    a: of shape (seeds,), finite.
+    b: scores of the same seeds in the same order.
     level: of the interval.
 
+  Returns:
+    The difference; NaN for what there are too few pairs for.
+
   Raises:
-    ValueError: if they are not of the same number.
+    ArgumentError: if a score is not finite, or the two differ in length.
+
+  >>> found = paired_difference(np.array([3.0, 4.0, 6.0]), np.array([2.0] * 3))
+  >>> found.n, round(found.mean, 2), round(found.p, 3)
+  (3, 2.33, 0.118)
+
+  Reference: Student 1908, Biometrika 6:1 (`scipy.stats.ttest_rel`).
   """
   if len(a) != len(b):
-    raise ValueError(f'{len(a)} scores against {len(b)}: pair them by seed')
-  x = _checked(a, 'a') - _checked(b, 'b')
+    raise ArgumentError('b', b, f'pair it by seed with the {len(a)} of `a`')
+  a, b = _to_float64(a, 'a'), _to_float64(b, 'b')
+  x = a - b
   n = len(x)
   if n < 2:
-    return Difference(n, float(x.mean()) if n else np.nan, _UNKNOWN, np.nan)
-  mean, error = float(x.mean()), float(x.std(ddof=1) / np.sqrt(n))
-  if error == 0:
+    return Difference(n, float(x.mean()) if n else np.nan, _NONE, np.nan)
+  mean = float(x.mean())
+  rounding = _ROUNDING * max(np.abs(a).max(), np.abs(b).max())
+  if np.abs(x).max() <= rounding:
+    return Difference(n, 0.0, Interval(0.0, 0.0), 1.0)
+  if np.ptp(x) <= rounding:
     # Student's test takes no spread for certainty; n equal signs are none.
-    p = 1.0 if mean == 0 else 2.0 ** (1 - n)
-    sure = mean == 0 or p < 1 - level
-    return Difference(n, mean, Interval(mean, mean) if sure else _UNKNOWN, p)
-  half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
-  p = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
-  return Difference(n, mean, Interval(mean - half, mean + half), p)
+    p = 2.0 ** (1 - n)
+    ends = Interval(mean, mean) if p < 1 - level else _NONE
+    return Difference(n, mean, ends, p)
+  test = stats.ttest_rel(a, b)
+  low, high = map(float, test.confidence_interval(level))
+  return Difference(n, mean, Interval(low, high), float(test.pvalue))
 
 
 def probability_of_improvement(
@@ -176,38 +223,60 @@ def probability_of_improvement(
   that move both sides together it is wider than it needs to be.
 
   Args:
-    a: scores of one side.
+    a: scores of one side, of shape (seeds,).
     b: scores of the other, of any number.
     better: 'lower' or 'higher'.
     level: of the interval.
 
+  Returns:
+    The probability with its interval; NaN if a side has no run.
+
+  Raises:
+    ArgumentError: if `better` is neither, or a score is NaN.
+
+  >>> probability_of_improvement(
+  ...   np.array([1.0, 2.0]), np.array([2.0, 3.0]), 'lower'
+  ... ).value
+  0.875
+
   Reference: Agarwal et al. 2021, arXiv:2108.13264, section 4.3. Newcombe 2006,
   Statistics in Medicine 25:559, method 5.
   """
-  if better not in ('lower', 'higher'):
-    raise ValueError(f"better={better}: is 'lower' or 'higher'")
-  if np.isnan(a).any() or np.isnan(b).any():
-    raise ValueError('a score is nan: a run that diverged is inf or -inf')
+  _check_direction(better)
+  for name, scores in (('a', a), ('b', b)):
+    if np.isnan(scores).any():
+      raise ArgumentError(name, scores, 'a run that diverged is inf or -inf')
   m, n = len(a), len(b)
   if not m or not n:
-    return Estimate(np.nan, _UNKNOWN)
+    return Estimate(np.nan, _NONE)
   wins = a[:, None] < b if better == 'lower' else a[:, None] > b
-  found = float((wins + 0.5 * (a[:, None] == b)).mean())
+  value = float((wins + 0.5 * (a[:, None] == b)).mean())
   z = float(stats.norm.ppf((1 + level) / 2))
 
   def excess(p: float) -> float:
-    """(p - found)² - z² var(p): an end of the interval is a root of it."""
+    """(p - value)² - z² var(p): an end of the interval is a root of it."""
     more = (m + n - 2) / 2 * ((1 - p) / (2 - p) + p / (1 + p))
-    return (p - found) ** 2 - z**2 * p * (1 - p) * (1 + more) / (m * n)
+    return (p - value) ** 2 - z**2 * p * (1 - p) * (1 + more) / (m * n)
 
-  near = 1e-9  # found = 0 and 1 are roots themselves; the other end is sought
-  low = 0.0 if found == 0 else optimize.brentq(excess, 0, min(found, 1 - near))
-  high = 1.0 if found == 1 else optimize.brentq(excess, max(found, near), 1)
-  return Estimate(found, Interval(float(low), float(high)))
+  near = 1e-9  # value = 0 and 1 are roots themselves; the other end is sought
+  low = 0.0 if value == 0 else optimize.brentq(excess, 0, min(value, 1 - near))
+  high = 1.0 if value == 1 else optimize.brentq(excess, max(value, near), 1)
+  return Estimate(value, Interval(float(low), float(high)))
 
 
 def rate(count: int, total: int, level: float = 0.95) -> Estimate:
-  """How often something happens, with Wilson's interval.
+  """A proportion with Wilson's interval, such as how often runs diverge.
+
+  Args:
+    count: of the runs to which it happened.
+    total: of all runs.
+    level: of the interval.
+
+  Returns:
+    The proportion with its interval; NaN for a total of 0.
+
+  Raises:
+    ArgumentError: unless 0 <= count <= total.
 
   >>> rate(0, 16).interval.high.__round__(3)
   0.194
@@ -215,19 +284,27 @@ def rate(count: int, total: int, level: float = 0.95) -> Estimate:
   Reference: Wilson 1927, Journal of the American Statistical Association 22.
   """
   if not 0 <= count <= total:
-    raise ValueError(f'{count} of {total}: is no count')
+    raise ArgumentError('count', count, f'use 0 to `total={total}`')
   if not total:
-    return Estimate(np.nan, _UNKNOWN)
-  found = stats.binomtest(count, total).proportion_ci(level, 'wilson')
-  ends = Interval(float(found.low), float(found.high))
-  return Estimate(count / total, ends)
+    return Estimate(np.nan, _NONE)
+  ends = stats.binomtest(count, total).proportion_ci(level, 'wilson')
+  return Estimate(count / total, Interval(float(ends.low), float(ends.high)))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-  """p values of several comparisons, adjusted for there being several.
+  """p values of several comparisons after Holm's correction.
 
   Those below alpha hold together: the probability that any of them is false is
   at most alpha, whatever their dependence.
+
+  Args:
+    p: in any order.
+
+  Returns:
+    The adjusted values, in the order of `p`; none is lowered.
+
+  Raises:
+    ArgumentError: if one is no probability.
 
   >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
   [0.03, 0.06, 0.06]
@@ -237,17 +314,25 @@ def holm(p: Sequence[float]) -> list[float]:
   adjusted, least = [0.0] * len(p), 0.0
   for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
     if not 0 <= p[i] <= 1:
-      raise ValueError(f'p={p[i]}: is no probability')
+      raise ArgumentError('p', p[i], 'probabilities are from 0 to 1')
     least = max(least, min(1.0, (len(p) - rank) * p[i]))
     adjusted[i] = least
   return adjusted
 
 
 def median_run(scores: Scores, better: str) -> int:
-  """Index of the run in the middle; of two such the worse one.
+  """Index of the run with the median score; of two such the worse one.
+
+  Args:
+    scores: of shape (seeds,), at least one.
+    better: 'lower' or 'higher'.
+
+  Raises:
+    ArgumentError: if `better` is neither.
 
   >>> median_run(np.array([1.0, 9.0, 3.0, 2.0]), 'lower')
   2
   """
+  _check_direction(better)
   order = np.argsort(scores if better == 'lower' else -scores, kind='stable')
   return int(order[len(order) // 2])

@@ -1,201 +1,173 @@
-"""The ranking of an ablation as rows of text, as Markdown and as LaTeX."""
+"""The ranking of an ablation as text: cells of a row, Markdown and LaTeX."""
 
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
-from gan_jax.ablation.results import Ablation, Ranked
+from gan_jax.ablation.results import AblationResults, RankedCell
 from gan_jax.ablation.statistics import Estimate, Interval
 
 NONE = '–'  # what stands where there is no number
 
 
-def decimals(spreads: Sequence[float]) -> int | None:
+def choose_decimals(spreads: Sequence[float]) -> int | None:
   """Decimals that show the usual spread to two digits; None: not with six."""
   known = [s for s in spreads if math.isfinite(s) and s > 0]
   if not known:
     return 3
-  places = 1 - math.floor(math.log10(float(np.median(known))))
-  return max(places, 0) if places <= 6 else None
+  decimals = 1 - math.floor(math.log10(float(np.median(known))))
+  return max(decimals, 0) if decimals <= 6 else None
 
 
-def number(x: float, places: int | None) -> str:
+def ranking_decimals(ranking: Sequence[RankedCell]) -> int | None:
+  """Decimals for the scores of a ranking."""
+  rows = [row for row in ranking if row.rank is not None] or ranking
+  ends = [row.summary.interval for row in rows]
+  # Of few seeds the intervals are far wider than what tells two means apart.
+  decimals = (
+    choose_decimals([(high - low) / 2 for low, high in ends]),
+    choose_decimals([row.summary.std for row in rows]),
+  )
+  return None if None in decimals else max(d for d in decimals if d is not None)
+
+
+def format_score(x: float, decimals: int | None) -> str:
   """A score, with so many decimals."""
   if not math.isfinite(x):
     return NONE
-  text = f'{x:.3g}' if places is None else f'{x:.{places}f}'
+  text = f'{x:.3g}' if decimals is None else f'{x:.{decimals}f}'
   return text.lstrip('-') if not float(text) else text
 
 
-def interval(ends: Interval, places: int | None) -> str:
-  """Both ends, as `1.2 to 3.4`."""
+def format_interval(ends: Interval, decimals: int | None) -> str:
+  """Both ends of an interval, as `1.2 to 3.4`."""
   if not math.isfinite(ends.low):
     return NONE
-  return f'{number(ends.low, places)} to {number(ends.high, places)}'
+  return ' to '.join(format_score(x, decimals) for x in ends)
 
 
-def probability(p: float) -> str:
+def format_p(p: float) -> str:
   """A p value."""
   if not math.isfinite(p):
     return NONE
   return '< 0.001' if p < 0.001 else f'{p:.3f}' if p < 0.1 else f'{p:.2f}'
 
 
-def percent(x: Estimate) -> str:
-  """A rate with its interval."""
-  if not math.isfinite(x.value):
+def format_rate(rate: Estimate) -> str:
+  """A proportion with its interval, in percent."""
+  if not math.isfinite(rate.value):
     return NONE
-  low, high = x.interval
-  return f'{x.value:.0%} ({low:.0%} to {high:.0%})'
+  low, high = rate.interval
+  return f'{rate.value:.0%} ({low:.0%} to {high:.0%})'
 
 
-def places_of(ranking: Sequence[Ranked]) -> int | None:
-  """Decimals for the scores of a ranking."""
-  rows = [row for row in ranking if row.rank is not None] or ranking
-  ends = [row.summary.interval for row in rows]
-  # Of few seeds the intervals are far wider than what tells two means apart.
-  found = (
-    decimals([(high - low) / 2 for low, high in ends]),
-    decimals([row.summary.std for row in rows]),
-  )
-  return None if None in found else max(p for p in found if p is not None)
-
-
-def row_of(row: Ranked, places: int | None) -> dict[str, Any]:
-  """The cells of a row of the ranking, as text."""
-  cell, known = row.cell, row.summary
-  lost = cell.count('diverged')
-  apart = row.apart
+def format_row(row: RankedCell, decimals: int | None) -> dict[str, str]:
+  """A row of the ranking as text, by column."""
+  cell, scores, difference = row.cell, row.summary, row.difference
+  diverged = cell.count('diverged')
   return {
     'rank': str(row.rank or NONE),
     'name': cell.name,
-    'survivors': lost > 0 and row.rank is not None,
-    'mean': number(known.mean, places),
-    'interval': interval(known.interval, places),
-    'std': number(known.std, places),
-    'median': number(known.median, places),
-    'scored': str(known.n),
+    # The mean is that of the runs which did not diverge.
+    'survivors': '†' if diverged and row.rank is not None else '',
+    'mean': format_score(scores.mean, decimals),
+    'interval': format_interval(scores.interval, decimals),
+    'std': format_score(scores.std, decimals),
+    'median': format_score(scores.median, decimals),
+    'scored': str(scores.n),
     'runs': str(len(cell.seeds)),
-    'diverged': str(lost),
+    'diverged': str(diverged),
     'failed': str(cell.count('failed')),
-    'apart': number(apart.mean, places) if apart else NONE,
-    'apart_interval': interval(apart.interval, places) if apart else NONE,
-    'pairs': str(apart.n) if apart else NONE,
-    'p': probability(row.p),
-    'beaten': percent(row.beaten) if row.beaten else NONE,
+    'difference': format_score(difference.mean, decimals)
+    if difference
+    else NONE,
+    'difference_interval': format_interval(difference.interval, decimals)
+    if difference
+    else NONE,
+    'pairs': str(difference.n) if difference else NONE,
+    'p': format_p(row.p),
+    'beaten': format_rate(row.beaten) if row.beaten else NONE,
   }
 
 
-_COLUMNS = (
-  ('', 'rank'),
-  ('cell', 'name'),
-  ('mean', 'mean'),
-  ('95% interval', 'interval'),
-  ('SD', 'std'),
-  ('median', 'median'),
-  ('scored', 'scored'),
-  ('diverged', 'diverged'),
-  ('above best', 'apart'),
-  ('95% interval', 'apart_interval'),
-  ('p (Holm)', 'p'),
-)
-
-
-def _head(ablation: Ablation) -> list[str]:
-  side = 'above best' if ablation.better == 'lower' else 'below best'
-  return [side if key == 'apart' else head for head, key in _COLUMNS]
-
-
-def _body(ablation: Ablation) -> list[list[str]]:
-  """Rows of text; below-best differences are told as positive numbers."""
-  places = places_of(ablation.ranking)
-  rows = []
-  for row in map(lambda r: facing(r, ablation.better), ablation.ranking):
-    told = row_of(row, places)
-    told['name'] += ' †' if told['survivors'] else ''
-    rows.append([told[key] for _, key in _COLUMNS])
-  return rows
-
-
-def facing(row: Ranked, better: str) -> Ranked:
-  """The row with its difference so that positive is worse than the best."""
-  if better == 'lower' or row.apart is None:
+def oriented(row: RankedCell, better: str) -> RankedCell:
+  """The row with its difference such that positive is worse than the best."""
+  difference = row.difference
+  if better == 'lower' or difference is None:
     return row
-  apart = row.apart
-  turned = Interval(-apart.interval.high, -apart.interval.low)
-  return row._replace(apart=apart._replace(mean=-apart.mean, interval=turned))
-
-
-def _note(ablation: Ablation) -> str:
-  note = (
-    f'{ablation.primary}, {ablation.better} is better. Intervals: studentised'
-    ' bootstrap of the mean over seeds; of the difference, paired by seed,'
-    f" Student's. p: paired t test, Holm over {ablation.pairs} pairs."
+  low, high = difference.interval
+  turned = difference._replace(
+    mean=-difference.mean, interval=Interval(-high, -low)
   )
-  if any(row.cell.count('diverged') for row in ablation.ranked):
+  return row._replace(difference=turned)
+
+
+_COLUMNS = {
+  'rank': '',
+  'name': 'cell',
+  'mean': 'mean',
+  'interval': '95% interval',
+  'std': 'SD',
+  'median': 'median',
+  'scored': 'scored',
+  'diverged': 'diverged',
+  'difference': 'above best',
+  'difference_interval': '95% interval',
+  'p': 'p (Holm)',
+}
+
+
+def _format_table(results: AblationResults, table_format: str) -> str:
+  decimals = ranking_decimals(results.ranking)
+  rows = []
+  for row in results.ranking:
+    texts = format_row(oriented(row, results.better), decimals)
+    texts['name'] = f'{texts["name"]} {texts["survivors"]}'.rstrip()
+    if table_format == 'pipe':  # which tabulate does not escape
+      texts['name'] = texts['name'].replace('|', r'\|')
+    rows.append([texts[key] for key in _COLUMNS])
+  headers = dict(_COLUMNS)
+  if results.better == 'higher':
+    headers['difference'] = 'below best'
+  return tabulate(
+    rows,
+    list(headers.values()),
+    table_format,
+    disable_numparse=True,
+    colalign=['left' if key == 'name' else 'right' for key in _COLUMNS],
+  )
+
+
+def _note(results: AblationResults) -> str:
+  note = (
+    f'{results.primary}, {results.better} is better. Intervals: studentised'
+    ' bootstrap of the mean over seeds; of the difference, paired by seed,'
+    f" Student's. p: paired t test, Holm over {results.pairs} pairs."
+  )
+  if any(row.cell.count('diverged') for row in results.ranked):
     note += ' †: some runs diverged; the mean is of the others.'
   return note
 
 
-def markdown(ablation: Ablation) -> str:
+def format_markdown(results: AblationResults) -> str:
   """The ranking as a Markdown table."""
-  head = _head(ablation)
-  lines = ['| ' + ' | '.join(head) + ' |']
-  numeric = {'name'}
-  marks = ['---' if key in numeric else '---:' for _, key in _COLUMNS]
-  lines.append('| ' + ' | '.join(marks) + ' |')
-  for row in _body(ablation):
-    escaped = [text.replace('|', '\\|') for text in row]
-    lines.append('| ' + ' | '.join(escaped) + ' |')
-  return '\n'.join(lines) + f'\n\n{_note(ablation)}\n'
+  return f'{_format_table(results, "pipe")}\n\n{_note(results)}\n'
 
 
-_SPECIAL = {
-  '\\': r'\textbackslash{}',
-  '~': r'\textasciitilde{}',
-  '^': r'\textasciicircum{}',
-  '<': r'$<$',
-  '>': r'$>$',
-  '†': r'$\dagger$',
-  '–': '--',
-  '·': r'$\cdot$',
-  '\xa0': '~',
-  **{mark: '\\' + mark for mark in '&%$#_{}'},
-}
+_SYMBOLS = {'†': r'$\dagger$', '–': '--', '·': r'$\cdot$', '\xa0': '~'}
 
 
-def escaped(text: str) -> str:
-  """Text for LaTeX.
-
-  >>> print(escaped('lr_d < 5%'))
-  lr\\_d $<$ 5\\%
-  """
-  text = ''.join(_SPECIAL.get(c, c) for c in text)
-  return re.sub(r'(?<![\w-])-(?=[\d.])', '$-$', text)
-
-
-def latex(ablation: Ablation) -> str:
+def format_latex(results: AblationResults) -> str:
   """The ranking as a LaTeX table, for the booktabs package."""
-  kinds = ''.join('l' if key == 'name' else 'r' for _, key in _COLUMNS)
-  rows = [' & '.join(map(escaped, row)) + r' \\' for row in _body(ablation)]
-  head = ' & '.join(map(escaped, _head(ablation)))
-  return '\n'.join(
-    [
-      r'% \usepackage{booktabs}',
-      r'\begin{table}',
-      r'\centering',
-      rf'\begin{{tabular}}{{{kinds}}}',
-      r'\toprule',
-      head + r' \\',
-      r'\midrule',
-      *rows,
-      r'\bottomrule',
-      r'\end{tabular}',
-      rf'\caption{{{escaped(_note(ablation))}}}',
-      r'\end{table}',
-      '',
-    ]
+  table = _format_table(results, 'latex_booktabs')
+  note = re.sub('[&%$#_{}]', r'\\\g<0>', _note(results))
+  text = (
+    '% \\usepackage{booktabs}\n\\begin{table}\n\\centering\n'
+    f'{table}\n\\caption{{{note}}}\n\\end{{table}}\n'
   )
+  for symbol, command in _SYMBOLS.items():
+    text = text.replace(symbol, command)
+  return re.sub(r'(?<![\w-])-(?=[\d.])', '$-$', text)

@@ -1,4 +1,4 @@
-"""The answer of an ablation in words: what its report and its command say.
+"""The answer of an ablation in words, for its report and its command.
 
 One source for both, so that a page and a terminal never disagree.
 """
@@ -6,145 +6,135 @@ One source for both, so that a page and a terminal never disagree.
 import math
 import textwrap
 
-from gan_jax.ablation.results import ALPHA, Ablation, Ranked
+from tabulate import tabulate
+
+from gan_jax.ablation.results import ALPHA, AblationResults, RankedCell
 from gan_jax.ablation.tables import (
-  facing,
-  interval,
-  number,
-  places_of,
-  probability,
-  row_of,
+  format_interval,
+  format_p,
+  format_row,
+  format_score,
+  oriented,
+  ranking_decimals,
 )
 
 _ROWS = 24  # of the ranking in a terminal; table.md has all
 
 
-def _versus(best: Ranked, other: Ranked, ablation: Ablation) -> str:
+def _describe_runner_up(second: RankedCell, results: AblationResults) -> str:
   """The best against the next, in words."""
-  places = places_of(ablation.ranking)
-  apart = facing(other, ablation.better).apart
-  assert apart is not None  # only the best has none
-  if not apart.mean:
+  decimals = ranking_decimals(results.ranking)
+  difference = oriented(second, results.better).difference
+  assert difference is not None  # only the best has none
+  if not difference.mean:
     return (
-      f', exactly level with the next, {other.cell.name}, on {apart.n} shared'
-      ' seeds'
+      f', exactly level with the next, {second.cell.name}, on {difference.n}'
+      ' shared seeds'
     )
-  if not math.isfinite(other.p):
+  if not math.isfinite(second.p):
     return (
-      f'; the next, {other.cell.name}, shares too few finished seeds with it'
+      f'; the next, {second.cell.name}, shares too few finished seeds with it'
       ' to be compared'
     )
-  settled = (
+  significance = (
     'a significant difference'
-    if other.p < ALPHA
+    if second.p < ALPHA
     else 'a difference that may be chance'
   )
+  holm = f" after Holm's correction for {results.pairs} pairs"
   return (
-    f', {number(apart.mean, places)} better than the next, {other.cell.name}'
-    f' (95% interval {interval(apart.interval, places)} on {apart.n} shared'
-    f' seeds): {settled} (p\xa0{_equals(other.p)}{_corrected(ablation)})'
+    f', {format_score(difference.mean, decimals)} better than the next,'
+    f' {second.cell.name}'
+    f' (95% interval {format_interval(difference.interval, decimals)} on'
+    f' {difference.n} shared seeds): {significance}'
+    f' (p\xa0{_equals(second.p)}{holm if results.pairs > 1 else ""})'
   )
-
-
-def _corrected(ablation: Ablation) -> str:
-  pairs = ablation.pairs
-  return f" after Holm's correction for {pairs} pairs" if pairs > 1 else ''
 
 
 def _equals(p: float) -> str:
-  text = probability(p)
+  text = format_p(p)
   return (text if text.startswith('<') else f'= {text}').replace(' ', '\xa0')
 
 
-def verdict(ablation: Ablation) -> tuple[str, str]:
+def state_verdict(results: AblationResults) -> tuple[str, str]:
   """The answer in one sentence: its head, and the rest of it."""
-  lost = ablation.count('diverged')
-  tried = lost + ablation.count('done')
-  runs = f'{lost or "none"} of {tried:,} runs diverged'
-  if not ablation.ranked:
+  diverged = results.count('diverged')
+  total = diverged + results.count('done')
+  runs = f'{diverged or "none"} of {total:,} runs diverged'
+  if not results.ranked:
     return 'No cell can be ranked', (
       f': that takes two scored runs, and half of those that ended; {runs}.'
     )
-  best, *others = ablation.ranked
-  places = places_of(ablation.ranking)
-  known = best.summary
-  most = 'lowest' if ablation.better == 'lower' else 'highest'
+  best, *others = results.ranked
+  decimals = ranking_decimals(results.ranking)
+  scores, lost = best.summary, best.cell.count('diverged')
+  extreme = 'lowest' if results.better == 'lower' else 'highest'
   head = (
-    f'{best.cell.name} has the {most} {ablation.primary},'
-    f' {number(known.mean, places)}'
+    f'{best.cell.name} has the {extreme} {results.primary},'
+    f' {format_score(scores.mean, decimals)}'
   )
   return head, (
-    f' (95% interval {interval(known.interval, places)}, {known.n} seeds'
-    + (
-      f', {best.cell.count("diverged")} more diverged'
-      if best.cell.count('diverged')
-      else ''
-    )
-    + ')'
-    + (_versus(best, others[0], ablation) if others else '')
+    f' (95% interval {format_interval(scores.interval, decimals)},'
+    f' {scores.n} seeds'
+    + (f', {lost} more diverged)' if lost else ')')
+    + (_describe_runner_up(others[0], results) if others else '')
     + f'; {runs}.'
   )
 
 
-def remarks(ablation: Ablation) -> list[str]:
+def list_remarks(results: AblationResults) -> list[str]:
   """What a reader should know before the tables."""
-  told = []
-  others = ablation.ranked[1:]
-  if len(others) > 1:
-    beaten = sum(row.p < ALPHA for row in others)
-    told.append(
-      f'It is significantly better than {beaten or "none"} of the'
-      f' {len(others)} other'
-      ' ranked cells.'
-      + (
-        f' The best of {len(others) + 1} is in part the luckiest: on fresh'
-        ' seeds its mean will be somewhat worse.'
-        if len(others) > 4
-        else ''
-      )
+  others = results.ranked[1:]
+  if len(others) < 2:
+    return []
+  beaten = sum(row.p < ALPHA for row in others)
+  remark = (
+    f'It is significantly better than {beaten or "none"} of the'
+    f' {len(others)} other ranked cells.'
+  )
+  if len(others) > 4:
+    remark += (
+      f' The best of {len(others) + 1} is in part the luckiest: on fresh seeds'
+      ' its mean will be somewhat worse.'
     )
-  return told
+  return [remark]
 
 
-def warnings(ablation: Ablation) -> list[str]:
+def list_warnings(results: AblationResults) -> list[str]:
   """What is missing of the whole."""
-  told = []
-  ended = sum(len(cell.seeds) for cell in ablation.cells)
-  if ended < ablation.total:
-    told.append(
-      f'This ablation has not ended: {ablation.total - ended:,} of'
-      f' {ablation.total:,} runs are missing. What follows is how it stood.'
+  warnings = []
+  ended = sum(len(cell.seeds) for cell in results.cells)
+  if ended < results.total:
+    warnings.append(
+      f'This ablation has not ended: {results.total - ended:,} of'
+      f' {results.total:,} runs are missing. What follows is how it stood.'
     )
-  failed = [cell.name for cell in ablation.cells if cell.count('failed')]
+  failed = [cell.name for cell in results.cells if cell.count('failed')]
   if failed:
-    told.append(
-      f'Failed before the end: {ablation.count("failed")} of'
+    warnings.append(
+      f'Failed before the end: {results.count("failed")} of'
       f' {ended:,} runs, in {"; ".join(failed)}. That says nothing about those'
       ' settings, and is counted nowhere else.'
     )
-  return told
+  return warnings
 
 
-def spoken(ablation: Ablation) -> str:
-  """The ranking and the verdict, for a terminal."""
-  places = places_of(ablation.ranking)
-  table = [['', 'cell', ablation.primary, '95% interval', 'diverged', 'failed']]
+def format_for_terminal(results: AblationResults) -> str:
+  """The ranking and the verdict, in lines of 80 characters."""
+  decimals = ranking_decimals(results.ranking)
+  headers = ['', 'cell', results.primary, '95% interval', 'diverged', 'failed']
   keys = ('rank', 'name', 'mean', 'interval', 'diverged', 'failed')
-  for row in ablation.ranking[:_ROWS]:
-    told = row_of(row, places)
-    table.append([told[key] for key in keys])
-  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-  lines = [
-    '  '.join(
-      text.ljust(width) if key == 'name' else text.rjust(width)
-      for key, text, width in zip(keys, row, widths, strict=True)
-    ).rstrip()
-    for row in table
-  ]
-  more = len(ablation.ranking) - _ROWS
-  if more > 0:
-    lines.append(f'and {more} more in table.md')
-  head, rest = verdict(ablation)
-  said = [f'{head}{rest}', *remarks(ablation), *warnings(ablation)]
-  wrapped = [textwrap.fill(text.replace('\xa0', ' '), 80) for text in said]
-  return '\n'.join([*lines, '', *wrapped]).replace('\xa0', ' ')
+  rows = [format_row(row, decimals) for row in results.ranking[:_ROWS]]
+  table = tabulate(
+    [[row[key] for key in keys] for row in rows],
+    headers,
+    'plain',
+    disable_numparse=True,
+    colalign=['left' if key == 'name' else 'right' for key in keys],
+  )
+  if (more := len(results.ranking) - _ROWS) > 0:
+    table += f'\nand {more} more in table.md'
+  sentences = [''.join(state_verdict(results))]
+  sentences += list_remarks(results) + list_warnings(results)
+  wrapped = [textwrap.fill(s.replace('\xa0', ' '), 80) for s in sentences]
+  return '\n'.join([table, '', *wrapped]).replace('\xa0', ' ')

@@ -24,6 +24,7 @@ _TYPES = (
   (r'\(.Non-boolean argument.*\)', 'use true or false'),
 )
 _ARGUMENT = re.compile(r'`([\w.]+)(=[^`]*)?`')
+_PREPARE = re.compile(r"`gan_jax\.data\.prepare\('(.*?)'(.*?)\)`")
 _HELP = re.compile(r'--?(?:help|helpshort|h|\?)(?:=(.*))?')
 DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
 Failure = Error
@@ -40,6 +41,7 @@ def as_flags(
   >>> as_flags('`lr_g=0.0`: use more, or `optimizer_g.beta1=0`', FIELDS)
   '--lr_g=0.0: use more, or --beta1_g=0'
   """
+  message = _PREPARE.sub(_prepare_command, message)
   paths = {
     field.metadata['path']: name
     for name, field in FIELDS.items()
@@ -55,6 +57,14 @@ def as_flags(
     return f'--{name}{value}'
 
   return _ARGUMENT.sub(flag, message)
+
+
+def _prepare_command(call: re.Match[str]) -> str:
+  """The command that does what a call of `data.prepare` does."""
+  words = re.findall(r"(\w+)='(.*?)'", call[2])
+  given = [(key.replace('originals', 'from'), value) for key, value in words]
+  rest = ''.join(f' --{key}={value}' for key, value in given)
+  return f'python -m gan_jax.prepare --dataset={call[1]}{rest}'
 
 
 def warn(message: str) -> None:

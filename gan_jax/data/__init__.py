@@ -1,22 +1,26 @@
-"""Data: densities with known truth, and sets of images.
+"""Data: densities with known truth, sets of images, and what a user brings.
 
-`load` finds a dataset by name; `make_feed` puts it in order for the step. To
-add a density, write it in `densities.py` and give it an entry in `DENSITIES`,
-or draw its curve into a file (`density:FILE`); an image set that TFDS knows has
-its name already.
+`load` finds a dataset by name, `as_dataset` makes one of arrays or a source,
+and `make_feed` puts it in order for the step. To add a density, write it in
+`densities.py` and give it an entry in `DENSITIES`, or draw its curve into a
+file (`density:FILE`); an image set that TFDS knows has its name already.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
-from gan_jax.data import densities, gathered, imageset, tfds_sets
+from gan_jax.data import densities, derived, folder, tfds_sets
 from gan_jax.data.densities import Density
-from gan_jax.data.errors import DataError, DataFlagError
+from gan_jax.data.derived import parse_name
 from gan_jax.data.feed import Feed, make_feed
-from gan_jax.data.imageset import Absent, ImageSet
+from gan_jax.data.samples import DatasetMetadata, SampleSet
+from gan_jax.data.tfds_sets import data_root
+from gan_jax.data.user_data import as_dataset
+from gan_jax.runtime.errors import ArgumentError, DataError
 
-Dataset = Density | ImageSet
+Dataset = Density | SampleSet
 
 DENSITIES: dict[str, Callable[[], Density]] = {
   'gaussian_1d': densities.gaussian_1d,
@@ -26,9 +30,10 @@ DENSITIES: dict[str, Callable[[], Density]] = {
   'spiral': densities.spiral,
   'delta': densities.delta,
 }
-# None: a TFDS set, or stacks of one's images (`gathered.STACKED`). Any other
-# TFDS set of images is found by its name as well.
-DATASETS: dict[str, Callable[[], Density] | None] = {
+# What makes the data: anything that `as_dataset` takes. None: a TFDS set, or
+# stacks of one's images (`derived.STACKED`). Any other TFDS set of images is
+# found by its name as well.
+DATASETS: dict[str, Callable[[], Any] | None] = {
   **DENSITIES,
   'digits': None,
   'mnist': None,
@@ -38,6 +43,7 @@ DATASETS: dict[str, Callable[[], Density] | None] = {
   'stacked_mnist': None,
   'stacked_fashion': None,
 }
+_PATHS = {'density': 'FILE', 'folder': 'PATH'}
 
 
 def load(
@@ -51,94 +57,121 @@ def load(
   """A dataset by name.
 
   Args:
-    name: a key of `DATASETS`, another TFDS set of images, folder:PATH, or
-      density:FILE (`densities.from_file`). A TFDS set or a stack may be
-      followed by a split and a part of it: mnist[test], mnist[:50000],
-      mnist[test][:1000].
+    name: a key of `DATASETS`, another TFDS set of images, `folder:PATH`, or
+      `density:FILE` (`densities.from_file`). A TFDS set or a stack may be
+      followed by a split and a part of it: `mnist[test]`, `mnist[:50000]`,
+      `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
     split: of a TFDS set, where the name says none.
 
   Raises:
+    ArgumentError: for an argument that is of no use.
     DataError: if it cannot be had; the message says what to do.
   """
   if channels not in (0, 1, 3):
-    raise DataFlagError(f'--channels={channels}: use 1 (grey) or 3 (colour)')
+    raise ArgumentError('channels', channels, 'use 1 (grey) or 3 (colour)')
   if image_size < 0:
-    raise DataFlagError(f'--image_size={image_size}: use pixels, or 0')
-  told, (name, named, part) = name, gathered.parsed(name)
-  kind, _, path = name.partition(':')
-  if kind in ('density', 'folder') and not path:
-    raise DataFlagError(f'--dataset={kind}: write {kind}:{_PATHS[kind]}')
-  if kind == 'density' or name in DENSITIES:
+    raise ArgumentError('image_size', image_size, 'use pixels, or 0')
+  stem, named, part = parse_name(name)
+  kind, _, path = stem.partition(':')
+  if kind in _PATHS and not path:
+    raise ArgumentError('dataset', kind, f'write {kind}:{_PATHS[kind]}')
+  make = DENSITIES.get(stem) or DATASETS.get(stem)
+  if kind == 'density' or make:
     if named or part:
-      raise DataFlagError(
-        f'--dataset={told}: {name} is a density, which has no parts; leave the'
-        ' brackets out'
+      raise ArgumentError(
+        'dataset', name, f'{stem} has no parts; leave the brackets out'
       )
-    return _density(name, path, image_size, channels)
-  root = imageset.data_root(data_dir)
+    _refuse_conversion(stem, image_size, channels)
+    if not make:
+      return densities.from_file(path)
+    return dataclasses.replace(as_dataset(make()), name=stem)
+  root = data_root(data_dir)
   if kind == 'folder':
-    return imageset.load_folder(
+    return folder.load_folder(
       path, image_size, channels, root / 'gan_jax_arrays'
     )
-  images = _images(name, named, root, image_size, channels, split)
-  return gathered.sliced(images, part) if part else images
+  images = _load_images(stem, named, root, image_size, channels, split)
+  return derived.take_part(images, part) if part else images
 
 
-_PATHS = {'density': 'FILE', 'folder': 'PATH'}
-
-
-def _density(name: str, path: str, image_size: int, channels: int) -> Density:
-  """A density by name, or of a file."""
-  for flag, value in (('image_size', image_size), ('channels', channels)):
+def _refuse_conversion(name: str, image_size: int, channels: int) -> None:
+  """Refuses to convert what is no prepared set of images."""
+  for argument, value in (('image_size', image_size), ('channels', channels)):
     if value:
-      raise DataFlagError(
-        f'--{flag}={value}: is for images, and {name} is a density; leave it'
-        ' out'
+      raise ArgumentError(
+        argument,
+        value,
+        f'is for prepared images, which {name} has not; leave it out',
       )
-  return densities.from_file(path) if path else DENSITIES[name]()
 
 
-def _images(
+def _load_images(
   name: str,
   named: str,
   root: pathlib.Path,
   image_size: int,
   channels: int,
   split: str,
-) -> ImageSet:
+) -> SampleSet:
   """A TFDS set or a stack of one's images, of the split that the name says."""
   split = named or split
-  if name not in gathered.STACKED:
+  if name not in derived.STACKED:
     images = tfds_sets.load(name, root, image_size, channels, split)
     if named:
       images = dataclasses.replace(images, name=f'{name}[{named}]')
     return images
   if channels == 1:
-    raise DataFlagError(f'--channels=1: {name} is three channels; leave it out')
-  base = tfds_sets.load(gathered.STACKED[name], root, image_size, 1, split)
-  return gathered.stacked(base, f'{name}[{named}]' if named else name)
+    remedy = f'{name} is three channels; leave it out'
+    raise ArgumentError('channels', channels, remedy)
+  base = tfds_sets.load(derived.STACKED[name], root, image_size, 1, split)
+  return derived.stack_images(base, f'{name}[{named}]' if named else name)
+
+
+def prepare(
+  dataset: str, *, data_dir: str = '', originals: str = ''
+) -> tuple[pathlib.Path, dict[str, int]]:
+  """Downloads a set of images and writes it in the format of TFDS.
+
+  Args:
+    dataset: its name, or that of a stack or a part of it.
+    data_dir: as in `load`.
+    originals: a folder with the original files under their own names; empty
+      to download them.
+
+  Returns:
+    The folder of the prepared set, and the images in each of its splits.
+
+  Raises:
+    ArgumentError: for a name that is unknown, or a folder that is not there.
+    DataError: saying which file, what was expected and what to do.
+  """
+  root = data_root(data_dir)
+  return tfds_sets.prepare(prepared_as(dataset), root, originals)
 
 
 def prepared_as(name: str) -> str:
   """The TFDS set that is to be prepared for a dataset."""
-  stem = gathered.parsed(name)[0]
-  return gathered.STACKED.get(stem, stem)
+  stem = parse_name(name)[0]
+  return derived.STACKED.get(stem, stem)
 
 
 __all__ = [
-  'Absent',
   'DATASETS',
   'DENSITIES',
   'DataError',
-  'DataFlagError',
   'Dataset',
+  'DatasetMetadata',
   'Density',
   'Feed',
-  'ImageSet',
+  'SampleSet',
+  'as_dataset',
+  'data_root',
   'load',
   'make_feed',
+  'parse_name',
+  'prepare',
   'prepared_as',
 ]

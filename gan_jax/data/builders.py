@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.image_classification import cifar, mnist
 
-from gan_jax.data.errors import DataError
+from gan_jax.runtime.errors import DataError
 
 Example = tuple[int, dict[str, Any]]
 
@@ -75,8 +75,8 @@ class _Idx:
     }
     paths = downloads.download(urls)
     return {
-      split: self._generate_examples(found[0], found[1])
-      for split, found in paths.items()
+      split: self._generate_examples(files[0], files[1])
+      for split, files in paths.items()
     }
 
   def _generate_examples(self, images: Any, labels: Any) -> Iterator[Example]:
@@ -214,10 +214,10 @@ with registered.skip_registration():
     def _generate_examples(self) -> Iterator[Example]:
       from sklearn.datasets import load_digits
 
-      found = load_digits()
-      images = np.round(found.images * (255 / 16)).astype(np.uint8)
+      digits = load_digits()
+      images = np.round(digits.images * (255 / 16)).astype(np.uint8)
       for i, (image, label) in enumerate(
-        zip(images, found.target, strict=True)
+        zip(images, digits.target, strict=True)
       ):
         yield i, {'image': _picture(image), 'label': int(label)}
 

@@ -2,6 +2,9 @@
 
 Each says what it is: its log-density, its modes, and where to look at it. What
 a GAN learnt can then be held against the truth rather than against a picture.
+To add one, write a function here and give it an entry in `data.DENSITIES`;
+`gan_jax.testing.check_density` holds every entry against what it says of
+itself.
 """
 
 import dataclasses
@@ -17,9 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from numpy.typing import NDArray
 
-from gan_jax.data.errors import DataFlagError
+from gan_jax.runtime.errors import ArgumentError
 
 Points = Float[Array, 'n dim']
+Reference = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +31,19 @@ class Density:
   """A density over 1 or 2 dimensions.
 
   Attributes:
-    name: its key in `DATASETS`, or density:FILE.
+    name: its key in `DENSITIES`, or density:FILE.
     dim: dimensions of a sample.
     sample: `(key, n) -> (n, dim)`, float32.
     log_prob: `(n, dim) -> (n,)`, in nats; -inf where the density is 0.
     extent: (low, high) of both axes of a picture of it.
-    modes: (k, dim) centres of its modes, or None where it has no separate ones.
-    mode_std: deviation of each mode along each axis, or None; 0 where all
-      samples of a mode are the same, and `log_prob` serves for drawing only.
+    modes: (k, dim) centres of its modes, which are equally likely, or None
+      where it has no separate ones.
+    mode_std: standard deviation of each mode along each axis, or None; 0 where
+      all samples of a mode are the same, and `log_prob` serves for drawing
+      only.
     fingerprint: what the run's identity says of the data.
+    reference: `log_prob` once more, in NumPy and float64, (n, dim) -> (n,):
+      what the tests hold `log_prob` and `sample` against.
   """
 
   name: str
@@ -46,6 +54,7 @@ class Density:
   modes: NDArray[np.generic] | None = None
   mode_std: float | None = None
   fingerprint: str = ''
+  reference: Reference | None = None
 
   bounded = False
   size = None
@@ -60,7 +69,7 @@ class Density:
 def _mixture(
   name: str, modes: NDArray[np.generic], std: float, extent: tuple[float, float]
 ) -> Density:
-  """Equal normal modes of one deviation."""
+  """Equally likely normal modes of one standard deviation."""
   centres = jnp.asarray(modes, jnp.float32)
   count, dim = modes.shape
 
@@ -72,15 +81,32 @@ def _mixture(
 
   def log_prob(x: Points) -> Float[Array, ' n']:
     away = (x[:, None, :] - centres[None, :, :]) / std
-    each = -0.5 * jnp.sum(jnp.square(away), axis=-1)
+    per_mode = -0.5 * jnp.sum(jnp.square(away), axis=-1)
     scale = dim * math.log(std * math.sqrt(2 * math.pi)) + math.log(count)
-    return jax.nn.logsumexp(each, axis=1) - scale
+    return jax.nn.logsumexp(per_mode, axis=1) - scale
+
+  def reference(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy import stats
+
+    per_mode = stats.norm.logpdf(x[:, None], np.float64(modes), std).sum(
+      axis=-1
+    )
+    return np.logaddexp.reduce(per_mode - np.log(count), axis=1)
 
   # Rounded: the last bits of a cosine differ from one machine to another.
   rounded = np.round(modes.astype(float), 6) + 0.0  # no -0.0
-  told = f'{name} {rounded.tolist()} {std}'
-  mark = hashlib.sha256(told.encode()).hexdigest()
-  return Density(name, dim, sample, log_prob, extent, modes, std, mark)
+  facts = f'{name} {rounded.tolist()} {std}'
+  return Density(
+    name,
+    dim,
+    sample,
+    log_prob,
+    extent,
+    modes,
+    std,
+    hashlib.sha256(facts.encode()).hexdigest(),
+    reference,
+  )
 
 
 def gaussian_1d() -> Density:
@@ -92,13 +118,13 @@ def gaussian_1d() -> Density:
 
 
 def mixture_1d() -> Density:
-  """Three normal modes at -3, 0 and 3, of deviation 0.5."""
+  """Three normal modes at -3, 0 and 3, of standard deviation 0.5."""
   modes = np.array([[-3.0], [0.0], [3.0]])
   return _mixture('mixture_1d', modes, 0.5, (-5.5, 5.5))
 
 
 def ring() -> Density:
-  """Eight modes of deviation .01 on the unit circle.
+  """Eight modes of standard deviation .01 on the unit circle.
 
   Reference: Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 4.1.
   """
@@ -108,7 +134,7 @@ def ring() -> Density:
 
 
 def grid() -> Density:
-  """25 modes of deviation .05 at {-4, -2, 0, 2, 4} squared.
+  """25 modes of standard deviation .05 at {-4, -2, 0, 2, 4} squared.
 
   Reference: Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 4.1.
   """
@@ -118,7 +144,7 @@ def grid() -> Density:
 
 
 def spiral() -> Density:
-  """Two turns of a spiral out to radius 2, blurred by deviation .05.
+  """Two turns of a spiral out to radius 2, of standard deviation .05 around it.
 
   The angle is uniform. The density is that of a very fine mixture along the
   curve, from which it is also sampled.
@@ -147,14 +173,15 @@ def delta() -> Density:
   return dataclasses.replace(drawn, sample=sample, mode_std=0.0)
 
 
-def _read_table(path: pathlib.Path, flag: str) -> NDArray[np.float64]:
+def _read_table(path: pathlib.Path, name: str) -> NDArray[np.float64]:
   """Two columns of numbers, x and p(x), with spaces or commas between."""
   try:
     lines = path.read_text(encoding='utf-8').replace(',', ' ').splitlines()
   except (OSError, UnicodeDecodeError) as error:
-    raise DataFlagError(
-      f'{flag}: cannot be read ({error}); name a text file of two columns, x'
-      ' and p(x)'
+    raise ArgumentError(
+      'dataset',
+      name,
+      f'cannot be read ({error}); name a text file of two columns, x and p(x)',
     ) from error
   rows = []
   for number, line in enumerate(lines, 1):
@@ -164,13 +191,15 @@ def _read_table(path: pathlib.Path, flag: str) -> NDArray[np.float64]:
         x, p = map(float, words)
         rows.append((x, p))
     except ValueError as error:
-      raise DataFlagError(
-        f'{flag}: line {number} is {line!r}; write two numbers, x and p(x)'
+      raise ArgumentError(
+        'dataset',
+        name,
+        f'line {number} is {line!r}; write two numbers, x and p(x)',
       ) from error
   return np.array(rows, np.float64).reshape(-1, 2)
 
 
-def _check_table(x: NDArray[Any], p: NDArray[Any], flag: str) -> None:
+def _check_table(x: NDArray[Any], p: NDArray[Any], name: str) -> None:
   """Refuses what is no density."""
   problem = ''
   if len(x) < 2:
@@ -185,11 +214,11 @@ def _check_table(x: NDArray[Any], p: NDArray[Any], flag: str) -> None:
   elif not p.any():
     problem = 'p is 0 everywhere; use a positive p(x) somewhere'
   if problem:
-    raise DataFlagError(f'{flag}: {problem}')
+    raise ArgumentError('dataset', name, problem)
 
 
 def from_file(path: str) -> Density:
-  """Any density over one dimension: `--dataset=density:FILE`.
+  """Any density over one dimension, of a file: `density:FILE`.
 
   The file is text: two columns, x and p(x), with spaces or a comma between; x
   rises, `#` starts a comment. p is linear between the points, 0 outside of
@@ -198,12 +227,11 @@ def from_file(path: str) -> Density:
   function.
 
   Raises:
-    DataFlagError: if there is no such file, or it holds no density.
+    ArgumentError: if there is no such file, or it holds no density.
   """
-  flag = f'--dataset=density:{path}'
-  table = _read_table(pathlib.Path(path).expanduser(), flag)
-  _check_table(table[:, 0], table[:, 1], flag)
-  mark = hashlib.sha256(b'linear' + table.tobytes()).hexdigest()
+  name = f'density:{path}'
+  table = _read_table(pathlib.Path(path).expanduser(), name)
+  _check_table(table[:, 0], table[:, 1], name)
   at, p = table.T
   p = p / p.max()
   p = p / np.trapezoid(p, at)
@@ -232,8 +260,18 @@ def from_file(path: str) -> Density:
   def log_prob(x: Points) -> Float[Array, ' n']:
     return jnp.log(jnp.interp(x[:, 0], knots, heights, left=0, right=0))
 
+  def reference(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(divide='ignore'):
+      return np.log(np.interp(x[:, 0], at, p, left=0, right=0))
+
   margin = 0.15 * (at[-1] - at[0])
   extent = (float(at[0] - margin), float(at[-1] + margin))
   return Density(
-    f'density:{path}', 1, sample, log_prob, extent, fingerprint=mark
+    name,
+    1,
+    sample,
+    log_prob,
+    extent,
+    fingerprint=hashlib.sha256(b'linear' + table.tobytes()).hexdigest(),
+    reference=reference,
   )

@@ -1,10 +1,11 @@
-"""The data in its order: a pure function of seed and position.
+"""The feed: real samples in an order that is a pure function of seed and step.
 
-Real sample number n of a run is record `perm(seed, epoch)[n mod size]` of epoch
-`n // size`: true epochs, each record once. A set that fits lives on the device
-and is gathered inside the step, a larger one streams through Grain; both follow
-the one order, on any number of processes, and no more than the step need be
-saved.
+Sample i of batch b of step s is number `n = (s batches + b) batch_size + i` of
+a run. It is record `perm(seed, epoch)[n mod size]` of epoch `n // size`: true
+epochs, each record once; or record `n mod size` of a set that keeps its own
+order. A set that fits lives on the device and is gathered there, a larger one
+streams through Grain; both follow the one order, on any number of processes,
+and nothing but the step need be saved.
 """
 
 import copy
@@ -20,10 +21,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from numpy.typing import NDArray
 
-from gan_jax.data import imageset
+from gan_jax.data import samples
 from gan_jax.data.densities import Density
-from gan_jax.data.errors import DataFlagError
-from gan_jax.data.imageset import ImageSet
+from gan_jax.data.samples import LabelledSource, SampleSet
+from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
 RESIDENCES = ('auto', 'device', 'stream')
@@ -41,7 +42,7 @@ class Feed(Protocol):
     resident: whether nothing but indices goes to the device.
     constants: arrays that the compiled program is handed once.
 
-  A labelled one gives the classes of its images with them.
+  A labelled one gives the classes of its samples with them.
   """
 
   @property
@@ -67,7 +68,7 @@ class Feed(Protocol):
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
   ) -> Any:
-    """One batch of a chunk as real samples; traced inside the step.
+    """One batch of a chunk as real samples; a pure function, to be traced.
 
     (batch, *shape) float32; labelled, a pair of it and classes (batch,) int32.
     """
@@ -97,7 +98,7 @@ def normalise(images: Any) -> Any:
   return (images.astype(jnp.float32) - 127.5) / 127.5
 
 
-def flipped(x: Any, key: Key[Array, '']) -> Any:
+def flip_at_random(x: Any, key: Key[Array, '']) -> Any:
   """Each image turned left to right, or not, with even odds."""
   which = jax.random.bernoulli(key, shape=(x.shape[0],))
   return jnp.where(which[:, None, None, None], x[:, :, ::-1], x)
@@ -142,40 +143,49 @@ class _Ordered:
 
   def __init__(
     self,
-    images: ImageSet,
+    dataset: SampleSet,
     seed: int,
     batch_size: int,
     batches: int,
     flip: bool,
     labelled: bool,
   ) -> None:
-    self.size = images.size
-    self.fingerprint = images.fingerprint
+    self.size, self._own_order = dataset.size, dataset.own_order
+    self.fingerprint = dataset.fingerprint
     self._seed, self._batch, self._batches = seed, batch_size, batches
-    self._flip = flip
-    self._labels = images.labels() if labelled else None
-    if self._labels is not None:
-      told = self.fingerprint.encode() + self._labels.tobytes()
-      self.fingerprint = hashlib.sha256(told).hexdigest()
+    self._flip, self._labelled = flip, labelled
+
+  def _add_labels(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The labels, which the fingerprint is of from now on as well."""
+    content = self.fingerprint.encode() + labels.tobytes()
+    self.fingerprint = hashlib.sha256(content).hexdigest()
+    return labels
+
+  def _record(self, n: int) -> int:
+    """The record that is sample number `n` of a run."""
+    epoch, place = divmod(n, self.size)
+    if self._own_order:
+      return place
+    return int(permutation(self._seed, epoch, self.size)[place])
 
   def _indices(self, start: int, count: int, rows: slice) -> NDArray[np.int32]:
     """Records of some steps, (count, batches, rows)."""
-    each = self._batch * self._batches
-    n = np.arange(start * each, (start + count) * each, dtype=np.int64)
-    epochs, places = np.divmod(n, self.size)
-    records = np.empty(len(n), np.int32)
-    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-      mine = epochs == epoch
-      order = permutation(self._seed, epoch, self.size)
-      records[mine] = order[places[mine]]
-    return records.reshape(count, self._batches, self._batch)[:, :, rows]
+    per_step = self._batch * self._batches
+    n = np.arange(start * per_step, (start + count) * per_step, dtype=np.int64)
+    epochs, records = np.divmod(n, self.size)
+    if not self._own_order:
+      for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        order = permutation(self._seed, epoch, self.size)
+        records[epochs == epoch] = order[records[epochs == epoch]]
+    shape = (count, self._batches, self._batch)
+    return records.astype(np.int32).reshape(shape)[:, :, rows]
 
-  def _finish(self, images: Any, key: Key[Array, '']) -> Any:
-    x = normalise(images)
-    return flipped(x, key) if self._flip else x
+  def _finish(self, x: Any, key: Key[Array, '']) -> Any:
+    x = normalise(x) if x.dtype == np.uint8 else x
+    return flip_at_random(x, key) if self._flip else x
 
   def position(self, step: int) -> dict[str, float]:
-    """Images shown, and epochs begun and done."""
+    """Samples shown, and epochs begun and done."""
     images = step * self._batch * self._batches
     return {'images': images, 'epoch': images / self.size}
 
@@ -187,16 +197,16 @@ class _Ordered:
 
 
 class ResidentFeed(_Ordered):
-  """A whole set on the device as uint8; indices come from the host."""
+  """A whole set on the device; indices come from the host."""
 
   resident = True
 
-  def __init__(self, images: ImageSet, *how: Any) -> None:
+  def __init__(self, dataset: SampleSet, *how: Any) -> None:
     """Reads the set once."""
-    super().__init__(images, *how)
-    self.constants: PyTree = images.array()
-    if self._labels is not None:
-      self.constants = (self.constants, self._labels)
+    super().__init__(dataset, *how)
+    self.constants: PyTree = dataset.array()
+    if self._labelled:
+      self.constants = (self.constants, self._add_labels(dataset.labels()))
 
   def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
     """Indices of records."""
@@ -207,10 +217,10 @@ class ResidentFeed(_Ordered):
   ) -> Any:
     """Gathers, normalises, flips."""
     del batch_size
-    if self._labels is None:
+    if not self._labelled:
       return self._finish(constants[item], key)
-    images, labels = constants
-    return self._finish(images[item], key), labels[item]
+    x, labels = constants
+    return self._finish(x[item], key), labels[item]
 
 
 class StreamedFeed(_Ordered):
@@ -219,39 +229,39 @@ class StreamedFeed(_Ordered):
   resident = False
   constants: PyTree = ()
 
-  def __init__(self, images: ImageSet, *how: Any) -> None:
-    """Reads no image yet."""
-    super().__init__(images, *how)
-    self._images = images
+  def __init__(self, dataset: SampleSet, *how: Any) -> None:
+    """Reads no sample yet."""
+    super().__init__(dataset, *how)
+    self._dataset, self._read = dataset, dataset.source.__getitem__
     self._next: tuple[int, slice, Iterator[Any]] | None = None
+    if self._labelled and isinstance(dataset.source, LabelledSource):
+      self._read = dataset.source.labelled
+    elif self._labelled:
+      labels, read = self._add_labels(dataset.labels()), self._read
+      self._read = lambda i: (read(i), labels[i])
 
   def _read_from(self, start: int, rows: slice) -> Iterator[Any]:
-    """Images of one step after another, without end."""
+    """Samples of one step after another, without end."""
     import grain
 
-    width = len(range(*rows.indices(self._batch)))
-    each = width * self._batches
+    picked = range(*rows.indices(self._batch))
+    per_step = len(picked) * self._batches
 
-    def record(n: int) -> NDArray[np.uint8]:
-      step, place = divmod(n, each)
-      batch, row = divmod(place, width)
-      return self._images.source[self._record(step, batch, row, rows)]
+    def read(n: int) -> Any:
+      batch, row = divmod(n, len(picked))
+      return self._read(self._record(batch * self._batch + picked[row]))
 
     # Far more steps than a run has: Grain wants a length.
-    dataset = grain.MapDataset.range(start * each, 2**62 // each * each)
-    reading = dataset.map(record).batch(each)
-    size = each * self._images.nbytes // self._images.size
+    dataset = grain.MapDataset.range(
+      start * per_step, 2**62 // per_step * per_step
+    )
+    reading = dataset.map(read).batch(per_step)
+    size = max(1, per_step * self._dataset.nbytes // self.size)
     ahead = max(2, min(_AHEAD_STEPS, _AHEAD_BYTES // size))
     options = grain.ReadOptions(
       num_threads=min(_THREADS, ahead), prefetch_buffer_size=ahead
     )
     return iter(reading.to_iter_dataset(options))
-
-  def _record(self, step: int, batch: int, row: int, rows: slice) -> int:
-    row = range(*rows.indices(self._batch))[row]
-    n = (step * self._batches + batch) * self._batch + row
-    epoch, place = divmod(n, self.size)
-    return int(permutation(self._seed, epoch, self.size)[place])
 
   def reseeded(self, seed: int) -> Any:
     """The same records in the order of another seed, read on their own."""
@@ -260,31 +270,31 @@ class StreamedFeed(_Ordered):
     return other
 
   def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
-    """The images; consecutive calls go on reading where the last one ended."""
+    """The samples; consecutive calls go on reading where the last one ended."""
     if self._next is None or self._next[:2] != (start, rows):
       self._next = (start, rows, self._read_from(start, rows))
     reading = self._next[2]
     steps = list(itertools.islice(reading, count))
     self._next = (start + count, rows, reading)
-    shape = (count, self._batches, -1, *steps[0].shape[1:])
-    images = np.stack(steps).reshape(shape)
-    if self._labels is None:
-      return images
-    return images, self._labels[self._indices(start, count, rows)]
+
+    def stack(*xs: NDArray[Any]) -> NDArray[Any]:
+      return np.stack(xs).reshape(count, self._batches, -1, *xs[0].shape[1:])
+
+    return jax.tree.map(stack, *steps)
 
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
   ) -> Any:
     """Normalises, flips."""
     del constants, batch_size
-    if self._labels is None:
+    if not self._labelled:
       return self._finish(item, key)
-    images, labels = item
-    return self._finish(images, key), labels
+    x, labels = item
+    return self._finish(x, key), labels
 
 
 def make_feed(
-  dataset: Density | ImageSet,
+  dataset: Density | SampleSet,
   *,
   seed: int,
   batch_size: int,
@@ -296,38 +306,40 @@ def make_feed(
   """The feed of a dataset.
 
   Args:
-    dataset: what `load` returned.
+    dataset: what `load` or `as_dataset` returned.
     seed: of the order.
     batch_size: samples in a batch, over all processes.
-    batches_per_step: batches of real samples in one step (`d_steps`).
+    batches_per_step: batches of real samples in one step.
     flip: whether images are turned left to right at random.
     residence: device, stream, or auto: the device up to 2 GiB.
-    labelled: whether classes come with the images.
+    labelled: whether classes come with the samples.
 
   Raises:
-    DataFlagError: if a batch is larger than the set, or a flag has no effect.
+    ArgumentError: if a batch is larger than the set, or an argument is of no
+      use for this dataset.
   """
   if residence not in RESIDENCES:
-    raise DataFlagError(f'--residence={residence}: use {", ".join(RESIDENCES)}')
+    remedy = f'use {", ".join(RESIDENCES)}'
+    raise ArgumentError('residence', residence, remedy)
   if batch_size < 1:
-    raise DataFlagError(f'--batch_size={batch_size}: use 1 or more')
+    raise ArgumentError('batch_size', batch_size, 'use 1 or more')
+  if flip and not dataset.bounded:
+    remedy = f'is for images, and {dataset.name} has points; leave it out'
+    raise ArgumentError('flip', flip, remedy)
+  if labelled and not dataset.classes:
+    raise ArgumentError('labelled', labelled, f'{dataset.name} has no classes')
   if isinstance(dataset, Density):
-    if flip or residence == 'stream':
-      flag = '--flip' if flip else '--residence=stream'
-      raise DataFlagError(
-        f'{flag}: is for images, and {dataset.name} is a density; leave it out'
-      )
+    if residence == 'stream':
+      remedy = f'{dataset.name} is drawn on the device; leave it out'
+      raise ArgumentError('residence', residence, remedy)
     return DensityFeed(dataset, batch_size * batches_per_step)
-  if labelled and dataset.read_labels is None:
-    raise DataFlagError(
-      f'--conditioning: {dataset.name} has no classes; use --conditioning=none'
-    )
   if batch_size > dataset.size:
-    raise DataFlagError(
-      f'--batch_size={batch_size}: the set has {dataset.size} images; use as'
-      ' many or fewer'
+    raise ArgumentError(
+      'batch_size',
+      batch_size,
+      f'{dataset.name} has {dataset.size} samples; use as many or fewer',
     )
-  fits = dataset.nbytes <= imageset.RESIDENT_BYTES
+  fits = dataset.nbytes <= samples.RESIDENT_BYTES
   on_device = residence == 'device' or (residence == 'auto' and fits)
   kind = ResidentFeed if on_device else StreamedFeed
   return kind(dataset, seed, batch_size, batches_per_step, flip, labelled)

@@ -1,4 +1,4 @@
-"""Image sets of TensorFlow Datasets: prepared, found, read; without TensorFlow.
+"""Image sets of TensorFlow Datasets, prepared and read without TensorFlow.
 
 TFDS is imported when a function needs it, not before.
 """
@@ -8,29 +8,74 @@ import dataclasses
 import difflib
 import hashlib
 import importlib.util
-import json
+import io
+import os
 import pathlib
 import shutil
+import sys
 import urllib.error
+import urllib.request
 import uuid
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
-from gan_jax.data.errors import DataError, DataFlagError
-from gan_jax.data.imageset import (
-  Fitted,
-  ImageSet,
-  content,
-  damaged,
-  fingerprint,
-  hashed,
+from gan_jax.data.folder import resize_and_crop
+from gan_jax.data.samples import (
+  SampleSet,
+  are_hashed_whole,
+  hash_files,
+  hash_samples,
 )
+from gan_jax.runtime.errors import ArgumentError, DataError, Error
 from gan_jax.runtime.progress import progress_bar
 
 # Most bytes of pixels that are hashed for the fingerprint of a set.
 _HASHED_BYTES = 2 * 2**30
+_TIMEOUT = 10.0  # seconds in which a server must answer
+
+
+def data_root(data_dir: str = '') -> pathlib.Path:
+  """The data root: as given, $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+  named = data_dir or os.environ.get('TFDS_DATA_DIR', '')
+  return pathlib.Path(named or '~/tensorflow_datasets').expanduser()
+
+
+class _Images:
+  """Images of a TFDS data source, resized and cropped when asked for."""
+
+  def __init__(
+    self, source: Any, size: int, channels: int, own: bool, place: pathlib.Path
+  ) -> None:
+    """`own`: the set's own size and channels are wanted as they are."""
+    self._place = place
+    self._source, self._size, self._channels = source, size, channels
+    self._own = own
+
+  def __len__(self) -> int:
+    """How many records there are."""
+    return len(self._source)
+
+  def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+    """One image."""
+    try:
+      pixels = np.asarray(self._source[int(index)]['image'])
+    except (RuntimeError, OSError, ValueError) as error:
+      raise _damaged(self._place, error) from error
+    if self._own:
+      return pixels
+    image = PIL.Image.fromarray(pixels.squeeze())
+    return resize_and_crop(image, self._size, self._channels)
+
+
+def _damaged(place: pathlib.Path, error: BaseException) -> DataError:
+  """A prepared set that cannot be read."""
+  why = (str(error) or repr(error)).splitlines()[0][:200]
+  return DataError(
+    f'{place}: is damaged ({why}); remove this folder and prepare the set again'
+  )
 
 
 def _tfds() -> Any:
@@ -43,35 +88,36 @@ def _builder(name: str, root: pathlib.Path) -> Any:
   """The builder of a set: ours where we have one, else that of TFDS.
 
   Raises:
-    DataFlagError: if there is no set of that name.
+    ArgumentError: if there is no set of that name.
     DataError: if it was prepared in a format without random access.
   """
   try:
-    builder = _any_format(name, root)
-  except DataError:
+    builder = _find_builder(name, root)
+  except Error:
     raise
   except FileNotFoundError as error:  # what older TFDS calls a bad one
-    raise damaged(root / name, error) from error
+    raise _damaged(root / name, error) from error
   except ValueError as error:  # of a configuration or version; or of JSON
     why = str(error).splitlines()[0][:300]
-    raise DataFlagError(f'--dataset={name}: {why}') from error
+    raise ArgumentError('dataset', name, why) from error
   except Exception as error:
     # protobuf's own error of a damaged description has no kind in common.
     if type(error).__name__ != 'ParseError':
       raise
-    raise damaged(root / name, error) from error
+    raise _damaged(root / name, error) from error
   written = builder.info.file_format
   if _prepared(builder) and written and written.value != 'array_record':
     raise DataError(
-      f'--dataset={name}: {builder.data_dir} was prepared as {written.value},'
+      f'`dataset={name}`: {builder.data_dir} was prepared as {written.value},'
       ' which cannot be read in any order; prepare it in another folder with\n'
-      f'  python -m gan_jax.prepare --dataset={name} --data_dir=OTHER_FOLDER\n'
-      'and train with that --data_dir'
+      f'  {_call(name, pathlib.Path("OTHER_FOLDER"))}\n'
+      'and train with that `data_dir`'
     )
   return builder
 
 
-def _any_format(name: str, root: pathlib.Path) -> Any:
+def _find_builder(name: str, root: pathlib.Path) -> Any:
+  """The builder of a set, in whatever format it was prepared."""
   from gan_jax.data.builders import BUILDERS
 
   if name in BUILDERS:
@@ -80,14 +126,13 @@ def _any_format(name: str, root: pathlib.Path) -> Any:
   names = tfds.list_builders(with_community_datasets=False)
   stem = name.split('/')[0].split(':')[0]
   if stem not in names and not (stem and (root / stem).is_dir()):
-    known = [*BUILDERS, *names]
-    close = difflib.get_close_matches(name, known, n=3)
+    close = difflib.get_close_matches(name, [*BUILDERS, *names], n=3)
     hint = (
       f'did you mean {" or ".join(close)}?'
       if close
-      else ('use --help for the names, or folder:PATH')
+      else 'use a set of images that TFDS knows, or folder:PATH'
     )
-    raise DataFlagError(f'--dataset={name}: unknown; {hint}')
+    raise ArgumentError('dataset', name, f'unknown; {hint}')
   return tfds.builder(name, data_dir=root)
 
 
@@ -96,11 +141,11 @@ def _prepared(builder: Any) -> bool:
   return (pathlib.Path(builder.data_dir) / 'dataset_info.json').is_file()
 
 
-def _forget_failure(builder: Any) -> None:
+def _remove_unfinished(builder: Any) -> None:
   """Removes what an unfinished preparation left: TFDS would trust it.
 
   Other processes may be preparing the set as well. A finished one appears by
-  one rename, so a folder that was there before it was seen to be unfinished is
+  one rename, so a folder that existed before it was seen to be unfinished is
   so; and it is moved out of the way before its files are removed one by one.
   """
   folder = pathlib.Path(builder.data_dir)
@@ -114,51 +159,58 @@ def _forget_failure(builder: Any) -> None:
 
 def load(
   name: str, root: pathlib.Path, image_size: int, channels: int, split: str
-) -> ImageSet:
+) -> SampleSet:
   """An image set that is prepared, or `digits`, which prepares itself.
 
   Raises:
-    DataError: if it is not prepared, has no images, or no such split.
+    ArgumentError: if it has no such split, or its images must be converted.
+    DataError: if it is not prepared, or damaged.
   """
   builder = _builder(name, root)
   if not _prepared(builder):
     if name != 'digits':
       raise DataError(
-        f'--dataset={name}: is not prepared in {root}; run\n'
-        f'  python -m gan_jax.prepare --dataset={name}'
-        f'{_and_root(root)}\n(--from=DIR takes the original files from a'
-        ' folder instead of the network)'
+        f'`dataset={name}`: is not prepared in {root}; run\n'
+        f'  {_call(name, root)}\nor, with the original files in a folder,\n'
+        f'  {_call(name, root, "DIR")}'
       )
     prepare(name, root)
     builder = _builder(name, root)
   if split not in builder.info.splits:
-    there = ', '.join(builder.info.splits)
-    raise DataFlagError(f'{name} has no split {split}; it has {there}')
+    splits = ', '.join(builder.info.splits)
+    raise ArgumentError('split', split, f'no such split; {name} has {splits}')
   shape = _image_shape(name, builder)
-  own_channels = shape[2] or 3
-  size, wanted = image_size or shape[0], channels or own_channels
+  size, wanted = image_size or shape[0], channels or shape[2] or 3
   if not image_size and (shape[0] is None or shape[0] != shape[1]):
-    raise DataFlagError(
-      f'--dataset={name}: images of {shape[0] or "several"}x'
-      f'{shape[1] or "sizes"}; set --image_size to resize and crop them to one'
-      ' square'
+    raise ArgumentError(
+      'dataset',
+      name,
+      f'images of {shape[0] or "several"}x{shape[1] or "sizes"}; set'
+      ' `image_size` to resize and crop them to one square',
     )
   own = shape == (size, size, wanted)
   files = sorted(pathlib.Path(builder.data_dir).glob(f'*-{split}.*'))
-  found = builder.as_data_source(split=split)
-  source = Fitted(found, size, wanted, own, pathlib.Path(builder.data_dir))
+  source = _Images(
+    builder.as_data_source(split=split),
+    size,
+    wanted,
+    own,
+    pathlib.Path(builder.data_dir),
+  )
   if source[0].dtype != np.uint8:
-    raise DataFlagError(f'--dataset={name}: its images are not of 8 bits')
-  cache = root / 'gan_jax_arrays' if hashed(files) else None
-  facts = _facts(builder, split, size, wanted)
-  key = fingerprint(files, name, size, wanted)
-  shape = (size, size, wanted)
-  images = ImageSet(
-    name, shape, source, facts, cache, key, *_classes(name, builder, split)
+    raise ArgumentError('dataset', name, 'its images are not of 8 bits')
+  images = SampleSet(
+    name,
+    (size, size, wanted),
+    source,
+    _hash_facts(builder, split, size, wanted),
+    root / 'gan_jax_arrays' if are_hashed_whole(files) else None,
+    hash_files(files, name, size, wanted),
+    *_classes(name, builder, split),
   )
   if images.nbytes > _HASHED_BYTES:
     return images
-  return dataclasses.replace(images, fingerprint=content(images))
+  return dataclasses.replace(images, fingerprint=hash_samples(images))
 
 
 def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
@@ -182,23 +234,26 @@ def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
   return tuple(map(str, feature.names)), read
 
 
-def _facts(builder: Any, split: str, size: int, channels: int) -> str:
+def _hash_facts(builder: Any, split: str, size: int, channels: int) -> str:
   """What stands for the content of a set that is too large to be hashed."""
-  there = builder.info.splits[split]
-  facts = (builder.info.full_name, split, there.num_examples, there.num_bytes)
+  info = builder.info.splits[split]
+  facts = (builder.info.full_name, split, info.num_examples, info.num_bytes)
   return hashlib.sha256(repr((*facts, size, channels)).encode()).hexdigest()
 
 
-def _and_root(root: pathlib.Path) -> str:
+def _call(name: str, root: pathlib.Path, originals: str = '') -> str:
+  """The call that prepares a set; a command prints the command in its place."""
   default = pathlib.Path('~/tensorflow_datasets').expanduser()
-  return '' if root == default else f' --data_dir={root}'
+  words = {'data_dir': '' if root == default else root, 'originals': originals}
+  rest = ''.join(f", {key}='{value}'" for key, value in words.items() if value)
+  return f"`gan_jax.data.prepare('{name}'{rest})`"
 
 
 def _image_shape(name: str, builder: Any) -> Any:
   features = builder.info.features or {}
   if 'image' not in features:
-    raise DataFlagError(
-      f'--dataset={name}: has no feature "image", so nothing to learn from'
+    raise ArgumentError(
+      'dataset', name, 'has no feature "image", so nothing to learn from'
     )
   return features['image'].shape
 
@@ -218,54 +273,70 @@ def prepare(
     The folder of the prepared set, and the images in each of its splits.
 
   Raises:
+    ArgumentError: for a name that is unknown, or a folder that is not there.
     DataError: saying which file, what was expected and what to do.
   """
   builder = _builder(name, root)
   if not _prepared(builder):
-    folder = _checked(name, builder, originals) if originals else None
-    _forget_failure(builder)
+    folder = _verify_originals(name, builder, originals) if originals else None
+    _remove_unfinished(builder)
     try:
       _download_and_prepare(builder, folder)
     except BaseException as error:
       # Another process may have been first, as when several start on digits.
       if isinstance(error, Exception) and _prepared(builder):
-        return _counted(_builder(name, root))
-      _forget_failure(builder)
-      told = _explain(name, builder, root, error)
-      if told is None:
+        return _count_images(_builder(name, root))
+      _remove_unfinished(builder)
+      explained = _explain(name, builder, root, error)
+      if explained is None:
         raise
-      raise told from error
+      raise explained from error
     builder = _builder(name, root)
-  return _counted(builder)
+  return _count_images(builder)
 
 
-def _counted(builder: Any) -> tuple[pathlib.Path, dict[str, int]]:
+def _count_images(builder: Any) -> tuple[pathlib.Path, dict[str, int]]:
   counts = {k: v.num_examples for k, v in builder.info.splits.items()}
   return pathlib.Path(builder.data_dir), counts
 
 
 def _download_and_prepare(builder: Any, folder: pathlib.Path | None) -> None:
-  from tensorflow_datasets.core.download import downloader
-
-  # TFDS asks 204 seconds for a network that is not there.
-  retries = downloader.MAX_RETRIES
-  downloader.MAX_RETRIES = 1
-  try:
-    config = _tfds().download.DownloadConfig(
-      manual_dir=folder, verify_ssl=True, force_checksums_validation=True
+  config = _tfds().download.DownloadConfig(
+    manual_dir=folder, verify_ssl=True, force_checksums_validation=True
+  )
+  # TFDS announces a download of unknown size where there is none; and what
+  # it has to say is no part of the output of a program.
+  output: Any = sys.stderr
+  if not _urls(builder):
+    print(
+      f'preparing {builder.name} in {builder.data_dir}; nothing is downloaded',
+      file=sys.stderr,
     )
+    output = io.StringIO()
+  elif folder is None:
+    _reach(next(iter(_urls(builder))))
+  with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
     builder.download_and_prepare(
       download_config=config, file_format='array_record'
     )
-  finally:
-    downloader.MAX_RETRIES = retries
 
 
-def _checked(name: str, builder: Any, originals: str) -> pathlib.Path:
-  """A folder whose files are the originals, by name, size and SHA-256."""
+def _reach(url: str) -> None:
+  """Asks for a file once: without a network, TFDS would ask for minutes.
+
+  Raises:
+    URLError: if there is no answer; an answer that is none is for TFDS.
+  """
+  request = urllib.request.Request(url, method='HEAD')
+  with contextlib.suppress(urllib.error.HTTPError):
+    urllib.request.urlopen(request, timeout=_TIMEOUT).close()
+
+
+def _verify_originals(name: str, builder: Any, originals: str) -> pathlib.Path:
+  """The folder, whose files are the originals by name, size and SHA-256."""
   folder = pathlib.Path(originals).expanduser()
   if not folder.is_dir():
-    raise DataFlagError(f'--from={originals}: no such folder')
+    raise ArgumentError('originals', originals, 'no such folder')
   if name == 'cifar10' and (unpacked := _unpacked(folder)):
     builder.unpacked = unpacked
     return folder
@@ -273,8 +344,8 @@ def _checked(name: str, builder: Any, originals: str) -> pathlib.Path:
     path = folder / info.filename
     if not path.is_file():
       raise DataError(
-        f'--from={originals}: has no {info.filename}, an original of {name};'
-        f' get it from {url}'
+        f'{folder}: has no {info.filename}, an original of {name}; get it from'
+        f' {url}'
       )
     if path.stat().st_size != int(info.size):
       raise DataError(
@@ -282,11 +353,11 @@ def _checked(name: str, builder: Any, originals: str) -> pathlib.Path:
         f' {int(info.size)}; it is cut short or another file, copy it again'
       )
     with open(path, 'rb') as file:
-      found = hashlib.file_digest(file, 'sha256').hexdigest()
-    if found != info.checksum:
+      checksum = hashlib.file_digest(file, 'sha256').hexdigest()
+    if checksum != info.checksum:
       raise DataError(
-        f'{path}: has SHA-256 {found} and the original {info.checksum}; it is'
-        ' damaged or another file, copy it again'
+        f'{path}: has SHA-256 {checksum} and the original {info.checksum}; it'
+        ' is damaged or another file, copy it again'
       )
   return folder
 
@@ -306,16 +377,16 @@ def _unpacked(folder: pathlib.Path) -> list[pathlib.Path]:
   for path in train:
     if not path.is_file():
       raise DataError(f'{path}: is missing beside the other batches of cifar10')
-  there = [path for path in paths if path.is_file()]
-  for path in there:
+  existing = [path for path in paths if path.is_file()]
+  for path in existing:
     with open(path, 'rb') as file:
-      found = hashlib.file_digest(file, 'md5').hexdigest()
-    if found != CIFAR_MD5[path.name]:
+      checksum = hashlib.file_digest(file, 'md5').hexdigest()
+    if checksum != CIFAR_MD5[path.name]:
       raise DataError(
-        f'{path}: has MD5 {found} and the original {CIFAR_MD5[path.name]}; it'
-        ' is damaged or another file, copy it again'
+        f'{path}: has MD5 {checksum} and the original {CIFAR_MD5[path.name]};'
+        ' it is damaged or another file, copy it again'
       )
-  return there
+  return existing
 
 
 def _urls(builder: Any) -> dict[str, Any]:
@@ -325,16 +396,16 @@ def _urls(builder: Any) -> dict[str, Any]:
 
 def _explain(
   name: str, builder: Any, root: pathlib.Path, error: BaseException
-) -> DataError | None:
-  """What to tell a person about a failed preparation; None for a bug."""
-  if isinstance(error, DataError):
+) -> Error | None:
+  """What a failed preparation means for the user; None for a bug."""
+  if isinstance(error, Error):
     return error
   text = f'{type(error).__name__}: {error}'.strip()
   if 'NonMatchingChecksum' in text:
     return DataError(
-      f'--dataset={name}: what was downloaded has another checksum than the'
+      f'`dataset={name}`: what was downloaded has another checksum than the'
       f' original ({text.splitlines()[0]}); try again, or take the originals'
-      ' from a folder with --from=DIR'
+      f' from a folder:\n  {_call(name, root, "DIR")}'
     )
   if _is_network(error):
     return _no_network(name, builder, root, error)
@@ -344,11 +415,11 @@ def _explain(
   )
   if missing_tf and importlib.util.find_spec('tensorflow') is None:
     return DataError(
-      f'--dataset={name}: TFDS prepares this set with TensorFlow, which is not'
+      f'`dataset={name}`: TFDS prepares this set with TensorFlow, which is not'
       " installed; run pip install 'gan_jax[tfds]' (reading it needs none)"
     )
   if isinstance(error, OSError):
-    return DataError(f'--data_dir={root}: {error}')
+    return DataError(f'`data_dir={root}`: {error}')
   return None
 
 
@@ -370,15 +441,8 @@ def _no_network(
   first = (str(error) or repr(error)).splitlines()[0][:200]
   lines = '\n'.join(f'  {url}' for url in _urls(builder)) or '  (see TFDS)'
   return DataError(
-    f'--dataset={name}: the originals could not be downloaded ({first}).\n'
+    f'`dataset={name}`: the originals could not be downloaded ({first}).\n'
     'On a machine without network, fetch these files elsewhere:\n'
     f'{lines}\nput them into one folder under their own names, and run\n'
-    f'  python -m gan_jax.prepare --dataset={name} --from=THAT_FOLDER'
-    f'{_and_root(root)}'
+    f'  {_call(name, root, "THAT_FOLDER")}'
   )
-
-
-def describe(folder: pathlib.Path) -> str:
-  """Name and version that a prepared set says of itself."""
-  facts = json.loads((folder / 'dataset_info.json').read_text())
-  return f'{facts["name"]} {facts["version"]}'

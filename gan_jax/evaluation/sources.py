@@ -1,6 +1,6 @@
-"""Sets of samples that flags name: an .npz, a folder of images, a dataset."""
+"""Sets of samples by name: an .npz, a folder of images, or a dataset."""
 
-import hashlib
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -8,157 +8,162 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import data
-from gan_jax.data import Dataset, Density, ImageSet
+from gan_jax.data import Dataset, Density
 from gan_jax.evaluation import references
-from gan_jax.evaluation.evaluator import EvaluationError
+from gan_jax.runtime.errors import ArgumentError, Error
+
+Samples = NDArray[Any]
 
 
-def check_images(x: Any, shape: tuple[int, ...] | None, where: str) -> Any:
-  """Images or points as an array that can be scored.
+def check_samples(
+  x: Samples, shape: tuple[int, ...] | None, argument: str, text: str
+) -> Samples:
+  """Images or points that can be scored, as they are.
 
   Args:
-    x: uint8 (n, height, width, channels), or float32 (n, dim) of a density.
-    shape: of each, where it is known.
-    where: the flag and its value.
+    x: uint8 (n, height, width, channels), or float32 (n, dim).
+    shape: that each should have, if it is known.
+    argument: that names the samples.
+    text: its value.
 
   Raises:
-    EvaluationError: for another type, range or shape, NaN, or all the same.
+    ArgumentError: for another type, range or shape, NaN, or all the same.
   """
-  x = np.asarray(x)
+  remedy = ''
   if x.ndim not in (2, 4) or not len(x):
-    raise EvaluationError(
-      f'{where}: an array of shape {x.shape}; give (n, height, width, channels)'
-      ' images or (n, dim) points'
+    remedy = (
+      f'an array of shape {x.shape}; give (n, height, width, channels) images'
+      ' or (n, dim) points'
     )
-  if x.ndim == 4 and x.dtype != np.uint8:
-    raise EvaluationError(
-      f'{where}: images of type {x.dtype}{_span(x)}; give uint8 from 0 to 255'
+  elif x.ndim == 4 and x.dtype != np.uint8:
+    remedy = (
+      f'images of type {x.dtype}{_describe_range(x)}; give uint8 from 0 to 255'
       ' (a fixed range: stretched to their own extremes, images would score as'
       ' others)'
     )
-  if x.ndim == 2 and (x.dtype.kind != 'f' or not np.isfinite(x).all()):
-    raise EvaluationError(f'{where}: points that are not finite floats')
-  if shape is not None and x.shape[1:] != tuple(shape):
-    raise EvaluationError(
-      f'{where}: samples of shape {x.shape[1:]} where those they are held'
-      f' against have {tuple(shape)}; resize or convert them'
+  elif x.ndim == 2 and (x.dtype.kind != 'f' or not np.isfinite(x).all()):
+    remedy = 'points that are not finite floats'
+  elif shape is not None and x.shape[1:] != tuple(shape):
+    remedy = (
+      f'samples of shape {x.shape[1:]} where those they are held against have'
+      f' {tuple(shape)}; resize or convert them'
     )
-  if len(x) > 1 and (x == x[0]).all():
-    raise EvaluationError(
-      f'{where}: all {len(x)} samples are the same one; give the samples of a'
-      ' generator, not copies'
+  elif len(x) > 1 and (x == x[0]).all():
+    remedy = (
+      f'all {len(x)} samples are the same one; give the samples of a generator,'
+      ' not copies'
     )
+  if remedy:
+    raise ArgumentError(argument, text, remedy)
   return x
 
 
-def _span(x: NDArray[Any]) -> str:
+def _describe_range(x: Samples) -> str:
   """The range of floats, and how many images have others than numbers."""
   if x.dtype.kind != 'f':
     return ''
-  fine = np.isfinite(x)
-  bad = len(x) - int(fine.reshape(len(x), -1).all(1).sum())
+  finite = np.isfinite(x)
+  bad = len(x) - int(finite.reshape(len(x), -1).all(1).sum())
   faults = f', not finite in {bad} of {len(x)}' if bad else ''
-  if not fine.any():
+  if not finite.any():
     return faults
-  return f' from {x[fine].min():.4g} to {x[fine].max():.4g}{faults}'
+  return f' from {x[finite].min():.4g} to {x[finite].max():.4g}{faults}'
 
 
-def _array(path: pathlib.Path, flag: str) -> NDArray[Any]:
+def _read_archive(path: pathlib.Path, argument: str) -> Samples:
   """The array of an .npz: `samples`, `images`, or the only one there is."""
-  where = f'--{flag}={path}'
   if not path.is_file():
-    raise EvaluationError(f'{where}: no such file')
+    raise ArgumentError(argument, str(path), 'no such file')
   try:
-    with np.load(path) as found:
-      names = [n for n in ('samples', 'images') if n in found.files]
-      if not names and len(found.files) == 1:
-        names = found.files
-      if not names:
-        raise EvaluationError(
-          f'{where}: has arrays {", ".join(found.files) or "none"}; name one of'
-          ' them samples'
-        )
-      return np.asarray(found[names[0]])
-  except EvaluationError:
-    raise
+    # NumPy leaves a file open that it opened itself and could not read.
+    with open(path, 'rb') as file, np.load(file) as archive:
+      names = [n for n in ('samples', 'images') if n in archive.files]
+      if not names and len(archive.files) == 1:
+        names = archive.files
+      if names:
+        return np.asarray(archive[names[0]])
+      arrays = ', '.join(archive.files) or 'none'
   except Exception as error:  # zipfile, zlib and NumPy raise many kinds
-    raise EvaluationError(
-      f'{where}: cannot be read ({str(error).splitlines()[0][:200]}); write it'
-      ' with numpy.savez'
-    ) from error
+    reason = str(error).splitlines()[0][:200]
+    remedy = f'cannot be read ({reason}); write it with numpy.savez'
+    raise ArgumentError(argument, str(path), remedy) from error
+  remedy = f'has arrays {arrays}; name one of them samples'
+  raise ArgumentError(argument, str(path), remedy)
 
 
-def source(
-  text: str, flag: str, data_dir: str, size: int = 0, channels: int = 0
-) -> Dataset | NDArray[Any]:
-  """Samples that a flag names: an .npz, a folder of images, or a dataset."""
-  known = text.startswith(('folder:', 'density:'))
-  if text.endswith('.npz') and not known:
-    return check_images(
-      _array(pathlib.Path(text), flag), None, f'--{flag}={text}'
-    )
+def load_source(
+  text: str, argument: str, data_dir: str, size: int = 0, channels: int = 0
+) -> Dataset | Samples:
+  """Samples by name: an .npz, a folder of images, or a dataset.
+
+  Args:
+    text: the name.
+    argument: that has it as its value.
+    data_dir: the data root.
+    size: side that images are resized and cropped to; 0 for their own.
+    channels: 1 or 3, converted to; 0 for their own.
+
+  Raises:
+    ArgumentError: if there are no such samples.
+    DataError: if they cannot be had.
+  """
+  has_kind = text.startswith(('folder:', 'density:'))
+  if text.endswith('.npz') and not has_kind:
+    x = _read_archive(pathlib.Path(text), argument)
+    return check_samples(x, None, argument, text)
   name = f'folder:{text}' if pathlib.Path(text).is_dir() else text
-  if '/' in text and text == name and not known and not size:
-    raise EvaluationError(
-      f'--{flag}={text}: no such folder; name an .npz, a folder of images or a'
-      ' dataset'
-    )
+  if '/' in text and text == name and not has_kind and not size:
+    remedy = 'no such folder; name an .npz, a folder of images or a dataset'
+    raise ArgumentError(argument, text, remedy)
   try:
     return data.load(
       name, data_dir=data_dir, image_size=size, channels=channels
     )
-  except data.DataError as error:
-    raise type(error)(_retold(str(error), name, f'--{flag}={text}')) from error
+  except Error as error:
+    raise _rename(error, name, argument, text) from error
 
 
 # Remedies of a run that sets of samples do not have.
 _REMEDIES = (
   (
-    'set --image_size to resize and crop them to one square',
+    'set `image_size` to resize and crop them to one square',
     'resize and crop them to one square',
   ),
   (
-    'set --channels=1 or --channels=3 to convert them all',
+    'set `channels=1` or `channels=3` to convert them all',
     'convert them all to one kind',
   ),
 )
 
 
-def _retold(said: str, name: str, where: str) -> str:
-  """What is wrong with a dataset, of the flag that was given in its place."""
-  start = f'--dataset={name}:'
-  if said.startswith(start):
-    said = f'{where}:{said.removeprefix(start)}'
+def _rename(error: Error, name: str, argument: str, text: str) -> Error:
+  """The error of a dataset, of the argument that stands in its place."""
+  message = error.remedy if isinstance(error, ArgumentError) else str(error)
   for old, new in _REMEDIES:
-    said = said.replace(old, new)
-  return said
+    message = message.replace(old, new)
+  if isinstance(error, ArgumentError):
+    return ArgumentError(argument, text, message)
+  return type(error)(
+    f'`{argument}={text}`: {message.removeprefix(f"{name}: ")}'
+  )
 
 
-def as_dataset(x: Dataset | NDArray[Any], name: str) -> Dataset:
-  """An array of images as a set that others are held against."""
+def as_dataset(x: Dataset | Samples, name: str) -> Dataset:
+  """Samples as a set that others are held against."""
   if not isinstance(x, np.ndarray):
     return x
-  if x.ndim != 4:
-    raise EvaluationError(
-      f'--against={name}: points of shape {x.shape}; only a density of known'
-      ' truth is a reference for points, such as --against=ring'
-    )
-  mark = hashlib.sha256(f'{x.shape}'.encode() + x.tobytes()).hexdigest()
-  shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-  return ImageSet(name, shape, x, mark)
+  return dataclasses.replace(data.as_dataset(x), name=name)
 
 
-def samples(found: Dataset | NDArray[Any], count: int, name: str) -> Any:
-  """`count` samples of a source; 0 for all of them."""
-  if isinstance(found, Density):
-    raise EvaluationError(
-      f'--images={name}: is a density; give samples of it as an .npz'
-    )
-  there = len(found) if isinstance(found, np.ndarray) else found.size
-  if count > there:
-    raise EvaluationError(
-      f'--samples={count}: {name} has {there}; use as many or fewer'
-    )
-  if isinstance(found, np.ndarray):
-    return found[references.chosen(there, count or there)]
-  return references.pixels(found, count or there)
+def take_samples(source: Dataset | Samples, count: int, name: str) -> Samples:
+  """`count` samples of a set; 0 for all of them."""
+  if isinstance(source, Density):
+    remedy = 'is a density; give samples of it as an .npz'
+    raise ArgumentError('images', name, remedy)
+  size = len(source) if isinstance(source, np.ndarray) else source.size
+  if count > size:
+    remedy = f'{name} has {size}; use as many or fewer'
+    raise ArgumentError('samples', count, remedy)
+  if isinstance(source, np.ndarray):
+    return source[references.choose_records(size, count or size)]
+  return references.read_samples(source, count or size)

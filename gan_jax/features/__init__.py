@@ -7,11 +7,11 @@ function of a `Spec` that returns `Features` and give it an entry in `FEATURES`.
 
 from collections.abc import Callable
 
-from gan_jax.data.imageset import data_root
+from gan_jax.data import data_root
 from gan_jax.features import classifier, inception, resnet20, simple
 from gan_jax.features.base import Features, Spec, make_features
 from gan_jax.features.extract import FeaturePass, batched, extract_features
-from gan_jax.features.simple import make_points
+from gan_jax.features.simple import make_raw
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.names import suggest
 
@@ -77,5 +77,5 @@ __all__ = [
   'extract_features',
   'load',
   'make_features',
-  'make_points',
+  'make_raw',
 ]

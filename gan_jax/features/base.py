@@ -23,7 +23,6 @@ class Features(NamedTuple):
   Attributes:
     name: with tap and resizer, such as `inception-768`.
     dim: of the features.
-    outputs: 'features', and 'probabilities' where there are classes.
     apply: `(weights, samples, outputs) -> {output: (n, ...)}`, traced: uint8
       images (n, height, width, channels), or float32 points (n, dim), to
       float32 features (n, dim) and probabilities (n, classes), with resizing
@@ -33,17 +32,23 @@ class Features(NamedTuple):
     protocol: all that the features depend on, in words and numbers.
     digest: hash of weights and protocol; equal means equal features.
     batch: samples at a time that fit into any memory.
+    classes: that there are probabilities of; 0 for none.
   """
 
   name: str
   dim: int
-  outputs: tuple[str, ...]
   apply: Apply
   weights: Weights
   sample_shape: tuple[int, ...]
   protocol: dict[str, Any]
   digest: str
   batch: int
+  classes: int = 0
+
+  @property
+  def outputs(self) -> tuple[str, ...]:
+    """'features', and 'probabilities' where there are classes."""
+    return ('features', 'probabilities') if self.classes else ('features',)
 
 
 class Spec(NamedTuple):
@@ -76,7 +81,7 @@ def make_features(
   protocol: Mapping[str, Any],
   sample_shape: tuple[int, ...],
   *,
-  has_classes: bool = False,
+  classes: int = 0,
   batch: int = 512,
 ) -> Features:
   """Features of a traced function and its weights.
@@ -84,25 +89,25 @@ def make_features(
   Args:
     name: of the features.
     dim: of the features.
-    apply: with outputs `features` and, with classes, `probabilities`. Passes
+    apply: with outputs `features` and, with `classes`, `probabilities`. Passes
       with one and the same function share a compiled program.
     weights: a tree of NumPy arrays.
     protocol: of the features.
     sample_shape: of the samples that they take.
-    has_classes: whether there are probabilities.
+    classes: that there are probabilities of; 0 for none.
     batch: samples at a time.
   """
   protocol = {'features': name, **protocol}
   return Features(
     name,
     dim,
-    ('features', 'probabilities') if has_classes else ('features',),
     apply,
     jax.tree.map(jnp.asarray, weights),
     tuple(sample_shape),
     protocol,
     _digest(weights, protocol),
     batch,
+    classes,
   )
 
 

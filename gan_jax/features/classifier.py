@@ -195,7 +195,7 @@ def trained_on(
   images = data.load(
     name, data_dir=data_dir, image_size=shape[0], channels=shape[2]
   )
-  if not isinstance(images, data.ImageSet) or len(images.classes) < 2:
+  if not isinstance(images, data.SampleSet) or len(images.classes) < 2:
     remedy = 'has no classes to learn; write classifier-DATASET with one that'
     raise ArgumentError(
       'features', f'classifier-{name}', f'{remedy} has, as classifier-mnist'
@@ -227,7 +227,7 @@ def trained_on(
 
 
 def _halves(
-  name: str, images: data.ImageSet, shape: tuple[int, ...], data_dir: str
+  name: str, images: data.SampleSet, shape: tuple[int, ...], data_dir: str
 ) -> tuple[Any, Any, int, Any]:
   """Arguments of `train`: images, labels, classes, and what is held out."""
   x, labels, classes = images.array(), images.labels(), len(images.classes)
@@ -240,7 +240,7 @@ def _halves(
         channels=shape[2],
         split=split,
       )
-    except data.DataFlagError:
+    except ArgumentError:
       continue
     if held_out.fingerprint != images.fingerprint:  # a folder has no splits
       return x, labels, classes, (held_out.array(), held_out.labels())
@@ -312,7 +312,7 @@ def make(spec: Spec) -> Features:
     trained.params,
     {**facts, 'stacked': stacked, 'accuracy': trained.accuracy},
     shape,
-    has_classes=True,
+    classes=facts['classes'] ** (3 if stacked else 1),
   )
 
 

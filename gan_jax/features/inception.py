@@ -354,7 +354,7 @@ def make(spec: Spec) -> Features:
     merge_heads(weights),
     protocol,
     spec.sample_shape,
-    has_classes='softmax' in weights,
+    classes=TAPS['logits'] if 'softmax' in weights else 0,
     # On a CPU, buffers of more than 32 MiB would come from the system anew for
     # every batch, zeroed page by page.
     batch=4,

@@ -161,5 +161,5 @@ def make(spec: Spec) -> Features:
     'weights_sha256': files.digest(path),
   }
   return make_features(
-    'resnet20', 64, _apply, read(path), protocol, SHAPE, has_classes=True
+    'resnet20', 64, _apply, read(path), protocol, SHAPE, classes=CLASSES
   )

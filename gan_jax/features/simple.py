@@ -30,9 +30,10 @@ def _pixels(
   return {name: _flatten(x) for name in outputs}
 
 
-def make_points(dim: int) -> Features:
-  """Points as they are: what metrics see of the samples of a density."""
-  return make_features('points', dim, _pixels, {}, {}, (dim,))
+def make_raw(sample_shape: tuple[int, ...]) -> Features:
+  """Samples as they are, in a row: what metrics see of points."""
+  dim = math.prod(sample_shape)
+  return make_features('points', dim, _pixels, {}, {}, sample_shape)
 
 
 def make_pixels(spec: Spec) -> Features:

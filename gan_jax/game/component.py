@@ -9,6 +9,7 @@ holds is `static`, compiled in, or a component itself.
 """
 
 import dataclasses
+import difflib
 import re
 import types
 import typing
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Union, cast
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gan_jax.runtime.errors import ArgumentError
 
@@ -47,10 +49,11 @@ def parts(default: Any = dataclasses.MISSING) -> Any:
 def snake_case(name: str) -> str:
   """A class's name as flags and paths write it.
 
-  >>> snake_case('SoftHinge'), snake_case('WganGp'), snake_case('R1')
-  ('soft_hinge', 'wgan_gp', 'r1')
+  >>> snake_case('SoftHinge'), snake_case('AlternatingGFirst'), snake_case('R1')
+  ('soft_hinge', 'alternating_g_first', 'r1')
   """
-  return re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', name).lower()
+  words = r'(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])'
+  return re.sub(words, '_', name).lower()
 
 
 if TYPE_CHECKING:
@@ -81,6 +84,22 @@ class Component(_Base):
   # Leaves are whatever a tree map puts there (tracers, shapes, shardings).
   __no_type_check__: ClassVar[bool] = True
 
+  if not TYPE_CHECKING:
+
+    def __new__(cls, *args: Any, **fields: Any) -> Any:
+      """Names the fields that there are, where one is misspelt."""
+      names = [field.name for field in dataclasses.fields(cls)]
+      for name in fields:
+        if name not in names:
+          close = difflib.get_close_matches(name, names, n=1)
+          use = (
+            f'use `{close[0]}`'
+            if close
+            else f'it has {", ".join(names) or "none"}'
+          )
+          raise TypeError(f'{cls.__name__} has no field `{name}`; {use}')
+      return super().__new__(cls)
+
   def __init_subclass__(cls, **kwargs: Any) -> None:
     """Makes the subclass a dataclass and checks its fields."""
     super().__init_subclass__(**kwargs)
@@ -110,6 +129,39 @@ class Component(_Base):
     Raises:
       ArgumentError: naming the field, its value and the remedy.
     """
+
+
+def check_part(path: str, part: Component) -> None:
+  """Checks a component; an error about one of its fields names the whole path.
+
+  Raises:
+    ArgumentError: as the component's own check does.
+  """
+  try:
+    part.check()
+  except ArgumentError as error:
+    if not hasattr(part, error.argument.partition('.')[0]):
+      raise
+    raise ArgumentError(
+      f'{path}.{error.argument}', error.value, error.remedy
+    ) from error
+
+
+def call_of(part: Component) -> str:
+  """A component as a message writes it: its name, and what is not usual.
+
+  >>> class Often(Component):
+  ...   times: int = static(1)
+  ...   weight: float = 2.0
+  >>> call_of(Often()), call_of(Often(times=3))
+  ('often', 'often(times=3)')
+  """
+  fields = dataclasses.fields(cast(Any, part))
+  values = {f.name: getattr(part, f.name) for f in fields}
+  unusual = [
+    f'{f.name}={values[f.name]}' for f in fields if values[f.name] != f.default
+  ]
+  return part.name + (f'({", ".join(unusual)})' if unusual else '')
 
 
 def _hints(cls: type) -> dict[str, Any]:
@@ -203,6 +255,22 @@ def made(argument: str, item: Any, base: type[T]) -> T:
     type(item).__name__,
     f'is no {kind}; derive its class from `{base.__name__}`',
   )
+
+
+def has_values(tree: Any, *, rebuilt: bool) -> bool:
+  """Whether a tree of components holds numbers that can be checked.
+
+  JAX rebuilds components with tracers, shapes, shardings or axes (whole numbers
+  alone) in the place of their numbers.
+
+  Args:
+    tree: of components.
+    rebuilt: whether it may have been put together by JAX.
+  """
+  numbers = jax.tree.leaves(tree)
+  if rebuilt and numbers and all(type(x) in (int, bool) for x in numbers):
+    return False
+  return all(isinstance(x, (int, float, np.floating)) for x in numbers)
 
 
 # Hyper-parameters: the float leaves of a tree of components, by path.

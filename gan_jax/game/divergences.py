@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 softplus = jax.nn.softplus
 
@@ -57,6 +58,7 @@ class Divergence(NamedTuple):
     conjugate: `v -> f*(T(v))`, simplified.
     equilibrium: D's output where p = q, and G's loss there, `-f'(1)`.
     log_ratio: `log p/q` that an output says.
+    f: of the ratio p/q, in float64 NumPy.
 
   Reference: Nowozin et al. 2016, arXiv:1606.00709, equation 6 and table 6.
   """
@@ -65,6 +67,7 @@ class Divergence(NamedTuple):
   conjugate: Callable[[Any], Any]
   equilibrium: tuple[float, float]
   log_ratio: Callable[[Any], Any]
+  f: Callable[[Any], Any]
 
 
 KL = Divergence(
@@ -72,34 +75,40 @@ KL = Divergence(
   conjugate=lambda v: _exp(v - 1),
   equilibrium=(1.0, -1.0),
   log_ratio=lambda v: v - 1,
+  f=lambda u: u * np.log(u),
 )
 REVERSE_KL = Divergence(
   activation=lambda v: -_exp(-v),
   conjugate=lambda v: v - 1,
   equilibrium=(0.0, 1.0),
   log_ratio=_same,
+  f=lambda u: -np.log(u),
 )
 PEARSON = Divergence(
   activation=_same,
   conjugate=lambda v: jnp.square(v) / 4 + v,
   equilibrium=(0.0, 0.0),
   log_ratio=lambda v: jnp.log(jnp.maximum(1 + v / 2, 1e-4)),
+  f=lambda u: (u - 1) ** 2,
 )
 NEYMAN = Divergence(
   activation=lambda v: 1 - _exp(-v),
   conjugate=lambda v: 2 - 2 * _exp(-v / 2),
   equilibrium=(0.0, 0.0),
   log_ratio=lambda v: v / 2,
+  f=lambda u: (1 - u) ** 2 / u,
 )
 HELLINGER = Divergence(
   activation=lambda v: 1 - _exp(-v),
   conjugate=lambda v: _exp(v) - 1,
   equilibrium=(0.0, 0.0),
   log_ratio=lambda v: 2 * v,
+  f=lambda u: (np.sqrt(u) - 1) ** 2,
 )
 JENSEN_SHANNON = Divergence(
   activation=lambda v: math.log(2) - softplus(-v),
   conjugate=lambda v: softplus(v) - math.log(2),
   equilibrium=(0.0, 0.0),
   log_ratio=_same,
+  f=lambda u: u * np.log(u) - (u + 1) * np.log((u + 1) / 2),
 )

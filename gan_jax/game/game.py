@@ -10,6 +10,7 @@ both updates: with one key, both see the same noise, dropout and samples, and
 XLA computes what they share once (`schedules.Simultaneous`).
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from gan_jax.game.component import (
   Component,
   Named,
   by_name,
+  check_part,
+  has_values,
   made,
   parts,
   static,
@@ -31,8 +34,8 @@ from gan_jax.game.objectives import Objective
 from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.game.state import State
 from gan_jax.game.streams import Streams, stream
+from gan_jax.networks.base import Net, Networks, Params, Stats, wide
 from gan_jax.networks.checks import check_networks
-from gan_jax.networks.base import Net, Networks, Params, Stats
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
 
@@ -125,21 +128,32 @@ class Game(Component):
 
   def __post_init__(self) -> None:
     """Puts components in the place of what stands for them; checks."""
-    if not isinstance(self.regularizers, (list, tuple, Mapping, str, type)):
-      return  # a tree of something else, put together by JAX
-    if isinstance(self.regularizers, Named):
-      return  # checked before
-    objective = made('objective', self.objective, Objective)
-    named = by_name('regularizers', self.regularizers, Regularizer)
-    augment = by_name('augment', self.augment, Augmentation)
-    object.__setattr__(self, 'objective', objective)
-    object.__setattr__(self, 'regularizers', named)
-    object.__setattr__(self, 'augment', augment)
-    self.check()
+    rebuilt = (
+      isinstance(self.objective, Objective)
+      and isinstance(self.regularizers, Named)
+      and isinstance(self.augment, Named)
+    )
+    if not rebuilt:
+      self._settle()
+    if has_values(self, rebuilt=rebuilt):
+      self.check()
+
+  def _settle(self) -> None:
+    """Components in the place of classes and lists."""
+    settled = dict(
+      objective=made('objective', self.objective, Objective),
+      regularizers=by_name('regularizers', self.regularizers, Regularizer),
+      augment=by_name('augment', self.augment, Augmentation),
+    )
+    if self.instance_noise is not None:
+      noise = made('instance_noise', self.instance_noise, InstanceNoise)
+      settled['instance_noise'] = noise
+    for name, part in settled.items():
+      object.__setattr__(self, name, part)
 
   def check(self) -> None:
     """Refuses what is of no use together."""
-    if self.packing < 1:
+    if not isinstance(self.packing, int) or self.packing < 1:
       raise ArgumentError('packing', self.packing, 'use 1 or more')
     if not isinstance(self.networks, Networks):
       raise ArgumentError(
@@ -154,10 +168,22 @@ class Game(Component):
         'the samples of a pack would have labels of their own; use `packing=1`'
         ' or networks without classes',
       )
-    check_networks(self.networks, packing=self.packing)
+    try:
+      hash(self.networks)
+    except TypeError as error:
+      raise ArgumentError(
+        'networks',
+        'Networks',
+        f'cannot be compiled in ({error}); give `sample_shape` as a tuple and'
+        ' functions that can be hashed',
+      ) from error
+    _check_once(self.networks, self.packing)
     images = len(self.networks.sample_shape) == 3
-    for part in (self.objective, *self.terms, *self.augment.values()):
-      part.check()
+    check_part('objective', self.objective)
+    for name, part in self.regularizers.items():
+      check_part(f'regularizers.{name}', part)
+    for name, part in self.augment.items():
+      check_part(f'augment.{name}', part)
     for term in self.terms:
       if term.images and not images:
         raise ArgumentError(
@@ -174,7 +200,7 @@ class Game(Component):
         f' {self.networks.sample_shape}; leave it out',
       )
     if self.instance_noise is not None:
-      self.instance_noise.check()
+      check_part('instance_noise', self.instance_noise)
 
   @property
   def terms(self) -> tuple[Regularizer, ...]:
@@ -184,6 +210,12 @@ class Game(Component):
   def acting(self, on: str) -> dict[str, Regularizer]:
     """Regularizers on `d`, on `g`, or that `project` D's parameters."""
     return {k: t for k, t in self.regularizers.items() if on in t.acts_on}
+
+
+@functools.lru_cache(maxsize=64)
+def _check_once(networks: Networks, packing: int) -> None:
+  """Checks networks, which takes a trace of each, the first time."""
+  check_networks(networks, packing=packing)
 
 
 def packed(x: Samples, packing: int) -> Float[Array, 'packs *wider']:
@@ -225,9 +257,9 @@ def draw(game: Game, n: int, key: Key[Array, '']) -> Draw:
 def apply_g(
   net: Net, params: Params, stats: Stats, of: Draw, key: Key[Array, '']
 ) -> tuple[Samples, Stats]:
-  """Generated samples in training, float32, and G's moved statistics."""
+  """Generated samples in training, and G's moved statistics."""
   x, stats = net.apply(params, stats, of.z, train=True, key=key, label=of.label)
-  return x.astype(jnp.float32), stats
+  return wide(x), stats
 
 
 def apply_d(
@@ -239,10 +271,10 @@ def apply_d(
   key: Key[Array, ''] | None,
   train: bool = True,
 ) -> tuple[Logits, Heads, Stats]:
-  """D's logits, float32, its further outputs and its moved statistics."""
+  """D's logits, its further outputs and its moved statistics."""
   out, stats = net.apply(params, stats, x, train=train, key=key, label=label)
   logits, heads = out if isinstance(out, tuple) else (out, {})
-  return logits.astype(jnp.float32), dict(heads), stats
+  return wide(logits), dict(heads), stats
 
 
 class _Eyes:
@@ -439,6 +471,65 @@ def _lazily(
   return {name: found[name] for name in terms}
 
 
+def g_view(
+  game: Game,
+  params: Params,
+  state: State,
+  real: Batch,
+  key: Key[Array, ''],
+  *,
+  images: Scalar,
+  drawn: Draw | None = None,
+  frozen: bool = True,
+) -> tuple[GView, Logits | None, Stats]:
+  """What G makes in its update and what D says of it.
+
+  The view is that of no regularizer yet: its memory is empty.
+
+  Returns:
+    The view; D's logits on real samples, which only relativistic objectives
+    read, and None for others; G's moved statistics.
+  """
+  networks, streams = game.networks, Streams(key)
+  drawn = drawn or draw(game, real.x.shape[0], key)
+  key_g, key_real, key_fake = map(streams, ('g', 'd/real', 'd/fake'))
+  see = _Eyes(game, images, streams)
+  d_params = jax.lax.stop_gradient(state.d.params) if frozen else state.d.params
+
+  def generate(z: Noise) -> tuple[Samples, Stats]:
+    return apply_g(
+      networks.generator,
+      params,
+      state.g.stats,
+      Draw(z, drawn.label),
+      jax.random.clone(key_g),
+    )
+
+  def judge(x: Samples, label: Label, key: Any) -> tuple[Logits, Heads, Stats]:
+    return apply_d(
+      networks.discriminator, d_params, state.d.stats, x, label, key
+    )
+
+  fake, stats = generate(drawn.z)
+  logits, heads, _ = judge(see(fake, 'fake'), drawn.label, key_fake)
+  real_logits = None
+  if game.objective.relativistic:
+    real_logits = judge(see(real.x, 'real'), real.label, key_real)[0]
+  view = GView(
+    fake=fake,
+    fake_logits=logits,
+    fake_heads=heads,
+    fake_label=drawn.label,
+    z=drawn.z,
+    generate=lambda z: generate(z)[0],
+    params=params,
+    memory=(),
+    key=streams('regularizers'),
+    step=state.step,
+  )
+  return view, real_logits, stats
+
+
 def g_loss(
   game: Game,
   params: Params,
@@ -467,45 +558,18 @@ def g_loss(
       parameters.
     penalties: whether the regularizers' terms are added.
   """
-  networks, streams = game.networks, Streams(key)
-  drawn = drawn or draw(game, real.x.shape[0], key)
-  key_g, key_real, key_fake = map(streams, ('g', 'd/real', 'd/fake'))
-  see = _Eyes(game, images, streams)
-  d_params = jax.lax.stop_gradient(state.d.params) if frozen else state.d.params
-
-  def generate(z: Noise) -> tuple[Samples, Stats]:
-    return apply_g(
-      networks.generator,
-      params,
-      state.g.stats,
-      Draw(z, drawn.label),
-      jax.random.clone(key_g),
-    )
-
-  def judge(x: Samples, label: Label, key: Any) -> tuple[Logits, Heads, Stats]:
-    return apply_d(
-      networks.discriminator, d_params, state.d.stats, x, label, key
-    )
-
-  fake, stats = generate(drawn.z)
-  logits, heads, _ = judge(see(fake, 'fake'), drawn.label, key_fake)
-  real_logits = None
-  if game.objective.relativistic:
-    real_logits = judge(see(real.x, 'real'), real.label, key_real)[0]
-  loss = game.objective.g_loss(real_logits, logits)
-  logs = {'g/loss': loss}
-  view = GView(
-    fake=fake,
-    fake_logits=logits,
-    fake_heads=heads,
-    fake_label=drawn.label,
-    z=drawn.z,
-    generate=lambda z: generate(z)[0],
-    params=params,
-    memory=(),
-    key=streams('regularizers'),
-    step=state.step,
+  view, real_logits, stats = g_view(
+    game,
+    params,
+    state,
+    real,
+    key,
+    images=images,
+    drawn=drawn,
+    frozen=frozen,
   )
+  loss = game.objective.g_loss(real_logits, view.fake_logits)
+  logs = {'g/loss': loss}
   memory = {}
   for name, term in (game.acting('g') if penalties else {}).items():
     own = _of(view, name, state)

@@ -88,9 +88,8 @@ class Objective(Component):
     del logits
     return None
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
-    """Both losses in float64 NumPy at the defaults, written independently.
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
+    """Both losses in float64 NumPy, written independently, at its own fields.
 
     For the tests, which hold values and slopes against it.
     """
@@ -225,6 +224,11 @@ class _CrossEntropy(Objective):
     """The logit itself: the best D is `p / (p + q)`."""
     return logits
 
+  def _d_reference(self, real: Vector, fake: Vector) -> float:
+    one = 1 - self.smoothing
+    on_real = one * _log_d(real) + (1 - one) * _log_not_d(real)
+    return -np.mean(on_real) - np.mean(_log_not_d(fake))
+
 
 class Minimax(_CrossEntropy):
   """The min-max game: G descends `E[log(1 - D(G(z)))]`.
@@ -245,11 +249,9 @@ class Minimax(_CrossEntropy):
     del real
     return -jnp.mean(softplus(fake))
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
-    d = -np.mean(_log_d(real)) - np.mean(_log_not_d(fake))
-    return d, np.mean(_log_not_d(fake))
+    return self._d_reference(real, fake), np.mean(_log_not_d(fake))
 
 
 class NonSaturating(_CrossEntropy):
@@ -271,11 +273,9 @@ class NonSaturating(_CrossEntropy):
     del real
     return jnp.mean(softplus(-fake))
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
-    d = -np.mean(_log_d(real)) - np.mean(_log_not_d(fake))
-    return d, -np.mean(_log_d(fake))
+    return self._d_reference(real, fake), -np.mean(_log_d(fake))
 
 
 # Least squares.
@@ -332,11 +332,11 @@ class LeastSquares(Objective):
     d = jnp.clip((logits - self.fake) / (b - self.fake), 1e-4, 1 - 1e-4)
     return jnp.log(d) - jnp.log1p(-d)
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
-    d = (np.mean((real - 1) ** 2) + np.mean(fake**2)) / 2
-    return d, np.mean((fake - 1) ** 2) / 2
+    on_real = np.mean((real - (self.real - self.smoothing)) ** 2)
+    d = float(on_real + np.mean((fake - self.fake) ** 2)) / 2
+    return d, float(np.mean((fake - self.target) ** 2)) / 2
 
 
 # Integral probability metrics and margins.
@@ -364,8 +364,7 @@ class Wasserstein(Objective):
     del real
     return -jnp.mean(fake)
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
     return np.mean(fake) - np.mean(real), -np.mean(fake)
 
@@ -395,8 +394,7 @@ class Hinge(Objective):
     del real
     return -jnp.mean(fake)
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
     d = np.mean(np.maximum(0, 1 - real)) + np.mean(np.maximum(0, 1 + fake))
     return d, -np.mean(fake)
@@ -428,8 +426,7 @@ class Relativistic(Objective):
     assert real is not None
     return jnp.mean(softplus(real - fake))
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
     return -np.mean(_log_d(real - fake)), -np.mean(_log_d(fake - real))
 
@@ -480,8 +477,7 @@ class RelativisticAverage(_RelativisticAverage):
   def _terms(self, r: Any, f: Any) -> tuple[Any, Any]:
     return softplus(-r), softplus(f)
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
     return _RelativisticAverage._both(
       real, fake, lambda r: -_log_d(r), lambda f: -_log_not_d(f)
@@ -502,8 +498,7 @@ class RelativisticAverageLs(_RelativisticAverage):
   def _terms(self, r: Any, f: Any) -> tuple[Any, Any]:
     return jnp.square(r - 1), jnp.square(f + 1)
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
     return _RelativisticAverage._both(
       real, fake, lambda r: (r - 1) ** 2, lambda f: (f + 1) ** 2
@@ -525,8 +520,7 @@ class RelativisticAverageHinge(_RelativisticAverage):
   def _terms(self, r: Any, f: Any) -> tuple[Any, Any]:
     return jax.nn.relu(1 - r), jax.nn.relu(1 + f)
 
-  @staticmethod
-  def reference(real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
     return _RelativisticAverage._both(
       real,
@@ -571,11 +565,10 @@ class _FGan(Objective):
     """What the best variational function says."""
     return self.divergence.log_ratio(logits)
 
-  @classmethod
-  def reference(cls, real: Vector, fake: Vector) -> tuple[float, float]:
+  def reference(self, real: Vector, fake: Vector) -> tuple[float, float]:
     """In float64 NumPy."""
-    conjugate = np.mean(cls.conjugate64(cls.activation64(fake)))
-    return conjugate - np.mean(cls.activation64(real)), -conjugate
+    conjugate = np.mean(self.conjugate64(self.activation64(fake)))
+    return conjugate - np.mean(self.activation64(real)), -conjugate
 
 
 class FganKl(_FGan):

@@ -17,9 +17,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from gan_jax.game.component import Component, Named, made, parts, static
+from gan_jax.game.component import (
+  Component,
+  Named,
+  check_part,
+  made,
+  parts,
+  static,
+)
+from gan_jax.networks.base import Net
 from gan_jax.runtime.errors import ArgumentError
 
+PyTree = Any
 Scalar = Float[Array, '']
 Step = Int[Array, ''] | int
 _EPS_ROOT = 1e-30
@@ -122,6 +131,18 @@ DECAYS: dict[str, type[RateDecay]] = {
 constant, linear, cosine, exponential = Constant, Linear, Cosine, Exponential
 
 
+def _clip_by_norm(bound: Any) -> optax.GradientTransformation:
+  """Clips to a global norm; Optax's has no slope where a gradient is 0."""
+
+  def clip(grads: PyTree, params: PyTree) -> PyTree:
+    del params
+    squares = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads))
+    factor = jnp.minimum(1.0, bound / jnp.sqrt(squares + _EPS_ROOT))
+    return jax.tree.map(lambda g: factor * g, grads)
+
+  return optax.stateless(clip)
+
+
 class Optimizer(Component):
   """How a player descends its loss; its float fields can be traced."""
 
@@ -132,6 +153,10 @@ class Optimizer(Component):
   def rate(self, step: Step) -> Any:
     """The learning rate at a step, for the log; None where it is not known."""
     del step
+
+  def reference(self) -> optax.GradientTransformation:
+    """The same rule as Optax spells it, at its own fields; for the tests."""
+    raise NotImplementedError
 
 
 class _Own(Optimizer):
@@ -169,7 +194,7 @@ class _Own(Optimizer):
     """Clips, follows the rule, scales by minus the rate."""
     chain = []
     if self.clip is not None:
-      chain.append(optax.clip_by_global_norm(self.clip))
+      chain.append(_clip_by_norm(self.clip))
     beta1: Any = self.beta1
     if self.beta1_final is not None:
       done = jnp.clip(step / max(self.momentum_steps, 1), 0.0, 1.0)
@@ -198,7 +223,7 @@ class _Own(Optimizer):
         'give the steps over which `beta1` moves to `beta1_final`',
       )
     if self.decay is not None:
-      self.decay.check()
+      check_part('decay', self.decay)
 
 
 class Adaptive(_Own):
@@ -216,6 +241,10 @@ class Adam(Adaptive):
     # where the gradient is 0 (unrolled D).
     return optax.scale_by_adam(b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT)
 
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.adam(self.learning_rate, b1=self.beta1, b2=self.beta2)
+
 
 class Nadam(Adaptive):
   """Adam with Nesterov momentum. Reference: Dozat 2016, ICLR workshop."""
@@ -226,6 +255,10 @@ class Nadam(Adaptive):
       b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT, nesterov=True
     )
 
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.nadam(self.learning_rate, b1=self.beta1, b2=self.beta2)
+
 
 class Amsgrad(Adaptive):
   """AMSGrad. Reference: Reddi et al. 2018, arXiv:1904.09237."""
@@ -233,6 +266,10 @@ class Amsgrad(Adaptive):
   def rule(self, beta1: Any) -> optax.GradientTransformation:
     """AMSGrad's direction."""
     return optax.scale_by_amsgrad(b1=beta1, b2=self.beta2, eps_root=_EPS_ROOT)
+
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.amsgrad(self.learning_rate, b1=self.beta1, b2=self.beta2)
 
 
 class Adabelief(Adaptive):
@@ -242,6 +279,10 @@ class Adabelief(Adaptive):
     """AdaBelief's direction."""
     return optax.scale_by_belief(b1=beta1, b2=self.beta2)
 
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.adabelief(self.learning_rate, b1=self.beta1, b2=self.beta2)
+
 
 class Lion(Adaptive):
   """Lion. Reference: Chen et al. 2023, arXiv:2302.06675."""
@@ -249,6 +290,12 @@ class Lion(Adaptive):
   def rule(self, beta1: Any) -> optax.GradientTransformation:
     """Lion's direction."""
     return optax.scale_by_lion(b1=beta1, b2=self.beta2)
+
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.lion(
+      self.learning_rate, b1=self.beta1, b2=self.beta2, weight_decay=0.0
+    )
 
 
 class Rmsprop(Adaptive):
@@ -260,6 +307,12 @@ class Rmsprop(Adaptive):
       optax.scale_by_rms(decay=self.beta2), optax.trace(decay=beta1)
     )
 
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.rmsprop(
+      self.learning_rate, decay=self.beta2, momentum=self.beta1
+    )
+
 
 class Sgd(_Own):
   """Gradient descent with momentum `beta1`."""
@@ -267,6 +320,10 @@ class Sgd(_Own):
   def rule(self, beta1: Any) -> optax.GradientTransformation:
     """The gradient, with momentum."""
     return optax.trace(decay=beta1)
+
+  def reference(self) -> optax.GradientTransformation:
+    """As Optax spells it."""
+    return optax.sgd(self.learning_rate, momentum=self.beta1)
 
 
 OPTIMIZERS: dict[str, type[_Own]] = {
@@ -334,37 +391,99 @@ def _inject(state: Any, values: Mapping[str, Any]) -> Any:
   return jax.tree.map(replace, state, is_leaf=_is_injected)
 
 
-def whole(argument: str, transformation: Any) -> Whole:
+def whole(argument: str, transformation: Any, net: Net | None = None) -> Whole:
   """What an Optax transformation is taken as.
 
+  Args:
+    argument: what it was handed in as, for messages.
+    transformation: of Optax.
+    net: whose parameters it is to move; None: it is not tried on them.
+
   Raises:
-    ArgumentError: if it is none.
+    ArgumentError: if it is none, or none for such parameters.
   """
-  if not (
-    callable(getattr(transformation, 'init', None))
-    and callable(getattr(transformation, 'update', None))
-  ):
+  if not all(callable(getattr(transformation, f, 0)) for f in _TRANSFORMATION):
     raise ArgumentError(
       argument,
       type(transformation).__name__,
       'is no optimizer; give one of `gan_jax.optimizers`, or a'
       ' transformation of Optax such as `optax.adam(1e-4)`',
     )
-  state = transformation.init({'w': jnp.zeros(1)})
-  injected: Named[float] = Named()
-  for node in jax.tree.leaves(state, is_leaf=_is_injected):
-    if _is_injected(node):
-      scheduled = getattr(node, 'hyperparams_states', {})
-      for name, value in node.hyperparams.items():
-        if name not in scheduled and jnp.issubdtype(
-          jnp.asarray(value).dtype, jnp.floating
-        ):
-          injected[name] = float(value)
-  return Whole(transformation, injected)
+  params: PyTree = {'w': jax.ShapeDtypeStruct((1,), jnp.float32)}
+  if net is not None:
+    params = jax.eval_shape(net.init, jax.random.key(0))[0]
+  _check_update(argument, transformation, params)
+  return Whole(transformation, _injected(argument, transformation, params))
 
 
-def as_optimizer(argument: str, item: Any) -> Optimizer:
+_TRANSFORMATION = ('init', 'update')
+
+
+def _check_update(argument: str, transformation: Any, params: PyTree) -> None:
+  """Raises unless it makes an update of a network's parameters."""
+
+  def update(params: PyTree) -> PyTree:
+    return transformation.update(params, transformation.init(params), params)[0]
+
+  try:
+    updates = jax.eval_shape(update, params)
+  except Exception as error:
+    error.add_note(
+      f'(when `{argument}` was tried on the parameters that it is to move)'
+    )
+    raise
+  if jax.tree.map(jnp.shape, updates) != jax.tree.map(jnp.shape, params):
+    raise ArgumentError(
+      argument,
+      type(transformation).__name__,
+      'makes updates of another shape than the parameters that it is to move',
+    )
+
+
+def _injected(
+  argument: str, transformation: Any, params: PyTree
+) -> Named[float]:
+  """Numbers that `optax.inject_hyperparams` made arguments, by name."""
+
+  def numbers() -> list[dict[str, Any]]:
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
+    state = transformation.init(zeros)
+    nodes = jax.tree.leaves(state, is_leaf=_is_injected)
+    return [_own_numbers(node) for node in nodes if _is_injected(node)]
+
+  values: Named[float] = Named()
+  if not any(jax.eval_shape(numbers)):
+    return values
+  for own in jax.jit(numbers)():
+    for name, value in own.items():
+      if name in values:
+        raise ArgumentError(
+          argument,
+          name,
+          'is injected twice, and would be one number; name one of them anew',
+        )
+      values[name] = float(value)
+  return values
+
+
+def _own_numbers(node: Any) -> dict[str, Any]:
+  """The floats of a node that no schedule sets."""
+  scheduled = getattr(node, 'hyperparams_states', {})
+  return {
+    name: value
+    for name, value in node.hyperparams.items()
+    if name not in scheduled
+    and jnp.issubdtype(jnp.asarray(value).dtype, jnp.floating)
+  }
+
+
+def as_optimizer(argument: str, item: Any, net: Net | None = None) -> Optimizer:
   """An optimizer of ours as it is, its class at its defaults, Optax's whole.
+
+  Args:
+    argument: what it was handed in as, for messages.
+    item: which it is.
+    net: whose parameters it is to move; None: it is not tried on them.
 
   Raises:
     ArgumentError: if it is none.
@@ -374,4 +493,4 @@ def as_optimizer(argument: str, item: Any) -> Optimizer:
   ):
     found: Optimizer = made(argument, item, Optimizer)
     return found
-  return whole(argument, item)
+  return whole(argument, item, net)

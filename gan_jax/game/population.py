@@ -46,7 +46,7 @@ class PopulationState(Node):
   diverged: Any
 
 
-def _axes(state: State) -> State:
+def _axes(state: State) -> Any:
   """Which axis of each leaf of a state is that of the members."""
   axes: State = jax.tree.map(lambda _: 0, state)
   return axes.replace(step=None)
@@ -86,7 +86,7 @@ def step_members(
     shared: whether all members are shown one batch.
   """
   axes = PopulationState(_axes(now.members), 0, 0)
-  step = jax.vmap(
+  step: Any = jax.vmap(
     lambda now, batch: _update(trainer, now, batch),
     in_axes=(axes, None if shared else 0),
     out_axes=(axes, 0),
@@ -115,7 +115,7 @@ def _check_vary(
         f'give one number for each of {members} members, not {numbers.shape}',
       )
     for number in numbers:
-      trainer.at({path: float(number)}).check()
+      trainer.at({path: float(number)})  # which checks itself
     found[path] = numbers
   return found
 

@@ -149,6 +149,14 @@ class Regularizer(Component):
     del view
     return memory
 
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """Its penalty on D in Dirac-GAN, in float64, written independently.
+
+    For the tests. There G(z) is theta, D(x) is `psi x`, and the data are at 0;
+    its memory is as at the start. None where it finds nothing to act on.
+    """
+    raise NotImplementedError
+
   @property
   def acts_on(self) -> tuple[str, ...]:
     """Those of `d`, `g`, `project` that it overrides."""
@@ -181,8 +189,13 @@ class Regularizer(Component):
         self.name,
         'adds to a loss and has no weight; give it a field `weight: float`',
       )
-    if self.lazy < 1:
-      raise ArgumentError('every', self.lazy, 'use 1 or more')
+    every = getattr(self, 'every', 1)
+    if not isinstance(every, int) or every < 1:
+      raise ArgumentError('every', every, 'use a whole number of 1 or more')
+    if every > 1 and 'd' not in self.acts_on:
+      raise ArgumentError(
+        'every', every, 'only terms of D are lazy; leave it 1'
+      )
 
 
 def squared_norms(critic: Critic, x: Samples, label: Label = None) -> Logits:
@@ -258,6 +271,11 @@ class R1(_Slopes):
     """`E[|grad D|^2] / 2`."""
     return jnp.mean(self._squares(view)) / 2
 
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """`psi^2 / 2`."""
+    del theta
+    return psi**2 / 2
+
 
 class R2(R1):
   """R2: `E[|grad D|^2] / 2` on generated samples.
@@ -283,6 +301,11 @@ class ZeroCentred(_Slopes):
     """`E[|grad D|^2]`."""
     return jnp.mean(self._squares(view))
 
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """`psi^2`."""
+    del theta
+    return psi**2
+
 
 class WganGp(_Slopes):
   """WGAN-GP: `E[(|grad D| - 1)^2]` on interpolates, one coefficient a pair.
@@ -293,6 +316,11 @@ class WganGp(_Slopes):
   def on_d(self, view: DView) -> Scalar:
     """`E[(|grad D| - 1)^2]`."""
     return jnp.mean(jnp.square(_root(self._squares(view)) - 1))
+
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """`(|psi| - 1)^2`."""
+    del theta
+    return (abs(psi) - 1) ** 2
 
 
 class WganGpOneSided(_Slopes):
@@ -305,6 +333,11 @@ class WganGpOneSided(_Slopes):
     """`E[max(0, |grad D| - 1)^2]`."""
     steep = jax.nn.relu(_root(self._squares(view)) - 1)
     return jnp.mean(jnp.square(steep))
+
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """`max(0, |psi| - 1)^2`."""
+    del theta
+    return max(0.0, abs(psi) - 1) ** 2
 
 
 class Dragan(_Slopes):
@@ -330,6 +363,11 @@ class Dragan(_Slopes):
     norms = _root(squared_norms(view.critic, x + a * d, label))
     return jnp.mean(jnp.square(norms - 1))
 
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """`(|psi| - 1)^2`, wherever it looks."""
+    del theta
+    return (abs(psi) - 1) ** 2
+
 
 class Clip(Regularizer):
   """Weight clipping: every parameter of D into [-bound, bound].
@@ -346,6 +384,11 @@ class Clip(Regularizer):
     """Clips D's parameters."""
     bound = jnp.asarray(self.bound)
     return jax.tree.map(lambda w: jnp.clip(w, -bound, bound), params)
+
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """No penalty."""
+    del theta, psi
+    return 0.0
 
 
 class Anchors(NamedTuple):
@@ -377,6 +420,10 @@ class Lecam(Regularizer):
     real_term = jnp.mean(jnp.square(view.real_logits - view.memory.fake))
     fake_term = jnp.mean(jnp.square(view.fake_logits - view.memory.real))
     return real_term + fake_term
+
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """`(psi theta)^2`: both means are at 0."""
+    return (psi * theta) ** 2
 
   def init_memory(self) -> Anchors:
     """Both means at 0."""
@@ -411,6 +458,11 @@ class Cr(Regularizer):
   def on_d(self, view: DView) -> Scalar:
     """`E[(D(x) - D(T(x)))^2]`."""
     return _real_consistency(view, view.key)
+
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """None: there are no images."""
+    del theta, psi
+    return None
 
 
 class Bcr(Cr):
@@ -450,6 +502,11 @@ class Zcr(Regularizer):
     again = view.critic_fake(near, view.fake_label)
     return jnp.mean(jnp.square(again - view.fake_logits))
 
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """0: G heeds no noise, and a neighbour is the same point."""
+    del theta, psi
+    return 0.0
+
 
 class ZcrG(Regularizer):
   """zCR, G's part: `-E[|G(z) - G(z + d)|^2]`, for G to heed its noise.
@@ -463,6 +520,11 @@ class ZcrG(Regularizer):
     """`-E[|G(z) - G(z + d)|^2]`."""
     away = jnp.square(view.generate(_near(view.z, view.key)) - view.fake)
     return -jnp.mean(jnp.sum(away, axis=tuple(range(1, away.ndim))))
+
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """No penalty on D."""
+    del theta, psi
+    return 0.0
 
 
 def _grams(params: Params) -> list[Any]:
@@ -510,6 +572,11 @@ class Orthogonal(Regularizer):
       total += jnp.sum(jnp.square(gram - jnp.eye(len(gram))))
     return total
 
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """None: there is no kernel."""
+    del theta, psi
+    return None
+
 
 class OrthogonalG(Regularizer):
   """`sum |W' W (1 - I)|^2` over G's kernels: orthogonal, of any length.
@@ -525,6 +592,11 @@ class OrthogonalG(Regularizer):
     for gram in _grams(view.params):
       total += jnp.sum(jnp.square(gram * (1 - jnp.eye(len(gram)))))
     return total
+
+  def dirac(self, theta: float, psi: float) -> float | None:
+    """None: there is no kernel."""
+    del theta, psi
+    return None
 
 
 REGULARIZERS: dict[str, type[Regularizer]] = {

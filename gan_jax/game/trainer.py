@@ -15,6 +15,9 @@ from gan_jax.game import game as game_lib
 from gan_jax.game.component import (
   Component,
   as_scalars,
+  call_of,
+  check_part,
+  has_values,
   hyperparameters,
   made,
   parts,
@@ -70,8 +73,8 @@ class Ema(Component):
 
     def mix(average: Array, live: Array) -> Array:
       if not jnp.issubdtype(jnp.asarray(live).dtype, jnp.floating):
-        return live
-      return live + decay * (average - live)
+        return jnp.copy(live)
+      return (live + decay * (average - live)).astype(live.dtype)
 
     return Average(
       jax.tree.map(mix, average.params, g.params),
@@ -102,30 +105,39 @@ class Trainer(Component):
   def __post_init__(self) -> None:
     """Puts components in the place of what stands for them; checks."""
     if not isinstance(self.game, Game):
-      if isinstance(self.game, (str, type)) or not _is_placeholder(self.game):
-        raise ArgumentError('game', type(self.game).__name__, 'give a `Game`')
-      return
-    if all(isinstance(x, Component) for x in self._own()) and isinstance(
-      self.ema, (Ema, type(None))
-    ):
-      return  # checked before
-    for name in ('optimizer_g', 'optimizer_d'):
-      item = as_optimizer(name, getattr(self, name))
-      object.__setattr__(self, name, item)
-    schedule = made('schedule', self.schedule, Schedule)
-    object.__setattr__(self, 'schedule', schedule)
+      raise ArgumentError('game', type(self.game).__name__, 'give a `Game`')
+    rebuilt = all(isinstance(x, Component) for x in self._own()) and isinstance(
+      self.ema, Ema | None
+    )
+    if not rebuilt:
+      self._settle()
+    if has_values(self, rebuilt=rebuilt):
+      self.check()
+
+  def _settle(self) -> None:
+    """Components in the place of classes and Optax's transformations."""
+    nets = self.game.networks
+    settled: dict[str, Any] = dict(
+      optimizer_g=as_optimizer('optimizer_g', self.optimizer_g, nets.generator),
+      optimizer_d=as_optimizer(
+        'optimizer_d', self.optimizer_d, nets.discriminator
+      ),
+      schedule=made('schedule', self.schedule, Schedule),
+    )
     if self.ema is not None:
-      object.__setattr__(self, 'ema', made('ema', self.ema, Ema))
-    self.check()
+      settled['ema'] = made('ema', self.ema, Ema)
+    for name, part in settled.items():
+      object.__setattr__(self, name, part)
 
   def _own(self) -> tuple[Any, ...]:
     return self.optimizer_g, self.optimizer_d, self.schedule
 
   def check(self) -> None:
     """Refuses what is of no use together."""
-    for part in (*self._own(), self.ema):
+    for name in ('optimizer_g', 'optimizer_d', 'schedule', 'ema'):
+      part = getattr(self, name)
       if part is not None:
-        part.check()
+        check_part(name, part)
 
   # What it is made of.
 
@@ -158,6 +170,22 @@ class Trainer(Component):
     """
     return with_hyperparameters(self, hyper)
 
+  def _at_state(self, state: State) -> 'Trainer':
+    """The same trainer at a state's hyper-parameters.
+
+    Raises:
+      ArgumentError: for a state of a trainer with others.
+    """
+    missing = hyperparameters(self).keys() - state.hyper.keys()
+    if missing:
+      raise ArgumentError(
+        'state',
+        'State',
+        f'has no `{min(missing)}` among its hyper-parameters; it was made by'
+        ' another trainer',
+      )
+    return self.at(state.hyper)
+
   # The game.
 
   def init(
@@ -188,18 +216,17 @@ class Trainer(Component):
       for name, term in self.game.regularizers.items()
       if jax.tree.leaves(term.init_memory())
     }
-    # Copies: a donated state must not hold one buffer twice.
-    return State(
+    state = State(
       step=jnp.int32(0),
       key=stream(key, 'root'),
       g=Player(g_params, g_stats, opt_g.init(g_params)),
       d=Player(d_params, d_stats, opt_d.init(d_params)),
-      ema=None
-      if self.ema is None
-      else Average(_copy(g_params), _copy(g_stats)),
-      memory=_copy(memory),
-      hyper=_copy(as_scalars(hyperparameters(self))),
+      ema=Average(g_params, g_stats) if self.ema is not None else None,
+      memory=memory,
+      hyper=as_scalars(hyperparameters(self)),
     )
+    # A donated state must not hold one buffer twice.
+    return jax.tree.map(jnp.copy, state)
 
   def step(self, state: State, batch: Any) -> tuple[State, Logs]:
     """One step: every update of both players, and of the average.
@@ -218,7 +245,7 @@ class Trainer(Component):
       ArgumentError: for a batch of another shape or type, naming what is meant.
     """
     reals = self._reals(batch)
-    at = self.at(state.hyper)
+    at = self._at_state(state)
     n = reals.x.shape[1]
     updates = at._updates(state, n)
     key = stream(state.key, 'step', state.step)
@@ -231,7 +258,7 @@ class Trainer(Component):
 
   def updates(self, state: State, n: int) -> Updates:
     """The losses and updates of a step from this state, with batches of n."""
-    return self.at(state.hyper)._updates(state, n)
+    return self._at_state(state)._updates(state, n)
 
   def _updates(self, state: State, n: int) -> Updates:
     game, step = self.game, state.step
@@ -303,9 +330,15 @@ class Trainer(Component):
     Raises:
       ArgumentError: naming what is meant.
     """
-    x, label = batch if isinstance(batch, tuple) else (batch, None)
+    pair = batch if isinstance(batch, tuple) else (batch, None)
+    if len(pair) != 2:
+      raise ArgumentError(
+        'batch', f'a tuple of {len(pair)}', 'give samples, or (samples, labels)'
+      )
+    x, label = pair
     shape, k = self.game.networks.sample_shape, self.real_batches
-    wanted = ', '.join(['k' if k != 1 else '1', 'n', *map(str, shape)])
+    wanted = f'({", ".join(map(str, (k, "n", *shape)))})'
+    takes = f'a step of {call_of(self.schedule)} takes {k}'
     if not hasattr(x, 'dtype'):
       x = jnp.asarray(x)
     told = f'{x.dtype}{tuple(x.shape)}'
@@ -317,23 +350,22 @@ class Trainer(Component):
         ' (x - 127.5) / 127.5',
       )
     if x.dtype != jnp.float32:
-      raise ArgumentError('batch', told, 'use float32')
+      raise ArgumentError(
+        'batch', told, f'is {x.dtype}; use float32, as `x.astype(np.float32)`'
+      )
     if x.ndim == len(shape) + 1 and x.shape[1:] == shape:
       if k != 1:
         raise ArgumentError(
           'batch',
           told,
-          f'is one batch, and a step of this schedule takes {k}; stack them:'
-          f' ({wanted}) with k={k}',
+          f'is one batch, and {takes}; stack them: {wanted}',
         )
       x, label = x[None], label if label is None else label[None]
     if x.ndim != len(shape) + 2 or x.shape[2:] != shape:
-      raise ArgumentError('batch', told, f'use ({wanted}) with k={k}')
+      raise ArgumentError('batch', told, f'use {wanted}, float32')
     if x.shape[0] != k:
       raise ArgumentError(
-        'batch',
-        told,
-        f'holds {x.shape[0]} batches, and a step of this schedule takes {k}',
+        'batch', told, f'has {x.shape[0]} for k, and {takes}: use {wanted}'
       )
     if x.shape[1] % self.game.packing:
       raise ArgumentError(
@@ -374,15 +406,6 @@ class Trainer(Component):
         f'use whole numbers of shape {shape}',
       )
     return label.astype(jnp.int32)
-
-
-def _copy(tree: Any) -> Any:
-  return jax.tree.map(jnp.copy, tree)
-
-
-def _is_placeholder(x: Any) -> bool:
-  """Whether JAX has put something of its own in the place of a component."""
-  return x is None or type(x) in (object, int, bool)
 
 
 def _held(state: State, gradient: Gradient) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def wasserstein_2d(
 def _draw(truth: Truth, seed: int, stream: int, n: int) -> NDArray[np.floating]:
   """`n` samples of the truth, of their own for each stream."""
   key = jax.random.fold_in(jax.random.key(seed), stream)
-  return np.asarray(truth.sample(key, n))
+  return np.asarray(jax.jit(truth.sample, static_argnums=1)(key, n))
 
 
 def density(
@@ -221,7 +221,7 @@ def _examples() -> tuple[Example, ...]:
     extent=(0.0, 1.0),
     modes=None,
     mode_std=None,
-    fingerprint='',
+    fingerprint='uniform on [0, 1)',
     sample=lambda key, n: jax.random.uniform(key, (n, 1)),
     log_prob=lambda x: jnp.where((x >= 0) & (x < 1), 0.0, -jnp.inf)[:, 0],
   )

@@ -50,11 +50,11 @@ def nearest_neighbours(
 
 def join_neighbours(
   train: ArrayLike, fake: ArrayLike, nearest: NDArray[np.int64]
-) -> NDArray[np.generic]:
+) -> NDArray[np.uint8]:
   """Each fake followed by its neighbours, (m (k + 1), height, width, channels).
 
   A row of `images.grid(..., columns=k + 1)` is then a fake and its neighbours.
   """
-  known, x = np.asarray(train), np.asarray(fake)
+  known, x = arrays.as_images('train', train), arrays.as_images('fake', fake)
   rows = np.concatenate([x[:, None], known[nearest]], axis=1)
   return rows.reshape(-1, *x.shape[1:])

@@ -35,20 +35,26 @@ def versions() -> dict[str, str]:
   return installed
 
 
-def commit() -> str | None:
-  """Commit of the checkout that this package runs from; None if it is none."""
+def _git(*words: str) -> str:
+  """What git says of the checkout that this package runs from."""
   folder = pathlib.Path(__file__).resolve().parent
+  answer = subprocess.run(
+    ['git', '-C', str(folder), *words],
+    capture_output=True,
+    text=True,
+    timeout=10,
+    check=True,
+  )
+  return answer.stdout.strip()
+
+
+def commit() -> str | None:
+  """Commit of this package's checkout, `-dirty` if changed; None for none."""
   try:
-    answer = subprocess.run(
-      ['git', '-C', str(folder), 'describe', '--always', '--dirty'],
-      capture_output=True,
-      text=True,
-      timeout=10,
-      check=True,
-    )
+    changed = _git('status', '-s', '-uno')
+    return _git('rev-parse', 'HEAD')[:12] + ('-dirty' if changed else '')
   except (OSError, subprocess.SubprocessError):
     return None
-  return answer.stdout.strip() or None
 
 
 def now() -> str:

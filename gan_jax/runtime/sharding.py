@@ -14,7 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  Sharding,
+  SingleDeviceSharding,
+)
 from numpy.typing import NDArray
 
 from gan_jax.runtime.errors import ArgumentError
@@ -62,9 +68,19 @@ def check_batch(mesh: Mesh, batch_size: int) -> None:
     )
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-  """Whole on every device."""
-  return NamedSharding(mesh, PartitionSpec())
+def replicated(mesh: Mesh) -> Sharding:
+  """Whole on every device.
+
+  One device has no mesh: a step is then traced as it is outside of any loop.
+  """
+  return placed(mesh, PartitionSpec())
+
+
+def placed(mesh: Mesh, spec: PartitionSpec) -> Sharding:
+  """An array's place on a mesh, which may be one device."""
+  if mesh.size == 1:
+    return SingleDeviceSharding(mesh.devices.flat[0])
+  return NamedSharding(mesh, spec)
 
 
 def batch_sharder(mesh: Mesh) -> Callable[[Any], Any]:
@@ -122,7 +138,7 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
 def put_chunk(chunk: PyTree, mesh: Mesh) -> PyTree:
   """This process's rows of a chunk, as its part of the global arrays."""
   spec = PartitionSpec(*[None] * CHUNK_ROWS, 'data')
-  split = NamedSharding(mesh, spec)
+  split = placed(mesh, spec)
 
   def place(local: NDArray[np.generic]) -> jax.Array:
     return jax.make_array_from_process_local_data(split, local)

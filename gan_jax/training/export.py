@@ -2,18 +2,20 @@
 
 import io
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from gan_jax.data import Density
 from gan_jax.figures import images
-from gan_jax.game.sampler import BATCH, classes_in_turn
+from gan_jax.game.sampler import BATCH
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.progress import progress_bar
 from gan_jax.training.restore import Run
 
+Samples = NDArray[np.float32]
 COLUMNS = 8  # steps of an interpolation
 
 
@@ -36,7 +38,7 @@ def check(num: int, out: pathlib.Path) -> None:
     raise ArgumentError('out', str(out), remedy)
 
 
-def interpolated(ends: Any, spherical: bool) -> Any:
+def interpolated(ends: Samples, spherical: bool) -> Samples:
   """Latent vectors between pairs of draws: (2 rows, dim) -> (8 rows, dim).
 
   Along the sphere for normal noise, whose norm it keeps (White 2016,
@@ -57,10 +59,16 @@ def interpolated(ends: Any, spherical: bool) -> Any:
   return np.where(flat, (1 - t) * a + t * b, arc).reshape(-1, ends.shape[1])
 
 
-def way(run: Run) -> str:
-  """How a run's noise is interpolated: spherical if normal, else linear."""
-  latent = run.sampler.networks.latent
-  return 'spherical' if latent is jax.random.normal else 'linear'
+def interpolation(run: Run) -> str:
+  """How latent vectors of a run are interpolated.
+
+  Spherical if the noise is normal, else linear.
+
+  Raises:
+    NetworksNeeded: if nobody says what its noise is.
+  """
+  normal = run.sampler.networks.latent is jax.random.normal
+  return 'spherical' if normal else 'linear'
 
 
 def draw(
@@ -70,46 +78,45 @@ def draw(
   ema: bool | None,
   interpolate: bool,
   label: int | None = None,
-) -> Any:
-  """Samples (n, *shape), the same however they are batched.
+) -> Samples:
+  """Samples (n, *shape): those of `Run.sample`, or rows of an interpolation.
 
   With `interpolate` one row of `COLUMNS` for each `COLUMNS` of `num`, rounded
-  up. Of a class-conditional run, samples of one class or of all in turn, a row
-  of an interpolation being of one.
+  up. Of a class-conditional run, samples of one class, or of all in turn, a row
+  of an interpolation each.
 
   Raises:
-    ArgumentError: if the run knows no such class.
+    ArgumentError: for an unknown class, or an average that was not kept.
   """
   if not interpolate:
     return run.sample(num, seed=seed, label=label, ema=ema)
-  ends = run.latent(seed, 2 * -(-num // COLUMNS))
-  z = interpolated(ends, way(run) == 'spherical')
-  own = run.labels(len(z) // COLUMNS, label)
-  if own is None:
-    own = classes_in_turn(len(z) // COLUMNS, run.classes)
-  each = None if own is None else np.repeat(own, COLUMNS)
+  rows = -(-num // COLUMNS)
+  z = interpolated(
+    run.latent(seed, 2 * rows), interpolation(run) == 'spherical'
+  )
+  labels = run.labels(len(z), label)
+  if labels is None and run.classes:
+    labels = np.repeat(np.arange(rows, dtype=np.int32) % run.classes, COLUMNS)
   parts = []
-  for start in range(0, len(z), BATCH):
-    # Padded, so that every batch is one program's.
-    rows = slice(start, min(start + BATCH, len(z)))
-    count = rows.stop - start
-    room = np.zeros((BATCH, z.shape[1]), np.float32)
-    room[:count] = z[rows]
-    which = None
-    if each is not None:
-      which = np.zeros(BATCH, np.int32)
-      which[:count] = each[rows]
-    parts.append(run.generate(room, which, ema=ema)[:count])
+  starts = range(0, len(z), BATCH)
+  for start in progress_bar(starts, len(starts), 'sampling'):
+    # Padded, so that every batch is of one compiled program.
+    rest = BATCH - len(z[start : start + BATCH])
+    batch = np.pad(z[start : start + BATCH], ((0, rest), (0, 0)))
+    own = None
+    if labels is not None:
+      own = np.pad(labels[start : start + BATCH], (0, rest))
+    parts.append(run.generate(batch, own, ema=ema)[: BATCH - rest])
   return np.concatenate(parts)
 
 
-def write(run: Run, x: Any, out: pathlib.Path, columns: int = 0) -> None:
+def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:
   """Writes samples in the format that the name of `out` says.
 
   Raises:
     ArgumentError: for a folder of pictures of points.
   """
-  bounded = not isinstance(run.dataset, Density)
+  bounded = run.dataset.bounded
   if out.suffix == '.npz':
     buffer = io.BytesIO()
     np.savez_compressed(buffer, samples=images.to_uint8(x) if bounded else x)
@@ -122,11 +129,11 @@ def write(run: Run, x: Any, out: pathlib.Path, columns: int = 0) -> None:
     write_atomic(out, samples_png(run.dataset, x))
   else:
     if not bounded:
-      raise ArgumentError(
-        'out',
-        str(out),
-        'a folder of PNG files is for images; a density has .npz or one .png',
-      )
+      whose = 'a density has .npz or one .png'
+      if not isinstance(run.dataset, Density):
+        whose = 'for points end it in .npz'
+      remedy = f'PNG files are for images; {whose}'
+      raise ArgumentError('out', str(out), remedy)
     out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images.to_uint8(x)):
       write_atomic(out / f'{i:05d}.png', images.png(image))

@@ -1,7 +1,7 @@
-"""Scores of a run while it trains, and which of its checkpoints is best.
+"""In-training evaluation: scores of a run's G, and its best checkpoint.
 
 What was scored before a restart is found in `metrics.jsonl` and not scored
-again. Nothing that training goes on with depends on a score.
+again. Nothing that training continues with depends on a score.
 """
 
 import dataclasses
@@ -10,80 +10,123 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from gan_jax.evaluation import scores
-from gan_jax.evaluation.evaluator import KNOWN, EvaluationError
-from gan_jax.evaluation.scorer import Request, identity, judge_of
-from gan_jax.evaluation.scores import Row, scores_of, told
-from gan_jax.game.state import State
+from gan_jax.config.resolve import OWN
+from gan_jax.evaluation.score_file import (
+  SPREAD,
+  Row,
+  find_best,
+  format_row,
+  scores_of,
+)
+from gan_jax.evaluation.scorer import EvaluationOptions, Scorer, hash_protocol
+from gan_jax.game.state import Average, Player, State
+from gan_jax.runtime.errors import ArgumentError
+from gan_jax.training.run_evaluator import make_run_scorer
 from gan_jax.training.setup import Setup
 
 
-class Examiner:
-  """The judge of a run in training."""
+def make_training_scorer(
+  setup: Setup, folder: pathlib.Path
+) -> 'TrainingScorer':
+  """The in-training evaluation of a run.
 
-  def __init__(self, parts: Setup, folder: pathlib.Path) -> None:
-    """Rows go to `metrics.jsonl` in the run's folder.
+  Raises:
+    ArgumentError: for metrics that have nothing to see, or no best value.
+  """
+  config = dataclasses.replace(setup.config, workdir=str(folder))
+  options = EvaluationOptions(
+    metrics=setup.objects.get('metrics', config.metrics),
+    samples=config.eval_samples,
+    eval_seeds=config.eval_seeds,
+  )
+  scorer = make_run_scorer(
+    config, options, setup.networks, dataset=setup.dataset, mesh=setup.mesh
+  )
+  ema = setup.trainer.ema is not None
+  best = config.keep_best.removeprefix(OWN)
+  return TrainingScorer(scorer, ema=ema, keep_best=best)
+
+
+class TrainingScorer:
+  """Scores the generator of a run in training, and knows its best moment.
+
+  Attributes:
+    scorer: that writes the rows.
+    ema: whether it is the averaged generator that is scored.
+  """
+
+  def __init__(self, scorer: Scorer, *, ema: bool, keep_best: str = '') -> None:
+    """Scores nothing yet.
+
+    Args:
+      scorer: of the run.
+      ema: whether the averaged generator is scored.
+      keep_best: the metric by which a checkpoint is the best; empty for none.
 
     Raises:
-      ConfigError: if its metrics have nothing to see, naming the flag.
+      ArgumentError: for a metric whose best value is at neither end.
     """
-    config = dataclasses.replace(parts.config, workdir=str(folder))
-    request = Request(samples=config.eval_samples, eval_seeds=config.eval_seeds)
-    self._judge = judge_of(
-      config, request, parts.networks, parts.mesh, parts.dataset
-    )
-    self._ema = parts.trainer.ema is not None
-    self._metric = config.keep_best
-    if self._metric and not self._better:
-      raise EvaluationError(
-        f'--keep_best={self._metric}: its best value is at neither end of its'
-        ' scale (c2st: 1/2; ms_ssim: that of the data), so no checkpoint is the'
-        ' best by it; use another metric, such as fid, kid or swd'
+    self.scorer, self.ema, self._metric = scorer, ema, keep_best
+    metrics = {metric.name: metric for metric in scorer.evaluator.metrics}
+    self._better = metrics[keep_best].better if keep_best else ''
+    if keep_best and not self._better:
+      remedy = (
+        'its best value is at neither end of its scale (c2st: 1/2; ms_ssim:'
+        ' that of the data), so no checkpoint is the best by it; use another'
+        ' metric, such as fid, kid or swd'
       )
-    self._key = identity(self._judge.of_generator(self._ema))
+      raise ArgumentError('keep_best', keep_best, remedy)
+    self._key = hash_protocol(scorer.generator_protocol(ema))
     self._reached = 0  # later rows are of an earlier run in the same folder
 
+  def _source(self, state: State) -> Player | Average:
+    if not self.ema:
+      return state.g
+    assert state.ema is not None
+    return state.ema
+
   def resume(self, state: State, step: int) -> bool:
-    """Goes on from a checkpoint; says whether it was scored."""
-    player: Any = state.ema if self._ema else state.g
-    there = self._judge.scored(step, player.params, player.stats, self._ema)
-    self._reached = step if there else step - 1
-    return there
+    """Continues from a checkpoint; whether it was scored."""
+    source = self._source(state)
+    is_scored = self.scorer.is_scored(
+      step, source.params, source.stats, self.ema
+    )
+    self._reached = step if is_scored else step - 1
+    return is_scored
 
   def __call__(self, state: State, step: int) -> tuple[dict[str, float], str]:
-    """Finite scores with their spreads by name, and what to say of them."""
-    player: Any = state.ema if self._ema else state.g
-    row, _ = self._judge.generator(step, player.params, player.stats, self._ema)
+    """Finite scores with their spreads by name, and as a line of text."""
+    source = self._source(state)
+    row, _ = self.scorer.score_generator(
+      step, source.params, source.stats, self.ema
+    )
     self._reached = step
-    if not row:  # of a process that keeps no rows
+    if not row:  # of a process that writes no rows
       return {}, ''
-    names = [n + end for n in scores_of(row) for end in ('', scores.SPREAD)]
-    found = {name: row.get(name) for name in names}
-    finite = {n: x for n, x in found.items() if x is not None}
-    return {n: x for n, x in finite.items() if math.isfinite(x)}, told(row)
+    names = [name + end for name in scores_of(row) for end in ('', SPREAD)]
+    values = {name: row.get(name) for name in names}
+    finite = {n: x for n, x in values.items() if x is not None}
+    text = format_row(row)
+    return {n: x for n, x in finite.items() if math.isfinite(x)}, text
 
-  def _best(self, steps: Sequence[int] | None = None) -> Row | None:
+  def _find_best(self, steps: Sequence[int] | None = None) -> Row | None:
     rows = {
       row['step']: row
-      for row in self._judge.scores.rows()
+      for row in self.scorer.file.rows()
       if row['key'] == self._key
       and row['step'] <= self._reached
       and (steps is None or row['step'] in steps)
     }
-    return scores.best([*rows.values()], self._metric, self._better)
-
-  @property
-  def _better(self) -> str:
-    return KNOWN[self._metric].better
+    return find_best([*rows.values()], self._metric, self._better)
 
   def best(self, steps: Sequence[int]) -> int | None:
-    """Of these steps the one that `--keep_best` keeps; None before any."""
-    row = self._best(steps)
+    """Of these steps the one that `keep_best` keeps; None before any."""
+    row = self._find_best(steps)
     return None if row is None else int(row['step'])
 
   def best_of_all(self) -> dict[str, Any] | None:
     """The best moment so far as run.json has it: step, score, value."""
-    row = self._best()
+    row = self._find_best()
     if row is None:
       return None
     name = row['primary'][self._metric]

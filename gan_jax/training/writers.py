@@ -112,7 +112,7 @@ class Log:
   def show(self, numbers: Row, step: float) -> None:
     """Shows in TensorBoard what of a row is a number."""
     for key, number in numbers.items():
-      if isinstance(number, int | float):
+      if isinstance(number, int | float) and math.isfinite(number):
         self._board.add(summary.scalar(key, number), step)
 
   def image(self, name: str, png: bytes, step: int) -> None:

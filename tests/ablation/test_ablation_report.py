@@ -1,23 +1,27 @@
-"""The report of an ablation: what it says, and what became of each run."""
+"""The report of an ablation: what it says of the ranking and of each run."""
 
 import base64
 import csv
 import json
 import math
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from helpers import ablation_folder
+from helpers import ablation_folder, commands
 from helpers.ablation_folder import small
 from helpers.htmlpage import Page, svg_words
 from scipy import stats
 
-from gan_jax.ablation import figures, report, results, verdict
-from gan_jax.ablation.report import write_ablation_report
-from gan_jax.config.schema import ConfigError
+from gan_jax.ablation.report import (
+  RunLogs,
+  draw_curves,
+  render_report,
+  write_ablation_report,
+)
+from gan_jax.ablation.results import read_results
+from gan_jax.ablation.verdict import state_verdict
+from gan_jax.runtime.errors import ArgumentError
 
 SECTIONS = [
   'ranking',
@@ -65,13 +69,6 @@ def grid(tmp_path_factory):
   return Report(ablation_folder.grid(tmp_path_factory.mktemp('grid')))
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-  """For tests of something else: figures take most of the time."""
-  monkeypatch.setattr(figures, 'strips', lambda *a: [])
-  monkeypatch.setattr(figures, 'panels', lambda *a: [])
-
-
 def test_nothing_is_fetched_and_every_picture_is_whole(grid):
   assert grid.sections == SECTIONS
   page = grid.page
@@ -105,11 +102,11 @@ def test_the_ranking_is_by_the_mean(grid):
   tex = (grid.folder / 'table.tex').read_text()
   for row in rows:
     assert f'{row[2]} {row[3]} {row[4]}' in grid.text
-    assert f'& {row[2].replace("–", "--")} & ' in tex
+    assert f'& {row[2].replace("–", "--")} & ' in re.sub(' +', ' ', tex)
 
 
 def test_the_correction_is_over_every_pair(grid):
-  found = results.read(grid.folder)
+  found = read_results(grid.folder)
   cells = [
     grid.scores(r.cell.values['objective'], str(r.cell.values['lr_d']))
     for r in found.ranked
@@ -134,7 +131,7 @@ def test_the_verdict_says_which_is_best_and_by_how_much(grid):
   second = grid.scores('hinge', '0.0002')
   x, y = np.array(list(best.values())), np.array(list(second.values()))
   low, high = stats.ttest_rel(y, x).confidence_interval()
-  head, rest = verdict.verdict(results.read(grid.folder))
+  head, rest = state_verdict(read_results(grid.folder))
   assert f'{head}{rest}'.replace('\xa0', ' ') in grid.text
   assert head.replace('\xa0', ' ') == (
     f'non-saturating · lr_d 0.0002 has the lowest swd, {x.mean():.3f}'
@@ -153,7 +150,7 @@ def test_the_verdict_says_which_is_best_and_by_how_much(grid):
 def test_diverged_and_failed_runs_are_told_apart(grid):
   found = {
     (r.cell.values['objective'], r.cell.values['lr_d']): r
-    for r in results.read(grid.folder).ranking
+    for r in read_results(grid.folder).ranking
   }
   half = found['minimax', 0.001]
   assert half.rank and half.summary.n == 4 and half.diverged.value == 0.5
@@ -226,10 +223,10 @@ def test_published_values_stand_beside_the_best_of_that_name(grid):
 
 def test_what_ran_is_told(grid):
   for told in (
-    '--objective minimax, non_saturating',
-    '--seed 0, 1, 2, 3, 4, 5, 6, 7',
-    '--batch_size 256',
-    '--flip false',
+    'objective minimax, non_saturating',
+    'seed 0, 1, 2, 3, 4, 5, 6, 7',
+    'batch_size 256',
+    'flip false',
     'swd.projections 512',
     'versions.jax 0.10.2',
     'commit abc1234',
@@ -247,27 +244,20 @@ def test_both_spreads_are_kept_apart(grid):
   )
 
 
-def test_the_same_results_give_the_same_files(grid):
-  names = ('report.html', 'table.md', 'table.tex')
-  before = [(grid.folder / name).read_bytes() for name in names]
-  write_ablation_report(grid.folder)
-  assert before == [(grid.folder / name).read_bytes() for name in names]
+def test_the_command_writes_the_same_files_each_time(tmp_path):
+  ablation_folder.grid(tmp_path, 2, {'hinge': 0.2}, pictures=False)
+  files = []
+  for _ in range(2):
+    done = commands.run('report', f'--workdir={tmp_path}')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f'report: {tmp_path}/report.html\n'
+    names = ('report.html', 'table.md', 'table.tex')
+    files.append([(tmp_path / name).read_text() for name in names])
+  assert files[0] == files[1]
+  assert 'has the lowest swd' in files[0][0] and 'Learning' in files[0][0]
 
 
-def test_the_report_door_knows_an_ablation(tmp_path):
-  small(tmp_path, [[1.0, 2.0], [2.0, 3.5]])
-  done = subprocess.run(
-    [sys.executable, '-m', 'gan_jax.report', f'--workdir={tmp_path}'],
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
-  assert done.returncode == 0, done.stderr
-  assert done.stdout == f'report: {tmp_path}/report.html\n'
-  assert 'has the lowest swd' in (tmp_path / 'report.html').read_text()
-
-
-def test_higher_may_be_better(tmp_path, no_pictures):
+def test_higher_may_be_better(tmp_path):
   x = np.array([[1.0, 2.0, 3.0], [7.0, 7.5, 9.1], [5.0, 5.5, 6.0]])
   found = Report(small(tmp_path, x.tolist(), better='higher'))
   assert 'game-1 has the highest swd' in found.text
@@ -275,18 +265,15 @@ def test_higher_may_be_better(tmp_path, no_pictures):
   low, high = stats.ttest_rel(x[1], x[2]).confidence_interval()
   assert f'{apart:.1f} better than the next, game-2' in found.text
   assert f'({low:.1f} to {high:.1f}' in found.text.replace('95% interval ', '')
-  row = (tmp_path / 'table.md').read_text().split('\n')[3]
-  assert (
-    f'| {apart:.1f} |' in row
-    and 'below best' in (tmp_path / 'table.md').read_text()
-  )
+  head, _, _, second, *_ = (tmp_path / 'table.md').read_text().split('\n')
+  assert f' {apart:.1f} |' in second and 'below best' in head
 
 
 def test_one_cell_has_nothing_to_be_compared_with(tmp_path):
   found = Report(small(tmp_path, [[1.0, 2.0, 4.0]]))
   assert 'game-0 has the lowest swd' in found.text
   assert 'next' not in found.text and 'best' not in found.sections
-  assert 'None: every run that ended has one.' in found.text
+  assert 'None: every run that ended has a score.' in found.text
 
 
 def test_one_seed_cannot_be_ranked(tmp_path):
@@ -309,12 +296,12 @@ def test_an_ablation_that_has_just_begun(tmp_path):
   assert '2 of 4 runs are missing' in Report(folder).text
 
 
-def test_a_diverged_run_has_no_score_whatever_is_written(tmp_path, no_pictures):
+def test_a_diverged_run_has_no_score_whatever_is_written(tmp_path):
   scores = [[1.0, 1.1, 0.0], [2.0, 2.1, 2.2], [3.0, None, math.nan]]
   folder = small(tmp_path, scores, {(0, 2): 'diverged'})
-  first, second, last = results.read(folder).ranking
+  first, second, last = read_results(folder).ranking
   assert first.cell.index == 0 and first.summary.mean == pytest.approx(1.05)
-  assert second.apart.n == 2  # the pairs that both sides have
+  assert second.difference.n == 2  # the pairs that both sides have
   # A score that is missing or not a number is no score.
   assert last.cell.index == 2 and last.summary.n == 1 and last.rank is None
   text = Report(folder).text
@@ -322,25 +309,24 @@ def test_a_diverged_run_has_no_score_whatever_is_written(tmp_path, no_pictures):
   assert re.search(r'game-2 3 0 0% \(0% to 56%\) – 0 2', text)
 
 
-def test_deviations_average_as_variances(tmp_path):
+def test_standard_deviations_average_as_variances(tmp_path):
   folder = small(tmp_path, [[1.0, 2.0]])
   text = (folder / 'results.csv').read_text().split('\n')
   rows = [f'{line.rsplit(",", 1)[0]},{x}' for line, x in zip(text[1:3], (1, 7))]
   (folder / 'results.csv').write_text('\n'.join([text[0].rstrip(), *rows]))
-  found = report._spreads(results.read(folder))
-  assert found['rows'] == [('game-0', [['1.50', '0.71', '5.00']])]
+  assert 'game-0 1.50 0.71 5.00' in Report(folder).text
 
 
-def test_cells_without_shared_seeds_are_not_compared(tmp_path, no_pictures):
+def test_cells_without_shared_seeds_are_not_compared(tmp_path):
   lost = {(0, 0): 'failed', (0, 1): 'failed', (1, 2): 'failed'}
   lost[1, 3] = 'failed'
   folder = small(tmp_path, [[1.0, 2.0, 3.0, 4.0]] * 2, lost)
   found = Report(folder)
   assert 'shares too few finished seeds' in found.text
-  assert results.read(folder).pairs == 0
+  assert read_results(folder).pairs == 0
 
 
-def test_flags_that_vary_together_are_one_factor(tmp_path, no_pictures):
+def test_flags_that_vary_together_are_one_factor(tmp_path):
   plan = ablation_folder.plan_of(
     {'objective': ['a', 'b'], 'lr_g': [0.1, 0.2], 'd_steps': [1]}, [0, 1]
   )
@@ -354,16 +340,25 @@ def test_flags_that_vary_together_are_one_factor(tmp_path, no_pictures):
     found = Report(ablation_folder.write(tmp_path, plan, rows))
     name = f'lr_g, lr_d {told}' if ' / ' not in told else f'lr_g / lr_d {told}'
     assert f'b · {name} · d_steps 1 has the lowest' in found.text
-    assert list(results.read(tmp_path).vary)[::2] == [
+    assert list(read_results(tmp_path).factors)[::2] == [
       'objective',
       'd_steps',
     ]
 
 
-def test_words_of_the_plan_are_no_markup(tmp_path, no_pictures):
-  folder = small(tmp_path, [[1.0, 2.0], [2.0, 3.0]], command='<b>&"')
+def test_words_of_the_plan_are_no_markup(tmp_path):
+  plan = ablation_folder.plan_of({'dataset': ['a|b', '<b>&"']}, [0, 1])
+  rows = [
+    ablation_folder.row_of(i, plan['cells'][i], s, 'done', 9, {'swd': s + 1.0})
+    for i in range(2)
+    for s in range(2)
+  ]
+  folder = ablation_folder.write(tmp_path, plan | {'metrics': ['swd']}, rows)
   found = Report(folder)
   assert '<b>' not in found.page.source and '<b>&"' in found.text
+  lines = (folder / 'table.md').read_text().split('\n')[:4]
+  assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines} == {12}
+  assert r'a\|b' in lines[2] and r'\&' in (folder / 'table.tex').read_text()
 
 
 @pytest.mark.parametrize(
@@ -381,16 +376,16 @@ def test_a_damaged_folder_is_named(tmp_path, name, content, message):
   (folder / name).unlink()
   if content is not None:
     (folder / name).write_text(content)
-  with pytest.raises(ConfigError, match='--workdir=') as caught:
+  with pytest.raises(ArgumentError, match='`workdir=') as caught:
     write_ablation_report(folder)
   assert message in str(caught.value) and 'gan_jax.ablate' in str(caught.value)
   assert not (folder / 'report.html').exists()
 
 
-def test_a_report_that_cannot_be_written(tmp_path, no_pictures):
+def test_a_report_that_cannot_be_written(tmp_path):
   folder = small(tmp_path, [[1.0, 2.0]])
   (folder / 'table.md').mkdir()
-  with pytest.raises(ConfigError, match='cannot write table.md'):
+  with pytest.raises(ArgumentError, match='cannot write table.md'):
     write_ablation_report(folder)
 
 
@@ -406,24 +401,106 @@ def test_latex_is_balanced_and_escaped(grid):
   assert tex.count('{') == tex.count('}')
   assert not re.search(r'(?<!\\)[_#%](?! \\usepackage)', tex)
   assert r'lr\_d~0.0002' in tex and r'$-$0.018 to 0.029' in tex
-  assert r'$<$ 0.001' in tex and r'$\dagger$' in tex
+  assert r'\ensuremath{<} 0.001' in tex and r'$\dagger$' in tex
   assert tex.isascii()
 
 
-def test_one_draw_of_samples_has_no_spread_over_them(tmp_path, no_pictures):
-  """Nor is what scores were seen through told with each of them."""
+def test_one_draw_of_samples_has_no_spread_over_them(tmp_path):
+  """And features that all scores share are named once."""
   folder = small(tmp_path, [[1.0, 2.0]])
   for name in ('results.csv', 'plan.json'):
     text = (folder / name).read_text().replace('"swd"', '"swd@pixels"')
     text = text.replace(',swd,', ',swd@pixels,').replace('std_swd', 'std_other')
     (folder / name).write_text(text)
-  found = report._spreads(results.read(folder))
-  assert found == {
-    'rows': [('game-0', [['1.50', '0.71']])],
-    'again': False,
-    'names': ['swd'],
-    'seen': 'pixels',
-  }
   text = Report(folder).text
-  assert 'is not known: --eval_seeds takes more' in text
-  assert 'All are of what pixels sees' in text
+  assert 'is unknown; a larger eval_seeds gives it' in text
+  assert 'All are computed on pixels features' in text
+  assert 'cell swd mean SD game-0 1.50 0.71' in text
+
+
+# Learning curves.
+
+
+def members(*pairs):
+  return [{'cell': c, 'seed': s, 'values': {}} for c, s in pairs]
+
+
+def test_one_flag_is_one_panel_with_every_setting(tmp_path):
+  plan = ablation_folder.plan_of({'objective': ['a_b', 'c']}, [0])
+  rows, told = [], members((0, 0), (1, 0))
+  for i, cell in enumerate(plan['cells']):
+    rows.append(ablation_folder.row_of(i, cell, 0, 'done', 9, {'swd': 1.0}))
+  arrays = {'step': np.arange(3), 'alive': np.ones((3, 2), bool)}
+  arrays |= {'d/loss': np.ones((3, 2))}
+  plan['metrics'] = ['swd']
+  folder = ablation_folder.write(tmp_path, plan, rows, [(told, arrays, [])])
+  (folder / 'scores.csv').write_text(
+    'cell,seed,step,swd\n0,0,4,2.5\n0,0,9,1\n1,0,4,\n1,0,9,1.0\n'
+  )
+  results, logs = read_results(folder), RunLogs(folder)
+  steps, values = logs.curves(results.cells[0], 'swd')
+  assert steps.tolist() == [4, 9] and values.tolist() == [[2.5], [1.0]]
+  _, values = logs.curves(results.cells[1], 'swd')
+  np.testing.assert_array_equal(values, [[np.nan], [1.0]])
+  found = draw_curves(results, logs)
+  # Scores over time are drawn where there are some; losses are not, then.
+  assert [f['title'] for f in found['figures']] == ['swd']
+  assert found['single'] and [n for n, _ in found['legend']] == ['a-b', 'c']
+  assert len(found['figures'][0]['panels']) == 1
+  page = render_report(results, folder)
+  assert '</i>a-b</span>' in page and '<h3>swd</h3>' in page
+
+
+def test_curves_join_programs_and_end_where_a_run_died(tmp_path):
+  plan = ablation_folder.plan_of({'objective': ['a']}, [0, 1, 2])
+  rows = [
+    ablation_folder.row_of(0, plan['cells'][0], s, 'done', 30, {'swd': 1.0})
+    for s in range(3)
+  ]
+  one = {
+    'step': np.array([10, 20]),
+    'alive': np.array([[True, True], [True, False]]),
+    'g/grad_norm': np.array([[1.0, 2.0], [3.0, 4.0]]),
+  }
+  two = {
+    'step': np.array([20, 30]),
+    'alive': np.ones((2, 1), bool),
+    'g/grad_norm': np.array([[5.0], [np.inf]]),
+  }
+  folder = ablation_folder.write(
+    tmp_path,
+    plan,
+    rows,
+    [(members((0, 0), (0, 2)), one, []), (members((0, 1)), two, [])],
+  )
+  logs = RunLogs(folder)
+  assert logs.logged_names() == ['g/grad_norm']
+  (cell,) = read_results(folder).cells
+  steps, values = logs.curves(cell, 'g/grad_norm')
+  nan = np.nan
+  assert steps.tolist() == [10, 20, 30]
+  np.testing.assert_array_equal(
+    values, [[1, nan, 2], [3, 5, nan], [nan, np.inf, nan]]
+  )
+
+
+def logged(folder, *counts):
+  """A cell with one run for each count of logged rows."""
+  names = [f'game_{i}' for i in range(len(counts))]
+  plan = ablation_folder.plan_of({'objective': names}, [0])
+  rows, programs = [], []
+  for i, n in enumerate(counts):
+    cell = plan['cells'][i]
+    rows.append(ablation_folder.row_of(i, cell, 0, 'done', 9, {'swd': 1.0}))
+    arrays = {'step': np.arange(1, n + 1), 'alive': np.ones((n, 1), bool)}
+    arrays |= {'g/grad_norm': np.ones((n, 1))}
+    programs.append((members((i, 0)), arrays, []))
+  return Report(ablation_folder.write(folder, plan, rows, programs))
+
+
+def test_one_step_is_no_curve(tmp_path):
+  some = logged(tmp_path / 'some', 1, 2)
+  assert "Norm of G's gradient" in some.text
+  none = logged(tmp_path / 'none', 1, 1)
+  assert "Norm of G's gradient" not in none.text
+  assert 'log_every' in none.text and 'at one step alone' in none.text

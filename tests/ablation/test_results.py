@@ -1,4 +1,4 @@
-"""What an ablation found: ranking, comparisons, and the answer in words."""
+"""Results of an ablation: ranking, comparisons, and the answer in words."""
 
 import math
 
@@ -6,7 +6,9 @@ import pytest
 from helpers.ablation_folder import small
 from scipy import stats
 
-from gan_jax.ablation import results, tables, verdict
+from gan_jax.ablation import tables
+from gan_jax.ablation.results import read_results
+from gan_jax.ablation.verdict import format_for_terminal, state_verdict
 
 
 @pytest.mark.parametrize(
@@ -14,7 +16,7 @@ from gan_jax.ablation import results, tables, verdict
 )  # the second without a spread: it has no p
 def test_what_is_level_is_not_said_to_be_better(other, tmp_path):
   found = small(tmp_path, [[1.0, 2.0, 3.0], other, [7.0, 8.0, 9.5]])
-  told = ''.join(verdict.verdict(results.read(found)))
+  told = ''.join(state_verdict(read_results(found)))
   assert 'exactly level with the next, game-1, on 3 shared seeds' in told
   assert 'better than' not in told
 
@@ -22,7 +24,7 @@ def test_what_is_level_is_not_said_to_be_better(other, tmp_path):
 def test_a_diverged_run_loses_every_comparison_of_runs(tmp_path):
   lost = {(1, 2): 'diverged', (1, 3): 'diverged'}
   scores = [[1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 0.0, 0.0]]
-  _, other = results.read(small(tmp_path, scores, lost)).ranking
+  _, other = read_results(small(tmp_path, scores, lost)).ranking
   assert other.cell.index == 0  # the survivors alone have the lower mean
   # Of the best's four runs two are beaten by none but their own kind.
   wins = [x < y for x in (1.5, 2.5, 9, 9) for y in scores[0]]
@@ -31,18 +33,21 @@ def test_a_diverged_run_loses_every_comparison_of_runs(tmp_path):
 
 def test_half_of_the_runs_must_have_a_score(tmp_path):
   scores = [[1.0, 1.1, 1.2, None, None], [2.0, 2.1, None, None, None]]
-  first, second = results.read(small(tmp_path, scores)).ranking
+  first, second = read_results(small(tmp_path, scores)).ranking
   assert first.rank == 1 and second.rank is None and second.summary.n == 2
 
 
 def test_numbers_have_the_digits_that_mean_something():
-  assert tables.decimals([0.02, 0.03, 5.0]) == 3
-  assert tables.decimals([12.0]) == 0 and tables.decimals([1e-9]) is None
-  assert tables.decimals([math.nan]) == tables.decimals([]) == 3
-  assert tables.number(-0.0001, 2) == '0.00'
-  assert tables.number(1.5e-8, None) == '1.5e-08'
-  assert tables.number(math.nan, 2) == '–'
-  assert [tables.probability(p) for p in (0.0002, 0.0214, 0.314)] == [
+  assert tables.choose_decimals([0.02, 0.03, 5.0]) == 3
+  assert (
+    tables.choose_decimals([12.0]) == 0
+    and tables.choose_decimals([1e-9]) is None
+  )
+  assert tables.choose_decimals([math.nan]) == tables.choose_decimals([]) == 3
+  assert tables.format_score(-0.0001, 2) == '0.00'
+  assert tables.format_score(1.5e-8, None) == '1.5e-08'
+  assert tables.format_score(math.nan, 2) == '–'
+  assert [tables.format_p(p) for p in (0.0002, 0.0214, 0.314)] == [
     '< 0.001',
     '0.021',
     '0.31',
@@ -52,13 +57,13 @@ def test_numbers_have_the_digits_that_mean_something():
 def test_a_terminal_is_told_the_ranking_and_the_verdict(tmp_path):
   scores = [[3.0, 3.5, 4.0], [1.0, 2.0, 3.0], [5.0, None, None]]
   folder = small(tmp_path, scores, {(2, 1): 'diverged', (2, 2): 'failed'})
-  read = results.read(folder)
-  told = verdict.spoken(read)
+  read = read_results(folder)
+  told = format_for_terminal(read)
   assert told.split('\n\n')[0].split('\n') == [
-    '   cell     swd   95% interval  diverged  failed',
-    '1  game-1  2.00  -1.73 to 5.73         0       0',
-    '2  game-0  3.50   1.64 to 5.36         0       0',
-    '–  game-2  5.00              –         1       1',
+    '    cell      swd    95% interval    diverged    failed',
+    ' 1  game-1   2.00   -1.73 to 5.73           0         0',
+    ' 2  game-0   3.50    1.64 to 5.36           0         0',
+    ' –  game-2   5.00               –           1         1',
   ]
   assert all(len(line) <= 80 for line in told.split('\n'))
   said = ' '.join(told.split('\n\n')[1].split())
@@ -74,11 +79,11 @@ def test_a_terminal_is_told_the_ranking_and_the_verdict(tmp_path):
 
 def test_a_long_ranking_is_cut_in_a_terminal_alone(tmp_path):
   folder = small(tmp_path, [[float(i), i + 1.0] for i in range(30)])
-  told = verdict.spoken(results.read(folder))
+  told = format_for_terminal(read_results(folder))
   assert 'game-23' in told and 'game-24' not in told
   assert '\nand 6 more in table.md\n' in told
 
 
 def test_a_verdict_of_nothing_says_what_it_takes(tmp_path):
-  read = results.read(small(tmp_path, [[1.0], [2.0]]))
-  assert 'that takes two scored runs' in verdict.spoken(read)
+  read = read_results(small(tmp_path, [[1.0], [2.0]]))
+  assert 'that takes two scored runs' in format_for_terminal(read)

@@ -1,43 +1,47 @@
-"""Whole ablations: results, crashes, kills and what is said of them."""
+"""The engine of an ablation: results, crashes, kills and signals.
 
-import dataclasses
+What trains is arithmetic here (`FakeRun`); whole ablations are in
+test_ablation_whole.py.
+"""
+
+import itertools
 import json
+import os
 import re
 import shutil
+import signal
 from unittest import mock
 
-import numpy as np
 import pytest
-from helpers.ablations import GRID, TOY, rows
-from helpers.ablations import request as asked
+from helpers.ablations import (
+  GRID,
+  FakeRun,
+  FakeScorer,
+  options,
+  plan,
+  rows,
+  run_fake,
+)
 
-from gan_jax.ablation import folder, progress, results, runner, verdict
-from gan_jax.ablation import plan as ablation_plan
-from gan_jax.ablation.scorers import Judges
-from gan_jax.config import app as doors
-from gan_jax.config.schema import ConfigError
+from gan_jax.ablation import folder, progress, runner
+from gan_jax.ablation.plan import make_plan
+from gan_jax.ablation.results import read_results
+from gan_jax.ablation.verdict import format_for_terminal, state_verdict
+from gan_jax.config import app
 from gan_jax.runtime import checkpoint
-from gan_jax.training import loop, population_loop
-
-PLACE = {}
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _programs_kept(tmp_path_factory):
-  PLACE['xla'] = str(tmp_path_factory.mktemp('xla'))
-  loop.setup(dataclasses.replace(TOY, compilation_cache=PLACE['xla']))
-
-
-def request(path, *vary, **changes):
-  return asked(path, *vary, compilation_cache=PLACE['xla'], **changes)
+from gan_jax.runtime.errors import ArgumentError, Error
 
 
 @pytest.fixture(scope='module')
 def calm(tmp_path_factory):
   """An ablation that nobody disturbed: two programs of two cells."""
   path = tmp_path_factory.mktemp('calm') / 'a'
-  assert runner.ablate(request(path, *GRID)) == doors.DONE
+  assert run_fake(plan(path, *GRID)) == app.DONE
   return path
+
+
+def no_run(*args):
+  raise AssertionError('a program is run again')
 
 
 def reopened(calm, path, *programs):
@@ -49,6 +53,10 @@ def reopened(calm, path, *programs):
   return path
 
 
+def same_results(a, b):
+  return (a / 'results.csv').read_bytes() == (b / 'results.csv').read_bytes()
+
+
 def test_what_an_ablation_leaves(calm):
   table = rows(calm)
   assert [(r['cell'], r['seed']) for r in table] == [
@@ -57,15 +65,17 @@ def test_what_an_ablation_leaves(calm):
   first = table[2]
   assert first['label'] == 'objective=minimax, lr_g+lr_d=0.01'
   assert (first['objective'], first['lr_g+lr_d']) == ('minimax', '0.01')
-  assert {r['outcome'] for r in table} == {'done'}
-  assert {r['step'] for r in table} == {'12'}
-  assert all(0 <= float(r['high_quality']) <= 1 for r in table)
-  plan = json.loads((calm / 'plan.json').read_text())
-  assert plan['primary'] == 'modes' and plan['better'] == 'higher'
-  assert plan['metrics'][:2] == ['modes', 'high_quality']
-  assert plan['seeds'] == [0, 1]
-  assert plan['protocol']['samples'] == 64 and plan['protocol']['ema']
-  assert [c['label'] for c in plan['cells']] == [r['label'] for r in table[::2]]
+  # Scores are those of the cell, seed and step that they stand beside.
+  for row in table:
+    total = float(row['lr_g+lr_d']) + int(row['cell']) + int(row['seed']) + 12
+    assert float(row['modes']) == pytest.approx(total)
+    assert (row['outcome'], row['step']) == ('done', '12')
+  found = json.loads((calm / 'plan.json').read_text())
+  assert (found['primary'], found['better']) == ('modes', 'higher')
+  assert found['seeds'] == [0, 1]
+  assert [c['label'] for c in found['cells']] == [
+    r['label'] for r in table[::2]
+  ]
   members = json.loads((calm / 'programs/001/members.json').read_text())
   assert [(m['cell'], m['seed']) for m in members] == [
     (2, 0),
@@ -73,17 +83,15 @@ def test_what_an_ablation_leaves(calm):
     (3, 0),
     (3, 1),
   ]
-  with np.load(calm / 'programs/001/stats.npz') as stats:
-    assert stats['step'].tolist() == [4, 8, 12]
-    assert stats['d/loss'].shape == stats['alive'].shape == (3, 4)
-  assert (calm / 'programs/001/samples/member_0003.png').is_file()
+  run = json.loads((calm / 'programs/001/run.json').read_text())
+  assert (run['outcome'], run['members'], run['step']) == ('done', 4, 12)
+  assert run['finished'] >= run['started']
 
 
-def test_what_is_finished_is_not_run_again(calm, monkeypatch):
+def test_what_is_finished_is_not_run_again(calm):
   before = (calm / 'results.csv').read_bytes()
   (calm / 'results.csv').unlink()
-  monkeypatch.setattr(population_loop.Cohort, '__init__', None)  # would raise
-  assert runner.ablate(request(calm, *GRID)) == doors.DONE
+  assert run_fake(plan(calm, *GRID), no_run) == app.DONE
   assert (calm / 'results.csv').read_bytes() == before
 
 
@@ -93,167 +101,252 @@ def test_damaged_results_are_made_again(text, calm, tmp_path):
   shutil.copytree(calm, path)
   damaged = path / 'programs/001/results.json'
   damaged.write_text(text)
-  assert runner.ablate(request(path, *GRID)) == doors.DONE
+  assert run_fake(plan(path, *GRID)) == app.DONE
   assert damaged.read_text() == (calm / 'programs/001/results.json').read_text()
-  same = (calm / 'results.csv').read_bytes()
-  assert (path / 'results.csv').read_bytes() == same
+  assert same_results(path, calm)
 
 
 @pytest.mark.parametrize(
   'changes, line',
   [
-    (dict(seeds=3), '--seeds: 2 there, 3 now'),
-    (dict(beta1_g=0.1), '`beta1_g`: 0.5 there, 0.1 now'),
-    (dict(steps=13), '`steps`: 12 there, 13 now'),
-    (dict(eval_samples=65), '--eval_samples: 64 there, 65 now'),
-    (dict(weights='other.npz'), '--weights:  there, other.npz now'),
+    (dict(seeds=3), 'seeds: 2 there, 3 now'),
+    (dict(beta1_g=0.1), 'beta1_g: 0.5 there, 0.1 now'),
+    (dict(steps=13), 'steps: 12 there, 13 now'),
+    (dict(eval_samples=65), 'eval_samples: 64 there, 65 now'),
+    (dict(weights='other.npz'), 'weights:  there, other.npz now'),
+    (dict(eval_seeds=2), 'eval_seeds: 1 there, 2 now'),
+    (dict(features='pixels'), 'features:  there, pixels now'),
+    (dict(metrics='modes,c2st'), 'metrics: modes there, modes,c2st now'),
+    (dict(search_seed=1), 'search_seed: 0 there, 1 now'),
+    (dict(layout='map'), 'layout: auto there, map now'),
     (
       dict(vary=GRID[:1]),
-      f'--vary: {GRID[0]} {GRID[1]} there, {GRID[0]} now',
+      f'vary: {GRID[0]} {GRID[1]} there, {GRID[0]} now',
     ),
   ],
 )
 def test_another_plan_is_refused_with_the_difference(calm, changes, line):
+  before = (calm / 'plan.json').read_bytes()
   vary = changes.pop('vary', GRID)
-  with pytest.raises(ConfigError, match=re.escape(line)):
-    runner.ablate(request(calm, *vary, **changes))
+  with pytest.raises(Error, match=f'\n  {re.escape(line)}\n') as caught:
+    run_fake(plan(calm, *vary, **changes), no_run)
+  assert caught.value.exit_code == app.REFUSED
+  assert (calm / 'plan.json').read_bytes() == before
 
 
 def test_cadences_may_change(calm):
-  assert runner.ablate(request(calm, *GRID, log_every=3)) == doors.DONE
+  changed = dict(log_every=3, checkpoint_every=2, eval_every=4, devices=1)
+  assert run_fake(plan(calm, *GRID, **changed), no_run) == app.DONE
+
+
+def test_what_was_not_begun_cannot_be_collected(tmp_path):
+  with pytest.raises(ArgumentError, match='there is no ablation to collect'):
+    runner.collect(plan(tmp_path / 'a', *GRID))
 
 
 def test_two_at_once_are_refused(calm):
-  with folder.held(calm):
-    with pytest.raises(ConfigError, match='another ablation is running there'):
-      runner.ablate(request(calm, *GRID))
-    with pytest.raises(ConfigError, match='another ablation is running there'):
-      runner.ablate(request(calm, *GRID, only='1/2'))
+  for only in ('', '1/2'):
+    with folder.lock_folder(calm):
+      with pytest.raises(ArgumentError, match='another ablation is running'):
+        run_fake(plan(calm, *GRID, only=only))
 
 
-def test_parts_of_a_cluster_make_the_same_results(calm, tmp_path):
+def test_parts_of_a_cluster_make_the_same_results(calm, tmp_path, capsys):
   path = reopened(calm, tmp_path / 'a', 0, 1)
-  assert runner.ablate(request(path, *GRID, only='2/2')) == doors.DONE
+  assert run_fake(plan(path, *GRID, only='2/2')) == app.DONE
   assert not (path / 'results.csv').exists()
-  with folder.held(path, shared=True):  # as by another task
-    with folder.held(path / 'programs/001'):
-      assert runner.ablate(request(path, *GRID, only='1/2')) == doors.DONE
-      with pytest.raises(ConfigError, match='another ablation'):
-        runner.ablate(request(path, *GRID, only='2/2'))
-  plan = ablation_plan.make_plan(request(path, *GRID))
-  assert runner.collected(plan) == doors.DONE
-  assert (path / 'results.csv').read_bytes() == (
-    calm / 'results.csv'
-  ).read_bytes()
+  assert not (path / 'programs/000/results.json').exists()
+  with folder.lock_folder(path, shared=True):  # as by another task
+    with folder.lock_folder(path / 'programs/001'):
+      assert run_fake(plan(path, *GRID, only='1/2')) == app.DONE
+      with pytest.raises(ArgumentError, match='another ablation'):
+        run_fake(plan(path, *GRID, only='2/2'))
+  capsys.readouterr()
+  assert runner.collect(plan(path, *GRID)) == app.DONE
+  assert '8 of 8 runs ended: 8 done' in capsys.readouterr().out
+  assert same_results(path, calm)
 
 
-def test_stopped_and_resumed_gives_the_same_results(
-  calm, tmp_path, monkeypatch
-):
+def test_every_program_is_in_one_part():
+  words = ('objective=minimax,hinge,wasserstein', 'd_steps=1,2')
+  parts = [
+    plan('a', *words, only=f'{k}/4').chosen_programs() for k in range(1, 5)
+  ]
+  assert parts == [[0, 4], [1, 5], [2], [3]]
+  assert plan('a', *words).chosen_programs() == list(range(6))
+
+
+def test_stopped_and_resumed_gives_the_same_results(calm, tmp_path, capsys):
   """A signal in the first program, a kill in the second."""
   path = tmp_path / 'a'
-  real = population_loop.Cohort.run
 
-  def stopped(self, ear, *told):
-    return real(self, ear, lambda *now: setattr(ear, 'heard', 'SIGTERM'))
+  class Stopped(FakeRun):
+    def run(self, listener, moved, reached):
+      def step_done(step, seconds):
+        moved(step, seconds)
+        if step == 4:
+          os.kill(os.getpid(), signal.SIGTERM)
 
-  with monkeypatch.context() as patch:
-    patch.setattr(population_loop.Cohort, 'run', stopped)
-    assert runner.ablate(request(path, *GRID)) == doors.SAVED
+      return super().run(listener, step_done, reached)
+
+  assert run_fake(plan(path, *GRID), Stopped) == app.SAVED
+  assert 'run the same command again to continue' in capsys.readouterr().err
   assert not (path / 'programs/000/results.json').exists()
+  run = json.loads((path / 'programs/000/run.json').read_text())
+  assert (run['outcome'], run['step']) == ('saved', 4)
 
-  def killed(self, ear, *told):
-    def now(step, took):
-      if 'hinge' in self.config.objective and step > 6:
-        raise KeyboardInterrupt
+  class Killed(FakeRun):
+    def run(self, listener, moved, reached):
+      def step_done(step, seconds):
+        if self.members[0].cell == 2 and step > 6:
+          raise KeyboardInterrupt
 
-    return real(self, ear, now)
+      return super().run(listener, step_done, reached)
 
-  with monkeypatch.context() as patch:
-    patch.setattr(population_loop.Cohort, 'run', killed)
-    with pytest.raises(KeyboardInterrupt):
-      runner.ablate(request(path, *GRID))
+  with pytest.raises(KeyboardInterrupt):
+    run_fake(plan(path, *GRID), Killed)
   assert len(rows(path)) == 4  # what has ended can be looked at
-  assert runner.ablate(request(path, *GRID)) == doors.DONE
-  assert (path / 'results.csv').read_bytes() == (
-    calm / 'results.csv'
-  ).read_bytes()
+  assert run_fake(plan(path, *GRID)) == app.DONE
+  assert same_results(path, calm)
+  later = json.loads((path / 'programs/000/run.json').read_text())
+  assert later['started'] == run['started']
+
+
+def test_a_signal_while_nothing_is_saved_ends_it(tmp_path, capsys):
+  class Slow(FakeRun):
+    def calibrate(self, seconds):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  assert run_fake(plan(tmp_path / 'a', *GRID), Slow) == app.SAVED
+  assert 'stopped by SIGTERM; run the same' in capsys.readouterr().err
 
 
 def test_a_cell_that_diverges_leaves_the_others(tmp_path):
   path = tmp_path / 'a'
-  wanted = request(path, 'objective=minimax', 'lr_g+lr_d=1e-3,1e15')
-  assert runner.ablate(wanted) == doors.DONE
-  outcomes = [row['outcome'] for row in rows(path)]
-  assert outcomes == ['done'] * 2 + ['diverged'] * 2
+  asked = plan(path, 'objective=minimax', 'lr_g+lr_d=1e-3,1e15')
+  assert run_fake(asked) == app.DONE
+  outcomes = [(row['outcome'], row['step']) for row in rows(path)]
+  assert outcomes == [('done', '12')] * 2 + [('diverged', '3')] * 2
   _, calm, wild, _ = rows(path)
   assert calm['modes'] != '' and wild['modes'] == ''
-  assert int(wild['step']) < 12
 
 
-def test_a_plan_is_told_with_its_time_and_nothing_is_written(tmp_path, capsys):
-  wanted = request(tmp_path / 'a', *GRID)
-  assert runner.ablate(wanted, dry_run=True) == doors.DONE
+# What is said.
+
+
+def test_the_plan_is_printed_before_anything_is_made(tmp_path, capsys):
+  said = []
+
+  def make(*args):
+    said.append(capsys.readouterr().err)
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    run_fake(plan(tmp_path / 'a', *GRID), make_scorer=make)
+  (told,) = said
+  assert '8 runs: 4 cells of 2 seeds, in 2 compiled programs of 12' in told
+  assert '  objective: minimax, hinge\n  lr_g+lr_d: 0.001, 0.01' in told
+  with pytest.raises(KeyboardInterrupt):
+    run_fake(plan(tmp_path / 'a', *GRID), make)
+  assert '8 runs' in said[1] and 'about' not in said[1]  # no time before it
+
+
+def test_a_dry_run_prints_plan_and_time_and_writes_nothing(tmp_path, capsys):
+  assert run_fake(plan(tmp_path / 'a', *GRID), dry_run=True) == app.DONE
   told = capsys.readouterr().out
-  assert '8 runs: 4 cells of 2 seeds, in 2 programs of 12 steps' in told
-  assert 'objective: minimax, hinge' in told
-  assert re.search(r'about \d+s for 2 programs left, scores not', told)
+  assert '8 runs: 4 cells of 2 seeds, in 2 compiled programs of 12' in told
+  # .4 s a step of four members, .5 s to compile, of both programs.
+  assert 'about 11s for 2 compiled programs, scores not counted' in told
+  assert not (tmp_path / 'a').exists()
+
+
+def test_a_dry_run_that_crashes_writes_nothing_either(tmp_path, capsys):
+  def crashing(*args):
+    raise RuntimeError('out of memory')
+
+  asked = plan(tmp_path / 'a', *GRID)
+  assert run_fake(asked, crashing, dry_run=True) == app.ERROR
+  told = capsys.readouterr()
+  assert 'program 2 crashed: RuntimeError: out of memory' in told.err
+  assert 'in 2 compiled programs of 12 steps' in told.out
   assert not (tmp_path / 'a').exists()
 
 
 @pytest.mark.parametrize('before, left', [(0, '4m07s'), (500, '3m00s')])
 def test_time_left_is_of_the_steps_of_this_call(
-  before, left, monkeypatch, capsys
+  before, left, monkeypatch, capsys, tmp_path
 ):
   """Two programs of 1,000 steps of .1 s, which take a third more."""
   clock = iter([0.0, 20.0, 20.0])
   time = mock.Mock(monotonic=lambda: next(clock))
   monkeypatch.setattr(progress, 'time', time)
-  plan = mock.Mock(ablation_plan.Plan, programs=[0, 1])
-  overall = progress.Overall(plan, {0: 100.0, 1: 100.0})
-  run = mock.Mock(population_loop.Cohort, step=before, members=2)
-  run.config = dataclasses.replace(TOY, steps=1000)
-  run.outcomes.return_value = []
-  overall.begun(0, run)
+  asked = plan('a', *GRID, steps=1000)
+  overall = progress.Progress(asked, {0: 100.0, 1: 100.0})
+  run = FakeRun(asked, 0, tmp_path)
+  run.step = before
+  overall.start_program(0, run)
   run.step += 150
-  overall.moved(0, run)
+  overall.report_step(0, run)
   assert f', {left} left' in capsys.readouterr().err
 
 
-def test_a_plan_that_crashes_writes_nothing_either(
-  tmp_path, monkeypatch, capsys
-):
-  def crashing(*args):
-    raise RuntimeError('out of memory')
+def test_progress_is_not_printed_at_every_step(monkeypatch, capsys, tmp_path):
+  clock = iter([0.0, 19.0, 21.0, 40.0, 42.0])
+  time = mock.Mock(monotonic=lambda: next(clock))
+  monkeypatch.setattr(progress, 'time', time)
+  asked = plan('a', *GRID, steps=1000)
+  overall = progress.Progress(asked, {})
+  lines = []
+  for count in (1, 2, 3, 4):
+    overall.report_scored(0, count)
+    lines.append(capsys.readouterr().err)
+  assert lines == [
+    '',
+    'program 1/2, 2 of 4 runs scored\n',
+    '',
+    'program 1/2, 4 of 4 runs scored\n',
+  ]
 
-  monkeypatch.setattr(population_loop.Cohort, '__init__', crashing)
-  wanted = request(tmp_path / 'a', *GRID)
-  assert runner.ablate(wanted, dry_run=True) == doors.ERROR
-  told = capsys.readouterr()
-  assert 'program 2 crashed: RuntimeError: out of memory' in told.err
-  assert 'in 2 programs of 12 steps' in told.out
-  assert not (tmp_path / 'a').exists()
+
+@pytest.mark.parametrize(
+  'words, count', [(GRID, 1), (('width=8,16', 'lr_g=1e-3,1e-2'), 2)]
+)
+def test_a_kind_of_step_is_measured_once(words, count, tmp_path, capsys):
+  measured = []
+
+  class Measured(FakeRun):
+    def calibrate(self, seconds):
+      measured.append(self)
+      return super().calibrate(seconds)
+
+  asked = plan(tmp_path / 'a', *words)
+  assert run_fake(asked, Measured, dry_run=True) == app.DONE
+  assert len(measured) == count
+  assert 'about 11s for 2 compiled programs' in capsys.readouterr().out
+
+
+def test_a_program_says_how_far_it_is_when_it_ends(tmp_path, capsys):
+  asked = plan(tmp_path / 'a', 'objective=minimax', 'lr_g+lr_d=1e-3,1e15')
+  run_fake(asked)
+  said = capsys.readouterr().err
+  assert 'program 1/1, step 12/12 of 4 runs, 2 diverged; 100% of the' in said
 
 
 def test_the_direction_is_that_of_the_primary_itself(calm):
-  wanted = request(calm, *GRID, primary='reverse_kl')
-  assert runner.ablate(wanted) == doors.DONE
-  plan = json.loads((calm / 'plan.json').read_text())
-  assert (plan['primary'], plan['better']) == ('reverse_kl', 'lower')
-  assert runner.ablate(request(calm, *GRID)) == doors.DONE
-  plan = json.loads((calm / 'plan.json').read_text())
-  assert (plan['primary'], plan['better']) == ('modes', 'higher')
+  for name, better in (('reverse_kl', 'lower'), ('', 'higher')):
+    assert run_fake(plan(calm, *GRID, primary=name), no_run) == app.DONE
+    found = json.loads((calm / 'plan.json').read_text())
+    assert (found['primary'], found['better']) == (name or 'modes', better)
 
 
 def test_published_values_may_come_later(calm, tmp_path):
   path, source = tmp_path / 'a', tmp_path / 'published.json'
   shutil.copytree(calm, path)
   source.write_text('{"source": "table 1", "rows": {"hinge": [1, null]}}')
-  wanted = request(path, *GRID, published=str(source))
-  for again in (wanted, request(path, *GRID)):  # and stay
-    assert runner.ablate(again) == doors.DONE
-    told = json.loads((path / 'plan.json').read_text())
-    assert told['published'] == {
+  for published in (str(source), ''):  # and stay
+    assert run_fake(plan(path, *GRID, published=published)) == app.DONE
+    found = json.loads((path / 'plan.json').read_text())
+    assert found['published'] == {
       'source': 'table 1',
       'rows': {'hinge': [1.0, None]},
     }
@@ -266,37 +359,74 @@ def test_columns_are_the_declared_ones_whatever_ended_first(calm, tmp_path):
   for run in result['runs']:
     run |= {'scores': {'reverse_kl': float('nan')}}
   path.write_text(json.dumps(result))
-  plan = ablation_plan.make_plan(request(tmp_path / 'a', *GRID))
-  folder.collect(plan)
+  folder.collect_results(plan(tmp_path / 'a', *GRID))
   assert list(rows(tmp_path / 'a')[0]) == list(rows(calm)[0])
-  told = json.loads((tmp_path / 'a/plan.json').read_text())
-  assert (
-    told['metrics'] == json.loads((calm / 'plan.json').read_text())['metrics']
+  before, after = (
+    json.loads((where / 'plan.json').read_text())['metrics']
+    for where in (calm, tmp_path / 'a')
   )
+  assert after == before == ['modes', 'reverse_kl']
+
+
+def test_the_last_words_are_the_verdict_of_the_report(calm, tmp_path, capsys):
+  """On a finished folder too, with a report or without."""
+  path = tmp_path / 'a'
+  shutil.copytree(calm, path)
+  assert run_fake(plan(path, *GRID, report=True), no_run) == app.DONE
+  told = capsys.readouterr().out
+  results = read_results(path)
+  assert told.endswith(
+    f'\n{format_for_terminal(results)}\n\nreport: {path}/report.html\n'
+    f'results: {path}/results.csv\n'
+  )
+  head, rest = state_verdict(results)
+  assert f'<strong>{head}</strong>' in (path / 'report.html').read_text()
+  assert (
+    f'{head}{rest}'.replace('\xa0', ' ').split()[:9]
+    == (told.split('\n\n')[2].split()[:9])
+  )
+  assert run_fake(plan(path, *GRID), no_run) == app.DONE
+  assert format_for_terminal(results) in capsys.readouterr().out
 
 
 # Scoring.
 
 
+class Counting(FakeScorer):
+  """A scorer that is killed before the n-th score, and counts its scores."""
+
+  count, killed_at = 0, None
+
+  def score(self, *args):
+    if type(self).count == self.killed_at:
+      raise KeyboardInterrupt
+    type(self).count += 1
+    return super().score(*args)
+
+
+def counting(killed_at=None, protocol='one'):
+  kind = type('Counting', (Counting,), dict(count=0, killed_at=killed_at))
+  return kind, lambda plan: kind(plan, protocol)
+
+
 def test_a_member_that_cannot_be_scored_costs_no_other_one(
-  calm, tmp_path, monkeypatch, capsys
+  calm, tmp_path, capsys
 ):
-  """Its faults are its own, whoever they are told to; the others are kept."""
-  real, path = Judges.scores, reopened(calm, tmp_path / 'a', 0)
-  faults = {0: RuntimeError('out of memory'), 3: ConfigError('--x: no sense')}
-  seen = []
+  """Its faults are its own, whoever they are for; the others are kept."""
+  path = reopened(calm, tmp_path / 'a', 0)
+  faults = {0: RuntimeError('out of memory'), 3: ArgumentError('x', 1, 'no')}
+  calls = itertools.count()
 
-  def faulty(self, config, *generator):
-    seen.append(config.seed)
-    if (fault := faults.get(len(seen) - 1)) is not None:
-      raise fault
-    return real(self, config, *generator)
+  class Faulty(FakeScorer):
+    def score(self, *args):
+      if (fault := faults.get(next(calls))) is not None:
+        raise fault
+      return super().score(*args)
 
-  monkeypatch.setattr(Judges, 'scores', faulty)
-  assert runner.ablate(request(path, *GRID)) == doors.ERROR
-  told, whole = rows(path), rows(calm)
-  assert list(told[0]) == list(whole[0])
-  for i, (row, other) in enumerate(zip(told, whole, strict=True)):
+  assert run_fake(plan(path, *GRID), make_scorer=Faulty) == app.ERROR
+  found, whole = rows(path), rows(calm)
+  assert list(found[0]) == list(whole[0])
+  for i, (row, other) in enumerate(zip(found, whole, strict=True)):
     if i in faults:
       assert row['outcome'] == 'done' and row['modes'] == 'nan'
     else:
@@ -305,95 +435,143 @@ def test_a_member_that_cannot_be_scored_costs_no_other_one(
   assert 'lr_g+lr_d=0.001, seed 0 could not be scored: RuntimeError' in said
   assert '2 runs of program 1 could not be scored' in said
   result = json.loads((path / 'programs/000/results.json').read_text())
-  assert result['runs'][3]['unscored'] == '--x: no sense'
+  assert result['runs'][3]['unscored'] == '`x=1`: no'
 
 
-def test_a_kill_while_scoring_costs_one_score(calm, tmp_path, monkeypatch):
-  real, seen = Judges.scores, []
+def test_a_kill_while_scoring_costs_one_score(calm, tmp_path):
   path = reopened(calm, tmp_path / 'a', 0)
-
-  def killed(self, config, *generator):
-    if len(seen) == 3:
-      raise KeyboardInterrupt
-    seen.append(config)
-    return real(self, config, *generator)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(Judges, 'scores', killed)
-    with pytest.raises(KeyboardInterrupt):
-      runner.ablate(request(path, *GRID))
-
-  def counted(self, config, *generator):
-    seen.append(config)
-    return real(self, config, *generator)
-
-  monkeypatch.setattr(Judges, 'scores', counted)
-  assert runner.ablate(request(path, *GRID)) == doors.DONE
-  assert len(seen) == 4
-  assert (path / 'results.csv').read_bytes() == (
-    calm / 'results.csv'
-  ).read_bytes()
-  assert not list(path.glob('programs/*/scores.json'))
+  kind, make = counting(killed_at=3)
+  with pytest.raises(KeyboardInterrupt):
+    run_fake(plan(path, *GRID), make_scorer=make)
+  kind.killed_at = None
+  assert run_fake(plan(path, *GRID), make_scorer=make) == app.DONE
+  assert kind.count == 4
+  assert same_results(path, calm)
+  assert not list(path.glob('programs/*/final_scores.json'))
 
 
-@pytest.mark.parametrize('where', ['__init__', 'run'])
+def test_scores_of_another_protocol_are_not_taken(calm, tmp_path):
+  path = reopened(calm, tmp_path / 'a', 0)
+  _, make = counting(killed_at=3)
+  with pytest.raises(KeyboardInterrupt):
+    run_fake(plan(path, *GRID), make_scorer=make)
+  kind, make = counting(protocol='another')
+  assert run_fake(plan(path, *GRID), make_scorer=make) == app.DONE
+  assert kind.count == 4
+
+
+def test_a_kill_between_two_interim_scores_loses_none_of_them(tmp_path):
+  words, often = 'lr_g=1e-3,1e-2', dict(eval_every=5)
+  calm, path = tmp_path / 'calm', tmp_path / 'a'
+  kind, make = counting()
+  assert run_fake(plan(calm, words, **often), make_scorer=make) == app.DONE
+  assert kind.count == 3 * 4
+  kind, make = counting(killed_at=6)  # two of four at step 10
+  with pytest.raises(KeyboardInterrupt):
+    run_fake(plan(path, words, **often), make_scorer=make)
+  runner.collect(plan(path, words, **often))  # of runs that have not ended
+  assert [r['step'] for r in rows(path, 'scores.csv')] == ['5', '10'] * 2 + [
+    '5',
+    '5',
+  ]
+  kind.killed_at = None
+  assert run_fake(plan(path, words, **often), make_scorer=make) == app.DONE
+  assert kind.count == 3 * 4
+  assert same_results(path, calm)
+  table = (path / 'scores.csv').read_bytes()
+  assert table == (calm / 'scores.csv').read_bytes()
+  assert [
+    (r['cell'], r['seed'], r['step']) for r in rows(path, 'scores.csv')
+  ] == [
+    (cell, seed, step)
+    for cell in '01'
+    for seed in '01'
+    for step in ('5', '10', '12')
+  ]
+  last = rows(path, 'scores.csv')[2::3]
+  assert [row | {'outcome': 'done'} for row in last] == rows(path)
+
+
+def test_a_run_that_diverged_is_not_scored_any_more(tmp_path):
+  path = tmp_path / 'a'
+  asked = plan(path, 'lr_g=1e-3,1e15', eval_every=5)
+  kind, make = counting()
+  assert run_fake(asked, make_scorer=make) == app.DONE
+  assert kind.count == 3 * 2
+  assert {row['cell'] for row in rows(path, 'scores.csv')} == {'0'}
+
+
+# Crashes.
+
+
+def crash_in(where, error):
+  """A maker of runs that fails for the first program when it is made or run."""
+
+  def make(plan, number, folder):
+    if number == 0 and where == 'made':
+      raise error
+    run = FakeRun(plan, number, folder)
+    if number == 0:
+      run.run = mock.Mock(side_effect=error)
+    return run
+
+  return make
+
+
+@pytest.mark.parametrize('where', ['made', 'run'])
 @pytest.mark.parametrize(
   'error, told',
   [
-    (ConfigError('--minimax: not today'), '--minimax: not today'),
+    (ArgumentError('minimax', 1, 'not today'), '`minimax=1`: not today'),
     (RuntimeError('out of memory'), 'RuntimeError: out of memory'),
   ],
 )
 def test_a_program_that_crashes_leaves_the_others_and_is_tried_again(
-  where, error, told, calm, tmp_path, monkeypatch, capsys
+  where, error, told, calm, tmp_path, capsys
 ):
   """When it is made or when it runs; a message to the user is a crash too."""
-
-  def crashing(*args):
-    raise error
-
   path = reopened(calm, tmp_path / 'a', 0)
-  with monkeypatch.context() as patch:
-    patch.setattr(population_loop.Cohort, where, crashing)
-    assert runner.ablate(request(path, *GRID)) == doors.ERROR
+  asked = plan(path, *GRID)
+  assert run_fake(asked, crash_in(where, error)) == app.ERROR
   assert [row['outcome'] for row in rows(path)] == ['failed'] * 4 + ['done'] * 4
   assert rows(path)[0]['step'] == '' and rows(path)[4:] == rows(calm)[4:]
   said = capsys.readouterr()
   assert f'lr_g+lr_d=0.01): {told}\nThe traceback is in' in said.err
   assert 'Failed before the end: 4 of 8 runs' in said.out
-  assert 'crashing' in (path / 'programs/000/crash.txt').read_text()
-  assert runner.ablate(request(path, *GRID)) == doors.DONE
+  assert 'test_runner.py' in (path / 'programs/000/crash.txt').read_text()
+  assert run_fake(asked) == app.DONE
   assert rows(path) == rows(calm)
   assert not (path / 'programs/000/crash.txt').exists()
 
 
-def test_a_full_disk_is_of_all_programs(calm, tmp_path, monkeypatch):
-  def full(*args):
-    raise checkpoint.NotSaved('could not write')
-
-  monkeypatch.setattr(population_loop.Cohort, 'run', full)
+def test_a_part_that_crashes_says_so(calm, tmp_path):
   path = reopened(calm, tmp_path / 'a', 0, 1)
-  with pytest.raises(checkpoint.NotSaved):
-    runner.ablate(request(path, *GRID))
+  make = crash_in('run', RuntimeError('out of memory'))
+  assert run_fake(plan(path, *GRID, only='1/2'), make) == app.ERROR
+  assert run_fake(plan(path, *GRID, only='2/2'), make) == app.DONE
+
+
+@pytest.mark.parametrize('error', [checkpoint.NotSaved('no'), OSError('full')])
+def test_a_full_disk_concerns_all_programs(error, calm, tmp_path):
+  path = reopened(calm, tmp_path / 'a', 0, 1)
+  with pytest.raises(checkpoint.CheckpointError):
+    run_fake(plan(path, *GRID), crash_in('run', error))
   assert not (path / 'programs/000/results.json').exists()
 
 
-def test_the_last_words_are_the_verdict_of_the_report(calm, tmp_path, capsys):
-  """On a finished folder too, with a report or without."""
-  path = tmp_path / 'a'
-  shutil.copytree(calm, path)
-  assert runner.ablate(request(path, *GRID, report=True)) == doors.DONE
-  told = capsys.readouterr().out
-  read = results.read(path)
-  assert told.endswith(
-    f'\n{verdict.spoken(read)}\n\nreport: {path}/report.html\n'
-    f'results: {path}/results.csv\n'
-  )
-  head, rest = verdict.verdict(read)
-  assert f'<strong>{head}</strong>' in (path / 'report.html').read_text()
-  assert (
-    f'{head}{rest}'.split()
-    == told.split('\n\n')[2].split()[: len(f'{head}{rest}'.split())]
-  )
-  assert runner.ablate(request(path, *GRID)) == doors.DONE
-  assert verdict.spoken(read) in capsys.readouterr().out
+def test_runs_are_closed_however_they_end(calm, tmp_path):
+  made = []
+
+  def make(*args):
+    made.append(FakeRun(*args))
+    if len(made) == 2:
+      made[1].run = mock.Mock(side_effect=RuntimeError('out of memory'))
+    return made[-1]
+
+  run_fake(plan(tmp_path / 'a', *GRID), make)
+  assert len(made) == 2 and all(run.closed for run in made)
+
+
+def test_a_plan_of_other_options_is_made_of_them_alone(tmp_path):
+  asked = options(tmp_path, *GRID)
+  assert make_plan(asked).base.metrics == 'modes'

@@ -11,7 +11,9 @@ import pytest
 from helpers.pictures import RANDOM, both, folder, make, save
 
 from gan_jax import data
-from gan_jax.data import DataError, imageset, tfds_sets
+from gan_jax.config.app import as_flags
+from gan_jax.data import tfds_sets
+from gan_jax.runtime.errors import ArgumentError
 
 
 def test_digits_are_those_of_sklearn(digits):
@@ -44,14 +46,16 @@ def test_digits_are_resized_and_coloured(digits):
 
 
 def test_unknown_name_tells_close_ones(digits_root):
-  with pytest.raises(data.DataFlagError, match='fashion_mnst.*fashion_mnist'):
+  with pytest.raises(ArgumentError, match='fashion_mnst.*fashion_mnist'):
     data.load('fashion_mnst', data_dir=str(digits_root))
-  with pytest.raises(data.DataFlagError, match='zzzz: unknown.*folder:PATH'):
+  with pytest.raises(ArgumentError, match='zzzz`: unknown.*folder:PATH'):
     data.load('zzzz', data_dir=str(digits_root))
 
 
 def test_unknown_split_tells_the_splits(digits_root):
-  with pytest.raises(data.DataFlagError, match='no split test.*train'):
+  with pytest.raises(
+    ArgumentError, match='`split=test`: no such split; digits has train'
+  ):
     data.load('digits', data_dir=str(digits_root), split='test')
 
 
@@ -59,26 +63,32 @@ def test_unknown_split_tells_the_splits(digits_root):
 def test_unprepared_set_tells_the_command(name, tmp_path):
   with pytest.raises(data.DataError) as told:
     data.load(name, data_dir=str(tmp_path))
+  call = f"`gan_jax.data.prepare('{name}', data_dir='{tmp_path}')`"
   command = f'python -m gan_jax.prepare --dataset={name} --data_dir={tmp_path}'
-  assert command in str(told.value) and '--from' in str(told.value)
+  assert call in str(told.value)
+  assert f'{command}\n' in as_flags(str(told.value))
+  assert f'{command} --from=DIR' in as_flags(str(told.value))
   assert told.value.exit_code == 1
 
 
-def test_data_root_is_the_flag_or_the_environment(monkeypatch):
+def test_data_root_is_as_given_or_the_environment(monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', '/there')
-  assert imageset.data_root('/here') == pathlib.Path('/here')
-  assert imageset.data_root('') == pathlib.Path('/there')
+  assert data.data_root('/here') == pathlib.Path('/here')
+  assert data.data_root('') == pathlib.Path('/there')
   monkeypatch.delenv('TFDS_DATA_DIR')
   home = pathlib.Path.home() / 'tensorflow_datasets'
-  assert imageset.data_root('') == home
+  assert data.data_root('') == home
 
 
 @pytest.mark.parametrize(
-  'flag, options',
-  [('--flip', {'flip': True}), ('--residence=stream', {'residence': 'stream'})],
+  'argument, options',
+  [
+    ('flip=True', {'flip': True}),
+    ('residence=stream', {'residence': 'stream'}),
+  ],
 )
-def test_image_flags_are_refused_for_a_density(flag, options):
-  with pytest.raises(data.DataError, match=f'{flag}: .*ring'):
+def test_arguments_of_images_are_refused_for_a_density(argument, options):
+  with pytest.raises(ArgumentError, match=f'`{argument}`: .*ring'):
     make(data.load('ring'), **options)
 
 
@@ -87,7 +97,7 @@ def test_image_flags_are_refused_for_a_density(flag, options):
 )
 def test_impossible_options_are_refused(option, value, tmp_path):
   save(tmp_path / 'a.png', RANDOM)
-  with pytest.raises(data.DataFlagError, match=f'--{option}={value}'):
+  with pytest.raises(ArgumentError, match=f'`{option}={value}`'):
     folder(tmp_path, **{option: value})
 
 
@@ -105,7 +115,7 @@ def test_set_of_a_format_without_random_access_tells_another_folder(
     lambda: data.load('digits', data_dir=str(root)),
     lambda: tfds_sets.prepare('digits', root),
   ):
-    with pytest.raises(data.DataError, match='as tfrecord.*(?s:.)*--data_dir'):
+    with pytest.raises(data.DataError, match='as tfrecord.*(?s:.)*`data_dir`'):
       use()
 
 
@@ -156,7 +166,7 @@ def test_set_of_the_users_own_is_read_from_the_data_root(digits_copy):
 
 
 def test_unknown_configuration_is_told(tmp_path):
-  with pytest.raises(data.DataFlagError, match='--dataset=celeb_a_hq/65: '):
+  with pytest.raises(ArgumentError, match='`dataset=celeb_a_hq/65`: '):
     data.load('celeb_a_hq/65', data_dir=str(tmp_path))
 
 
@@ -222,9 +232,7 @@ def test_folder_without_a_folder_a_class_has_none(tmp_path):
   PIL.Image.new('L', (8, 8)).save(tmp_path / 'pets' / 'stray.png')
   images = data.load(f'folder:{tmp_path / "pets"}')
   assert images.classes == () and images.read_labels is None
-  with pytest.raises(
-    DataError, match='has no classes; use --conditioning=none'
-  ):
+  with pytest.raises(ArgumentError, match='`labelled=True`: .* has no classes'):
     make(images, labelled=True)
   assert data.load('ring').classes == ()
 

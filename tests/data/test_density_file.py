@@ -1,7 +1,5 @@
 """Any density from a file: what is read, what is drawn, what is refused."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,9 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
+import gan_jax as gj
 from gan_jax import data
-from gan_jax.config import schema
-from gan_jax.training import loop, setup
+from gan_jax.runtime.errors import ArgumentError
 
 # A triangle, a gap without mass, a step up, a flat piece; not normalised.
 X = np.array([-1.0, 1.0, 1.5, 2.0, 2.001, 4.0])
@@ -119,33 +117,31 @@ def test_a_fine_curve_is_drawn_to_its_end(tmp_path):
 def test_what_is_no_density_is_refused(tmp_path, text, told):
   path = tmp_path / 'p.txt'
   path.write_text(text)
-  with pytest.raises(data.DataFlagError, match=f'--dataset=density:.*{told}'):
+  with pytest.raises(ArgumentError, match=f'`dataset=density:.*{told}'):
     data.load(f'density:{path}')
 
 
 def test_what_is_no_text_is_refused(tmp_path):
   for path in (tmp_path / 'absent', tmp_path):
-    with pytest.raises(data.DataFlagError, match='cannot be read.*two columns'):
+    with pytest.raises(ArgumentError, match='cannot be read.*two columns'):
       data.load(f'density:{path}')
   (tmp_path / 'p.npy').write_bytes(bytes(range(256)))
-  with pytest.raises(data.DataFlagError, match='cannot be read'):
+  with pytest.raises(ArgumentError, match='cannot be read'):
     data.load(f'density:{tmp_path / "p.npy"}')
-  with pytest.raises(data.DataFlagError, match='write density:FILE'):
+  with pytest.raises(ArgumentError, match='write density:FILE'):
     data.load('density:')
-  with pytest.raises(data.DataFlagError, match='--channels=3.*is a density'):
+  with pytest.raises(ArgumentError, match='`channels=3`: .*prepared images'):
     data.load(write(tmp_path / 'p.txt'), channels=3)
 
 
-def test_a_run_learns_it_and_refuses_another(tmp_path, capsys):
-  path = tmp_path / 'p.txt'
-  words = [f'--workdir={tmp_path / "run"}', f'--dataset={write(path)}']
-  words += ['--network=mlp', '--width=8', '--latent_dim=1', '--steps=2']
-  words += ['--batch_size=8', '--devices=1', '--compilation_cache=off']
-  run = schema.from_args(words)
-  assert loop.train(run) == 0
-  assert (tmp_path / 'run' / 'report.html').stat().st_size > 10_000
-  opened = setup.open_run(tmp_path / 'run')
-  assert opened.dataset.fingerprint == data.load(run.dataset).fingerprint
+@pytest.mark.slow
+def test_a_run_learns_it_and_refuses_another(tmp_path):
+  path, options = tmp_path / 'p.txt', dict(network='mlp', width=8, latent_dim=1)
+  options |= dict(batch_size=8, devices=1, compilation_cache='off')
+  name, workdir = write(path), tmp_path / 'run'
+  run = gj.train(workdir, data=name, steps=2, report=True, **options)
+  assert (workdir / 'report.html').stat().st_size > 10_000
+  assert run.dataset.fingerprint == data.load(name).fingerprint
   write(path, X, P[::-1])
-  with pytest.raises(Exception, match='fingerprint'):
-    loop.train(dataclasses.replace(run, steps=3))
+  with pytest.raises(gj.Error, match='data'):
+    gj.train(workdir, data=name, steps=3, **options)

@@ -8,7 +8,8 @@ from helpers.pictures import RANDOM, both, folder, make, numbered, save
 
 from gan_jax import data
 from gan_jax.data import feed as feeds
-from gan_jax.data import imageset
+from gan_jax.data import samples
+from gan_jax.runtime.errors import ArgumentError
 
 
 def batches(feed, start, count, rows=slice(None)):
@@ -131,7 +132,7 @@ def test_position_far_away_does_not_overflow():
 def test_decode_scales_exactly_and_under_jit(residence):
   images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
   feed = make(
-    data.ImageSet('all', (16, 16, 1), images, ''),
+    data.SampleSet('all', (16, 16, 1), images, ''),
     batch_size=1,
     residence=residence,
   )
@@ -163,7 +164,7 @@ def test_decode_compiles_once(residence):
 @both
 def test_flip_turns_half_and_only_left_to_right(residence):
   pixels = np.random.default_rng(2).integers(0, 256, (400, 3, 3, 2), np.uint8)
-  images = data.ImageSet('set', (3, 3, 2), pixels, '')
+  images = data.SampleSet('set', (3, 3, 2), pixels, '')
   plain, flip = [
     make(images, batch_size=400, residence=residence, flip=on)
     for on in (False, True)
@@ -180,16 +181,16 @@ def test_flip_turns_half_and_only_left_to_right(residence):
 
 
 def test_batch_larger_than_the_set_is_refused():
-  with pytest.raises(data.DataError, match='--batch_size=11: .* 10 images'):
+  with pytest.raises(ArgumentError, match='`batch_size=11`: .* 10 samples'):
     make(batch_size=11)
   make(batch_size=10)
 
 
 def test_auto_streams_what_is_too_large(monkeypatch):
   images = numbered(10, side=2)
-  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 40)
+  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 40)
   assert images.nbytes == 40 and make(images, residence='auto').resident
-  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 39)
+  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 39)
   assert not make(images, residence='auto').resident
   assert make(images, residence='device').resident
 
@@ -231,5 +232,5 @@ def test_error_in_a_reading_thread_arrives(tmp_path):
 )
 def test_impossible_feeds_are_refused(option, value):
   for dataset in (numbered(), data.load('ring')):
-    with pytest.raises(data.DataFlagError, match=f'--{option}={value}: use'):
+    with pytest.raises(ArgumentError, match=f'`{option}={value}`: use'):
       data.make_feed(dataset, **{'seed': 0, 'batch_size': 2, **{option: value}})

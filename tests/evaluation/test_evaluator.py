@@ -1,6 +1,8 @@
 """Scores: the same digits every time, and nothing scored that cannot be."""
 
+import dataclasses
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,97 +10,100 @@ import numpy as np
 import pytest
 
 from gan_jax import data
-from gan_jax import features as feature_networks
-from gan_jax.config.schema import Config
 from gan_jax.evaluation import references, sources
-from gan_jax.evaluation.evaluator import EvaluationError, Evaluator
-from gan_jax.features import inception_layout
-from gan_jax.features.base import make_features
+from gan_jax.evaluation.evaluator import Evaluator
+from gan_jax.features import inception_weights, load, make_features
+from gan_jax.metrics import Metric
+from gan_jax.networks.base import Net, Networks
 from gan_jax.runtime import sharding
-from gan_jax.training import setup
+from gan_jax.runtime.errors import ArgumentError
 
-TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
+DIGIT = (8, 8, 1)
+
+
+def linear(shape, classes=0):
+  """Networks whose G is one matrix, and how often it was traced."""
+  size, traced = math.prod(shape), []
+
+  def init(key):
+    keys = jax.random.split(key)
+    return {
+      'w': jax.random.normal(keys[0], (3, size)),
+      'classes': jax.random.normal(keys[1], (max(classes, 1), size)),
+    }, {}
+
+  def apply(params, stats, z, *, train, key=None, label=None):
+    traced.append(z.shape)
+    x = z @ params['w']
+    if label is not None:
+      x = x + params['classes'][label]
+    return jnp.tanh(x).reshape(-1, *shape), stats
+
+  net = Net(init, apply)
+  return Networks(net, net, 3, shape, classes=classes), traced
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  """A data root in which `digits` is prepared."""
-  return str(tmp_path_factory.mktemp('tfds'))
-
-
-def parts_of(root, **values):
-  config = Config(**{**TOY, 'data_dir': root, **values}).validate()
-  return setup.build(config)
+def networks():
+  return linear(DIGIT)[0]
 
 
 @pytest.fixture(scope='module')
-def digits(root):
-  parts = parts_of(root, dataset='digits')
-  return parts, parts.init()
+def params(networks):
+  return networks.generator.init(jax.random.key(0))[0]
 
 
-@pytest.fixture(scope='module')
-def ring(root):
-  parts = parts_of(root, dataset='ring')
-  return parts, parts.init()
+@pytest.fixture
+def make(digits, networks):
+  """Evaluators of generators of digits."""
+
+  def make(metrics, networks=networks, **options):
+    mesh = sharding.make_mesh(options.pop('devices', 1))
+    options = {'samples': 50, 'features': 'pixels', **options}
+    return Evaluator(digits, networks, metrics, mesh=mesh, **options)
+
+  return make
 
 
-def evaluator_of(run, metrics, root, **how):
-  parts, _ = run
-  how = {'samples': 50, 'mesh': parts.mesh, 'data_dir': root, **how}
-  return Evaluator(parts.dataset, parts.networks, metrics, **how)
-
-
-def score(run, metrics, root, seed=0, **how):
-  evaluator = evaluator_of(run, metrics, root, **how)
-  _, state = run
-  return evaluator.score(state.g.params, state.g.stats, seed=seed)
-
-
-PIXELS = {'features': 'pixels'}
-
-
-def test_a_seed_fixes_every_digit(digits, root):
+def test_a_seed_fixes_every_digit(make, params):
   metrics = ['fid', 'swd', 'ms_ssim']
-  one = score(digits, metrics, root, **PIXELS)
-  assert one == score(digits, metrics, root, **PIXELS)
-  other = score(digits, metrics, root, seed=1, **PIXELS)
-  assert all(one[name] != other[name] for name in ('fid', 'swd'))
+  evaluator = make(metrics)
+  one = evaluator.score(params, {})
+  assert one == make(metrics).score(params, {})
+  other = evaluator.score(params, {}, seed=1)
+  assert all(one[name] != other[name] for name in ('fid@pixels', 'swd'))
   assert all(type(value) is float for value in one.values())
+  assert evaluator.primary == {
+    'fid': 'fid@pixels',
+    'swd': 'swd',
+    'ms_ssim': 'ms_ssim',
+  }
+  assert evaluator.directions['swd_*'] == 'lower'
 
 
-def images_of(run, root, **how):
-  evaluator = evaluator_of(run, ['ms_ssim'], root, **how)
-  _, state = run
-  seen, fine = evaluator.draw(state.g.params, state.g.stats, 3)
-  assert fine
-  return seen['images']
+def drawn(evaluator, params, seed=3):
+  x = np.concatenate([*map(np.asarray, evaluator.draw(params, {}, seed))])
+  return x[: evaluator.samples]
 
 
-def test_neither_batch_nor_number_nor_devices_choose_the_noise(digits, root):
-  whole = images_of(digits, root)
-  assert whole.shape == (50, 8, 8, 1) and whole.dtype == np.uint8
+def test_neither_batch_nor_number_nor_devices_choose_the_noise(make, params):
+  whole = drawn(make(['ms_ssim']), params)
+  assert whole.shape == (50, *DIGIT) and whole.dtype == np.float32
   assert len(np.unique(whole.reshape(50, -1), axis=0)) == 50
-  for how in [
-    {'batch': 7},
-    {'batch': 13, 'mesh': sharding.make_mesh(2)},
-    {'mesh': sharding.make_mesh(4)},
-  ]:
-    other = images_of(digits, root, **how)
-    # A sum in another order may round a pixel to the next value.
-    away = np.abs(other.astype(int) - whole)
-    assert away.max() <= 1 and (away > 0).mean() < 1e-3
-  np.testing.assert_array_equal(images_of(digits, root, samples=20), whole[:20])
+  for options in [{'batch': 7}, {'batch': 13, 'devices': 2}, {'devices': 4}]:
+    other = drawn(make(['ms_ssim'], **options), params)
+    np.testing.assert_allclose(other, whole, rtol=1e-5, atol=1e-6)
+  few = drawn(make(['ms_ssim'], samples=20), params)
+  np.testing.assert_allclose(few, whole[:20], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
   'devices', [pytest.param(2, marks=pytest.mark.slow), 4]
 )
-def test_scores_agree_on_any_devices(digits, root, devices):
+def test_scores_agree_on_any_devices(devices, make, params):
   metrics = ['fid', 'kid', 'swd']
-  one = score(digits, metrics, root, **PIXELS)
-  mesh = sharding.make_mesh(devices)
-  many = score(digits, metrics, root, mesh=mesh, batch=12, **PIXELS)
+  one = make(metrics).score(params, {})
+  many = make(metrics, devices=devices, batch=12).score(params, {})
   for name, value in one.items():
     assert many[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
@@ -109,7 +114,7 @@ def stem(tmp_path_factory):
   rng = np.random.default_rng(0)
   arrays = {}
   for name in ('conv', 'conv_1', 'conv_2'):
-    shape = inception_layout.LAYERS[name].shape
+    shape = inception_weights.LAYERS[name].shape
     scale = np.sqrt(2 / np.prod(shape[:3]))
     arrays[f'{name}/w'] = rng.normal(0, scale, shape).astype(np.float32)
     arrays[f'{name}/b'] = rng.normal(0, 0.1, shape[3]).astype(np.float32)
@@ -121,115 +126,109 @@ def stem(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize('features', ['classifier', 'inception-64'])
 def test_networks_score_alike_in_any_batch_on_any_devices(
-  features, digits, root, stem, monkeypatch
+  features, make, params, stem, monkeypatch
 ):
   """To 1e-4 of the score, as `evaluate` has it."""
-  monkeypatch.setattr(references, 'kept', lambda folder, facts, make: make())
-  how = {'features': features, 'samples': 24}
+  monkeypatch.setattr(
+    references, 'cached_features', lambda root, facts, make: make()
+  )
+  options = {'features': features, 'samples': 24}
   metrics = ['fid', 'kid', 'prdc']
   if features == 'classifier':
     metrics.append('inception_score')
   else:
-    how['weights'] = stem
-  one = score(digits, metrics, root, mesh=sharding.make_mesh(1), **how)
-  assert one['fid'] > 1e-2
+    options['weights'] = stem
+  one = make(metrics, **options).score(params, {})
+  assert one[f'fid@{make(metrics, **options).features.name}'] > 1e-2
   for devices, batch in ((1, 5), (2, 10), (4, 0)):
-    mesh = sharding.make_mesh(devices)
-    other = score(digits, metrics, root, mesh=mesh, batch=batch, **how)
+    evaluator = make(metrics, devices=devices, batch=batch, **options)
+    other = evaluator.score(params, {})
     for name, value in one.items():
       assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
-def test_it_compiles_once(digits, root):
-  evaluator = evaluator_of(digits, ['fid'], root, batch=8, **PIXELS)
-  _, state = digits
-  for seed, player in enumerate((state.g, state.ema, state.g)):
-    evaluator.score(player.params, player.stats, seed=seed)
-  assert evaluator.generate._cache_size() == 1
-  assert evaluator._view._see._cache_size() == 1
+def test_it_compiles_once(make, params):
+  networks, traced = linear(DIGIT)
+  evaluator = make(['fid'], networks, batch=8)
+  for seed, scale in enumerate((1.0, 0.5, 2.0)):
+    scaled = jax.tree.map(lambda x, s=scale: s * x, params)
+    evaluator.score(scaled, {}, seed=seed)
+  assert len(traced) == 1
 
 
-def test_reading_ahead_loses_no_batch(digits, root, monkeypatch):
-  evaluator = evaluator_of(digits, ['fid'], root, batch=8, **PIXELS)
-  x = np.random.default_rng(0).integers(0, 256, (29, 8, 8, 1), np.uint8)
-  waited = evaluator.view(x)['features']
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  np.testing.assert_array_equal(evaluator.view(x)['features'], waited)
-  assert len(waited) == 29
+def by_value(classes, batch=512):
+  """Features whose class is the value of the first pixel."""
+
+  def apply(weights, x, outputs):
+    chances = jax.nn.one_hot(x[:, 0, 0, 0], classes)
+    return {name: chances for name in outputs}
+
+  return make_features(
+    'value', classes, apply, {}, {}, (2, 2, 1), classes=classes, batch=batch
+  )
 
 
-def test_a_batch_is_what_the_features_ask_for(digits, root, monkeypatch):
-  network = feature_networks.load('pixels', image_shape=(8, 8, 1))
-  small = network._replace(batch=6)
-  monkeypatch.setattr(feature_networks, 'load', lambda *a, **k: small)
-  assert evaluator_of(digits, ['fid'], root, **PIXELS)._batch == 6
-  assert evaluator_of(digits, ['fid'], root, batch=9, **PIXELS)._batch == 9
+def test_a_batch_is_what_the_features_ask_for():
+  dataset, mesh = numbered(), sharding.make_mesh(1)
+  for batch, rows in ((0, 3), (4, 4)):
+    evaluator = Evaluator(
+      dataset,
+      None,
+      ['fid'],
+      samples=5,
+      features=by_value(4, batch=3),
+      mesh=mesh,
+      batch=batch,
+    )
+    assert evaluator.rows == rows
 
 
-def test_classes_are_drawn_in_turn(root):
-  parts = parts_of(root, dataset='digits', conditioning='embedding')
-  state = parts.init()
-  run = parts, state
-  found = images_of(run, root, samples=23, batch=5)
+def test_classes_are_drawn_in_turn(make):
+  networks, _ = linear(DIGIT, classes=10)
+  params, _ = networks.generator.init(jax.random.key(1))
+  x = drawn(make(['ms_ssim'], networks, samples=23, batch=5), params)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(
     jax.random.key(3), jnp.arange(23)
   )
-  z = jax.vmap(lambda k: parts.networks.sample_latent(k, 1)[0])(keys)
-  x, _ = parts.networks.generator.apply(
-    state.g.params, state.g.stats, z, train=False, label=jnp.arange(23) % 10
+  z = jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
+  expected, _ = networks.generator.apply(
+    params, {}, z, train=False, label=jnp.arange(23) % 10
   )
-  wanted = np.rint((np.asarray(x) + 1) * 127.5)
-  assert np.abs(found - wanted).max() <= 1
+  np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_parameters_that_are_not_finite_score_nothing(digits, root):
-  evaluator = evaluator_of(digits, ['fid', 'swd'], root, **PIXELS)
-  _, state = digits
-  bad = jax.tree.map(lambda x: x * np.nan, state.g.params)
-  found = evaluator.score(bad, state.g.stats)
-  assert np.isnan([*found.values()]).all()
+def test_parameters_that_are_not_finite_score_nothing(make, params):
+  evaluator = make(['fid', 'swd'])
+  scores = evaluator.score(jax.tree.map(lambda x: x * np.nan, params), {})
+  assert np.isnan([*scores.values()]).all() and 'swd' in scores
   assert 'not finite' in evaluator.unscored['swd']
-  fine = evaluator.score(state.g.params, state.g.stats)
-  assert [*fine] == [*found] and not evaluator.unscored
+  fine = evaluator.score(params, {})
+  assert np.isfinite([*fine.values()]).all() and not evaluator.unscored
 
 
 def test_samples_without_a_score_cost_only_the_metric_that_has_none(
-  digits, root, monkeypatch
+  make, params
 ):
-  evaluator = evaluator_of(digits, ['swd', 'fid'], root, **PIXELS)
-  _, state = digits
-  fine = evaluator.score(state.g.params, state.g.stats)
-  grey = np.full((50, 8, 8, 1), 128, np.uint8)
-  seen = evaluator.view(grey)
-  monkeypatch.setattr(evaluator, 'draw', lambda *a: (seen, True))
-  found = evaluator.score(state.g.params, state.g.stats)
-  assert [*found] == [*fine] and np.isfinite(found['fid'])
-  assert np.isnan(found['swd']) and np.isnan(found['swd_8'])
+  evaluator = make(['swd', 'fid'])
+  grey = jax.tree.map(jnp.zeros_like, params)  # one grey image again and again
+  scores = evaluator.score(grey, {})
+  assert np.isfinite(scores['fid@pixels']) and np.isnan(scores['swd'])
   assert 'without detail' in evaluator.unscored['swd']
-  with pytest.raises(EvaluationError, match='--metrics=swd: .*detail'):
-    evaluator.score_samples(grey)
+  with pytest.raises(ArgumentError, match='`metrics=swd`: .*detail'):
+    evaluator.score_samples(np.full((50, *DIGIT), 128, np.uint8))
 
 
-def test_the_truth_scores_well_and_a_stranger_badly(ring, root):
-  evaluator = evaluator_of(ring, ['modes', 'fid'], root, samples=800)
-  dataset = evaluator.dataset
-  good = evaluator.score_samples(dataset.sample(jax.random.key(5), 800))
+def test_the_truth_scores_well_and_a_stranger_badly():
+  networks, _ = linear((2,))
+  ring = data.load('ring')
+  evaluator = Evaluator(ring, networks, ['modes', 'fid'], samples=800)
+  truth = np.asarray(ring.sample(jax.random.key(5), 800))
+  good = evaluator.score_samples(truth)
   assert good['modes'] == 8 and good['high_quality'] > 0.95
   assert good['fid'] < 0.01
-  _, state = ring
-  bad = evaluator.score(state.g.params, state.g.stats)
-  assert bad['high_quality'] < 0.1 and bad['fid'] > 10 * good['fid']
+  bad = evaluator.score(networks.generator.init(jax.random.key(0))[0], {})
+  assert bad['high_quality'] < 0.1 and bad['fid'] > 3 * good['fid']
   assert evaluator.protocol['features'] == 'points'
-
-
-def by_value(classes):
-  """Features whose class is told by the value of the first pixel."""
-
-  def see(weights, x, wanted):
-    chances = jax.nn.one_hot(x[:, 0, 0, 0], classes)
-    return {name: chances for name in wanted}
-
-  return make_features('value', classes, see, {}, {}, (2, 2, 1), classes=True)
 
 
 def numbered(classes=4):
@@ -238,7 +237,7 @@ def numbered(classes=4):
   images = labels.astype(np.uint8).reshape(-1, 1, 1, 1) * np.ones(
     (2, 2, 1), np.uint8
   )
-  return data.ImageSet(
+  return data.SampleSet(
     'numbered',
     (2, 2, 1),
     images,
@@ -248,91 +247,132 @@ def numbered(classes=4):
   )
 
 
-def test_modes_of_images_are_their_classes(root, monkeypatch):
-  monkeypatch.setattr(feature_networks, 'load', lambda *a, **k: by_value(4))
+def test_modes_of_images_are_their_classes():
   dataset = numbered()
-  evaluator = Evaluator(
-    dataset, None, ['modes'], samples=5, features='value', data_dir=root
-  )
-  all_of_them = evaluator.score_samples(dataset.array())
-  assert all_of_them['modes'] == 4
-  assert all_of_them['reverse_kl'] == pytest.approx(0, abs=1e-9)
+
+  def make(features):
+    return Evaluator(
+      dataset, None, ['class_modes'], samples=5, features=features
+    )
+
+  evaluator = make(by_value(4))
+  scores = evaluator.score_samples(dataset.array())
+  assert scores['modes@value'] == 4
+  assert scores['reverse_kl@value'] == pytest.approx(0, abs=1e-9)
   collapsed = evaluator.score_samples(np.full((8, 2, 2, 1), 3, np.uint8))
-  assert collapsed['modes'] == 1
-  assert collapsed['reverse_kl'] == pytest.approx(np.log(5))
-  monkeypatch.setattr(feature_networks, 'load', lambda *a, **k: by_value(7))
-  other = Evaluator(
-    dataset, None, ['modes'], samples=5, features='value', data_dir=root
+  assert collapsed['modes@value'] == 1
+  assert collapsed['reverse_kl@value'] == pytest.approx(np.log(5))
+  with pytest.raises(ArgumentError, match='7 classes and numbered has 4'):
+    make(by_value(7))
+  faces = dataclasses.replace(dataset, classes=(), read_labels=None)
+  with pytest.raises(ArgumentError, match='needs classes, and numbered has no'):
+    Evaluator(faces, None, ['class_modes'], samples=5)
+
+
+# Own metrics
+
+
+def range_gap(real, fake, *, seed, protocol, labels):
+  if fake.max() > 200:
+    raise ValueError('too bright')
+  assert protocol['samples'] == 5 and len(labels) == 5
+  return {'range_gap': float(np.ptp(real) - np.ptp(fake))}
+
+
+def test_a_metric_of_ones_own_is_like_any_other():
+  metric = Metric(
+    'range_gap',
+    range_gap,
+    {'range_gap': 'lower'},
+    needs=('protocol', 'labels'),
+    version='7',
   )
-  with pytest.raises(EvaluationError, match='7 classes.*numbered has 4'):
-    other.score_samples(dataset.array())
+  dataset = numbered()
+  evaluator = Evaluator(dataset, None, [metric, 'ms_ssim'], samples=5)
+  assert evaluator.protocol['metrics'] == {'range_gap': '7', 'ms_ssim': '1'}
+  scores = evaluator.score_samples(dataset.array())
+  assert scores['range_gap'] == 0 and 'ms_ssim' in scores
+  with pytest.raises(ArgumentError, match='range_gap`: too bright'):
+    evaluator.score_samples(dataset.array() + np.uint8(250))
 
 
-def test_the_protocol_says_all_of_it(digits, root):
-  parts, _ = digits
-  found = evaluator_of(digits, ['fid'], root, real_samples=90, **PIXELS)
-  told = json.loads(json.dumps(found.protocol))
-  assert told['samples'] == 50 and told['real_samples'] == 90
-  assert told['reference_fingerprint'] == parts.dataset.fingerprint
-  assert told['features'] == 'pixels' and len(told['features_digest']) == 64
-  assert told['range'].startswith('uint8')
+# The protocol, and what is cached
 
 
-# What is seen of real samples is kept
+def test_the_protocol_says_all_of_it(make, digits):
+  protocol = json.loads(json.dumps(make(['fid'], real_samples=90).protocol))
+  assert protocol['metrics'] == {'fid': '1'}
+  assert protocol['samples'] == 50 and protocol['real_samples'] == 90
+  assert protocol['reference_fingerprint'] == digits.fingerprint
+  assert protocol['features'] == 'pixels'
+  assert len(protocol['features_digest']) == 64
+  assert protocol['range'].startswith('uint8')
 
 
 def test_real_samples_stand_for_their_set():
-  few = references.chosen(1000, 50)
+  few = references.choose_records(1000, 50)
   assert len(set(few.tolist())) == 50 and (np.diff(few) > 0).all()
-  np.testing.assert_array_equal(few, references.chosen(1000, 50))
+  np.testing.assert_array_equal(few, references.choose_records(1000, 50))
   assert few.max() > 900 and few.min() < 100  # from all over the set
-  np.testing.assert_array_equal(references.chosen(7, 9), np.arange(7))
+  np.testing.assert_array_equal(references.choose_records(7, 9), np.arange(7))
 
 
-def test_features_of_real_samples_are_kept(digits, tmp_path, monkeypatch):
-  calls = []
-  original = Evaluator._see_real
+class Counted:
+  """Images that say how often they were read."""
 
-  def counted(self):
-    calls.append(1)
-    return original(self)
+  def __init__(self, images):
+    self.images, self.reads = images, 0
 
-  monkeypatch.setattr(Evaluator, '_see_real', counted)
-  kept = tmp_path / references.FOLDER
+  def __len__(self):
+    return len(self.images)
 
-  def reference(**how):
-    how = {'data_dir': str(tmp_path), **PIXELS, **how}
-    return evaluator_of(digits, ['fid'], **{'root': None, **how}).reference
+  def __getitem__(self, index):
+    return self.images[index]
 
-  # The set itself lies elsewhere: only its features are kept here.
+  def array(self):
+    self.reads += 1
+    return self.images
+
+
+def test_features_of_real_samples_are_cached(digits, tmp_path, capsys):
+  source = Counted(digits.array())
+  dataset = dataclasses.replace(digits, source=source, cache=None)
+  cache = tmp_path / references.FOLDER
+
+  def reference(features='pixels', **options):
+    return Evaluator(
+      dataset,
+      None,
+      ['fid'],
+      samples=50,
+      features=features,
+      data_dir=str(tmp_path),
+      **options,
+    ).reference['features']
+
   first = reference()
-  (path,) = kept.iterdir()
-  np.testing.assert_array_equal(reference()['features'], first['features'])
-  assert len(calls) == 1
+  (path,) = cache.iterdir()
+  np.testing.assert_array_equal(reference(), first)
+  assert source.reads == 1
   reference(real_samples=60)
   reference(features='random-8')
-  assert len(calls) == 3 and len([*kept.iterdir()]) == 3
-  with np.load(path) as whole:
-    arrays = dict(whole)
-  arrays['features'][3, 3] += 1  # an archive that is whole, of other features
-  np.savez(path, **arrays)
-  np.testing.assert_array_equal(reference()['features'], first['features'])
+  assert source.reads == 3 and len([*cache.iterdir()]) == 3
   path.write_bytes(path.read_bytes()[:-100])
-  np.testing.assert_array_equal(reference()['features'], first['features'])
-  assert len(calls) == 5
-  reference()
-  assert len(calls) == 5  # mended
-  assert not [p for p in kept.iterdir() if p.name.startswith('.')]
+  np.testing.assert_array_equal(reference(), first)
+  assert source.reads == 4 and 'is damaged' in capsys.readouterr().err
+  np.testing.assert_array_equal(reference(), first)  # mended
+  assert source.reads == 4
 
 
 # What cannot be scored
 
 
+PIXELS = {'features': 'pixels'}
 REFUSED = {
-  'unknown metric': ('digits', ['fidd'], PIXELS, 'fidd is unknown.*fid'),
+  'unknown metric': ('digits', ['fidd'], PIXELS, 'fidd: did you mean fid'),
   'twice': ('digits', ['fid', 'fid'], PIXELS, 'twice'),
-  'none': ('digits', [], PIXELS, '--metrics=: name some of'),
-  'no features': ('digits', ['fid'], {}, '--features=: say what fid'),
+  'none': ('digits', [], PIXELS, '`metrics=`: name some of'),
+  'no features': ('digits', ['fid'], {}, '`features=`: say what fid'),
   'unknown features': ('digits', ['fid'], {'features': 'inceptio'}, 'inceptio'),
   'missing weights': (
     'digits',
@@ -342,39 +382,37 @@ REFUSED = {
   ),
   'no classes': ('digits', ['inception_score'], PIXELS, 'use a classifier'),
   'a density metric': ('digits', ['density'], PIXELS, 'is a set of images'),
-  'an image metric': ('ring', ['ms_ssim'], {}, 'ring is a density'),
+  'an image metric': ('ring', ['ms_ssim'], {}, 'ring has points'),
   'features of points': ('ring', ['fid'], PIXELS, 'leave it out'),
-  'too few': ('digits', ['kid'], {'samples': 3, **PIXELS}, '--samples=3'),
+  'no validation': ('digits', ['parzen'], {}, '`validation=`: name the real'),
+  'too few': ('digits', ['kid'], {'samples': 3, **PIXELS}, '`samples=3`'),
   'too few real': (
     'digits',
     ['kid'],
     {'real_samples': 3, **PIXELS},
-    '--real_samples=3',
+    '`real_samples=3`',
   ),
   'too many real': (
     'digits',
     ['fid'],
     {'real_samples': 1798, **PIXELS},
-    '--real_samples=1798: digits has 1797',
+    '`real_samples=1798`: digits has 1797',
   ),
 }
 
 
 @pytest.mark.parametrize('case', sorted(REFUSED))
-def test_what_cannot_be_scored_is_refused(case, digits, ring, root):
-  name, metrics, how, said = REFUSED[case]
-  run = {'digits': digits, 'ring': ring}[name]
-  with pytest.raises(ValueError, match=said) as caught:
-    evaluator_of(run, metrics, root, **how)
-  assert caught.value.exit_code in (1, 2)
+def test_what_cannot_be_scored_is_refused(case, digits):
+  name, metrics, options, message = REFUSED[case]
+  dataset = digits if name == 'digits' else data.load(name)
+  with pytest.raises(ArgumentError, match=message):
+    Evaluator(dataset, None, metrics, **{'samples': 50, **options})
 
 
-def test_modes_of_images_without_classes_are_refused(root):
-  import dataclasses
-
-  faces = dataclasses.replace(numbered(), classes=(), read_labels=None)
-  with pytest.raises(EvaluationError, match='images without classes'):
-    Evaluator(faces, None, ['modes'], samples=5, data_dir=root)
+def test_what_no_generator_could_be_scored_with_is_no_fault_of_its_samples():
+  evaluator = Evaluator(data.load('delta'), None, ['density'], samples=50)
+  with pytest.raises(ArgumentError, match='`metrics=density`.*delta'):
+    evaluator.score_samples(np.zeros((50, 1), np.float32))
 
 
 RNG = np.random.default_rng(0)
@@ -397,7 +435,18 @@ BAD_ARRAYS = {
 
 @pytest.mark.parametrize('case', sorted(BAD_ARRAYS))
 def test_bad_arrays_are_refused(case):
-  x, said = BAD_ARRAYS[case]
-  with pytest.raises(EvaluationError, match=f'--images=x.npz.*{said}'):
-    sources.check_images(x, (8, 8, 1), '--images=x.npz')
-  np.testing.assert_array_equal(sources.check_images(GOOD, (8, 8, 1), ''), GOOD)
+  x, message = BAD_ARRAYS[case]
+  with pytest.raises(ArgumentError, match=f'`images=x.npz`: .*{message}'):
+    sources.check_samples(x, DIGIT, 'images', 'x.npz')
+  assert sources.check_samples(GOOD, DIGIT, 'images', '') is GOOD
+
+
+def test_networks_features_and_samples_by_name(networks, digits, make):
+  """Features are taken as an object, too; samples need no networks."""
+  pixels = load('pixels', sample_shape=DIGIT)
+  x = digits.array()[:50]
+  assert make(['fid'], None, features=pixels).score_samples(x) == make(
+    ['fid'], None
+  ).score_samples(x)
+  with pytest.raises(ArgumentError, match='`networks=None`'):
+    make(['fid'], None).score({}, {})

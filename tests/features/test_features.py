@@ -77,7 +77,7 @@ def test_pixels_are_the_pixels():
   points = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
   for f in (
     features.load('pixels', sample_shape=(2,)),
-    features.make_points(2),
+    features.make_raw((2,)),
   ):
     np.testing.assert_array_equal(extracted(f, points), points)
 

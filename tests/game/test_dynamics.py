@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gan_jax.game.losses import Game
+from gan_jax.game.step import Plan, init_state
 from helpers.small import ring
 
 from gan_jax import networks
 from gan_jax.game import dynamics, objectives
-from gan_jax.game.losses import Game
 from gan_jax.game.regularizers import Term
 from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state
 from gan_jax.training import dynamics_log, loop, setup, writers
 
 BATCH = 6

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gan_jax.game.step import Plan, init_state, make_train_step
 from helpers.toygame import net, switched
 
 from gan_jax import networks
@@ -15,7 +16,6 @@ from gan_jax.game import losses as game_lib
 from gan_jax.game import objectives
 from gan_jax.game.regularizers import Term
 from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state, make_train_step
 
 HYPER = Hyper(lr_g=1e-2, lr_d=1e-2)
 BATCH = 8

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gan_jax.game.losses import Batch, Game
+from gan_jax.game.step import Plan, init_state, make_train_step
 from helpers.toygame import (
   BATCH,
   close,
@@ -20,10 +22,8 @@ from helpers.toygame import (
 from gan_jax import networks
 from gan_jax.config.schema import Config
 from gan_jax.game import losses as game_lib
-from gan_jax.game.losses import Batch, Game
 from gan_jax.game.objectives import OBJECTIVES
 from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state, make_train_step
 from gan_jax.training import setup
 
 CLASSES = 3

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gan_jax.game.plan import TOGETHER
+from gan_jax.game.step import make_train_step
 from helpers.toygame import (
   BATCH,
   close,
@@ -21,9 +23,7 @@ from helpers.toygame import (
 
 from gan_jax.game import losses as game_lib
 from gan_jax.game.optimizers import OPTIMIZERS
-from gan_jax.game.plan import TOGETHER
 from gan_jax.game.schedules import SCHEDULES
-from gan_jax.game.step import make_train_step
 
 
 @pytest.mark.parametrize('schedule', sorted(SCHEDULES))

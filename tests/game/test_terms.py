@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gan_jax.game.step import Plan, init_state, make_train_step
 from helpers.toygame import (
   BATCH,
   close,
@@ -21,7 +22,6 @@ from gan_jax import networks
 from gan_jax.game import augment, objectives
 from gan_jax.game import losses as game_lib
 from gan_jax.game.regularizers import REGULARIZERS, Term
-from gan_jax.game.step import Plan, init_state, make_train_step
 
 
 def test_penalties_join_the_loss_that_is_descended_and_are_logged():

@@ -1,4 +1,4 @@
-"""A folder as `python -m gan_jax.ablate` leaves it, without an ablation.
+"""The folder of an ablation, written without one.
 
 Also a command, to look at the report of one:
   python tests/helpers/ablation_folder.py FOLDER
@@ -140,8 +140,8 @@ def curves_of(rng, badness, outcomes, ends, count=50):
   }
 
 
-def grid(folder, seeds=8, pictures=True):
-  """Six objectives by three rates: some runs diverged, one cell failed."""
+def grid(folder, seeds=8, objectives=OBJECTIVES, pictures=True):
+  """Objectives by three rates: some runs diverged, one cell failed."""
   rng = np.random.default_rng(0)
   published = {
     'source': 'Somebody et al. 2018, arXiv:0000.00000, table 1',
@@ -153,7 +153,7 @@ def grid(folder, seeds=8, pictures=True):
     },
   }
   plan = plan_of(
-    {'objective': list(OBJECTIVES), 'lr_d': list(RATES)},
+    {'objective': list(objectives), 'lr_d': list(RATES)},
     range(seeds),
     published=published,
   )
@@ -161,7 +161,7 @@ def grid(folder, seeds=8, pictures=True):
   rows, programs = [], {}
   for index, cell in enumerate(plan['cells']):
     objective, lr = cell['values'].values()
-    middle = OBJECTIVES[objective] * RATES[lr]
+    middle = objectives[objective] * RATES[lr]
     for seed in range(seeds):
       outcome, step = 'done', STEPS
       if objective == 'minimax' and lr == 0.001 and seed % 2:

@@ -25,7 +25,9 @@ def numbered(size=10, side=2, channels=1):
   """A set whose image n is full of the number n."""
   values = np.arange(size, dtype=np.uint8).reshape(-1, 1, 1, 1)
   shape = (side, side, channels)
-  return data.ImageSet('numbered', shape, values * np.ones(shape, np.uint8), '')
+  return data.SampleSet(
+    'numbered', shape, values * np.ones(shape, np.uint8), ''
+  )
 
 
 def make(images=None, **options):

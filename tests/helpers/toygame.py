@@ -1,4 +1,8 @@
-"""Games to test with: two MLPs in the plane, and all objectives in one."""
+"""Games to test with: two MLPs in the plane, steps by hand, one D of all kinds.
+
+Trainers, games and states are arguments of what is compiled here: all that
+differ in numbers alone are served by one program.
+"""
 
 import functools
 
@@ -7,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax import networks
-from gan_jax.game import losses as game_lib
-from gan_jax.game import objectives
-from gan_jax.game.objectives import OBJECTIVES, Equilibrium, Objective
-from gan_jax.game.regularizers import Term
-from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state, make_train_step
+from gan_jax.game import game as game_lib
+from gan_jax.game.game import Batch, Game
+from gan_jax.game.objectives import OBJECTIVES, from_losses
+from gan_jax.game.optimizers import Sgd
+from gan_jax.game.regularizers import REGULARIZERS
+from gan_jax.game.schedules import SCHEDULES
+from gan_jax.game.streams import stream
+from gan_jax.game.trainer import Trainer
 
 BATCH = 8
-
-RATES = dict(lr_g=1e-2, lr_d=2e-2, beta1_g=0.0, beta1_d=0.0)
+RATE_G, RATE_D = 1e-2, 2e-2
 
 
 @functools.cache
-def built(packing, norm='none'):
+def built(packing=1, norm='none'):
   return networks.build(
     'mlp',
     (2,),
@@ -33,57 +38,121 @@ def built(packing, norm='none'):
   )
 
 
-def plan_of(
-  objective='non_saturating',
-  regularizers=(),
-  packing=1,
-  norm='none',
+def game_of(
+  objective='non_saturating', regularizers=(), packing=1, norm='none'
+):
+  """Penalties weigh a tenth."""
+  kinds = [REGULARIZERS[name] for name in regularizers]
+  return Game(
+    built(packing, norm),
+    OBJECTIVES[objective],
+    [kind(weight=0.1) if hasattr(kind(), 'weight') else kind for kind in kinds],
+    packing=packing,
+  )
+
+
+def trainer_of(
+  schedule='alternating',
+  game=None,
+  optimizer_g=None,
+  optimizer_d=None,
+  ema=None,
   **settings,
 ):
-  game = game_lib.Game(
-    built(packing, norm),
-    objectives.OBJECTIVES[objective],
-    regularizers=tuple(Term(name) for name in regularizers),
+  """By gradient descent without momentum; `settings` are the schedule's."""
+  return Trainer(
+    game or game_of(),
+    optimizer_g or Sgd(RATE_G, 0.0),
+    optimizer_d or Sgd(RATE_D, 0.0),
+    SCHEDULES[schedule](**settings),
+    ema,
   )
-  settings = dict(optimizer_g='sgd', optimizer_d='sgd') | settings
-  return Plan(game=game, batch_size=BATCH, **settings)
 
 
-def hyper_of(plan, **numbers):
-  weights = {t.key: jnp.float32(0.1) for t in plan.game.regularizers}
-  return Hyper(**(RATES | dict(penalties=weights) | numbers))
+@jax.jit
+def init(trainer, key):
+  return trainer.init(key)
 
 
-@functools.cache
-def begun(plan, seed):
-  return init_state(jax.random.key(seed), plan, hyper_of(plan))
+@jax.jit
+def step(trainer, state, batch):
+  return trainer.step(state, batch)
 
 
-@functools.cache
-def compiled(plan):
-  """The step of a plan, compiled once for all tests of it."""
-  return jax.jit(make_train_step(plan))
-
-
-def start(plan, seed=0, **numbers):
-  hyper, state = hyper_of(plan, **numbers), begun(plan, seed)
-  state = state.replace(key=jax.random.clone(state.key))
+def reals(trainer, seed=0):
+  """Real batches of a step, which are not alike."""
   rng = np.random.default_rng(seed)
-  real = rng.normal(size=(plan.real_batches, BATCH, 2))
-  return state, hyper, jnp.asarray(real, jnp.float32)
+  shape = trainer.real_batches, BATCH, *trainer.game.networks.sample_shape
+  return jnp.float32(rng.normal(size=shape))
 
 
-def stepped(plan, **numbers):
-  state, hyper, batch = start(plan, **numbers)
-  return state, *compiled(plan)(state, hyper, batch)
+def start(trainer, seed=0):
+  return init(trainer, jax.random.key(seed)), reals(trainer, seed)
 
 
-def move_keys(state):
-  """Keys of D's and of G's one move of a step in which they alternate."""
-  key = jax.random.fold_in(jax.random.clone(state.key), state.step)
-  key_d, key_g = jax.random.split(key)
-  (key_turn,) = jax.random.split(key_d, 1)
-  return jax.random.split(key_turn)[1], key_g
+def stepped(trainer):
+  """State before a step, state after it, and its logs."""
+  state, batch = start(trainer)
+  return state, *step(trainer, state, batch)
+
+
+def at(state, **hyper):
+  """A state at other hyper-parameters: `r1__weight` is the last of a path."""
+  values = dict(state.hyper)
+  for name, value in hyper.items():
+    (path,) = [
+      p for p in values if f'.{p}'.endswith('.' + name.replace('__', '.'))
+    ]
+    values[path] = jnp.float32(value)
+  return state.replace(hyper=values)
+
+
+def bare(state):
+  """Of a state, what the losses read: one structure for all trainers."""
+  g, d = (p.replace(opt_state=()) for p in (state.g, state.d))
+  return state.replace(g=g, d=d, hyper={}, ema=None)
+
+
+def step_key(state):
+  return stream(state.key, 'step', state.step)
+
+
+def update_keys(state, number=0):
+  """Keys of an update of D and of one of G, in a step where they alternate."""
+  return tuple(stream(step_key(state), player, number) for player in 'dg')
+
+
+@jax.jit
+def _gradients(game, state, real, key_d, key_g):
+  images = jnp.float32(0)
+
+  def loss(function, key):
+    return jax.grad(
+      lambda params: function(
+        game, params, state, Batch(real), key, images=images
+      )[0]
+    )
+
+  return (
+    loss(game_lib.d_loss, key_d)(state.d.params),
+    loss(game_lib.g_loss, key_g)(state.g.params),
+  )
+
+
+def gradients(game, state, real, key_d, key_g):
+  """D's and G's gradient of their losses at one point, each with a key."""
+  return _gradients(game, bare(state), real, key_d, key_g)
+
+
+def down(params, grads, rate):
+  return jax.tree.map(lambda p, g: p - rate * g, params, grads)
+
+
+def replaced(state, g=None, d=None):
+  """A state with other parameters."""
+  if g is not None:
+    state = state.replace(g=state.g.replace(params=g))
+  return state if d is None else state.replace(d=state.d.replace(params=d))
 
 
 def net(params, out):
@@ -104,17 +173,17 @@ def close(a, b, **how):
   np.testing.assert_allclose(flat(a), flat(b), **(dict(atol=1e-6) | how))
 
 
+def apart(a, b):
+  """How far two trees are from each other."""
+  return np.abs(flat(a) - flat(b)).max()
+
+
 def switched(index):
   """One of the objectives, by a traced number: all of them in one program."""
+  whole = [kind() for kind in OBJECTIVES.values()]
 
   def loss(player):
-    losses = [getattr(entry, f'{player}_loss') for entry in OBJECTIVES.values()]
-    return lambda *args: jax.lax.switch(index, losses, *args)
+    losses = [getattr(objective, f'{player}_loss') for objective in whole]
+    return lambda real, fake: jax.lax.switch(index, losses, real, fake)
 
-  return Objective(
-    loss('d'),
-    loss('g'),
-    Equilibrium(0.0, 0.0, 0.0),
-    log_ratio=None,
-    relativistic=True,
-  )
+  return from_losses(loss('d'), loss('g'), name='switched', relativistic=True)

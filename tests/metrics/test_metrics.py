@@ -1,255 +1,202 @@
 """What every metric promises, whichever it is; a new entry is tested too."""
 
-import json
-import math
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gan_jax import data, metrics
-from gan_jax.metrics import METRICS, blocks
-from gan_jax.metrics.arrays import SetupError
+from gan_jax.metrics import METRICS, Checks, Example, Metric, blocks
+from gan_jax.runtime.errors import ArgumentError
+from gan_jax.testing.metrics import check_metric, make_samples
 
-N = 120
-TRUTH = data.load('ring')
-every = pytest.mark.parametrize('name', METRICS)
-# Which samples are drawn, or dealt to which part, depends on their places.
-BY_PLACE = {'kid', 'inception_score', 'swd', 'ms_ssim', 'c2st'}
-# First value of like sets, where chance leaves nothing of it open.
-BEST = {
-  'fid': 0.0,
-  'prdc': 1.0,
-  'swd': 0.0,
-  'swd_points': 0.0,
-  'inception_score': 5.0,
-  'modes': 8.0,
+N = 60
+
+
+@pytest.mark.parametrize('name', METRICS)
+def test_a_metric_keeps_what_metrics_promise(name):
+  assert METRICS[name].name == name
+  check_metric(METRICS[name])
+
+
+# The conformance tests find what is wrong.
+
+
+def shift(real, fake, *, seed=0):
+  """How far the means are apart."""
+  real, fake = metrics.arrays.as_tables(real, fake, 2)
+  return {'shift': float(abs(real.mean() - fake.mean()))}
+
+
+def example(expected=3.0):
+  real = np.arange(4.0)[:, None]
+  return (Example(real + 3, {'shift': expected}, real),)
+
+
+SHIFT = Metric(
+  'shift',
+  shift,
+  {'shift': 'lower'},
+  sees='features',
+  checks=Checks(example, best=0.0),
+)
+
+
+def changed(compute):
+  return SHIFT._replace(compute=compute)
+
+
+def late(real, fake, *, seed=0):
+  scores = shift(real, fake)
+  return {'shift': scores['shift'] + float(fake[0, 0])}
+
+
+def counted(real, fake, *, seed=0, calls=[]):  # noqa: B006
+  calls.append(1)
+  return {'shift': shift(real, fake)['shift'] + len(calls) * 1e-9}
+
+
+def moved(real, fake, *, seed=0):
+  scores = shift(real, fake)
+  fake += 1
+  return scores
+
+
+def careless(real, fake, *, seed=0):
+  return {'shift': float(abs(real.mean() - fake.mean()))}
+
+
+BROKEN = {
+  'no checks': (SHIFT._replace(checks=None), 'says nothing that it could be'),
+  'no example': (SHIFT._replace(checks=Checks(tuple)), 'has no example'),
+  'a wrong value': (
+    SHIFT._replace(checks=Checks(lambda: example(4.0))),
+    r'example 0: shift is 3\.0, not 4\.0',
+  ),
+  'no direction': (SHIFT._replace(scores={'shift': 'up'}), 'give scores='),
+  'no identifier': (SHIFT._replace(name='a-b'), 'an identifier'),
+  'another name': (
+    SHIFT._replace(scores={'shift': 'lower', 'more': ''}),
+    r"declares \['shift', 'more'\], returns \['shift'\]",
+  ),
+  'no plain floats': (
+    changed(lambda *a, seed: {'shift': np.float64(shift(*a)['shift'])}),
+    'other things than finite floats',
+  ),
+  'a memory': (changed(counted), 'other scores for the same arguments'),
+  'other arrays': (changed(moved), 'changes the arrays'),
+  'an order': (
+    changed(late)._replace(checks=Checks(lambda: example(6.0))),
+    'shift depends on the order',
+  ),
+  'a wrong best': (
+    SHIFT._replace(checks=Checks(example, best=1.0)),
+    r'shift of like sets is 0\.0, not 1\.0',
+  ),
+  'upside down': (SHIFT._replace(scores={'shift': 'higher'}), 'higher is bett'),
+  'a lower minimum': (SHIFT._replace(minimum=3), 'takes 2 samples for `fake`'),
+  'NaN': (changed(careless)._replace(minimum=1), 'samples for `fake`|NaN'),
+  'a reader': (SHIFT._replace(reads_real=False), 'reads `real`, and'),
 }
-# Less work where the default is a lot.
-FEW = {
-  'kid': {'subsets': 5},
-  'swd': {'patches': 8, 'directions': 32},
-  'swd_points': {'directions': 32},
-  'ms_ssim': {'pairs': 100},
-}
 
 
-def good(sees, n=N, seed=0):
-  """Samples as they should be: for metrics without a reference, the best."""
-  rng = np.random.default_rng(seed)
-  if sees == 'features':
-    return rng.normal(size=(n, 6)).astype(np.float32)
-  if sees == 'probabilities':
-    # A round of classes for each of ten splits, whatever the order.
-    return np.eye(5, dtype=np.float32)[np.arange(n) % 5]
-  if sees == 'images':
-    return rng.integers(0, 256, (n, 16, 16, 3), np.uint8)
-  angles = np.arange(n) * np.pi / 4  # a round of modes
-  at = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-  return np.float32(at + 0.01 * rng.normal(size=(n, 2)))
+def test_a_metric_that_keeps_its_promises_passes():
+  check_metric(SHIFT)
 
 
-def bad(sees, n=N, seed=0):
-  """Samples of another distribution."""
-  x = good(sees, n, seed)
-  if sees == 'features':
-    return x * np.float32(0.5) + np.float32(2)
-  if sees == 'probabilities':
-    return np.full_like(x, 0.2)
-  if sees == 'images':
-    return np.repeat(x[:, :, :1], 16, axis=2) // np.uint8(2)
-  return x * np.float32(0.5)
+@pytest.mark.filterwarnings('ignore:Mean of empty slice')
+@pytest.mark.filterwarnings('ignore:invalid value')
+@pytest.mark.parametrize('case', BROKEN)
+def test_what_a_metric_lacks_or_breaks_is_said(case):
+  metric, message = BROKEN[case]
+  with pytest.raises((AssertionError, ValueError), match=message):
+    check_metric(metric)
 
 
-def score(name, fake, real=None, **keywords):
-  metric = METRICS[name]
-  if metric.reference and real is None:
-    real = good(metric.sees, seed=1)
-  if metric.truth:
-    keywords['truth'] = TRUTH
-  return metric.compute(real, fake, **FEW.get(name, {}) | keywords)
+# Names.
 
 
-@every
-def test_plain_finite_floats_and_the_same_again(name):
-  fake = good(METRICS[name].sees)
-  found = score(name, fake, seed=3)
-  assert found and all(type(v) is float for v in found.values())
-  json.dumps(found, allow_nan=False)
-  assert score(name, fake.copy(), seed=3) == found
-  assert next(iter(found)).startswith(('precision', name, 'jsd'))
+def test_metrics_by_name_and_as_objects():
+  assert metrics.select_metrics([SHIFT, 'fid']) == (SHIFT, METRICS['fid'])
+  assert metrics.select_metrics('fid, kid')[1] is METRICS['kid']
+  for given, message in {
+    '': 'name some of fid, kid',
+    'fid,fidd': '`metrics=fid,fidd`: fidd: did you mean fid',
+    'fid,fid': 'fid is there twice',
+  }.items():
+    with pytest.raises(ArgumentError, match=message):
+      metrics.select_metrics(given)
 
 
-@every
-def test_the_names_it_returns_are_those_it_declares(name):
-  metric = METRICS[name]
-  declared = metric.scores
-  assert set(declared.values()) <= {'lower', 'higher', ''}
-  found = [*score(name, good(metric.sees))]
-  stars = [word[:-1] for word in declared if word.endswith('*')]
-  short = [
-    next((f'{s}*' for s in stars if word.startswith(s)), word) for word in found
-  ]
-  assert [*dict.fromkeys(short)] == [*declared]
-  for word, said in zip(found, short, strict=True):
-    assert metric.direction(f'{word}@pixels') == declared[said]
-  assert metric.direction('none') is None
-  assert metric.better == metric.direction(found[0])
+def test_a_direction_is_that_of_its_score():
+  swd = METRICS['swd']
+  assert swd.direction('swd_16@pixels') == swd.better == 'lower'
+  assert METRICS['density'].direction('jsd_floor') == ''
+  assert swd.direction('none') is None
 
 
-@every
-def test_it_leaves_its_arrays_and_jax_as_they_were(name):
-  fake = good(METRICS[name].sees)
-  real = good(METRICS[name].sees, seed=1)
-  before = fake.copy(), real.copy()
-  score(name, fake, real)
-  np.testing.assert_array_equal(fake, before[0])
-  np.testing.assert_array_equal(real, before[1])
-  assert jnp.zeros(()).dtype == jnp.float32 and not jax.config.jax_enable_x64
+# What single metrics are given.
 
 
-@every
-def test_order_of_samples(name):
-  metric = METRICS[name]
-  fake, real = good(metric.sees), good(metric.sees, seed=1)
-  a, b = score(name, fake, real), score(name, fake[::-1], real[::-1])
-  if name in BY_PLACE:
-    first = next(iter(a))
-    assert a[first] == pytest.approx(b[first], rel=0.2, abs=0.1)
-  else:
-    assert a == pytest.approx(b, rel=1e-5, abs=1e-9)
-
-
-@every
-def test_like_sets_score_best(name):
-  metric = METRICS[name]
-  x = good(metric.sees, n=200)
-  alike, other = score(name, x, x), score(name, bad(metric.sees, n=200), x)
-  first = next(iter(alike))
-  if name in BEST:
-    if name == 'inception_score':  # 20 samples of a split are not 4 a class
-      x = np.tile(np.eye(5), (20, 1))
-      alike = metric.compute(None, x, splits=1)
-    assert alike[first] == pytest.approx(BEST[name], abs=1e-9)
-  if metric.better == 'higher':
-    assert alike[first] > other[first]
-  else:  # '' too: what is alike is nearer to what the data have
-    assert alike[first] < other[first]
-
-
-@every
-def test_no_fewer_samples_than_it_says(name):
-  metric = METRICS[name]
-  n = metric.minimum
-  few, enough = good(metric.sees, n=n - 1), good(metric.sees, n=n)
-  real = good(metric.sees, n=n, seed=1)
-  assert all(map(math.isfinite, score(name, enough, real).values()))
-  with pytest.raises(ValueError, match=f'fake has {n - 1} samples.*{n}'):
-    score(name, few, real)
-  if metric.reference:
-    with pytest.raises(ValueError, match=f'real has {n - 1} samples.*{n}'):
-      score(name, enough, few)
-
-
-@every
-def test_without_a_reference_nothing_is_read(name):
-  if METRICS[name].reference:
-    pytest.skip('reads real samples')
-  fake = good(METRICS[name].sees)
-  assert score(name, fake) == score(name, fake, real=object())
-
-
-@every
-def test_wrong_shapes_and_numbers_are_named(name):
-  metric = METRICS[name]
-  fake = good(metric.sees)
-  with pytest.raises(ValueError, match='fake has shape'):
-    score(name, fake.reshape(-1))
-  broken = fake.astype(np.float32)
-  broken[7].flat[0] = np.nan
-  with pytest.raises(ValueError, match='fake has 1 samples with NaN'):
-    score(name, broken)
-  with pytest.raises(ValueError, match='give real numbers'):
-    score(name, fake.astype(complex))
-  if metric.reference:
-    with pytest.raises(ValueError, match='real has 1 samples with NaN'):
-      score(name, fake, real=broken)
-    with pytest.raises(ValueError, match='give (both|one shape)'):
-      score(name, fake, real=fake[..., :1])
-  if metric.truth:
-    with pytest.raises(ValueError, match='1 dimensions and ring 2'):
-      score(name, fake[:, :1])
-
-
-IMAGES = [name for name, m in METRICS.items() if m.sees == 'images']
-
-
-@pytest.mark.parametrize('name', IMAGES)
-def test_images_are_bytes(name):
-  x = good('images')
+@pytest.mark.parametrize('name', ['swd', 'ms_ssim'])
+def test_images_are_bytes_of_any_size(name):
+  options = METRICS[name].checks.options
+  x = make_samples('images', N)
   for wrong in (x.astype(np.float32) / 255, x.astype(np.int64)):
-    with pytest.raises(ValueError, match='give uint8'):
-      score(name, wrong)
-
-
-@pytest.mark.parametrize('name', IMAGES)
-def test_odd_small_and_grey_images(name):
-  x = good('images')[:40, :9, :12, :1]
-  assert all(map(math.isfinite, score(name, x, x[::-1]).values()))
+    with pytest.raises(ArgumentError, match='give uint8'):
+      METRICS[name].compute(x, wrong, seed=0, **options)
+  odd = x[:40, :9, :12, :1]
+  scores = METRICS[name].compute(odd, odd[::-1], seed=0, **options)
+  assert np.isfinite([*scores.values()]).all()
 
 
 def test_probabilities_are_distributions():
-  p = good('probabilities')
-  with pytest.raises(ValueError, match='not logits'):
-    score('inception_score', 5 * p - 1)
-  with pytest.raises(ValueError, match='do not sum to 1'):
-    score('inception_score', p * 0.5)
-  with pytest.raises(ValueError, match='1 class'):
-    score('inception_score', p[:, :1])
+  p = make_samples('probabilities', N)
+  for wrong, message in (
+    (5 * p - 1, 'not logits'),
+    (p * 0.5, 'do not sum to 1'),
+    (p[:, :1], '1 class'),
+  ):
+    with pytest.raises(ArgumentError, match=message):
+      metrics.inception_score(wrong)
 
 
 def test_constant_samples():
   """An error where a score has no meaning, a bad score where it has."""
-  grey = np.full((N, 16, 16, 3), 128, np.uint8)
-  for real, fake in [(grey, good('images')), (good('images'), grey)]:
-    with pytest.raises(ValueError, match='without detail') as told:
-      metrics.swd.swd(real, fake)
-    assert (told.type is SetupError) == (real is grey)
-  assert score('ms_ssim', grey)['ms_ssim'] == pytest.approx(1)
-  same = np.tile(good('features', 1), (N, 1))
-  with pytest.raises(ValueError, match='all real samples are the same'):
-    score('prdc', good('features'), same)
-  found = score('prdc', same)
-  assert found['recall'] == 0 and found['coverage'] < 0.1
-  assert score('fid', same)['fid'] > 1
-  assert score('c2st', same)['c2st_nn_fake'] > 0.9
+  grey, noise = (
+    np.full((N, 16, 16, 3), 128, np.uint8),
+    make_samples('images', N),
+  )
+  for real, fake, argument in [(grey, noise, 'real'), (noise, grey, 'fake')]:
+    with pytest.raises(ArgumentError, match='without detail') as error:
+      metrics.swd(real, fake, patches=8)
+    assert error.value.argument == argument
+  x = make_samples('features', N)
+  same = np.tile(x[:1] + 0.01, (N, 1)).astype(np.float32)
+  with pytest.raises(ArgumentError, match='`real=.*all samples are the same'):
+    metrics.prdc(same, x)
+  scores = metrics.prdc(x, same)
+  assert scores['recall'] == 0 and scores['coverage'] < 0.3
+  assert metrics.fid(x, same)['fid'] > 1
+  scores = metrics.c2st(x, same)
+  assert scores['c2st_nn_fake'] > 0.9
   # The classifier tells a point from a cloud only by where it lies.
-  assert 0 <= score('c2st', same)['c2st'] <= 1
+  assert 0 <= scores['c2st'] <= 1
 
 
 def test_truth_that_a_metric_cannot_use():
-  x = good('points')
-  with pytest.raises(ValueError, match='spiral has no separate modes'):
-    metrics.modes.modes(None, x, truth=data.load('spiral'))
-  with pytest.raises(ValueError, match='delta is no density'):
-    metrics.density.density(None, x[:, :1], truth=data.load('delta'))
+  x = np.zeros((9, 2))
+  with pytest.raises(ArgumentError, match='spiral`: has no separate modes'):
+    metrics.modes(x, truth=data.load('spiral'))
+  with pytest.raises(ArgumentError, match='delta`: is no density'):
+    metrics.density(x[:, :1], truth=data.load('delta'))
+  for score in (metrics.modes, metrics.density):
+    with pytest.raises(ArgumentError, match='2 dimensions and mixture_1d 1'):
+      score(x, truth=data.load('mixture_1d'))
 
 
-@pytest.mark.parametrize('name', ['prdc', 'c2st'])
-def test_blocks_do_not_show(name, monkeypatch):
-  """Many padded blocks say what one says."""
-  real, fake = good('features', 75, seed=1), bad('features', 91)
-  whole = score(name, fake, real)
+def test_blocks_do_not_show(monkeypatch):
+  """Many padded blocks say what one says, and are compiled once."""
+  rng = np.random.default_rng(0)
+  real, fake = rng.normal(size=(75, 6)), rng.normal(0.2, 0.5, size=(91, 6))
+  one = metrics.prdc(real, fake), metrics.c2st(real, fake)
   monkeypatch.setattr(blocks, 'ROWS', 32)
-  assert score(name, fake, real) == whole
-
-
-def test_blocks_are_compiled_once(monkeypatch):
-  monkeypatch.setattr(blocks, 'ROWS', 32)
-  score('prdc', good('features', 70), good('features', 70, seed=1))
-  counts = [f._cache_size() for f in (metrics.prdc._cross, blocks._nearer)]
-  score('prdc', good('features', 101), good('features', 77, seed=1))
-  assert counts == [
-    f._cache_size() for f in (metrics.prdc._cross, blocks._nearer)
-  ]
+  assert (metrics.prdc(real, fake), metrics.c2st(real, fake)) == one

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import pathlib
 import tempfile
+import time
 from typing import Any
 
 import jax
@@ -42,17 +43,20 @@ def measure(config: Config, layout: str) -> dict[str, Any]:
   """Least milliseconds a member's step, over a few dispatches."""
   configs = [dataclasses.replace(config, seed=i) for i in range(MEMBERS)]
   with tempfile.TemporaryDirectory() as folder:
-    made = population_loop.Cohort(configs, folder, layout)
-    made.calibrate(0.2)
-    now, found = made.population, []
-    count = max(1, int(2 * made.pace.wanted))
+    members = population_loop.members_of(configs)
+    loop = population_loop.PopulationLoop(config, members, folder, layout)
+    loop.calibrate(0.2)
+    count = min(max(1, int(2 * loop.pace.wanted)), loop.pace.capacity)
+    times = []
     for _ in range(DISPATCHES):
-      now = made._dispatch(now, 0, min(count, made.pace.capacity))
-      steps = min(count, made.pace.capacity) * MEMBERS
-      found.append((1e3 * made.took_cpu / steps, 1e3 * made.took / steps))
-    params = (made._shapes.g.params, made._shapes.d.params)
-    made.close()
-  cpu, wall = (round(min(x), 4) for x in zip(*found, strict=True))
+      cpu, wall = time.process_time(), time.perf_counter()
+      loop.advance(count)
+      took = time.process_time() - cpu, time.perf_counter() - wall
+      times.append(tuple(1e3 * x / (count * MEMBERS) for x in took))
+    shapes = loop.setup.shapes
+    params = (shapes.g.params, shapes.d.params)
+    loop.close()
+  cpu, wall = (round(min(x), 4) for x in zip(*times, strict=True))
   work = count_parameters(params) * config.batch_size
   return {'cpu_ms': cpu, 'wall_ms': wall, 'work': work}
 

@@ -21,9 +21,9 @@ from typing import Any
 import jax
 
 from gan_jax.config.schema import Config
-from gan_jax.game.step import make_train_step
 from gan_jax.runtime import preemption
-from gan_jax.training import loop, setup, workdir
+from gan_jax.training import setup, workdir
+from gan_jax.training.run_loop import RunLoop
 
 HERE = pathlib.Path(__file__).parent
 REPEATS = 10
@@ -61,13 +61,9 @@ class Bare:
     self.block = min(config.steps, 500)
 
     def scan(state: Any, constants: Any, chunk: Any) -> Any:
-      def decode(item: Any, key: Any) -> Any:
-        return parts.feed.decode(constants, item, key, config.batch_size)
-
-      step = make_train_step(dataclasses.replace(parts.plan, decode=decode))
-
       def body(state: Any, item: Any) -> Any:
-        return step(state, parts.hyper, item)
+        batch = parts.batch_of(constants, item, state)
+        return parts.trainer.step(state, batch)
 
       state, metrics = jax.lax.scan(body, state, chunk, length=self.block)
       return state, jax.tree.map(lambda m: m.mean(), metrics)
@@ -100,14 +96,14 @@ def run_trainer(config: Config) -> Times:
   with tempfile.TemporaryDirectory() as folder:
     config = dataclasses.replace(config, workdir=folder)
     parts = setup.build(config)
-    with workdir.opened(config) as path:
-      trainer = loop.Trainer(parts, path)
-      _ = trainer.dispatch  # compiled outside the clock, as is
-      trainer.sample()  # what draws the samples
+    with workdir.held(config) as path:
+      loop = RunLoop(parts, path)
+      _ = loop.program  # compiled outside the clock, as is
+      loop.write_samples()  # what draws the samples
       before = clock()
-      trainer.run(preemption.Ear())
+      loop.run(preemption.Listener())
       after = clock()
-      trainer.close()
+      loop.close()
   return each(before, after, config.steps)
 
 

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from gan_jax import data
-from gan_jax.data import DataFlagError, gathered, tfds_sets
+from gan_jax.data import derived, tfds_sets
+from gan_jax.runtime.errors import ArgumentError
 
 
 def grey(size=30, side=2, channels=1, classes=10, name='grey'):
   """A set whose image n is full of the number n, and of class n mod 10."""
   values = np.arange(size, dtype=np.uint8).reshape(-1, 1, 1, 1)
   shape = (side, side, channels)
-  return data.ImageSet(
+  return data.SampleSet(
     name,
     shape,
     values * np.ones(shape, np.uint8),
@@ -22,7 +23,7 @@ def grey(size=30, side=2, channels=1, classes=10, name='grey'):
 
 
 def test_a_stack_is_three_images_and_its_class_their_digits():
-  stacks = gathered.stacked(grey(), 'stacked', 100)
+  stacks = derived.stack_images(grey(), 'stacked', 100)
   images, labels = stacks.array(), stacks.labels()
   assert images.shape == (100, 2, 2, 3) and images.dtype == np.uint8
   records = images[:, 0, 0]
@@ -32,15 +33,15 @@ def test_a_stack_is_three_images_and_its_class_their_digits():
 
 
 def test_one_by_one_is_all_at_once(monkeypatch):
-  monkeypatch.setattr(gathered, '_BLOCK', 7)
-  stacks = gathered.stacked(grey(), 'stacked', 20)
+  monkeypatch.setattr(derived, '_BLOCK', 7)
+  stacks = derived.stack_images(grey(), 'stacked', 20)
   whole = stacks.array()
   for i in range(20):
     np.testing.assert_array_equal(stacks.source[i], whole[i])
 
 
 def test_every_record_is_used_equally_often_in_each_channel():
-  rows = gathered.triples(30, 90)
+  rows = derived.stack_records(30, 90)
   for channel in rows.T:
     np.testing.assert_array_equal(np.bincount(channel), 3)
   assert (rows[:30] != rows[30:60]).any()
@@ -49,11 +50,11 @@ def test_every_record_is_used_equally_often_in_each_channel():
 
 
 def test_a_stack_is_a_function_of_its_place():
-  long, short = gathered.triples(30, 90), gathered.triples(30, 41)
+  long, short = derived.stack_records(30, 90), derived.stack_records(30, 41)
   np.testing.assert_array_equal(long[:41], short)
   # Another permutation would be another set, which no score may be held
   # against. After a change of NumPy's permutations: print triples(30, 3).
-  assert gathered.triples(30, 3).tolist() == GOLDEN
+  assert derived.stack_records(30, 3).tolist() == GOLDEN
 
 
 GOLDEN = [[3, 24, 2], [15, 3, 29], [13, 19, 18]]
@@ -61,29 +62,29 @@ GOLDEN = [[3, 24, 2], [15, 3, 29], [13, 19, 18]]
 
 @pytest.mark.parametrize('bad', [{'channels': 3}, {'classes': 7}])
 def test_only_grey_images_of_ten_classes_are_stacked(bad):
-  with pytest.raises(DataFlagError, match='--dataset=stacked'):
-    gathered.stacked(grey(**bad), 'stacked')
+  with pytest.raises(ArgumentError, match='`dataset=stacked`'):
+    derived.stack_images(grey(**bad), 'stacked')
 
 
 def test_the_fingerprint_is_of_all_that_makes_the_set():
   base = grey()
   found = {
     base.fingerprint,
-    gathered.stacked(base, 'a', 20).fingerprint,
-    gathered.stacked(base, 'a', 21).fingerprint,
-    gathered.sliced(base, ':20').fingerprint,
-    gathered.sliced(base, '1:20').fingerprint,
+    derived.stack_images(base, 'a', 20).fingerprint,
+    derived.stack_images(base, 'a', 21).fingerprint,
+    derived.take_part(base, ':20').fingerprint,
+    derived.take_part(base, '1:20').fingerprint,
   }
   assert len(found) == 5
-  again = gathered.stacked(grey(), 'b', 20).fingerprint
+  again = derived.stack_images(grey(), 'b', 20).fingerprint
   assert again in found
 
 
 def test_stacked_digits_are_made_of_digits(tmp_path):
   stacks = data.load('stacked_digits', data_dir=str(tmp_path))
   digits = data.load('digits', data_dir=str(tmp_path))
-  assert stacks.shape == (8, 8, 3) and stacks.size == gathered.STACKS
-  rows = gathered.triples(digits.size, 5)
+  assert stacks.shape == (8, 8, 3) and stacks.size == derived.STACKS
+  rows = derived.stack_records(digits.size, 5)
   for i, row in enumerate(rows):
     wanted = np.concatenate([digits.source[r] for r in row], axis=-1)
     np.testing.assert_array_equal(stacks.source[i], wanted)
@@ -93,9 +94,9 @@ def test_stacked_digits_are_made_of_digits(tmp_path):
   feed = data.make_feed(stacks, seed=0, batch_size=4, labelled=True)
   assert feed.resident
   images, labels = feed.constants
-  assert images.shape == (gathered.STACKS, 8, 8, 3)
+  assert images.shape == (derived.STACKS, 8, 8, 3)
   np.testing.assert_array_equal(labels, stacks.labels())
-  with pytest.raises(DataFlagError, match='--channels=1'):
+  with pytest.raises(ArgumentError, match='`channels=1`'):
     data.load('stacked_digits', data_dir=str(tmp_path), channels=1)
 
 
@@ -128,24 +129,24 @@ def test_a_part_holds_its_records_and_no_other(tmp_path):
   ],
 )
 def test_parts_that_are_not_there_are_refused(name, tmp_path):
-  with pytest.raises(DataFlagError) as caught:
+  with pytest.raises(ArgumentError) as caught:
     data.load(name, data_dir=str(tmp_path))
   assert name.partition('[')[0] in str(caught.value)
 
 
 def test_a_folder_may_have_brackets_in_its_name():
-  assert gathered.parsed('folder:/a/b[1:2]') == ('folder:/a/b[1:2]', '', '')
+  assert derived.parse_name('folder:/a/b[1:2]') == ('folder:/a/b[1:2]', '', '')
 
 
 def test_what_is_prepared_for_a_set():
   assert data.prepared_as('stacked_mnist[:9]') == 'mnist'
   assert data.prepared_as('stacked_fashion') == 'fashion_mnist'
   assert data.prepared_as('cifar10') == 'cifar10'
-  assert set(gathered.STACKED) < set(data.DATASETS)
+  assert set(derived.STACKED) < set(data.DATASETS)
 
 
 def test_a_stack_whose_base_is_missing_says_how_to_prepare_it(tmp_path):
-  with pytest.raises(data.DataError, match='prepare --dataset=mnist'):
+  with pytest.raises(data.DataError, match="prepare.'mnist'"):
     data.load('stacked_mnist', data_dir=str(tmp_path))
 
 
@@ -155,6 +156,6 @@ def test_stacked_mnist(tmp_path, real_data):
   stacks = data.load('stacked_mnist', data_dir=str(tmp_path))
   assert stacks.shape == (28, 28, 3)
   counts = np.bincount(stacks.labels(), minlength=1000)
-  assert (counts > 0).all() and counts.sum() == gathered.STACKS
+  assert (counts > 0).all() and counts.sum() == derived.STACKS
   part = data.load('mnist[:50000]', data_dir=str(tmp_path))
   assert part.size == 50000

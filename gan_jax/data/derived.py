@@ -1,7 +1,7 @@
-"""Sets made of another set's images: a part of one, or stacks of three.
+"""Sets derived from another set: a part of its records, or stacks of three.
 
-Nothing of them is kept on disk: they are gathered from the set they are made
-of, by records that are a function of their place alone.
+Nothing of them is written to disk: each sample is gathered from records of the
+set that it is derived from, and which ones is a function of its index alone.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.data.errors import DataFlagError
 from gan_jax.data.feed import permutation
-from gan_jax.data.imageset import ImageSet
+from gan_jax.data.samples import SampleSet
+from gan_jax.runtime.errors import ArgumentError
 
 # Sets of stacks, and the sets of digits that they are made of.
 STACKED = {
@@ -29,41 +29,40 @@ _BLOCK = 4096
 
 
 class Gathered:
-  """Images whose channels are those of several images of another set."""
+  """Samples whose channels are those of several records of another set."""
 
-  def __init__(self, base: ImageSet, rows: NDArray[np.int32]) -> None:
-    """`rows` (n, k): the records of `base` that each image joins."""
+  def __init__(self, base: SampleSet, rows: NDArray[np.int32]) -> None:
+    """`rows` (n, k): the records of `base` that each sample joins."""
     self._base, self._rows = base, rows
 
   def __len__(self) -> int:
-    """How many images there are."""
+    """How many samples there are."""
     return len(self._rows)
 
-  def __getitem__(self, index: Any) -> NDArray[np.uint8]:
-    """One image."""
+  def __getitem__(self, index: Any) -> NDArray[Any]:
+    """One sample."""
     parts = [np.asarray(self._base.source[r]) for r in self._rows[int(index)]]
     return np.concatenate(parts, axis=-1)
 
-  def array(self) -> NDArray[np.uint8]:
-    """All images, (n, height, width, channels)."""
-    images = self._base.array()
+  def array(self) -> NDArray[Any]:
+    """All samples, (n, *shape)."""
+    samples = self._base.array()
     n, k = self._rows.shape
-    h, w, c = images.shape[1:]
-    found = np.empty((n, h, w, k * c), np.uint8)
+    *shape, c = samples.shape[1:]
+    gathered = np.empty((n, *shape, k * c), samples.dtype)
     for start in range(0, n, _BLOCK):
       rows = self._rows[start : start + _BLOCK]
       for i in range(k):
-        found[start : start + _BLOCK, ..., i * c : (i + 1) * c] = images[
-          rows[:, i]
-        ]
-    return found
+        part = gathered[start : start + _BLOCK, ..., i * c : (i + 1) * c]
+        part[...] = samples[rows[:, i]]
+    return gathered
 
 
-def _told(*facts: object) -> str:
+def _hash(*facts: object) -> str:
   return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def triples(size: int, count: int) -> NDArray[np.int32]:
+def stack_records(size: int, count: int) -> NDArray[np.int32]:
   """Records (count, 3) of a set of `size` images that are stacked.
 
   Each channel runs through the set by a permutation of its own, again and
@@ -77,7 +76,7 @@ def triples(size: int, count: int) -> NDArray[np.int32]:
   return rows
 
 
-def stacked(base: ImageSet, name: str, count: int = STACKS) -> ImageSet:
+def stack_images(base: SampleSet, name: str, count: int = STACKS) -> SampleSet:
   """Three images of ten classes in the colour channels: 1000 modes.
 
   Class 100 a + 10 b + c has a in red, b in green and c in blue.
@@ -86,40 +85,42 @@ def stacked(base: ImageSet, name: str, count: int = STACKS) -> ImageSet:
   images is that of Lin et al. 2018 (PacGAN), arXiv:1712.04086, section 4.2.
 
   Raises:
-    DataFlagError: if the images are not grey or not of ten classes.
+    ArgumentError: if the images are not grey or not of ten classes.
   """
   if base.shape[2] != 1 or len(base.classes) != 10:
-    raise DataFlagError(
-      f'--dataset={name}: stacks grey images of ten classes, and {base.name}'
-      f' has {base.shape[2]} channels and {len(base.classes)} classes'
+    raise ArgumentError(
+      'dataset',
+      name,
+      f'stacks grey images of ten classes, and {base.name} has'
+      f' {base.shape[2]} channels and {len(base.classes)} classes',
     )
-  rows = triples(base.size, count)
+  rows = stack_records(base.size, count)
 
   def read() -> NDArray[np.int32]:
     assert base.read_labels is not None  # there are ten classes
     weights = np.array([100, 10, 1], np.int32)
     return (base.labels()[rows] * weights).sum(axis=1, dtype=np.int32)
 
-  return ImageSet(
+  return SampleSet(
     name,
     (*base.shape[:2], 3),
     Gathered(base, rows),
-    _told('stacked', base.fingerprint, count, _SALT),
+    _hash('stacked', base.fingerprint, count, _SALT),
     classes=tuple(f'{i:03d}' for i in range(1000)),
     read_labels=read,
   )
 
 
-def parsed(name: str) -> tuple[str, str, str]:
-  """A dataset's name, its split and its part, as `--dataset` has them.
+def parse_name(name: str) -> tuple[str, str, str]:
+  """Splits the name of a dataset into the set, its split and its part.
 
-  >>> parsed('mnist[test][:1000]')
+  >>> parse_name('mnist[test][:1000]')
   ('mnist', 'test', ':1000')
-  >>> parsed('ring')
+  >>> parse_name('ring')
   ('ring', '', '')
 
   Raises:
-    DataFlagError: for brackets that say neither.
+    ArgumentError: for brackets that say neither.
   """
   if name.startswith(('folder:', 'density:')) or '[' not in name:
     return name, '', ''
@@ -131,29 +132,33 @@ def parsed(name: str) -> tuple[str, str, str]:
     elif re.fullmatch(r'[A-Za-z]\w*', word) and not split and not part:
       split = word
     else:
-      raise DataFlagError(
-        f'--dataset={name}: write a part as NAME[START:STOP], a split as'
-        ' NAME[SPLIT], both as NAME[SPLIT][START:STOP]'
+      raise ArgumentError(
+        'dataset',
+        name,
+        'write a part as NAME[START:STOP], a split as NAME[SPLIT], both as'
+        ' NAME[SPLIT][START:STOP]',
       )
   return stem, split, part
 
 
-def sliced(images: ImageSet, part: str) -> ImageSet:
+def take_part(images: SampleSet, part: str) -> SampleSet:
   """The records START:STOP of a set, in the order that it has on disk.
 
   TFDS shuffles what it writes, always alike: the first records of `mnist` are
   not the first of the original files.
 
   Raises:
-    DataFlagError: if there are no such records.
+    ArgumentError: if there are no such records.
   """
   name = f'{images.name}[{part}]'
   low, _, high = part.partition(':')
   start, stop = int(low or 0), int(high or images.size)
   if not 0 <= start < stop <= images.size:
-    raise DataFlagError(
-      f'--dataset={name}: {images.name} has {images.size} images; use'
-      f' 0 <= START < STOP <= {images.size}'
+    raise ArgumentError(
+      'dataset',
+      name,
+      f'{images.name} has {images.size} images; use 0 <= START < STOP <='
+      f' {images.size}',
     )
   rows = np.arange(start, stop, dtype=np.int32)
 
@@ -164,7 +169,7 @@ def sliced(images: ImageSet, part: str) -> ImageSet:
     images,
     name=name,
     source=Gathered(images, rows[:, None]),
-    fingerprint=_told('part', images.fingerprint, start, stop),
+    fingerprint=_hash('part', images.fingerprint, start, stop),
     cache=None,
     key='',
     read_labels=read if images.read_labels else None,

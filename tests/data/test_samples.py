@@ -8,7 +8,9 @@ import pytest
 from helpers.pictures import RANDOM, folder, save
 
 from gan_jax import data
-from gan_jax.data import imageset, tfds_sets
+from gan_jax.data import samples, tfds_sets
+from gan_jax.data.feed import normalise
+from gan_jax.runtime.errors import ArgumentError
 
 
 def test_folder_is_sorted_with_subfolders(tmp_path):
@@ -68,7 +70,7 @@ def test_own_size_when_all_are_one_square(tmp_path):
 def test_other_sizes_ask_for_image_size(shapes, tmp_path):
   for n, (height, width) in enumerate(shapes):
     save(tmp_path / f'{n}.png', RANDOM[:height, :width])
-  with pytest.raises(data.DataFlagError, match='--image_size'):
+  with pytest.raises(ArgumentError, match='`image_size`'):
     folder(tmp_path)
   assert folder(tmp_path, image_size=3).array().shape == (2, 3, 3, 3)
 
@@ -77,9 +79,7 @@ def test_grey_and_colour_ask_for_channels(tmp_path):
   save(tmp_path / 'a.png', RANDOM[:4, :4])
   save(tmp_path / 'b.png', RANDOM[:4, :4, 0])
   save(tmp_path / 'c.png', RANDOM[4:8, :4, 0])
-  with pytest.raises(
-    data.DataFlagError, match='2 grey and 1 colour.*--channels'
-  ):
+  with pytest.raises(ArgumentError, match='2 grey and 1 colour.*`channels=1`'):
     folder(tmp_path)
   colour = folder(tmp_path, channels=3).array()
   assert colour.shape == (3, 4, 4, 3)
@@ -153,9 +153,9 @@ def test_empty_and_missing_folders(tmp_path):
   (tmp_path / 'notes.txt').write_text('no image')
   with pytest.raises(data.DataError, match=r'no image files.*\.png'):
     folder(tmp_path)
-  with pytest.raises(data.DataFlagError, match='no such folder'):
+  with pytest.raises(ArgumentError, match='no such folder'):
     folder(tmp_path / 'nowhere')
-  with pytest.raises(data.DataFlagError, match='folder:PATH'):
+  with pytest.raises(ArgumentError, match='folder:PATH'):
     data.load('folder:')
 
 
@@ -179,13 +179,13 @@ def test_folder_fingerprint_follows_content(tmp_path):
 def test_large_sets_are_known_by_names_and_sizes(tmp_path, monkeypatch):
   file = tmp_path / 'a'
   file.write_bytes(b'1234')
-  whole = imageset.fingerprint([file])
-  monkeypatch.setattr(imageset, '_HASHED_BYTES', 3)
-  quick = imageset.fingerprint([file])
+  whole = samples.hash_files([file])
+  monkeypatch.setattr(samples, '_HASHED_BYTES', 3)
+  quick = samples.hash_files([file])
   file.write_bytes(b'4321')
-  assert quick == imageset.fingerprint([file]) != whole
+  assert quick == samples.hash_files([file]) != whole
   file.write_bytes(b'12345')
-  assert quick != imageset.fingerprint([file])
+  assert quick != samples.hash_files([file])
 
 
 class Counted:
@@ -204,7 +204,7 @@ class Counted:
 
 def cached(path):
   source = Counted(RANDOM[:, :4, :3].reshape(60, 2, 2, 3))
-  return data.ImageSet('set', (2, 2, 3), source, 'mark', path), source
+  return data.SampleSet('set', (2, 2, 3), source, 'mark', path), source
 
 
 def test_second_array_comes_from_the_cache(tmp_path):
@@ -215,7 +215,26 @@ def test_second_array_comes_from_the_cache(tmp_path):
   np.testing.assert_array_equal(images.array(), first)
   assert source.reads == 60
   (file,) = (tmp_path / 'new').iterdir()
-  assert file.name.startswith('images-')
+  assert file.name.startswith('samples-')
+
+
+def test_some_samples_are_those_records(monkeypatch):
+  images, source = cached(None)
+  rows = np.array([7, 3, 3])
+  np.testing.assert_array_equal(images.take(rows), source.images[rows])
+  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 1)
+  source.reads = 0
+  np.testing.assert_array_equal(images.take(rows), source.images[rows])
+  assert source.reads == 3
+
+
+def test_floats_are_rounded_to_the_bytes_they_came_from():
+  every = np.arange(256, dtype=np.uint8)
+  np.testing.assert_array_equal(samples.to_uint8(normalise(every)), every)
+  np.testing.assert_array_equal(
+    samples.to_uint8(np.array([-1.2, 0.001, 1.2])), [0, 128, 255]
+  )
+  assert samples.to_uint8(every) is every
 
 
 def test_mean_is_of_all_images_or_of_some_that_lie_evenly(monkeypatch):
@@ -224,8 +243,8 @@ def test_mean_is_of_all_images_or_of_some_that_lie_evenly(monkeypatch):
   np.testing.assert_allclose(images.mean, expected, atol=1e-6)
   assert images.mean is images.mean and source.reads == 60
   rising = np.repeat(np.arange(250, dtype=np.uint8), 60).reshape(-1, 1, 1, 1)
-  many = data.ImageSet('set', (1, 1, 1), Counted(rising), '')
-  monkeypatch.setattr(imageset, 'RESIDENT_BYTES', 14_999)
+  many = data.SampleSet('set', (1, 1, 1), Counted(rising), '')
+  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 14_999)
   np.testing.assert_allclose(many.mean, [[[124.5 / 127.5 - 1]]], atol=1e-6)
   assert many.source.reads == 7_500
 
@@ -247,10 +266,10 @@ def test_fingerprint_is_of_the_pixels_not_of_their_encoding(
   digits, monkeypatch
 ):
   # TFDS writes the same records in other bytes from process to process.
-  monkeypatch.setattr(tfds_sets, 'fingerprint', lambda *how: 'other bytes')
+  monkeypatch.setattr(tfds_sets, 'hash_files', lambda *how: 'other bytes')
   assert data.load('digits').fingerprint == digits.fingerprint
-  brighter = data.ImageSet('b', digits.shape, digits.array() + np.uint8(1), '')
-  assert imageset.content(brighter) != digits.fingerprint
+  brighter = data.SampleSet('b', digits.shape, digits.array() + np.uint8(1), '')
+  assert samples.hash_samples(brighter) != digits.fingerprint
 
 
 def test_cached_array_belongs_to_the_files_it_was_read_from(digits_copy):
@@ -259,7 +278,7 @@ def test_cached_array_belongs_to_the_files_it_was_read_from(digits_copy):
   images = data.load('digits', data_dir=str(root))
   assert len(list((root / 'gan_jax_arrays').iterdir())) == 1
   (file,) = place.glob('*-train.*')
-  other = imageset.fingerprint([file], 'digits', 8, 1)
+  other = samples.hash_files([file], 'digits', 8, 1)
   assert images.key == other != images.fingerprint
   changed = dataclasses.replace(images, key='other files', cache=root / 'new')
   changed.array()
@@ -270,14 +289,14 @@ def test_cached_array_belongs_to_the_files_it_was_read_from(digits_copy):
 
 def test_set_too_large_to_hash_is_known_by_its_facts(digits, monkeypatch):
   monkeypatch.setattr(tfds_sets, '_HASHED_BYTES', digits.nbytes - 1)
-  monkeypatch.setattr(data.ImageSet, 'array', None)  # is not read
+  monkeypatch.setattr(data.SampleSet, 'array', None)  # is not read
   marks = {data.load('digits').fingerprint for _ in range(2)}
   assert len(marks) == 1 and digits.fingerprint not in marks
   assert data.load('digits', channels=3).fingerprint not in marks
 
 
 def test_folder_too_large_to_hash_is_not_cached(tmp_path, monkeypatch):
-  monkeypatch.setattr(imageset, '_HASHED_BYTES', 0)
+  monkeypatch.setattr(samples, '_HASHED_BYTES', 0)
   for value in (0, 9):  # a BMP of the same name and size
     save(tmp_path / 'a.bmp', np.full((4, 4), value))
     assert folder(tmp_path).array().max() == value

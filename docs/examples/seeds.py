@@ -1,0 +1,16 @@
+"""64 seeds of linen_pair.py as one compiled program, and their scores."""
+
+from linen_pair import trainer
+
+import gan_jax as gj
+
+table = gj.ablate(
+  'runs/seeds',
+  data='digits',
+  trainer=trainer,
+  vary={},
+  seeds=64,
+  steps=500,
+  metrics=['swd'],
+)
+print(table)

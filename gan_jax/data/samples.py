@@ -1,0 +1,227 @@
+"""Sets of samples: random access to a finite number of samples of one shape.
+
+Images are uint8, or float32 in [-1, 1]; points are float32.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_jax.runtime.array_cache import cached_arrays, digest_arrays
+from gan_jax.runtime.progress import progress_bar
+
+# Beyond this, the hash of files is of their names and sizes.
+_HASHED_BYTES = 4 * 2**30
+# Most bytes of a set that `residence='auto'` puts on the device.
+RESIDENT_BYTES = 2 * 2**30
+_BLOCK = 256  # samples that a thread reads in one go
+
+
+@runtime_checkable
+class Source(Protocol):
+  """Random access to samples, from several threads at once."""
+
+  def __len__(self) -> int:
+    """How many there are."""
+    ...
+
+  def __getitem__(self, index: Any) -> Any:
+    """One sample."""
+    ...
+
+
+@runtime_checkable
+class ArraySource(Source, Protocol):
+  """A source that has a faster way to all of its samples."""
+
+  def array(self) -> NDArray[Any]:
+    """All samples, (n, *shape)."""
+    ...
+
+
+@runtime_checkable
+class LabelledSource(Source, Protocol):
+  """A source whose samples come with their class."""
+
+  def labelled(self, index: Any) -> tuple[NDArray[Any], np.int32]:
+    """One sample and its class."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSet:
+  """Samples of one shape.
+
+  Attributes:
+    name: what messages call it.
+    shape: (height, width, channels) of each image, or (dim,) of each point.
+    source: random access to the samples.
+    fingerprint: hash of the content: what a run's identity says of the data.
+    cache: folder for the arrays that `array` reads, None for none.
+    key: names the arrays there: hash of the files that hold the samples.
+    classes: names of the classes; empty where there are none.
+    read_labels: reads the class of every sample, (n,) int32.
+    dtype: of the samples, uint8 or float32.
+    own_order: whether records are shown in the order that they have here,
+      again and again, rather than shuffled anew in each epoch.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  source: Source
+  fingerprint: str
+  cache: pathlib.Path | None = None
+  key: str = ''
+  classes: tuple[str, ...] = ()
+  read_labels: Callable[[], NDArray[np.int32]] | None = None
+  dtype: Any = np.uint8
+  own_order: bool = False
+
+  @property
+  def bounded(self) -> bool:
+    """Whether these are images, whose values are in [-1, 1] once decoded."""
+    return len(self.shape) == 3
+
+  @property
+  def size(self) -> int:
+    """How many samples there are."""
+    return len(self.source)
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of all samples."""
+    return self.size * int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+  def array(self) -> NDArray[Any]:
+    """All samples, (n, *shape); kept for the next time."""
+    return self._cached('samples', (self.size, *self.shape), self._read)
+
+  def take(self, rows: NDArray[np.integer]) -> NDArray[Any]:
+    """Some of the samples, in this order."""
+    if len(rows) == self.size or self.nbytes <= RESIDENT_BYTES:
+      return self.array()[rows]
+    return np.stack([self.source[i] for i in rows.tolist()])
+
+  @functools.cached_property
+  def mean(self) -> NDArray[np.float64]:
+    """The mean sample, of `shape`, images in [-1, 1].
+
+    Of every sample, or of at most 10,000 evenly spaced ones if they take more
+    than 2 GiB.
+    """
+    if self.nbytes <= RESIDENT_BYTES:
+      total = self.array().mean(axis=0, dtype=np.float64)
+    else:
+      picked = range(0, self.size, -(-self.size // 10_000))
+      total = np.zeros(self.shape)
+      for i in progress_bar(picked, len(picked), f'the mean of {self.name}'):
+        total += self.source[i]
+      total /= len(picked)
+    return total / 127.5 - 1 if self.dtype == np.uint8 else total
+
+  def labels(self) -> NDArray[np.int32]:
+    """The class of every sample, (n,); kept for the next time."""
+    assert self.read_labels is not None  # there are classes
+    if not self.key:  # they are no part of files, which the cache goes by
+      return self.read_labels()
+    return self._cached('labels', (self.size,), self.read_labels)
+
+  def _cached(
+    self, what: str, shape: tuple[int, ...], read: Callable[[], NDArray[Any]]
+  ) -> NDArray[Any]:
+    """An array of the cache, or read now and written there."""
+    if self.cache is None:
+      return read()
+    facts = {'files': self.key or self.fingerprint, 'of': what, 'shape': shape}
+    return cached_arrays(self.cache, facts, lambda: {what: read()}, name=what)[
+      what
+    ]
+
+  def _read(self) -> NDArray[Any]:
+    if isinstance(self.source, np.ndarray):
+      return self.source
+    if isinstance(self.source, ArraySource):
+      return self.source.array()
+    samples = np.empty((self.size, *self.shape), self.dtype)
+
+    def read(i: int) -> None:
+      samples[i] = self.source[i]
+
+    read_all(self.size, read, f'reading {self.name}')
+    return samples
+
+
+def to_uint8(images: NDArray[Any]) -> NDArray[np.uint8]:
+  """Images as uint8, those in [-1, 1] rounded and clipped."""
+  if images.dtype == np.uint8:
+    return images
+  scaled = np.rint((np.asarray(images, np.float32) + 1) * 127.5)
+  return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def read_all(count: int, read: Callable[[int], None], text: str) -> None:
+  """Calls `read` with each number below `count`, in several threads."""
+
+  def read_block(start: int) -> None:
+    for i in range(start, min(start + _BLOCK, count)):
+      read(i)
+
+  starts = range(0, count, _BLOCK)
+  with ThreadPoolExecutor() as pool:
+    for _ in progress_bar(pool.map(read_block, starts), len(starts), text):
+      pass
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetMetadata:
+  """Metadata stand-in for a dataset that is not prepared here.
+
+  Attributes:
+    name: of the dataset.
+    shape: of each sample.
+    classes: names of its classes, if it has some.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  classes: tuple[str, ...] = ()
+
+  @property
+  def bounded(self) -> bool:
+    """Whether these are images."""
+    return len(self.shape) == 3
+
+
+def hash_files(files: Sequence[pathlib.Path], *how: object) -> str:
+  """SHA-256 of files and of what is done with their images.
+
+  Of their content, or of names and sizes where they exceed 4 GiB.
+  """
+  total = hashlib.sha256(repr(how).encode())
+  whole = are_hashed_whole(files)
+  for path in files:
+    total.update(f'{path.name} {path.stat().st_size}\n'.encode())
+    if whole:
+      total.update(path.read_bytes())
+  return total.hexdigest()
+
+
+def are_hashed_whole(files: Sequence[pathlib.Path]) -> bool:
+  """Whether `hash_files` is of the content of these files."""
+  return sum(path.stat().st_size for path in files) <= _HASHED_BYTES
+
+
+def hash_samples(samples: SampleSet) -> str:
+  """SHA-256 of the samples of a set, in their order.
+
+  TFDS writes the same records in other bytes from one process to the next, so
+  a hash of its files tells sets apart that are the same.
+  """
+  return digest_arrays({'samples': samples.array()})

@@ -1,0 +1,190 @@
+"""Conformance test of a schedule: whole steps of a small game."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gan_jax.game.component import made
+from gan_jax.game.game import Game
+from gan_jax.game.objectives import NonSaturating, Objective, Relativistic
+from gan_jax.game.optimizers import Sgd
+from gan_jax.game.schedules import Schedule
+from gan_jax.game.state import State
+from gan_jax.game.trainer import Trainer
+from gan_jax.testing import small
+from gan_jax.testing.subject import Subject, neighbours
+
+_N = 4
+_LOGS = ('d/loss', 'g/loss', 'd/grad_norm', 'g/grad_norm')
+
+Step = Callable[..., Any]
+
+
+def check_schedule(schedule: Schedule | type[Schedule]) -> list[str]:
+  """Holds a schedule to what every schedule promises, in whole steps.
+
+  Both players move and their losses are logged; a step is the same under `jit`
+  (compiled once for all steps and hyper-parameters, each of which changes
+  something) and `vmap`, and where it is taken again; draws new noise at each
+  step and no stream of keys twice; looks at each real batch that it asks for;
+  and is finite where both networks say the same of everything.
+
+  Args:
+    schedule: one, or its class, which is taken at its defaults.
+
+  Returns:
+    What it does not say of itself and was not checked: nothing so far.
+
+  Raises:
+    AssertionError: naming the schedule and what it breaks.
+
+  >>> from gan_jax.game.schedules import Simultaneous
+  >>> check_schedule(Simultaneous)
+  []
+  """
+  schedule = made('schedule', schedule, Schedule)
+  subject = Subject('schedule', schedule)
+  trial = _Trial(schedule)
+  _check_counts(subject, trial)
+  step = jax.jit(trial.trainer.step)
+  with jax.debug_key_reuse(True):
+    _check_step(subject, trial, step)
+    _check_transforms(subject, trial, step)
+    _check_real_batches(subject, trial, step)
+    _check_hyperparameters(subject, trial, step)
+    _check_still(subject, trial, step)
+  return subject.missing
+
+
+class _Trial:
+  """A schedule in a small game, whose objective reads all real batches."""
+
+  def __init__(self, schedule: Schedule) -> None:
+    self.schedule = schedule
+    self.trainer = self.trainer_of(Relativistic)
+    self.states = [self.trainer.init(jax.random.key(i)) for i in (0, 1)]
+    rng = np.random.default_rng(0)
+    shape = (2, self.trainer.real_batches, _N, *small.POINTS)
+    self.batches = jnp.float32(rng.normal(size=shape))
+
+  def trainer_of(self, objective: type[Objective]) -> Trainer:
+    """That plays an objective by plain gradient descent."""
+    game = Game(small.networks(), objective())
+    sgd = Sgd(learning_rate=0.1, beta1=0.0)
+    return Trainer(game, sgd, sgd, self.schedule)
+
+
+def _check_counts(subject: Subject, trial: _Trial) -> None:
+  counts: dict[str, Any] = {'d_updates()': trial.schedule.d_updates()}
+  for objective in (NonSaturating, Relativistic):
+    asked = trial.schedule.real_batches(objective())
+    counts[f'real_batches({objective.__name__}())'] = asked
+  for name, count in counts.items():
+    subject.require(
+      isinstance(count, int) and count >= 1,
+      f'{name} is {count}; return a whole number of 1 or more',
+    )
+  # A trainer that reads fewer of them.
+  plain = trial.trainer_of(NonSaturating)
+  x = jnp.zeros((plain.real_batches, _N, *small.POINTS))
+  jax.eval_shape(lambda key: plain.step(plain.init(key), x), jax.random.key(0))
+
+
+def _players(state: State) -> Any:
+  return state.g.params, state.d.params
+
+
+def _flat(tree: Any) -> Any:
+  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+def _check_step(subject: Subject, trial: _Trial, step: Step) -> None:
+  """Both move, in noise that is a function of the step."""
+  state, x = trial.states[0], trial.batches[0]
+  after, logs = step(state, x)
+  missing = [name for name in _LOGS if name not in logs]
+  subject.require(not missing, f'update returns logs without {missing}')
+  subject.require_finite(logs, 'a log')
+  for name, old, new in (
+    ('G', state.g, after.g),
+    ('D', state.d, after.d),
+  ):
+    moved = np.abs(_flat(new.params) - _flat(old.params)).max() > 0
+    subject.require(moved, f'leaves {name} where it is')
+  again, _ = step(state, x)
+  subject.require(
+    np.array_equal(_flat(_players(again)), _flat(_players(after))),
+    'goes elsewhere when a step is taken again',
+  )
+  _, later = step(dataclasses.replace(state, step=jnp.int32(1)), x)
+  subject.require(
+    float(later['g/loss']) != float(logs['g/loss']),
+    'draws the same noise in another step; fold `key` into what is drawn',
+  )
+
+
+def _check_transforms(subject: Subject, trial: _Trial, step: Step) -> None:
+  """Under `jit` and `vmap` as eager."""
+  jitted = [
+    _players(step(state, x)[0])
+    for state, x in zip(trial.states, trial.batches, strict=True)
+  ]
+  eager, _ = trial.trainer.step(trial.states[0], trial.batches[0])
+  subject.require_close(
+    jitted[0], _players(eager), 'another step under `jit`', rtol=1e-4
+  )
+  states = jax.tree.map(lambda a, b: jnp.stack([a, b]), *trial.states)
+  together, _ = jax.jit(jax.vmap(trial.trainer.step))(states, trial.batches)
+  for i, alone in enumerate(jitted):
+    member = jax.tree.map(lambda x, i=i: x[i], _players(together))
+    subject.require_close(
+      member, alone, 'another step under `vmap`', rtol=1e-4, atol=1e-5
+    )
+
+
+def _check_real_batches(subject: Subject, trial: _Trial, step: Step) -> None:
+  """Each that it asks for is looked at."""
+  state, x = trial.states[0], trial.batches[0]
+  after = _flat(_players(step(state, x)[0]))
+  for i in range(len(x)):
+    other = _flat(_players(step(state, x.at[i].add(1.0))[0]))
+    subject.require(
+      not np.array_equal(after, other),
+      f'asks for {len(x)} real batches and does not look at number {i}',
+    )
+
+
+def _check_hyperparameters(subject: Subject, trial: _Trial, step: Step) -> None:
+  state, x = trial.states[0], trial.batches[0]
+  before = _flat(_players(step(state, x)[0]))
+  for path, other in neighbours(trial.schedule):
+    value = dict(trial.trainer.replace(schedule=other).hyperparameters())
+    name = f'schedule.{path}'
+    hyper = state.hyper | {name: jnp.float32(value[name])}
+    after, _ = step(state.replace(hyper=hyper), x)
+    subject.require(
+      not np.array_equal(before, _flat(_players(after))),
+      f'`{path}` is a hyper-parameter that changes nothing',
+    )
+  subject.require(
+    step._cache_size() == 1,  # type: ignore[attr-defined]
+    'is compiled anew for another step or other hyper-parameters',
+  )
+
+
+def _check_still(subject: Subject, trial: _Trial, step: Step) -> None:
+  """Where every gradient may be 0: both networks at 0."""
+  state = trial.states[0]
+  g, d = (
+    player.replace(params=jax.tree.map(jnp.zeros_like, player.params))
+    for player in (state.g, state.d)
+  )
+  zeros = jnp.zeros_like(trial.batches[0])
+  after, _ = step(state.replace(g=g, d=d), zeros)
+  subject.require_finite(
+    _players(after), 'parameters after a step from networks that are 0'
+  )
