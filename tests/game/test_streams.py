@@ -63,7 +63,9 @@ def test_all_that_a_step_draws_is_drawn_from_keys_of_its_own(monkeypatch):
   jax.block_until_ready(jax.jit(trainer.step)(state, x))
   jax.effects_barrier()
   keys = [tuple(key.tolist()) for key in used]
-  assert len(keys) == len(set(keys)) == 25  # besides the noise that G starts from
+  assert (
+    len(keys) == len(set(keys)) == 25
+  )  # besides the noise that G starts from
 
 
 class Silent(Regularizer):
