@@ -65,6 +65,7 @@ setuptools.setup(
     'gpu': ['jax[cuda12]'],
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
+    'torch': ['torch>=2.4'],  # only to hold steps against, in tests
     'test': TEST,
     'dev': [
       *TEST,

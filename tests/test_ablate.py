@@ -1,4 +1,4 @@
-"""The command `gan_jax.ablate`: refusals without JAX, kills and signals."""
+"""The command `gan_jax.ablate`: errors without JAX, kills and signals."""
 
 import os
 import pathlib
@@ -9,8 +9,10 @@ import sys
 import time
 
 import pytest
+from helpers import commands
 
-from gan_jax.config import app as doors
+from gan_jax.ablation import runner
+from gan_jax.config import app
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -37,6 +39,7 @@ def command(path, *words):
     '--log_every=100',
     '--checkpoint_every=100',
     '--eval_samples=500',
+    '--metrics=modes',
     '--noreport',
     '--vary=objective=minimax,hinge',
     '--vary=lr_g+lr_d=1e-3,1e-2',
@@ -49,30 +52,77 @@ def command(path, *words):
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
 
 
+REFUSED = (
+  ('--vary=lrd=1', 'there is no option `lrd`; did you mean lr_d'),
+  ('--vary=lr_d=-1', '--vary=lr_d=-1: --lr_d=-1.0: use more than 0'),
+  ('--seeds=0', '--seeds=0: use 1 or more'),
+  ('--seeds=two', '--seeds=two: use a whole number'),
+  ('--vary=nonsense', "--vary=nonsense: there is no '='; write --vary=NAME="),
+  ('--metrics=mods', '--metrics=mods: mods: did you mean modes?'),
+  ('--features=clasifier', '--features=clasifier: did you mean classifier?'),
+  ('--published=/no.json', '--published=/no.json: cannot be read'),
+  ('--layout=fast', '--layout=fast: use auto, vmap or map'),
+  ('--better=more', '--better=more: use lower or higher'),
+  ('--only=0/2', '--only=0/2: write K/N with K from 1 to N'),
+)
+
+
 def test_the_command_refuses_without_jax():
-  for words, said in (
-    (['--vary=lrd=1'], 'did you mean lr_d'),
-    (['--seeds=0'], '--seeds=0: use 1 or more'),
-    (['--seeds=two'], '--seeds=two: use a whole number'),
-    (['--vary=nonsense'], "--vary=nonsense: there is no '='"),
-    (['--metrics=mods'], '--metrics=mods: mods: did you mean modes?'),
-    (
-      ['--metrics=fid', '--features=clasifier'],
-      '--features=clasifier: did you mean classifier?',
-    ),
-    (['--published=/no.json'], '--published=/no.json: cannot be read'),
-    (['--layout=fast'], '--layout=fast: use auto, vmap or map'),
-  ):
-    done = subprocess.run(
-      [sys.executable, '-X', 'importtime', *command('/nowhere/a', *words)[1:]],
-      env=ENVIRONMENT,
-      capture_output=True,
-      text=True,
-      cwd=ROOT,
-    )
-    assert done.returncode == 2, done.stderr[-500:]
-    assert said in done.stderr
-    assert ' jax\n' not in done.stderr
+  """All in one process, which must not have imported JAX in the end."""
+  calls = [command('/nowhere/a', word)[3:] for word, _ in REFUSED]
+  script = f"""
+import sys
+sys.path.insert(0, {str(ROOT / 'tests')!r})
+from helpers import commands
+for words in {calls!r}:
+  done = commands.run('ablate', *words)
+  print(done.returncode, done.stderr.replace(chr(10), ' '))
+print('jax' in sys.modules)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', script],
+    env=ENVIRONMENT,
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+  )
+  assert done.returncode == 0, done.stderr[-500:]
+  *lines, jax = done.stdout.splitlines()
+  assert jax == 'False' and len(lines) == len(REFUSED)
+  for line, (_, said) in zip(lines, REFUSED):
+    assert line.startswith('2 error: ') and said in line
+
+
+def test_a_dataset_that_is_varied_brings_its_network(capsys, monkeypatch):
+  """And the whole of the command's options reaches the engine."""
+  seen = []
+  monkeypatch.setattr(
+    runner, 'ablate', lambda plan, dry_run: seen.append((plan, dry_run)) or 0
+  )
+  done = commands.run(
+    'ablate',
+    '--workdir=/nowhere/a',
+    '--dataset=ring',
+    '--metrics=swd',
+    '--vary=dataset=ring,digits',
+    '--seeds=3',
+    '--seed=2',
+    '--search_seed=4',
+    '--layout=map',
+    '--primary=swd',
+    '--better=lower',
+    '--only=2/2',
+    '--compilation_cache=off',
+    '--dry_run',
+  )
+  assert done.returncode == 0, done.stderr
+  ((plan, dry_run),) = seen
+  assert dry_run and plan.chosen_programs() == [1]
+  assert [spec.config.network for spec in plan.specs] == ['mlp', 'dcgan']
+  assert [m.seed for m in plan.programs[0]] == [2, 3, 4]
+  asked = plan.options
+  assert (asked.search_seed, asked.layout) == (4, 'map')
+  assert (asked.primary, asked.better) == ('swd', 'lower')
 
 
 @pytest.mark.slow
@@ -87,7 +137,7 @@ def test_killed_at_any_moment(tmp_path):
 
   run(tmp_path / 'warm')  # compiles
   started = time.monotonic()
-  assert run(calm).returncode == doors.DONE
+  assert run(calm).returncode == app.DONE
   takes = time.monotonic() - started
   rng, killed = random.Random(0), 0
   for i in range(6):
@@ -102,7 +152,7 @@ def test_killed_at_any_moment(tmp_path):
     process.kill()
     killed += process.wait() == -signal.SIGKILL
   assert killed >= 3
-  assert run(harried).returncode == doors.DONE
+  assert run(harried).returncode == app.DONE
   assert (harried / 'results.csv').read_bytes() == (
     calm / 'results.csv'
   ).read_bytes()
@@ -121,6 +171,6 @@ def test_a_signal_saves_and_says_run_me_again(tmp_path):
   time.sleep(1)
   process.send_signal(signal.SIGTERM)
   _, said = process.communicate(timeout=60)
-  assert process.returncode == doors.SAVED
+  assert process.returncode == app.SAVED
   assert 'run the same command again' in said
   assert list((tmp_path / 'a/programs/000/checkpoints').glob('0*'))

@@ -1,40 +1,31 @@
 """Every page: its commands name what there is, its links lead somewhere."""
 
-import pathlib
 import re
 import shlex
 
 import pytest
+from helpers.pages import ROOT, fenced, name_of
 
 from gan_jax.ablation import grid
 from gan_jax.ablation import plan as ablation_plan
 from gan_jax.config import schema
 
-ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(
   path
   for folder in ('.', 'docs', 'experiments', 'launch')
   for path in (ROOT / folder).glob('*.md' if folder == '.' else '**/*.md')
 )
-FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 # What a reader is to replace: F, DIR, PATH, or the rest of a command.
 PLACEHOLDER = re.compile(r'^[A-Z_]+$|\.\.\.')
-
-
-def name_of(path):
-  return str(path.relative_to(ROOT))
-
-
-def fenced(path, *languages):
-  found = FENCE.findall(path.read_text(encoding='utf-8'))
-  return [body for language, body in found if language in languages]
 
 
 def commands():
   for path in PAGES:
     for body in fenced(path, '', 'shell'):
       for line in body.replace('\\\n', ' ').splitlines():
-        if line.startswith('python ') and ' -m pytest' not in line:
+        if (
+          line.startswith(('python ', 'gan-jax ')) and ' -m pytest' not in line
+        ):
           yield pytest.param(line, id=f'{name_of(path)}: {line[:60]}')
 
 
@@ -50,7 +41,10 @@ def test_the_pages_have_commands():
 
 def words_of(line):
   """What is run, and all flags of the line."""
-  words = shlex.split(line, comments=True)[1:]
+  words = shlex.split(line, comments=True)
+  if words[0] == 'gan-jax':
+    words = ['python', '-m', f'gan_jax.{words[1]}', *words[2:]]
+  words = words[1:]
   if words[0] == '-m' and words[1] == 'venv':
     pytest.skip("Python's own")
   if words[0] == '-m':
@@ -79,20 +73,21 @@ def test_a_command_names_what_there_is(line, monkeypatch):
   own, shared = [], []
   for flag in flags:
     name, value = parted(flag)
-    if PLACEHOLDER.search(value.rpartition(':')[2]):
+    if PLACEHOLDER.search(value.rpartition(':')[2]) or 'mypkg' in value:
       assert name == 'flagfile' or name in schema.FIELDS or name in source
     elif re.search(rf"['-]{name}'", source):
       own.append((name, value))
-    else:
+    elif name != 'help':
       shared.append(flag)
   base = schema.from_args(shared)  # of the right type, or raises
   if path.name == 'ablate.py' and len(own) + len(shared) == len(flags):
     options = dict(own)
     vary = tuple(value for name, value in own if name == 'vary')
     if not base.network:
-      vary = grid.suited(vary, base)
+      vary = grid.add_networks(vary, base)
+    seeds = int(options.get('seeds', 1))
     plan = ablation_plan.make_plan(
-      ablation_plan.Request(base, vary, int(options.get('seeds', 1)))
+      ablation_plan.AblationOptions(base=base, vary=vary, seeds=seeds)
     )
     assert plan.runs > 1
 
@@ -100,14 +95,15 @@ def test_a_command_names_what_there_is(line, monkeypatch):
 @pytest.mark.parametrize('path', PAGES, ids=name_of)
 def test_its_links_lead_somewhere(path):
   text = path.read_text(encoding='utf-8')
-  links = re.findall(r'\]\(([^)#]+)\)', text)
+  links = re.findall(r'\]\(([^)#\s]+)[^)]*\)', text)
   links += re.findall(r'<img src="([^"]+)"', text)
   for link in links:
     if not link.startswith(('https://', 'http://')):
       assert (path.parent / link).exists(), link
 
 
-def test_the_code_of_the_readme_runs():
-  (block,) = fenced(ROOT / 'README.md', 'python')
-  space = {}
-  exec(compile(block, 'README.md', 'exec'), space)
+def test_the_index_of_the_experiments_lists_all_of_them():
+  index = (ROOT / 'experiments' / 'README.md').read_text(encoding='utf-8')
+  listed = set(re.findall(r'^### \[.+\]\((\w+)', index, re.MULTILINE))
+  folders = {p.parent.name for p in (ROOT / 'experiments').glob('*/*')}
+  assert listed == folders - {'__pycache__'}

@@ -1,32 +1,24 @@
 """The command that scores: what it prints, and what it refuses at once."""
 
-import os
 import subprocess
 import sys
 
 import pytest
-from helpers.scored_run import folders, rows, run_fixture, trained_fixture  # noqa: F401
+from helpers import commands
+from helpers.saved_run import rows, write_run
 
 
-def gan(*words, code=0):
-  done = subprocess.run(
-    [sys.executable, '-m', 'gan_jax.evaluate', *words],
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
-  assert done.returncode == code, done.stderr
-  assert 'Traceback' not in done.stderr
-  return done.stdout, done.stderr
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  return write_run(tmp_path_factory.mktemp('runs') / 'ring', (12,))
 
 
-@pytest.mark.slow
 def test_command(run):
-  words = [f'--workdir={run}', '--metrics=modes', '--samples=50']
-  out, _ = gan(*words, '--eval_seeds=2', '--devices=1')
-  assert 'step 12, averaged G: modes ' in out
-  assert '± over 2 evaluation seeds' in out
+  words = ['--metrics=modes', '--samples=50', '--eval_seeds=2', '--devices=1']
+  done = commands.run('evaluate', f'--workdir={run}', *words)
+  assert done.returncode == 0, done.stderr
+  assert 'step 12, averaged G: modes ' in done.stdout
+  assert '± over 2 evaluation seeds' in done.stdout
   assert [row['step'] for row in rows(run)] == [12]
 
 
@@ -37,7 +29,7 @@ REFUSED = {
     ['--images=x.npz', '--step=0'],
     '--step=0: has no effect on --images, only on a run (--workdir)',
   ),
-  'live images': (['--images=x.npz', '--noema'], '--ema=False: has no effect'),
+  'live images': (['--images=x.npz', '--noema'], '--ema=false: has no effect'),
   'out of a run': (
     ['--workdir={run}', '--out=m.jsonl'],
     '--out=m.jsonl: has no effect on a run (--workdir), only on --images',
@@ -46,35 +38,40 @@ REFUSED = {
     ['--workdir={run}', '--metrics=modes,fidd'],
     '--metrics=modes,fidd: fidd: did you mean fid',
   ),
+  'metric twice': (
+    ['--workdir={run}', '--metrics=modes,modes'],
+    '--metrics=modes,modes: modes is there twice',
+  ),
   'features': (
     ['--workdir={run}', '--features=inceptoin-64'],
     '--features=inceptoin-64: inceptoin: did you mean inception',
   ),
   'no run': (['--workdir={run}/none'], 'no run there'),
+  'no checkpoint': (['--workdir={run}', '--step=5'], '--step=5: no such'),
 }
 
 
 @pytest.mark.parametrize('case', sorted(REFUSED))
-def test_command_refuses_before_jax_is_imported(case, run):
-  words, said = REFUSED[case]
+def test_command_refuses_what_is_of_no_use(case, run):
+  words, message = REFUSED[case]
+  done = commands.run('evaluate', *(word.format(run=run) for word in words))
+  assert done.returncode == 2
+  assert message in done.stderr, done.stderr
+
+
+def test_a_misspelt_metric_is_answered_before_jax_is_imported(run):
   code = (
-    'import sys\n'
-    'from absl import flags\n'
-    'from gan_jax import config, evaluate\n'
-    'flags.FLAGS(sys.argv)\n'
+    'import runpy, sys\n'
     'try:\n'
-    '  evaluate.main()\n'
-    'except config.ConfigError as error:\n'
-    '  print(error.exit_code, error)\n'
-    "print('jax' in sys.modules)"
+    "  runpy.run_module('gan_jax.evaluate', run_name='__main__')\n"
+    'finally:\n'
+    "  print('jax' in sys.modules)"
   )
-  words = [word.format(run=run) for word in words]
   done = subprocess.run(
-    [sys.executable, '-c', code, *words],
+    [sys.executable, '-c', code, f'--workdir={run}', '--metrics=fidd'],
     capture_output=True,
     text=True,
     timeout=60,
   )
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.startswith('2 ') and said in done.stdout, done.stdout
-  assert done.stdout.endswith('\nFalse\n')
+  assert done.returncode == 2, done.stderr
+  assert 'did you mean fid' in done.stderr and done.stdout == 'False\n'

@@ -20,14 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gan_jax.game.losses import Game
+from gan_jax.game.step import Plan, init_state, make_train_step
 from helpers.toygame import switched
 
 from gan_jax import networks
-from gan_jax.game.losses import Game
 from gan_jax.game.objectives import OBJECTIVES
 from gan_jax.game.regularizers import REGULARIZERS, Term
 from gan_jax.game.state import Hyper, all_finite
-from gan_jax.game.step import Plan, init_state, make_train_step
 from gan_jax.networks import ARCHITECTURES
 
 POINTS = {'mlp': 2, 'pacgan': 2, 'unrolled': 2, 'dirac': 1}

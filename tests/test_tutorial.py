@@ -1,17 +1,17 @@
-"""docs/tutorial.md: its code runs and prints what it says."""
+"""docs/tutorial.md: its code runs and prints what it says, in two languages."""
 
 import contextlib
 import io
-import pathlib
 import re
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from helpers.pages import ROOT
 
-ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'tutorial.md').read_text(encoding='utf-8')
+CHINESE = (ROOT / 'docs' / 'tutorial.zh.md').read_text(encoding='utf-8')
 # A block of code, and what the page says that it prints; `checked` if that
 # hangs on no training.
 PYTHON = re.compile(
@@ -41,6 +41,20 @@ def test_its_code_runs_in_order_and_prints_what_it_says(tmp_path, monkeypatch):
   assert (tmp_path / 'any_density.png').stat().st_size > 1000
   plt.close('all')
   assert np.isfinite(space['log']['game/value']).all()
+
+
+def test_the_chinese_page_has_the_same_blocks():
+  fence = re.compile(r'^```.*?^```$', re.DOTALL | re.MULTILINE)
+  assert fence.findall(CHINESE) == fence.findall(PAGE)
+
+
+def test_the_chinese_page_has_the_same_sections_and_figures():
+  def shape(text):
+    text = re.sub(r'^```.*?^```$', '', text, flags=re.DOTALL | re.MULTILINE)
+    sections = len(re.findall(r'^#+ ', text, re.MULTILINE))
+    return sections, re.findall(r'!\[[^\]]*\]\(([^)]+)\)', text)
+
+  assert shape(CHINESE) == shape(PAGE)
 
 
 def compare(found, said):

@@ -22,4 +22,4 @@ nets = gj.networks.from_equinox(
 )
 adam = gj.optimizers.adam(2e-4)
 trainer = gj.Trainer(gj.Game(nets, gj.objectives.non_saturating), adam, adam)
-gj.train('runs/equinox', data='digits', trainer=trainer, steps=2000)
+gj.train('runs/equinox_pair', data='digits', trainer=trainer, steps=2000)

@@ -22,4 +22,4 @@ nets = gj.networks.from_linen(G(), D(), latent_dim=16, sample_shape=(8, 8, 1))
 game = gj.Game(nets, gj.objectives.hinge, [gj.regularizers.r1(weight=0.1)])
 trainer = gj.Trainer(game, gj.optimizers.adam(1e-4), gj.optimizers.adam(4e-4))
 if __name__ == '__main__':
-  gj.train('runs/linen', data='digits', trainer=trainer, steps=2000)
+  gj.train('runs/linen_pair', data='digits', trainer=trainer, steps=2000)

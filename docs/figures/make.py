@@ -1,4 +1,4 @@
-"""Makes the figures of the README and of the tutorial.
+"""Makes the figures of the pages, and what the tutorial says that it prints.
 
 python docs/figures/make.py --digits=runs/digits
 python docs/figures/make.py --ablation=runs/ring --name=ablation_ring
@@ -18,21 +18,22 @@ import tempfile
 import numpy as np
 import PIL.Image
 
-from gan_jax import data
+import gan_jax as gj
 from gan_jax.figures import images
-from gan_jax.training import setup
 
 HERE = pathlib.Path(__file__).parent
+TUTORIAL = HERE.parent / 'tutorial.md'
+CHINESE = HERE.parent / 'tutorial.zh.md'
+FENCED = re.compile(r'^```.*?^```\n', re.DOTALL | re.MULTILINE)
 
 
 def digits(workdir: str) -> bytes:
   """Generated digits beside real ones."""
-  run = setup.open_run(workdir)
-  made = images.to_uint8(run.generate(run.latent(0, 64)))
-  dataset = setup.load_dataset(run.config)
-  assert isinstance(dataset, data.SampleSet)
+  generated = images.to_uint8(gj.open(workdir).sample(64))
+  real = gj.data.load('digits')
+  assert isinstance(real, gj.data.SampleSet)
   sheets = [
-    images.enlarged(images.grid(x)) for x in (made, dataset.array()[:64])
+    images.enlarged(images.grid(x)) for x in (generated, real.array()[:64])
   ]
   gap = np.full((sheets[0].shape[0], 40, 1), 255, np.uint8)
   return images.png(np.concatenate([sheets[0], gap, sheets[1]], axis=1))
@@ -57,8 +58,8 @@ def page(
 
 def tutorial() -> str:
   """The tutorial with what its blocks print; leaves its figure beside this."""
-  text = (HERE.parent / 'tutorial.md').read_text(encoding='utf-8')
-  there = os.getcwd()
+  text = TUTORIAL.read_text(encoding='utf-8')
+  before = os.getcwd()
   space: dict[str, object] = {}
 
   def run(match: re.Match[str]) -> str:
@@ -67,25 +68,31 @@ def tutorial() -> str:
       exec(match['code'], space)
     if match['kind'] is None:
       return match[0]
-    said = '\n'.join(line.rstrip() for line in printed.getvalue().splitlines())
+    said = [line.rstrip() for line in printed.getvalue().splitlines()]
     code = f'```python\n{match["code"]}```\n\n'
-    return f'{code}```{match["kind"]}\n{said}\n```\n'
+    return f'{code}```{match["kind"]}\n' + '\n'.join([*said, '```\n'])
 
   with tempfile.TemporaryDirectory() as folder:
     os.chdir(folder)
     try:
       text = re.sub(
-        r'```python\n(?P<code>.*?)```\n'
-        r'(?:\n```(?P<kind>text[^\n]*)\n.*?```\n)?',
+        r'^```python\n(?P<code>.*?)^```\n'
+        r'(?:\n```(?P<kind>text[^\n]*)\n.*?^```\n)?',
         run,
         text,
-        flags=re.DOTALL,
+        flags=re.DOTALL | re.MULTILINE,
       )
       for path in pathlib.Path(folder).glob('*.png'):
         (HERE / path.name).write_bytes(path.read_bytes())
     finally:
-      os.chdir(there)
+      os.chdir(before)
   return text
+
+
+def with_blocks_of(text: str, source: str) -> str:
+  """A translation with the blocks of its source, in their order."""
+  blocks = iter(FENCED.findall(source))
+  return FENCED.sub(lambda match: next(blocks), text)
 
 
 def main() -> None:
@@ -107,7 +114,10 @@ def main() -> None:
     page(report, 1280, 1480, HERE / f'{args.name}.png')
     page(report, 390, 1480, HERE / f'{args.name}_phone.png')
   if args.tutorial:
-    (HERE.parent / 'tutorial.md').write_text(tutorial(), encoding='utf-8')
+    text = tutorial()
+    TUTORIAL.write_text(text, encoding='utf-8')
+    chinese = CHINESE.read_text(encoding='utf-8')
+    CHINESE.write_text(with_blocks_of(chinese, text), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -5,36 +5,50 @@
 
 Nothing is trained: the last checkpoint of every program is read. FID-768 of so
 few images is biased upwards, by the same number of images for every run, and is
-never to be called FID. A row a run goes to `--out`; those there are not scored
-again.
+never to be called FID. A row a run goes to `--out`; runs that have one are not
+scored again.
 """
 
 import argparse
 import csv
-import dataclasses
-import json
 import pathlib
 from typing import Any
 
-from gan_jax.ablation import plan as ablation_plan
-from gan_jax.ablation.scorers import Judges
+from gan_jax.ablation import folder as ablation_folder
+from gan_jax.ablation.plan import AblationOptions, AblationPlan, make_plan
+from gan_jax.ablation.population_run import make_population_run
+from gan_jax.ablation.scoring import EvaluatorScorer
 from gan_jax.config.schema import Config
-from gan_jax.training.population_loop import Cohort
 
 COLUMNS = ('dataset', 'label', 'seed', 'images', 'fid768')
 
 
-def plan_of(folder: pathlib.Path, **scoring: Any) -> ablation_plan.Plan:
+def rescored_plan(workdir: pathlib.Path, **scoring: Any) -> AblationPlan:
   """The plan of an ablation's folder, its runs scored otherwise."""
-  told = json.loads((folder / 'plan.json').read_text())
-  names = {field.name for field in dataclasses.fields(Config)}
-  base = {k: v for k, v in told['base'].items() if k in names}
-  config = Config(**base | {'workdir': str(folder)} | scoring)
-  asked = told['asked']
-  request = ablation_plan.Request(
-    config, tuple(asked['vary']), asked['seeds'], asked['search_seed']
+  record = ablation_folder.read_plan(workdir)
+  assert record is not None, f'{workdir} holds no ablation'
+  config = Config(**record['base'] | {'workdir': str(workdir)} | scoring)
+  options = record['options']
+  return make_plan(
+    AblationOptions(
+      config,
+      tuple(options['vary']),
+      options['seeds'],
+      options['search_seed'],
+      options['layout'],
+    )
   )
-  return ablation_plan.make_plan(request)
+
+
+def read_scored(path: pathlib.Path) -> set[tuple[str, str, str]]:
+  """Dataset, label and seed of the runs that a file has; begins a new one."""
+  if not path.is_file():
+    path.write_text(','.join(COLUMNS) + '\n', encoding='utf-8')
+  with open(path, encoding='utf-8') as file:
+    return {
+      (row['dataset'], row['label'], row['seed'])
+      for row in csv.DictReader(file)
+    }
 
 
 def main() -> None:
@@ -45,43 +59,34 @@ def main() -> None:
   parser.add_argument('--images', type=int, default=200)
   parser.add_argument('--seeds', type=int, default=2, help='of each cell')
   parser.add_argument('--out', required=True)
-  asked = parser.parse_args()
-  out = pathlib.Path(asked.out)
-  there: set[tuple[str, str, str]] = set()
-  if out.is_file():
-    with open(out, encoding='utf-8') as file:
-      there = {
-        (row['dataset'], row['label'], row['seed'])
-        for row in csv.DictReader(file)
-      }
-  else:
-    out.write_text(','.join(COLUMNS) + '\n', encoding='utf-8')
-  plan = plan_of(
-    pathlib.Path(asked.workdir),
+  args = parser.parse_args()
+  out = pathlib.Path(args.out)
+  scored = read_scored(out)
+  plan = rescored_plan(
+    pathlib.Path(args.workdir),
     features='inception-768',
-    weights=asked.weights,
+    weights=args.weights,
     metrics='fid',
-    eval_samples=asked.images,
+    eval_samples=args.images,
   )
-  judges = Judges(plan)
+  scorer = EvaluatorScorer(plan)
   for number, members in enumerate(plan.programs):
-    if not plan.finished(number):
+    if not plan.is_finished(number):
       print(f'program {number + 1} has not ended', flush=True)
       continue
-    folder = plan.program_folder(number)
-    cohort = Cohort([member.config for member in members], folder)
-    ends = zip(members, cohort.outcomes(), cohort.generators(), strict=True)
-    for member, (kind, _), generator in ends:
+    run = make_population_run(plan, number, plan.program_folder(number))
+    ends = zip(members, run.outcomes(), run.generators(), strict=True)
+    for member, (outcome, _), generator in ends:
       label = plan.cells[member.cell].label
       name = (plan.base.dataset, label, str(member.seed))
-      if member.seed >= asked.seeds or name in there or kind != 'done':
+      if member.seed >= args.seeds or name in scored or outcome != 'done':
         continue
-      scores = judges.scores(member.config, *generator)['scores']
+      scores = scorer.score(member.cell, *generator)['scores']
       value = next(v for k, v in scores.items() if k.startswith('fid@'))
       with open(out, 'a', encoding='utf-8', newline='') as file:
-        csv.writer(file).writerow([*name, asked.images, round(value, 4)])
+        csv.writer(file).writerow([*name, args.images, round(value, 4)])
       print(*name, value, flush=True)
-    cohort.close()
+    run.close()
 
 
 if __name__ == '__main__':

@@ -209,8 +209,8 @@ class Dirac:
     rate_g: G's learning rate.
     rate_d: D's.
     consensus: weight of the field's length, under that schedule.
-    unroll: D's moves that G looks ahead, under that schedule.
-    d_steps: D's moves in a step, where they take turns.
+    unroll: D's updates that G looks ahead, under that schedule.
+    d_steps: D's updates in a step, where they take turns.
     g_steps: G's.
   """
 
@@ -251,7 +251,7 @@ class Dirac:
     return theta - self.rate_g * gradient
 
   def gradient_ahead(self, theta: float, psi: float) -> float:
-    """G's gradient through D's moves ahead, clipping and all."""
+    """G's gradient through D's updates ahead, clipping and all."""
     by = 0.0  # of psi by theta
     for _ in range(self.unroll):
       t = psi * theta
@@ -291,7 +291,7 @@ def _plain(game: Dirac) -> Any:
 
 
 def alternating(game: Dirac, theta: float, psi: float, memory: Any) -> Point:
-  """D's moves, then G's."""
+  """D's updates, then G's."""
   order = 'd' * game.d_steps + 'g' * game.g_steps
   return _turns(game, theta, psi, order, _plain(game))
 
@@ -299,13 +299,13 @@ def alternating(game: Dirac, theta: float, psi: float, memory: Any) -> Point:
 def alternating_g_first(
   game: Dirac, theta: float, psi: float, memory: Any
 ) -> Point:
-  """G's moves, then D's."""
+  """G's updates, then D's."""
   order = 'g' * game.g_steps + 'd' * game.d_steps
   return _turns(game, theta, psi, order, _plain(game))
 
 
 def unrolled(game: Dirac, theta: float, psi: float, memory: Any) -> Point:
-  """D's moves, then G's by the gradient through D's next ones."""
+  """D's updates, then G's by the gradient through D's next ones."""
   order = 'd' * game.d_steps + 'g' * game.g_steps
   return _turns(game, theta, psi, order, game.gradient_ahead)
 
@@ -425,7 +425,7 @@ def step_matrix(game: Dirac, schedule: str) -> Matrix:
   g, d = eye + np.diag([1, 0]) @ j, eye + np.diag([0, 1]) @ j
   if schedule == 'unrolled':
     g = eye.copy()
-    # psi after k moves is `keep psi + by theta`, and G's loss b0 psi theta.
+    # psi after k updates is `keep psi + by theta`, and G's loss b0 psi theta.
     keep, by = 1.0, 0.0
     for _ in range(game.unroll):
       keep, by = d[1, 1] * keep, d[1, 1] * by + d[1, 0]

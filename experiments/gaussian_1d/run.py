@@ -1,15 +1,16 @@
-"""Does D end at 1/2, and G at the data's mean and deviation, for every seed?
+"""Does D end at 1/2, and G at the data's mean and std, for every seed?
 
 Trains the preset for each objective and seed and measures the live networks:
-the largest |D(x) - 1/2| over the data's mean +- 2 deviations (where 95% of
-the data live), the mean and deviation of 100,000 generated samples against
-the data's, and the Wasserstein-1 distance between the two. Every run counts.
-Writes `results.json`.
+the largest |D(x) - 1/2| over the data's mean +- 2 std (where 95% of the data
+live), the mean and std of 100,000 generated samples against the data's, and the
+Wasserstein-1 distance between the two. Every run counts. Writes `results.json`,
+and `figure.svg` of the first run.
 
   python experiments/gaussian_1d/run.py --out=DIR [--seeds=8]
 """
 
 import argparse
+import base64
 import dataclasses
 import json
 import pathlib
@@ -23,16 +24,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.config import schema
+from gan_jax.figures import density as figures
 from gan_jax.training import restore
 from gan_jax.training.train import train_config
 
 HERE = pathlib.Path(__file__).parent
-MEASURES = ('d', 'mean', 'deviation', 'wasserstein1')
+MEASURES = ('d', 'mean', 'std', 'wasserstein1')
 OBJECTIVES = ('non_saturating', 'minimax')
 
 
 def measure(workdir: pathlib.Path) -> dict[str, float]:
-  """What the networks of a finished run say and make."""
+  """D's outputs and G's samples of a finished run, against the data."""
   run = restore.open_run(workdir)
   real = np.asarray(run.dataset.sample(jax.random.key(1), 1_000_000))
   mean, std = float(real.mean()), float(real.std())
@@ -46,10 +48,10 @@ def measure(workdir: pathlib.Path) -> dict[str, float]:
   return {
     'd_away_from_half_max': float(away.max()),
     'd_away_from_half_mean': float(away.mean()),
-    'mean_error_in_deviations': abs(float(fake.mean()) - mean) / std,
+    'mean_error_in_std': abs(float(fake.mean()) - mean) / std,
     'mean_error_relative': abs(float(fake.mean()) - mean) / abs(mean),
-    'deviation_error_relative': abs(float(fake.std()) / std - 1),
-    'wasserstein1_in_deviations': wasserstein1(real[:, 0], fake[:, 0]) / std,
+    'std_error_relative': abs(float(fake.std()) / std - 1),
+    'wasserstein1_in_std': wasserstein1(real[:, 0], fake[:, 0]) / std,
   }
 
 
@@ -74,13 +76,21 @@ def train(objective: str, seed: int, out: pathlib.Path) -> dict[str, Any]:
       report=seed == 0,
     )
   )
-  found = {'objective': objective, 'seed': seed, 'exit': code}
-  found['cpu_sec'] = round(time.process_time() - started, 1)
-  return found | measure(workdir)
+  row = {'objective': objective, 'seed': seed, 'exit': code}
+  row['cpu_sec'] = round(time.process_time() - started, 1)
+  return row | measure(workdir)
+
+
+def draw(workdir: pathlib.Path, path: pathlib.Path) -> None:
+  """The last snapshot of a run, as figure 1 of the paper."""
+  last = max((workdir / 'samples').glob('step_*.npz'))
+  with np.load(last) as snapshot:
+    uri = figures.density_1d(restore.open_run(workdir).dataset, snapshot)
+  path.write_bytes(base64.b64decode(uri.partition(',')[2]))
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-  """Mean, deviation over seeds, least and greatest of each measure."""
+  """Mean, std over seeds, least and greatest of each measure."""
   names = [n for n in rows[0] if n.split('_')[0] in MEASURES]
   return {
     name: {
@@ -113,6 +123,7 @@ def main() -> None:
       o: summary([r for r in rows if r['objective'] == o]) for o in OBJECTIVES
     },
   }
+  draw(args.out / 'non_saturating-0', HERE / 'figure.svg')
   (HERE / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
   print(json.dumps(results['summary'], indent=2))
 

@@ -54,24 +54,24 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--seeds', type=int, default=8)
   args = parser.parse_args()
-  found: dict[str, Any] = {'jax': jax.__version__}
+  results: dict[str, Any] = {'jax': jax.__version__}
   for objective in ('minimax', 'non_saturating'):
     started = time.process_time()
     away = distances(objective, args.seeds)
-    found[objective] = {
+    results[objective] = {
       'wasserstein1': away,
       'mean': round(float(np.mean(away)), 4),
       'std': round(float(np.std(away, ddof=1)), 4),
       'cpu_sec': round(time.process_time() - started),
     }
-  pair = [found[o]['wasserstein1'] for o in ('minimax', 'non_saturating')]
+  pair = [results[o]['wasserstein1'] for o in ('minimax', 'non_saturating')]
   less = np.subtract(*pair)
   half = scipy.stats.t.ppf(0.975, len(less) - 1) * scipy.stats.sem(less)
-  found['difference'] = {
+  results['difference'] = {
     'mean': round(float(less.mean()), 4),
     'interval_95': [round(float(less.mean() + s * half), 4) for s in (-1, 1)],
   }
-  text = json.dumps(found, indent=2)
+  text = json.dumps(results, indent=2)
   (HERE / 'movie_seeds.json').write_text(text + '\n')
   print(text)
 

@@ -1,11 +1,11 @@
 """What reaches G when D is well ahead, under both objectives?
 
-G stands still while a D of its own, from scratch, makes more and more moves
+G stands still while a D of its own, from scratch, makes more and more updates
 against it. On the way the gradient that G would be given is taken twice, for
 min-max and for non-saturating, from the same noise and the same D. Writes
 `results.json` and `figure.svg`.
 
-  python experiments/saturation/run.py [--seeds=8] [--moves=2048]
+  python experiments/saturation/run.py [--seeds=8] [--d_updates=2048]
   python experiments/saturation/run.py --draw    # the figure and table alone
 """
 
@@ -75,7 +75,7 @@ def source(dataset: data.Dataset) -> Callable[[Any, int], Any]:
 
 
 class Race:
-  """One setting, compiled once: D's moves, and looks at G's gradient."""
+  """One setting, compiled once: D's updates, and looks at G's gradient."""
 
   def __init__(self, setting: Setting) -> None:
     """Loads the data and builds both networks."""
@@ -95,7 +95,7 @@ class Race:
     self.trainer = self.trainers['non_saturating']
     self.draw = source(dataset)
     self.train = jax.jit(self._train)
-    self.moves = jax.jit(self._moves)
+    self.train_d = jax.jit(self._train_d)
     self.look = jax.jit(self._look)
 
   def _train(self, state: Any, key: Any) -> Any:
@@ -113,8 +113,8 @@ class Race:
       state = self.train(state, key_train)
     return state.replace(d=self.trainer.init(key_d).d)
 
-  def _moves(self, state: Any, key: Any, start: int, stop: int) -> Any:
-    """D's moves from one count to another; G does not move."""
+  def _train_d(self, state: Any, key: Any, start: int, stop: int) -> Any:
+    """D's updates from one count to another; G does not move."""
     updates = self.trainer.updates(state, self.setting.batch)
 
     def move(i: Any, state: Any) -> Any:
@@ -144,28 +144,28 @@ class Race:
     return found | {'cosine': gradients[0] @ gradients[1]}
 
 
-def race(runner: Race, seed: int, moves: int) -> list[dict[str, float]]:
-  """A row for each count of D's moves: 0, 1, 2, 4, 8, ..."""
+def race(runner: Race, seed: int, d_updates: int) -> list[dict[str, float]]:
+  """A row for each count of D's updates: 0, 1, 2, 4, 8, ..."""
   state = runner.start(seed)
-  key_moves, key_look = jax.random.split(jax.random.key(10_000 + seed))
+  key_d, key_look = jax.random.split(jax.random.key(10_000 + seed))
   rows, done = [], 0
-  for target in [0, *(2**i for i in range(moves.bit_length()))]:
-    state, done = runner.moves(state, key_moves, done, target), target
+  for target in [0, *(2**i for i in range(d_updates.bit_length()))]:
+    state, done = runner.train_d(state, key_d, done, target), target
     found = jax.device_get(runner.look(state, jax.random.clone(key_look)))
     rows.append(
-      {'moves': done} | {k: float(f'{x:.6g}') for k, x in found.items()}
+      {'d_updates': done} | {k: float(f'{x:.6g}') for k, x in found.items()}
     )
   return rows
 
 
-def measure(seeds: int, moves: int) -> dict[str, Any]:
+def measure(seeds: int, d_updates: int) -> dict[str, Any]:
   """All settings and seeds."""
   runs, cost = [], {}
   for name, setting in SETTINGS.items():
     started = time.process_time()
     runner = Race(setting)
     for seed in range(seeds):
-      rows = race(runner, seed, moves)
+      rows = race(runner, seed, d_updates)
       runs.append({'setting': name, 'seed': seed, 'rows': rows})
       print(f'{name}, seed {seed}: {rows[-1]}', flush=True)
     cost[name] = round(time.process_time() - started)
@@ -194,33 +194,33 @@ def interval(values: Any) -> tuple[Any, Any, Any]:
 
 
 def draw(results: dict[str, Any]) -> None:
-  """G's gradient over D's moves, and the ratio against the algebra's."""
+  """G's gradient over D's updates, and the ratio against the algebra's."""
   with plt.rc_context(page.STYLE):
     figure, axes = plt.subplots(2, 3, figsize=(9, 5.2))
     for place, setting in zip(axes.flat, SETTINGS, strict=False):
-      moves = table_of(results, setting, 'moves')[0]
+      d_updates = table_of(results, setting, 'd_updates')[0]
       for name, colour in (
         ('minimax', '#b3261e'),
         ('non_saturating', '#1f5fbf'),
       ):
         mean, low, high = interval(table_of(results, setting, name))
         label = {'minimax': 'min-max'}.get(name, 'non-saturating')
-        place.plot(moves, mean, color=colour, label=label)
-        place.fill_between(moves, low, high, color=colour, alpha=0.25, lw=0)
+        place.plot(d_updates, mean, color=colour, label=label)
+        place.fill_between(d_updates, low, high, color=colour, alpha=0.25, lw=0)
       fake, _, _ = interval(table_of(results, setting, 'd/prob_fake'))
       place.plot(
-        moves, fake, color='#888888', linestyle=':', label='mean D(G(z))'
+        d_updates, fake, color='#888888', linestyle=':', label='mean D(G(z))'
       )
       place.set_xscale('symlog', linthresh=1, base=2)
       place.set_yscale('log')
-      place.set_xticks([0, 1, 8, 64, moves[-1]])
-      place.set_xticklabels(['0', '1', '8', '64', f'{moves[-1]:.0f}'])
+      place.set_xticks([0, 1, 8, 64, d_updates[-1]])
+      place.set_xticklabels(['0', '1', '8', '64', f'{d_updates[-1]:.0f}'])
       place.minorticks_off()
       place.set_title(setting, fontsize=9)
     axes[0, 0].set_ylabel("norm of G's gradient")
     axes[1, 0].set_ylabel("norm of G's gradient")
     for place in (*axes[1, :2], axes[0, 2]):
-      place.set_xlabel("D's moves, G standing still")
+      place.set_xlabel("D's updates, G standing still")
     _ratios(axes[1, 2], results)
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc='upper center', ncols=3)
@@ -248,19 +248,19 @@ def _ratios(place: Any, results: dict[str, Any]) -> None:
 def table(results: dict[str, Any]) -> str:
   """The README's table: the first look and the last."""
   lines = [
-    "| | D's moves | D's loss | D(G(z)) | min-max | non-saturating |",
+    "| | D's updates | D's loss | D(G(z)) | min-max | non-saturating |",
     '| --- | --- | --- | --- | --- | --- |',
   ]
   for setting in SETTINGS:
-    moves = table_of(results, setting, 'moves')[0]
-    for at in (0, list(moves).index(128), -1):
+    d_updates = table_of(results, setting, 'd_updates')[0]
+    for at in (0, list(d_updates).index(128), -1):
       loss = table_of(results, setting, 'd/loss')[:, at].mean()
       cells = []
       for name in ('d/prob_fake', 'minimax', 'non_saturating'):
         mean, low, high = interval(table_of(results, setting, name)[:, at])
         cells.append(f'{mean:.2g} ({low:.2g} to {high:.2g})')
       lines.append(
-        f'| {setting} | {moves[at]:.0f} | {loss:.2g} | '
+        f'| {setting} | {d_updates[at]:.0f} | {loss:.2g} | '
         + ' | '.join(cells)
         + ' |'
       )
@@ -271,12 +271,12 @@ def main() -> None:
   """Measures, draws, prints."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--seeds', type=int, default=8)
-  parser.add_argument('--moves', type=int, default=2048)
+  parser.add_argument('--d_updates', type=int, default=2048)
   parser.add_argument('--draw', action='store_true')
   args = parser.parse_args()
   path = HERE / 'results.json'
   if not args.draw:
-    results = measure(args.seeds, args.moves)
+    results = measure(args.seeds, args.d_updates)
     path.write_text(json.dumps(results) + '\n')
   results = json.loads(path.read_text())
   draw(results)

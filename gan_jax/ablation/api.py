@@ -1,6 +1,7 @@
 """Ablations from Python: components and numbers in the place of flags."""
 
 import csv
+import dataclasses
 import io
 import math
 import os
@@ -20,13 +21,14 @@ from gan_jax.ablation.plan import (
   check_options,
 )
 from gan_jax.ablation.progress import describe_plan, say
-from gan_jax.ablation.results import AblationResults, read_results
+from gan_jax.ablation.results import AblationResults, make_results, read_results
 from gan_jax.ablation.runner import AblationRunner
 from gan_jax.ablation.spec import PARTS, CellSpec, vary_spec
 from gan_jax.ablation.tables import format_markdown
 from gan_jax.ablation.verdict import list_warnings
 from gan_jax.game.component import Component, snake_case
 from gan_jax.game.trainer import Trainer
+from gan_jax.metrics import Metric
 from gan_jax.runtime import preemption
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
@@ -112,7 +114,7 @@ def ablate(
   vary: Mapping[str, Sequence[Any] | Mapping[str, Any]],
   seeds: int = 8,
   steps: int,
-  metrics: Sequence[str] | str,
+  metrics: str | Metric | Sequence[str | Metric],
   trainer: Trainer | None = None,
   only: str = '',
   primary: str = '',
@@ -138,7 +140,7 @@ def ablate(
       them labels. `lr_g+lr_d` sets both to the same value, or to a pair.
     seeds: runs of each combination, of `seed`, `seed` + 1 and so on.
     steps: of each run.
-    metrics: names of scores; the first one ranks.
+    metrics: names and `Metric`s; the first score of the first one ranks.
     trainer: what is varied, in the place of the game that options describe.
     only: 'K/N' to run every N-th program from the K-th on, as one of N
       processes that share the folder.
@@ -170,7 +172,7 @@ def ablate(
   >>> print(table)  # doctest: +SKIP
   """
   given = dict(options, workdir=workdir, steps=steps, metrics=metrics)
-  plan = _make_plan(
+  plan = plan_components(
     given,
     data,
     trainer,
@@ -197,7 +199,8 @@ def read_table(plan: AblationPlan) -> Table:
     ArgumentError: if nothing was begun.
   """
   if plan.options.only:
-    return Table(folder_lib.read_part(plan), plan.folder)
+    results = make_results(*folder_lib.read_part(plan))
+    return Table(results, plan.folder)
   folder_lib.collect_results(plan)
   if plan.base.report:
     from gan_jax.ablation.report import write_ablation_report
@@ -206,20 +209,37 @@ def read_table(plan: AblationPlan) -> Table:
   return Table(read_results(plan.folder), plan.folder)
 
 
-def _make_plan(
+def plan_components(
   given: Mapping[str, Any],
   data: Any,
   trainer: Trainer | None,
   vary: Mapping[str, Any],
   *,
-  identity: str,
+  identity: str = '',
   **grid_options: Any,
 ) -> AblationPlan:
+  """The plan of an ablation of components; the arguments are `ablate`'s.
+
+  Args:
+    given: workdir, steps, metrics and other options by name.
+    data: of all runs.
+    trainer: that is varied; None for the game that options describe.
+    vary: values by what is varied.
+    identity: a word that the user vouches for.
+    **grid_options: of `AblationOptions`.
+
+  Raises:
+    ArgumentError: naming the argument that is of no use.
+    DataError: if the data cannot be used.
+  """
   if data is None and 'dataset' not in {*given, *vary}:
     raise ArgumentError('data', None, 'give the data, or name a `dataset`')
-  config, objects = train_lib._options(given, trainer)
-  dataset, config = train_lib._dataset(data, config, given)
-  objects = {k: x for k, x in objects.items() if k != 'trainer'}
+  names, own_metrics = _split_metrics(given['metrics'])
+  given = {**given, 'metrics': '' if own_metrics else names}
+  config, objects = train_lib.parse_options(given, trainer)
+  dataset, config = train_lib.resolve_data(data, config, given)
+  config = dataclasses.replace(config, metrics=names)
+  objects = {k: x for k, x in objects.items() if k != 'trainer'} | own_metrics
   base = CellSpec(config, objects, trainer)
   axes = [_make_axis(base, *item) for item in vary.items()]
   grid.check_once(axes)
@@ -229,14 +249,33 @@ def _make_plan(
     for name, column in axis.columns.items()
   )
 
+  known: dict[Any, CellSpec] = {}  # cells with the same parts share a trainer
+
   def make_spec(values: Mapping[str, Any]) -> CellSpec:
-    if 'dataset' in values and 'network' not in {*given, *values}:
-      values = {**values, 'network': ''}  # that of the data
-    return vary_spec(base, values)
+    if trainer is None:
+      if 'dataset' in values and 'network' not in {*given, *values}:
+        values = {**values, 'network': ''}  # that of the data
+      return vary_spec(base, values)
+    parts = {name: x for name, x in values.items() if name in PARTS}
+    key = tuple(map(id, parts.values()))
+    if key not in known:
+      known[key] = vary_spec(base, parts)
+    others = {name: x for name, x in values.items() if name not in PARTS}
+    return vary_spec(known[key], others)
 
   own = AblationOptions(config, words, **grid_options)
   check_options(own)
   return assemble_plan(own, axes, make_spec, dataset=dataset, given=identity)
+
+
+def _split_metrics(metrics: Any) -> tuple[str, dict[str, Any]]:
+  """Names of metrics, and the metrics themselves if some are objects."""
+  items = [metrics] if isinstance(metrics, str | Metric) else list(metrics)
+  if not items:
+    raise ArgumentError('metrics', metrics, 'name what runs are ranked by')
+  names = ','.join(x.name if isinstance(x, Metric) else str(x) for x in items)
+  own = any(isinstance(x, Metric) for x in items)
+  return names, {'metrics': tuple(items)} if own else {}
 
 
 # Axes.

@@ -19,7 +19,6 @@ from typing import Any
 
 from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
-from gan_jax.ablation.results import AblationResults, make_results
 from gan_jax.ablation.spec import is_of_trainer
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError, IdentityError
@@ -101,10 +100,12 @@ def list_differences(
 ) -> list[str]:
   """Differences between the plan of a folder and this one, a line each."""
   old = _read_base(recorded, plan.folder)
+  replaced = _replaced_options(plan)
   before = {
     name: getattr(old, name)
     for name, field in FIELDS.items()
     if name in _SCORING or not field.metadata['free']
+    if name not in replaced
   }
   now = {name: getattr(plan.base, name) for name in before}
   before |= recorded['options']
@@ -302,8 +303,10 @@ def collect_results(plan: AblationPlan) -> int:
   return len(runs)
 
 
-def read_part(plan: AblationPlan) -> AblationResults:
-  """The results of all runs that have ended; writes nothing.
+def read_part(
+  plan: AblationPlan,
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
+  """`plan.json`, and the rows of `results.csv` as they are; writes nothing.
 
   Raises:
     ArgumentError: if there is no ablation.
@@ -311,7 +314,7 @@ def read_part(plan: AblationPlan) -> AblationResults:
   record, runs = _read_record(plan), read_runs(plan)
   facts = ('outcome', 'step')
   text = _format_csv(plan, runs, facts, _score_columns(record['scores'], runs))
-  return make_results(record, list(csv.DictReader(io.StringIO(text))))
+  return record, list(csv.DictReader(io.StringIO(text)))
 
 
 def _read_record(plan: AblationPlan) -> dict[str, Any]:

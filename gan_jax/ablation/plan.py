@@ -191,14 +191,18 @@ def assemble_plan(
     ArgumentError: naming the cells whose values are of no use together.
   """
   cells = grid.make_cells(axes)
-  specs, problems = [], []
+  specs: list[CellSpec] = []
+  problems: dict[str, str] = {}
   for i, cell in enumerate(cells):
     try:
       specs.append(make_spec(cell.values))
     except ArgumentError as error:
-      problems.append(f'cell {i} ({cell.label}): {error}')
+      problems[f'cell {i} ({cell.label})'] = str(error)
+  if len(problems) == len(cells) and len({*problems.values()}) == 1:
+    raise ConfigError(*{*problems.values()})  # of what all cells share
   if problems:
-    raise ConfigError('\n'.join(problems))
+    lines = [f'{cell}: {problem}' for cell, problem in problems.items()]
+    raise ConfigError('\n'.join(lines))
   seeds = range(options.base.seed, options.base.seed + options.seeds)
   programs = tuple(
     tuple(

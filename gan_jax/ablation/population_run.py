@@ -30,8 +30,12 @@ class PopulationRun(Protocol):
   train_sec: float
   cpu_sec: float
 
-  def calibrate(self) -> float:
-    """Compiles the program; seconds of one step, measured on a copy."""
+  def calibrate(self, seconds: float) -> float:
+    """Compiles the program; seconds of one step, measured on a copy.
+
+    Args:
+      seconds: to measure for.
+    """
 
   def run(
     self,

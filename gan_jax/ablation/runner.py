@@ -44,6 +44,7 @@ from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.provenance import environment, now
 from gan_jax.training.workdir import RunFile
 
+_CALIBRATION = 0.3  # seconds to measure a step for
 MakeScorer = Callable[[AblationPlan], Scorer]
 
 
@@ -197,7 +198,7 @@ class AblationRunner:
           place = folder and folder / f'{number:03d}'
           run = self._population_run(number, place)
           if run.step < spec.config.steps:
-            step = run.calibrate() / len(members)
+            step = run.calibrate(_CALIBRATION) / len(members)
             kinds[kind] = (run.compile_sec, step)
       if kind in kinds:
         compile_sec, step = kinds[kind]

@@ -6,13 +6,11 @@ Scores in training are those of runs that have not diverged, every `eval_every`
 steps; `folder.collect_results` makes `scores.csv` of them.
 """
 
+import contextlib
 import json
 import pathlib
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
 
 from gan_jax.ablation import folder
 from gan_jax.ablation.grid import Cell, format_value
@@ -232,30 +230,30 @@ class EvaluatorScorer:
     Raises:
       Error: if its metrics do not apply to its data.
     """
-    from gan_jax import data
-    from gan_jax.evaluation import scorer
-    from gan_jax.evaluation.evaluator import BATCH
+    from gan_jax.data import Density
+    from gan_jax.evaluation.scorer import EvaluationOptions
     from gan_jax.runtime import sharding
+    from gan_jax.training.run_evaluator import make_run_evaluator
     from gan_jax.training.setup import facts_of
 
     spec = self._plan.specs[cell]
-    config, own = spec.config, self._plan.load_dataset(spec.config)
-    key: list[Any] = [getattr(config, name) for name in _SEEN]
+    config, dataset = spec.config, self._plan.load_dataset(spec.config)
+    seen: list[Any] = [getattr(config, name) for name in _SEEN]
     if not spec.named:
-      key.append(spec.networks(facts_of(own)))
-    if tuple(key) not in self._evaluators:
-      request, against, sets = scorer.of_run(
-        config, scorer.Request(samples=config.eval_samples), own
+      seen.append(spec.networks(facts_of(dataset)))
+    key = tuple(seen)
+    if key not in self._evaluators:
+      self._evaluators[key] = make_run_evaluator(
+        config,
+        EvaluationOptions(
+          metrics=spec.objects.get('metrics', ''), samples=config.eval_samples
+        ),
+        spec.networks(facts_of(dataset)),
+        dataset=dataset,
+        mesh=sharding.make_mesh(1),
+        batch=_BATCH if isinstance(dataset, Density) else 0,
       )
-      self._evaluators[tuple(key)] = scorer.make_evaluator(
-        request,
-        against,
-        spec.networks(facts_of(own)),
-        sharding.make_mesh(1),
-        batch=_BATCH if isinstance(own, data.Density) else BATCH,
-        **sets,
-      )
-    return self._evaluators[tuple(key)]
+    return self._evaluators[key]
 
   @property
   def _cells(self) -> range:
@@ -269,29 +267,26 @@ class EvaluatorScorer:
     """
     from gan_jax.training.setup import facts_of
 
-    for i, spec in enumerate(self._plan.specs):
-      try:
-        spec.build_trainer(facts_of(self._plan.load_dataset(spec.config)))
-        self._evaluator(i)
-      except ValueError as error:
-        if not hasattr(error, 'exit_code'):
-          raise
-        label = self._plan.cells[i].label
-        raise ConfigError(f'cell {i} ({label}): {error}') from error
+    for program in self._plan.programs:
+      trainer = None
+      for i in dict.fromkeys(member.cell for member in program):
+        spec = self._plan.specs[i]
+        with self._naming_cell(i):
+          if trainer is None:
+            dataset = self._plan.load_dataset(spec.config)
+            trainer = spec.build_trainer(facts_of(dataset))
+          trainer.at(spec.hyperparameters()).check()
+          self._evaluator(i)
 
-  def _public_scores(self, evaluator: Any) -> dict[str, tuple[str, str]]:
-    """Of each score the public name, and which end is better."""
-    from gan_jax.evaluation.evaluator import KNOWN
-    from gan_jax.evaluation.scores import shown
-
-    features = evaluator.protocol['features']
-    scores: dict[str, tuple[str, str]] = {}
-    for key, names in evaluator.names.items():
-      metric = KNOWN[key]
-      for name in names:
-        public = shown(name, '' if metric.sees == 'images' else features)
-        scores[name] = public, metric.direction(name) or ''
-    return scores
+  @contextlib.contextmanager
+  def _naming_cell(self, cell: int) -> Iterator[None]:
+    try:
+      yield
+    except ValueError as error:
+      if not hasattr(error, 'exit_code'):
+        raise
+      label = self._plan.cells[cell].label
+      raise ConfigError(f'cell {cell} ({label}): {error}') from error
 
   def score_directions(self) -> dict[str, str]:
     """Every score's public name, and which values of it are better.
@@ -299,8 +294,7 @@ class EvaluatorScorer:
     Raises:
       ArgumentError: if cells have no score in common to be compared by.
     """
-    evaluators = map(self._evaluator, self._cells)
-    cells = [dict(self._public_scores(e).values()) for e in evaluators]
+    cells = [self._evaluator(cell).directions for cell in self._cells]
     for i, scores in enumerate(cells):
       if next(iter(scores)) not in cells[0]:
         raise ArgumentError(
@@ -334,10 +328,10 @@ class EvaluatorScorer:
 
   def protocol_hash(self, cell: int) -> str:
     """Hash of what the scores of a cell depend on besides the generators."""
-    from gan_jax.evaluation import scorer
+    from gan_jax.evaluation.scorer import hash_protocol
 
     seeds = {'seeds': self._plan.specs[cell].config.eval_seeds}
-    return scorer.identity(self._evaluator(cell).protocol | seeds)
+    return hash_protocol(self._evaluator(cell).protocol | seeds)
 
   def score(self, cell: int, params: Any, stats: Any) -> dict[str, Any]:
     """Means over evaluation seeds, and standard deviations of several.
@@ -345,26 +339,20 @@ class EvaluatorScorer:
     Returns:
       `scores` and `evaluation_std` by public name; `nan`, why some are, if so.
     """
+    from gan_jax.evaluation.score_file import SPREAD, summarize_seeds
+
     evaluator = self._evaluator(cell)
     draws: list[dict[str, float]] = []
     reasons: dict[str, str] = {}
     for seed in range(self._plan.specs[cell].config.eval_seeds):
       draws.append(evaluator.score(params, stats, seed=seed))
       reasons |= evaluator.unscored
-    public = self._public_scores(evaluator)
-    values = {public[k][0]: [draw[k] for draw in draws] for k in draws[0]}
-    scores: dict[str, Any] = summarise_draws(values)
+    row = summarize_seeds(draws)
+    names = row['by_evaluation_seed']
+    scores: dict[str, Any] = {
+      'scores': {name: row[name] for name in names},
+      'evaluation_std': {
+        name: row[name + SPREAD] for name in names if name + SPREAD in row
+      },
+    }
     return scores | ({'nan': reasons} if reasons else {})
-
-
-def summarise_draws(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-  """Means over evaluation seeds, and standard deviations (n - 1) of several.
-
-  >>> summarise_draws({'swd': [1.0, 3.0]})
-  {'scores': {'swd': 2.0}, 'evaluation_std': {'swd': 1.4142135623730951}}
-  """
-  several = {name: x for name, x in values.items() if len(x) > 1}
-  return {
-    'scores': {name: float(np.mean(x)) for name, x in values.items()},
-    'evaluation_std': {n: statistics.stdev(x) for n, x in several.items()},
-  }

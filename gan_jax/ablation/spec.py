@@ -38,7 +38,7 @@ class CellSpec:
   @property
   def named(self) -> bool:
     """Whether names and numbers say all of it."""
-    return not self.objects and self.trainer is None
+    return not set(self.objects) - {'metrics'} and self.trainer is None
 
   def program_key(self) -> Hashable:
     """Equal for cells whose runs are one compiled program."""
@@ -74,7 +74,7 @@ class CellSpec:
     return own | dict(self.hyper)
 
   def build_trainer(self, facts: 'Facts') -> 'Trainer':
-    """The trainer of these runs, checked.
+    """The trainer of these runs.
 
     Raises:
       ArgumentError: naming what is of no use.
@@ -84,9 +84,7 @@ class CellSpec:
     trainer = self.trainer
     if trainer is None:
       trainer = resolve.build_trainer(self.config, facts, self.objects)
-    trainer = trainer.at(self.hyperparameters())
-    trainer.check()
-    return trainer
+    return trainer.at(self.hyperparameters())
 
   def networks(self, facts: 'Facts') -> 'Networks':
     """G and D of these runs."""

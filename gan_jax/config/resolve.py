@@ -22,7 +22,7 @@ from gan_jax.game.augment import Augmentation
 from gan_jax.game.component import Component, Named, hyperparameters, made
 from gan_jax.game.game import Game, InstanceNoise
 from gan_jax.game.objectives import Objective
-from gan_jax.game.optimizers import Optimizer, as_optimizer
+from gan_jax.game.optimizers import Optimizer, Whole
 from gan_jax.game.regularizers import Regularizer
 from gan_jax.game.schedules import Schedule
 from gan_jax.game.trainer import Ema, Trainer
@@ -40,6 +40,7 @@ OBJECTS = (
   'diffaugment',
 )
 Objects = Mapping[str, Any]
+OWN = 'python:'  # how the name of a metric that was handed in begins
 
 
 class Facts(NamedTuple):
@@ -77,9 +78,21 @@ def split_options(
       )
     if name in OBJECTS and not isinstance(value, str):
       objects[name] = value
+    elif name == 'metrics' and not isinstance(value, str):
+      objects[name] = tuple(value)
+      values[name] = ','.join(map(_name_metric, value))
     else:
       values[name] = _typed(name, value)
+  own = [_name_metric(metric) for metric in objects.get('metrics', ())]
+  best = f'{OWN}{values.get("keep_best", "")}'
+  if best in own:
+    values['keep_best'] = best
   return Config(**values).validate(), objects
+
+
+def _name_metric(metric: Any) -> str:
+  """A metric as a `Config` has it: its name, marked where it is an object."""
+  return metric if isinstance(metric, str) else f'{OWN}{metric.name}'
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -91,8 +104,6 @@ def _typed(name: str, value: Any) -> Any:
     return float(value)
   if kind is str and hasattr(value, '__fspath__'):
     return str(value)
-  if kind is str and name == 'metrics' and isinstance(value, (list, tuple)):
-    return ','.join(map(str, value))
   if type(value) is not kind:
     words = {bool: 'True or False', int: 'a whole number', float: 'a number'}
     raise ArgumentError(name, value, f'use {words.get(kind, "a string")}')
@@ -155,8 +166,8 @@ def build_trainer(
     )
     trainer = Trainer(
       game,
-      part['optimizer_g'],
-      part['optimizer_d'],
+      objects.get('optimizer_g', part['optimizer_g']),
+      objects.get('optimizer_d', part['optimizer_d']),
       part['schedule'],
       part['ema'],
     )
@@ -470,7 +481,10 @@ def _optimizer(player: str, config: Config, objects: Objects) -> Optimizer:
     other = 'optimizer_d' if player == 'g' else 'optimizer_g'
     if other in objects:
       _refuse_beside(config, option, shared)
-    return as_optimizer(option, objects[option])
+    given = objects[option]
+    if isinstance(given, (Optimizer, type)):
+      return made(option, given, Optimizer)
+    return Whole(given)  # the trainer looks into it
   kind = _component(option, getattr(config, option), Optimizer)
   if isinstance(kind, Optimizer):
     _refuse_beside(config, option, _options_of(option))

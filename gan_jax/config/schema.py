@@ -376,10 +376,7 @@ class Config:
     'Metrics that score G in training, with commas between: fid,kid. The'
     ' average of G is scored if there is one, at the last step and every'
     ' --eval_every. Empty: none; the evaluate command scores afterwards.',
-    words=(
-      ('gan_jax.metrics', 'METRICS'),
-      ('gan_jax.evaluation.evaluator', 'PROTOCOLS'),
-    ),
+    words=(('gan_jax.metrics', 'METRICS'),),
   )
   eval_every: int = _looks(
     0, 'Steps between two evaluations by --metrics. 0: the last alone.', low=0

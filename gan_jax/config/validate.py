@@ -8,7 +8,7 @@ import dataclasses
 import math
 import pathlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gan_jax.config import registry
@@ -179,44 +179,46 @@ def metric_faults(metrics: str) -> list[ArgumentError]:
   return []
 
 
-def check_scored(workdir: str, metrics: str, features: str) -> None:
-  """Checks what is to be scored, as far as names tell.
-
-  Raises:
-    ConfigError: for metrics, features or a folder that do not exist.
-  """
-  faults = metric_faults(metrics)
-  kinds = registry.names('gan_jax.features', 'FEATURES')
-  kind = features.partition('-')[0]
-  if kind and kind not in kinds:
-    remedy = f'{kind}: {nearest(kind, kinds)}'
-    faults.append(ArgumentError('features', features, remedy))
-  if faults:
-    raise ConfigError(faults[0])
-  if workdir:
-    config_file(workdir)
-
-
 _OF_RUNS = ('step', 'all', 'follow', 'follow_timeout', 'ema', 'neighbours')
 _OF_IMAGES = ('out',)
 
 
-def check_effect(given: Mapping[str, Any], images: str) -> None:
-  """Checks that an evaluation would read every argument it is given.
+def check_evaluation(values: Mapping[str, Any], given: Collection[str]) -> None:
+  """Checks what an evaluation is asked for, as far as names tell.
 
   Args:
-    given: the arguments that were given, and their values.
-    images: what is scored in place of a run, if anything is.
+    values: of all of its arguments.
+    given: those that were given; each must be one that is read.
 
   Raises:
-    ConfigError: for one that would not be read.
+    ConfigError: for metrics, features or a folder that do not exist, and for
+      arguments of no use together.
   """
+  workdir, images = values['workdir'], values['images']
+  faults: list[ArgumentError] = []
+  if bool(workdir) == bool(images):
+    remedy = 'name the folder of a run, or `images`: one of them'
+    faults.append(ArgumentError('workdir', workdir, remedy))
   kinds = ('`images`', 'a run (`workdir`)')
   asked, other = kinds if images else kinds[::-1]
   for name in _OF_RUNS if images else _OF_IMAGES:
     if name in given:
       remedy = f'has no effect on {asked}, only on {other}; leave it out'
-      raise ConfigError(ArgumentError(name, given[name], remedy))
+      faults.append(ArgumentError(name, values[name], remedy))
+  if (values['step'] is not None) + values['all'] + values['follow'] > 1:
+    name = 'all' if values['all'] else 'follow'
+    remedy = 'of `step`, `all` and `follow` use one of them'
+    faults.append(ArgumentError(name, True, remedy))
+  faults += metric_faults(values['metrics'])
+  known = registry.names('gan_jax.features', 'FEATURES')
+  kind = values['features'].partition('-')[0]
+  if kind and kind not in known:
+    remedy = f'{kind}: {nearest(kind, known)}'
+    faults.append(ArgumentError('features', values['features'], remedy))
+  if faults:
+    raise ConfigError(faults[0])
+  if workdir:
+    config_file(workdir)
 
 
 def config_file(workdir: str | pathlib.Path) -> pathlib.Path:

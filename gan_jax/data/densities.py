@@ -81,15 +81,17 @@ def _mixture(
 
   def log_prob(x: Points) -> Float[Array, ' n']:
     away = (x[:, None, :] - centres[None, :, :]) / std
-    each = -0.5 * jnp.sum(jnp.square(away), axis=-1)
+    per_mode = -0.5 * jnp.sum(jnp.square(away), axis=-1)
     scale = dim * math.log(std * math.sqrt(2 * math.pi)) + math.log(count)
-    return jax.nn.logsumexp(each, axis=1) - scale
+    return jax.nn.logsumexp(per_mode, axis=1) - scale
 
   def reference(x: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy import stats
 
-    each = stats.norm.logpdf(x[:, None], np.float64(modes), std).sum(axis=-1)
-    return np.logaddexp.reduce(each - np.log(count), axis=1)
+    per_mode = stats.norm.logpdf(x[:, None], np.float64(modes), std).sum(
+      axis=-1
+    )
+    return np.logaddexp.reduce(per_mode - np.log(count), axis=1)
 
   # Rounded: the last bits of a cosine differ from one machine to another.
   rounded = np.round(modes.astype(float), 6) + 0.0  # no -0.0

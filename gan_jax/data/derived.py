@@ -36,7 +36,7 @@ class Gathered:
     self._base, self._rows = base, rows
 
   def __len__(self) -> int:
-    """How many images there are."""
+    """How many samples there are."""
     return len(self._rows)
 
   def __getitem__(self, index: Any) -> NDArray[Any]:

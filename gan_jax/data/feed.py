@@ -170,8 +170,8 @@ class _Ordered:
 
   def _indices(self, start: int, count: int, rows: slice) -> NDArray[np.int32]:
     """Records of some steps, (count, batches, rows)."""
-    each = self._batch * self._batches
-    n = np.arange(start * each, (start + count) * each, dtype=np.int64)
+    per_step = self._batch * self._batches
+    n = np.arange(start * per_step, (start + count) * per_step, dtype=np.int64)
     epochs, records = np.divmod(n, self.size)
     if not self._own_order:
       for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
@@ -245,16 +245,18 @@ class StreamedFeed(_Ordered):
     import grain
 
     picked = range(*rows.indices(self._batch))
-    each = len(picked) * self._batches
+    per_step = len(picked) * self._batches
 
     def read(n: int) -> Any:
       batch, row = divmod(n, len(picked))
       return self._read(self._record(batch * self._batch + picked[row]))
 
     # Far more steps than a run has: Grain wants a length.
-    dataset = grain.MapDataset.range(start * each, 2**62 // each * each)
-    reading = dataset.map(read).batch(each)
-    size = max(1, each * self._dataset.nbytes // self.size)
+    dataset = grain.MapDataset.range(
+      start * per_step, 2**62 // per_step * per_step
+    )
+    reading = dataset.map(read).batch(per_step)
+    size = max(1, per_step * self._dataset.nbytes // self.size)
     ahead = max(2, min(_AHEAD_STEPS, _AHEAD_BYTES // size))
     options = grain.ReadOptions(
       num_threads=min(_THREADS, ahead), prefetch_buffer_size=ahead

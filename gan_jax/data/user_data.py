@@ -46,8 +46,8 @@ def as_dataset(data: Any, *, classes: int = 0) -> Density | SampleSet:
     DataError: if a record cannot be used.
   """
   if isinstance(data, Density):
-    mark = data.fingerprint or f'{data.name}, by its name alone'
-    return dataclasses.replace(data, fingerprint=mark)
+    fingerprint = data.fingerprint or f'{data.name}, by its name alone'
+    return dataclasses.replace(data, fingerprint=fingerprint)
   if isinstance(data, SampleSet):
     return data
   if isinstance(data, tuple):
@@ -101,26 +101,26 @@ def _check_samples(x: NDArray[Any]) -> NDArray[Any]:
   Raises:
     ArgumentError: saying what is wrong with them.
   """
-  told = _describe(x)
+  given = _describe(x)
   floating = np.issubdtype(x.dtype, np.floating)
   if x.dtype != np.uint8 and not floating:
-    raise ArgumentError('data', told, f'is of type {x.dtype}; {_USE}')
+    raise ArgumentError('data', given, f'is of type {x.dtype}; {_USE}')
   if x.ndim not in ((2, 3, 4) if floating else (3, 4)):
-    raise ArgumentError('data', told, f'has {x.ndim} axes; {_USE}')
+    raise ArgumentError('data', given, f'has {x.ndim} axes; {_USE}')
   if not x.size:
-    raise ArgumentError('data', told, 'is empty')
+    raise ArgumentError('data', given, 'is empty')
   if x.ndim == 3:  # grey
     x = x[..., None]
   if x.ndim == 4 and _has_channels_first(x.shape):
     raise ArgumentError(
-      'data', told, 'has its channels first; give x.transpose(0, 2, 3, 1)'
+      'data', given, 'has its channels first; give x.transpose(0, 2, 3, 1)'
     )
   if not floating:
     return x
   x = x.astype(np.float32, copy=False)
   problem = _find_problem(x, x.ndim == 4)
   if problem:
-    raise ArgumentError('data', told, problem)
+    raise ArgumentError('data', given, problem)
   if x.ndim == 4 and x.min() >= 0:
     warnings.warn(
       '`data`: images are in [-1, 1], and no value of these is below 0; if they'
@@ -160,16 +160,16 @@ def _check_labels(
   Raises:
     ArgumentError: for another shape or type, or a class that is not there.
   """
-  told = f'(x, labels {_describe(labels)})'
+  given = f'(x, labels {_describe(labels)})'
   if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
     raise ArgumentError(
-      'data', told, f'use labels that are whole numbers of shape ({n},)'
+      'data', given, f'use labels that are whole numbers of shape ({n},)'
     )
   low, high = int(labels.min()), int(labels.max())
   if low < 0 or (classes and high >= classes):
     until = f'{classes - 1}' if classes else 'the number of classes - 1'
     raise ArgumentError(
-      'data', told, f'labels are from {low} to {high}; use 0 to {until}'
+      'data', given, f'labels are from {low} to {high}; use 0 to {until}'
     )
   return labels.astype(np.int32)
 
@@ -238,8 +238,8 @@ def _from_source(source: Any, classes: int) -> SampleSet:
   """A set of a source's records, read now if it is small."""
   if not len(source):
     raise ArgumentError('data', type(source).__name__, 'is empty')
-  mark = getattr(source, 'fingerprint', '')
-  if not isinstance(mark, str):
+  fingerprint = getattr(source, 'fingerprint', '')
+  if not isinstance(fingerprint, str):
     raise ArgumentError(
       'data', type(source).__name__, 'its `fingerprint` is no string'
     )
@@ -250,10 +250,10 @@ def _from_source(source: Any, classes: int) -> SampleSet:
     dataset = _from_arrays(x, labels, len(names), names)
   else:
     _check_samples(records.example[None])
-    dataset = _stream(records, names, mark)
+    dataset = _stream(records, names, fingerprint)
   return dataclasses.replace(
     dataset,
-    fingerprint=mark or dataset.fingerprint,
+    fingerprint=fingerprint or dataset.fingerprint,
     own_order=_is_grain(source),
   )
 

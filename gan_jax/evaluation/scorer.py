@@ -272,7 +272,7 @@ def evaluate_images(
 
   def load(text: str, argument: str) -> Dataset:
     source = sources.load_source(text, argument, options.data_dir)
-    return sources.as_dataset(source, text, argument)
+    return sources.as_dataset(source, text)
 
   source = sources.load_source(images, 'images', options.data_dir)
   x = sources.take_samples(source, options.samples, images)

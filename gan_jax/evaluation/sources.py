@@ -1,6 +1,6 @@
 """Sets of samples by name: an .npz, a folder of images, or a dataset."""
 
-import hashlib
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import data
-from gan_jax.data import Dataset, Density, SampleSet
+from gan_jax.data import Dataset, Density
 from gan_jax.evaluation import references
 from gan_jax.runtime.errors import ArgumentError, Error
 
@@ -144,20 +144,15 @@ def _rename(error: Error, name: str, argument: str, text: str) -> Error:
   if isinstance(error, ArgumentError):
     return ArgumentError(argument, text, message)
   return type(error)(
-    message.replace(f'`dataset={name}`', f'`{argument}={text}`')
+    f'`{argument}={text}`: {message.removeprefix(f"{name}: ")}'
   )
 
 
-def as_dataset(x: Dataset | Samples, name: str, argument: str) -> Dataset:
+def as_dataset(x: Dataset | Samples, name: str) -> Dataset:
   """Samples as a set that others are held against."""
   if not isinstance(x, np.ndarray):
     return x
-  if x.ndim != 4:
-    remedy = f'points of shape {x.shape}; only a known density is a reference'
-    raise ArgumentError(argument, name, f'{remedy} for points, such as ring')
-  mark = hashlib.sha256(f'{x.shape}'.encode() + x.tobytes()).hexdigest()
-  shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-  return SampleSet(name, shape, x, mark)
+  return dataclasses.replace(data.as_dataset(x), name=name)
 
 
 def take_samples(source: Dataset | Samples, count: int, name: str) -> Samples:

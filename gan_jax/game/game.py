@@ -34,7 +34,7 @@ from gan_jax.game.objectives import Objective
 from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.game.state import State
 from gan_jax.game.streams import Streams, stream
-from gan_jax.networks.base import Net, Networks, Params, Stats
+from gan_jax.networks.base import Net, Networks, Params, Stats, wide
 from gan_jax.networks.checks import check_networks
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
@@ -257,9 +257,9 @@ def draw(game: Game, n: int, key: Key[Array, '']) -> Draw:
 def apply_g(
   net: Net, params: Params, stats: Stats, of: Draw, key: Key[Array, '']
 ) -> tuple[Samples, Stats]:
-  """Generated samples in training, float32, and G's moved statistics."""
+  """Generated samples in training, and G's moved statistics."""
   x, stats = net.apply(params, stats, of.z, train=True, key=key, label=of.label)
-  return x.astype(jnp.float32), stats
+  return wide(x), stats
 
 
 def apply_d(
@@ -271,10 +271,10 @@ def apply_d(
   key: Key[Array, ''] | None,
   train: bool = True,
 ) -> tuple[Logits, Heads, Stats]:
-  """D's logits, float32, its further outputs and its moved statistics."""
+  """D's logits, its further outputs and its moved statistics."""
   out, stats = net.apply(params, stats, x, train=train, key=key, label=label)
   logits, heads = out if isinstance(out, tuple) else (out, {})
-  return logits.astype(jnp.float32), dict(heads), stats
+  return wide(logits), dict(heads), stats
 
 
 class _Eyes:

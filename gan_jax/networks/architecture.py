@@ -81,7 +81,7 @@ class Architecture(NamedTuple):
   """
 
   design: Callable[[Request], Design]
-  samples: tuple[tuple[int, ...], ...]
+  samples: tuple[tuple[int, ...], ...] = ()
   width: bool = False
   depth: bool = False
   norms_g: tuple[str, ...] = ()

@@ -72,8 +72,19 @@ def check_networks(networks: Networks, *, packing: int = 1) -> None:
     raise ArgumentError(
       'networks', name_of(networks), f'is no `Networks`: {_ADAPTERS}'
     )
+  check_sizes(networks.latent_dim, networks.sample_shape, networks.classes)
+  networks = networks._replace(sample_shape=tuple(networks.sample_shape))
+  try:
+    hash(networks)
+  except TypeError:  # functions that hold arrays, say
+    _check_traces.__wrapped__(networks, packing)
+  else:
+    _check_traces(networks, packing)
+
+
+@functools.lru_cache(maxsize=32)  # games of the same networks are many
+def _check_traces(networks: Networks, packing: int) -> None:
   latent_dim, shape = networks.latent_dim, networks.sample_shape
-  check_sizes(latent_dim, shape, networks.classes)
   _check_latent(networks.latent, latent_dim)
   g, d = (
     _Trace(networks.generator, 'generator', (latent_dim,), networks.classes),

@@ -33,7 +33,7 @@ from gan_jax.networks.base import Label, wide
 from gan_jax.networks.layers import Conv, Dense, biased, leaky_relu, normal
 from gan_jax.runtime.errors import ArgumentError
 
-Images = Float[Array, 'n height width channels']
+Images = Float[Array, 'n _ _ _']
 
 # GROUP: channels between two blocks for each group within one.
 BLOCKS, EXPANSION, GROUP, LATENT = 2, 2, 8, 64

@@ -44,7 +44,7 @@ from gan_jax.networks.layers import (
 )
 from gan_jax.runtime.errors import ArgumentError
 
-Images = Float[Array, 'n height width channels']
+Images = Float[Array, 'n _ _ _']
 
 
 class Plan(NamedTuple):

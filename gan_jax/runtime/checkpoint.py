@@ -211,7 +211,7 @@ class Checkpoints:
   ) -> None:
     """Opens (and unless `read_only` creates) `workdir/checkpoints`.
 
-    The newest `keep` are kept, and of all there are the one that `best` names.
+    The newest `keep` stay, and of all the one that `best` names.
     """
     retention: dict[str, Any] = {'max_to_keep': None if read_only else keep}
     if best and not read_only:

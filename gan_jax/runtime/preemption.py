@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Stopped(BaseException):
-  """A signal came while there was nothing to save; its name is the message."""
+class Stopped(KeyboardInterrupt):
+  """A signal came while there was nothing to save; its name is the message.
+
+  To who calls from Python it is what Ctrl-C is.
+  """
 
 
 class Listener:
@@ -28,22 +31,6 @@ class Listener:
     """Nothing was received."""
     self.received = ''
     self.raise_at_once = True
-
-  # Names that the loops still use.
-
-  @property
-  def heard(self) -> str:
-    """Name of the first signal."""
-    return self.received
-
-  @property
-  def at_once(self) -> bool:
-    """Whether a signal raises."""
-    return self.raise_at_once
-
-  @at_once.setter
-  def at_once(self, value: bool) -> None:
-    self.raise_at_once = value
 
 
 @contextlib.contextmanager
@@ -72,8 +59,3 @@ def listen() -> Iterator[Listener]:
   finally:
     for number, handler in handlers.items():
       signal.signal(number, handler)
-
-
-# Names that the loops still use.
-Ear = Listener
-listening = listen

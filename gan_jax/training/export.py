@@ -116,7 +116,7 @@ def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:
   Raises:
     ArgumentError: for a folder of pictures of points.
   """
-  bounded = not isinstance(run.dataset, Density)
+  bounded = run.dataset.bounded
   if out.suffix == '.npz':
     buffer = io.BytesIO()
     np.savez_compressed(buffer, samples=images.to_uint8(x) if bounded else x)
@@ -129,11 +129,11 @@ def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:
     write_atomic(out, samples_png(run.dataset, x))
   else:
     if not bounded:
-      raise ArgumentError(
-        'out',
-        str(out),
-        'a folder of PNG files is for images; a density has .npz or one .png',
-      )
+      whose = 'a density has .npz or one .png'
+      if not isinstance(run.dataset, Density):
+        whose = 'for points end it in .npz'
+      remedy = f'PNG files are for images; {whose}'
+      raise ArgumentError('out', str(out), remedy)
     out.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images.to_uint8(x)):
       write_atomic(out / f'{i:05d}.png', images.png(image))

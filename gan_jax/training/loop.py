@@ -107,7 +107,7 @@ class HostLoop(abc.ABC):
   # What they share.
 
   def _restore(self) -> tuple[PyTree, int]:
-    found = self.checkpoints.restore_newest(self.template(), app.warn)
+    found = self.checkpoints.restore_newest(self.template(), self.warn)
     if found is None:
       return self.fresh(), 0
     saved, meta = found
@@ -118,6 +118,11 @@ class HostLoop(abc.ABC):
     self.train_sec, self.cpu_sec = meta['train_sec'], meta.get('cpu_sec', 0.0)
     self._saved = int(meta['step'])
     return self.place(saved), self._saved
+
+  def warn(self, text: str) -> None:
+    """Prints a warning, once for all processes."""
+    if multihost.is_primary():
+      app.warn(text)
 
   def save(self) -> None:
     """Saves this moment, unless it is saved."""
@@ -171,8 +176,8 @@ class HostLoop(abc.ABC):
     steps = self.config.steps
     if self.step < steps:
       _ = self.program  # while a signal still ends the process at once
-    self.at_start()
     listener.raise_at_once = False
+    self.at_start()
     while self.step < steps:
       left = next_boundary(self.step, steps, self.cadences()) - self.step
       stop, count = multihost.agree_on_dispatch(

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.config import app, resolve, schema
+from gan_jax.config import resolve, schema
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Dataset, Density
 from gan_jax.figures import images
@@ -95,7 +95,8 @@ def _told_apart_by(config: Config) -> list[list[Any]]:
   its members differ in is said by them.
   """
   names = [name for name in FIELDS if not FIELDS[name].metadata['free']]
-  if config.lr_schedule == 'constant':
+  moving = config.beta1_final_g or config.beta1_final_d
+  if config.lr_schedule == 'constant' and not moving:
     names.remove('steps')
   apart = {*schema.traced(), 'seed', 'regularizer'}
   return [[n, getattr(config, n)] for n in sorted(names) if n not in apart]
@@ -365,7 +366,7 @@ class PopulationLoop(HostLoop):
     """
     self._moved, self._reached = moved, reached
     for text in self.warnings():
-      app.warn(text)
+      self.warn(text)
     return super().run(listener)
 
   def at_start(self) -> None:

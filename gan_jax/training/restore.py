@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from gan_jax.config import app, registry, resolve
 from gan_jax.config.schema import Config, read_config
-from gan_jax.data import Absent, Dataset, Density
+from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime.checkpoint import Checkpoints, flatten
+from gan_jax.runtime.checkpoint import Checkpoints, flatten, to_host
 from gan_jax.runtime.errors import (
   ArgumentError,
   CheckpointError,
   NetworksNeeded,
 )
 from gan_jax.runtime.progress import progress_bar
+from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training.setup import (
   OWN_DATA,
   Setup,
@@ -68,7 +69,7 @@ class Run:
   """
 
   config: Config
-  dataset: Dataset | Absent
+  dataset: Dataset | DatasetMetadata
   networks: Networks | None
   step: int
   state: Mapping[str, NDArray[Any]]
@@ -94,6 +95,8 @@ class Run:
     """Classes that G is conditioned on; 0 for none."""
     if self.networks is not None:
       return self.networks.classes
+    if 'generator' not in self.facts:  # run.json is damaged
+      self._needed()
     return int(self.facts['generator']['classes'])
 
   def generator(self, ema: bool | None = None) -> Source:
@@ -121,11 +124,30 @@ class Run:
     params, stats = jax.eval_shape(net.init, jax.random.key(0))
 
     def pick(part: str, tree: PyTree) -> PyTree:
-      paths = [f'{prefix}/{part}/{path}' for path in flatten(tree)]
-      leaves = [self.state[path] for path in paths]
+      leaves = [
+        self._array(f'{prefix}/{part}/{path}', x.shape)
+        for path, x in flatten(tree).items()
+      ]
       return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
     return Source(pick('params', params), pick('stats', stats))
+
+  def _array(self, path: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A saved array.
+
+    Raises:
+      ArgumentError: if there is none, or one of another shape.
+    """
+    saved = self.state.get(path)
+    if saved is None or saved.shape != shape:
+      there = 'nothing' if saved is None else saved.shape
+      raise ArgumentError(
+        'networks',
+        f'{path} {shape}',
+        f'are not those of {self.workdir}, where it is {there}; give those that'
+        ' it was trained with',
+      )
+    return saved
 
   def _prefix(self, ema: bool | None) -> str:
     if ema and not self.has_average:
@@ -246,6 +268,7 @@ class Run:
       parts.append(np.asarray(call(arrays, key, number, own))[:rows])
     return np.concatenate(parts)
 
+  @quiet_libraries()
   def score(
     self,
     metrics: Any,
@@ -342,18 +365,25 @@ def _facts(workdir: str | pathlib.Path) -> dict[str, Any]:
 
 
 def _describe_dataset(
-  config: Config, facts: Mapping[str, Any]
-) -> Density | Absent:
+  config: Config, facts: Mapping[str, Any], networks: Networks | None
+) -> Density | DatasetMetadata:
   """The density of a run, or what its run.json says of its samples."""
   own = facts.get('dataset', {})
+  if config.dataset.startswith(OWN_DATA) and not own:
+    if networks is None:
+      raise NetworksNeeded(
+        f'{config.workdir}: run.json, which says what its data was, cannot be'
+        ' read; hand in its networks with `networks=...`'
+      )
+    own = {'shape': networks.sample_shape}
   if own.get('bounded') or config.dataset.startswith(OWN_DATA):
-    return Absent(
+    return DatasetMetadata(
       config.dataset, tuple(own['shape']), tuple(own.get('classes', ()))
     )
   dataset = load_dataset(config)
   if isinstance(dataset, Density):
     return dataset
-  return Absent(dataset.name, dataset.shape, dataset.classes)
+  return DatasetMetadata(dataset.name, dataset.shape, dataset.classes)
 
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:
@@ -371,6 +401,7 @@ def outcome(workdir: str | pathlib.Path) -> str:
   return str(_facts(workdir).get('outcome', ''))
 
 
+@quiet_libraries()
 def open_run(
   workdir: str | pathlib.Path,
   step: int | None = None,
@@ -392,7 +423,7 @@ def open_run(
   if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
     raise ArgumentError('workdir', workdir, 'no checkpoint was saved there yet')
   facts = _facts(workdir)
-  dataset = _describe_dataset(config, facts)
+  dataset = _describe_dataset(config, facts, networks)
   own = networks or _networks(config, facts, dataset)
   checkpoints = Checkpoints(workdir, read_only=True)
   try:
@@ -403,10 +434,12 @@ def open_run(
 
 
 def _networks(
-  config: Config, facts: Mapping[str, Any], dataset: Dataset | Absent
+  config: Config, facts: Mapping[str, Any], dataset: Dataset | DatasetMetadata
 ) -> Networks | None:
   """The networks of a run by what it says of them; None: its author's own."""
   reference = facts.get('references', {}).get('networks', '')
+  if not facts and (pathlib.Path(config.workdir) / GENERATOR).exists():
+    reference = GENERATOR
   if registry.is_reference(reference):
     return resolve.build_networks(
       dataclasses.replace(config, network=reference), facts_of(dataset)
@@ -440,14 +473,13 @@ def _read_state(
   raise AssertionError('there are steps')
 
 
-def run_in_memory(setup: Setup, step: int, state: PyTree) -> Run:
+def run_in_memory(
+  setup: Setup, step: int, state: PyTree, facts: Mapping[str, Any] | None = None
+) -> Run:
   """A run that has just been trained, without reading what was saved."""
-  folder = pathlib.Path(setup.config.workdir)
-  flat = {
-    path: np.asarray(x) for path, x in flatten(state.replace(key=None)).items()
-  }
+  flat = flatten(to_host(state))
   return Run(
-    setup.config, setup.dataset, setup.networks, step, flat, _facts(folder)
+    setup.config, setup.dataset, setup.networks, step, flat, facts or {}
   )
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from gan_jax import data as data_lib
 from gan_jax.config import registry
 from gan_jax.config.schema import Config
-from gan_jax.data import Dataset, parse_name
+from gan_jax.data import Dataset, Density, SampleSet, parse_name
 from gan_jax.evaluation import sources
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.score_file import ScoreFile
@@ -142,7 +142,7 @@ def _load(
   )
   if argument:
     source = sources.load_source(name, argument, data_dir, size, channels)
-    return sources.as_dataset(source, name, argument)
+    return sources.as_dataset(source, name)
   if name.startswith(OWN_DATA):
     remedy = 'this run was given its data from Python; name some to score'
     raise ArgumentError('against', '', f'{remedy} against')
@@ -206,6 +206,11 @@ def score_run(
     metrics=metrics, samples=samples, eval_seeds=seeds, **options
   )
   dataset = None if data is None else data_lib.as_dataset(data)
+  if data is None and isinstance(run.dataset, SampleSet | Density):
+    dataset = run.dataset  # at hand
+  elif data is None and run.config.dataset.startswith(OWN_DATA):
+    remedy = 'this run was given its data from Python; hand some in again'
+    raise ArgumentError('data', None, remedy)
   evaluator = make_run_evaluator(
     run.config, asked, run.networks, dataset=dataset
   )

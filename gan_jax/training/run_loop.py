@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.config import app, schema
+from gan_jax.config import schema
 from gan_jax.game.state import State, all_finite, norm
 from gan_jax.runtime import multihost, preemption, sharding
 from gan_jax.runtime.errors import Error
@@ -36,37 +36,30 @@ def make_advance(setup: Setup) -> Callable[..., Any]:
   def advance(
     state: State, constants: PyTree, chunk: PyTree, count: Any
   ) -> tuple[State, dict[str, jax.Array], jax.Array, jax.Array]:
-    with sharding.splitting_over(setup.mesh):
-      return _advance(setup, state, constants, chunk, count)
+    def step(state: State, i: Any) -> tuple[State, dict[str, jax.Array]]:
+      item = jax.tree.map(lambda a: a[i], chunk)
+      moved: tuple[State, dict[str, jax.Array]] = setup.split_step(
+        state, setup.batch_of(constants, item, state)
+      )
+      return moved
+
+    def body(carry: Any) -> Any:
+      i, state, sums, _ = carry
+      state, logs = step(state, i)
+      sums = jax.tree.map(jnp.add, sums, logs)
+      return i + 1, state, sums, all_finite(logs)
+
+    def more(carry: Any) -> Any:
+      i, _, _, finite = carry
+      return (i < count) & finite
+
+    shapes = jax.eval_shape(lambda: step(state, 0)[1])
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    start = (jnp.int32(0), state, zeros, jnp.bool_(True))
+    done, state, sums, finite = jax.lax.while_loop(more, body, start)
+    return state, sums, done, finite & all_finite(state)
 
   return advance
-
-
-def _advance(
-  setup: Setup, state: State, constants: PyTree, chunk: PyTree, count: Any
-) -> tuple[State, dict[str, jax.Array], jax.Array, jax.Array]:
-  def step(state: State, i: Any) -> tuple[State, dict[str, jax.Array]]:
-    item = jax.tree.map(lambda a: a[i], chunk)
-    moved: tuple[State, dict[str, jax.Array]] = setup.step(
-      state, setup.batch_of(constants, item, state)
-    )
-    return moved
-
-  def body(carry: Any) -> Any:
-    i, state, sums, _ = carry
-    state, logs = step(state, i)
-    sums = jax.tree.map(jnp.add, sums, logs)
-    return i + 1, state, sums, all_finite(logs)
-
-  def more(carry: Any) -> Any:
-    i, _, _, finite = carry
-    return (i < count) & finite
-
-  shapes = jax.eval_shape(lambda: step(state, 0)[1])
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-  start = (jnp.int32(0), state, zeros, jnp.bool_(True))
-  done, state, sums, finite = jax.lax.while_loop(more, body, start)
-  return state, sums, done, finite & all_finite(state)
 
 
 @jax.jit
@@ -105,8 +98,7 @@ class RunLoop(HostLoop):
     best = self.scorer.best if setup.config.keep_best else None
     super().__init__(setup, folder, setup.config.keep_checkpoints, best)
     for text in self.warnings():
-      if self.primary:
-        app.warn(text)
+      self.warn(text)
     self.snapshots = snapshots.Snapshots(setup)
     self.log = Log(folder, self.step) if self.primary else None
     self.progress = Progress(self.step, self.config.steps, self.primary)

@@ -8,7 +8,7 @@ them where a metric needs some.
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from gan_jax.evaluation.score_file import Row, format_row
 from gan_jax.evaluation.scorer import (
   EvaluationOptions,
   Scorer,
+  evaluate_images,
 )
 from gan_jax.figures import images as image_lib
 from gan_jax.metrics.neighbours import join_neighbours, nearest_neighbours
@@ -31,7 +32,11 @@ from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
 from gan_jax.training import restore
 from gan_jax.training.restore import Run
-from gan_jax.training.run_evaluator import draw_samples, make_run_scorer
+from gan_jax.training.run_evaluator import (
+  draw_samples,
+  load_metrics,
+  make_run_scorer,
+)
 from gan_jax.training.setup import load_dataset
 
 POLL = 2.0  # seconds between two looks at a folder
@@ -247,3 +252,27 @@ def follow(
       )
     else:
       time.sleep(min(poll, timeout / 4))
+
+
+def evaluate(values: Mapping[str, Any]) -> None:
+  """Scores what the arguments of `gan_jax.evaluate` name.
+
+  Raises:
+    Error: naming the argument or the file.
+  """
+  fields = dataclasses.fields(EvaluationOptions)
+  asked: Any = {field.name: values[field.name] for field in fields}
+  options = EvaluationOptions(**asked)
+  try:
+    if values['images']:
+      metrics = load_metrics(options.metrics)
+      options = dataclasses.replace(options, metrics=metrics)
+      evaluate_images(options, values['images'], values['out'])
+    elif values['follow']:
+      follow(values['workdir'], options, values['follow_timeout'])
+    else:
+      evaluate_run(values['workdir'], options, values['step'], values['all'])
+  except OSError as error:
+    raise Error(
+      f'scores cannot be written ({error}); use a place that you may write to'
+    ) from error

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from gan_jax.config.resolve import OWN
 from gan_jax.evaluation.score_file import (
   SPREAD,
   Row,
@@ -42,7 +43,8 @@ def make_training_scorer(
     config, options, setup.networks, dataset=setup.dataset, mesh=setup.mesh
   )
   ema = setup.trainer.ema is not None
-  return TrainingScorer(scorer, ema=ema, keep_best=config.keep_best)
+  best = config.keep_best.removeprefix(OWN)
+  return TrainingScorer(scorer, ema=ema, keep_best=best)
 
 
 class TrainingScorer:

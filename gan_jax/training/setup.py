@@ -14,8 +14,9 @@ from gan_jax import data
 from gan_jax.config import resolve
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.config.validate import idle
-from gan_jax.data import Absent, Dataset, Feed, SampleSet
+from gan_jax.data import Dataset, DatasetMetadata, Feed, SampleSet
 from gan_jax.game.game import Batch
+from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import State, count_parameters
 from gan_jax.game.streams import stream
 from gan_jax.game.trainer import Trainer
@@ -87,6 +88,18 @@ class Setup:
     return jax.jit(lambda s, batch: self.trainer.step(s, batch), inline=True)
 
   @functools.cached_property
+  def split_step(self) -> Callable[[State, Any], Any]:
+    """The same, its draws split over the devices; of one, that very step."""
+    if self.mesh.size == 1:
+      return self.step
+
+    def step(state: State, batch: Any) -> Any:
+      with sharding.splitting_over(self.mesh):
+        return self.trainer.step(state, batch)
+
+    return jax.jit(step, inline=True)
+
+  @functools.cached_property
   def shapes(self) -> State:
     """Shapes and types of a state."""
     return jax.eval_shape(self.trainer.init, jax.random.key(0))
@@ -128,7 +141,7 @@ def load_dataset(config: Config) -> Dataset:
   )
 
 
-def facts_of(dataset: Dataset | Absent) -> resolve.Facts:
+def facts_of(dataset: Dataset | DatasetMetadata) -> resolve.Facts:
   """What the networks need to know of a dataset."""
   return resolve.Facts(
     tuple(dataset.shape),
@@ -225,7 +238,7 @@ def describe(setup: Setup) -> dict[str, Any]:
 
 
 def diverged_advice(
-  step: int, bad: Sequence[str], checkpoints: Checkpoints
+  setup: Setup, step: int, bad: Sequence[str], checkpoints: Checkpoints
 ) -> str:
   """What to tell the user of a run that diverged."""
   steps = checkpoints.steps()
@@ -235,12 +248,31 @@ def diverged_advice(
     else 'no checkpoint was saved before it'
   )
   what = ', '.join(bad) or 'parameters or optimizer state'
+  remedy = (
+    'Lower `lr_g` and `lr_d`, clip the gradients (`clip_g`, `clip_d`), or use'
+    ' `precision=float32`, in another `workdir`; the same call will do the same'
+    ' again.'
+  )
+  if step == 1 and not _starts_finite(setup):
+    remedy = (
+      '`network`: G returns NaN or infinity from its initial parameters; mend'
+      ' it: look for a division by 0, or the logarithm or root of what may be'
+      ' less.'
+    )
   return (
     f'diverged at step {step}: {what} not finite; {last}'
-    f' ({checkpoints.folder}).\nLower `lr_g` and `lr_d`, clip the gradients'
-    ' (`clip_g`, `clip_d`), or use `precision=float32`, in another `workdir`;'
-    ' the same call will do the same again.'
+    f' ({checkpoints.folder}).\n{remedy}'
   )
+
+
+def _starts_finite(setup: Setup) -> bool:
+  """Whether G makes finite samples before the first step."""
+  start = setup.init()
+  sampler = Sampler(setup.networks, batch=8)
+  (x,) = sampler.batches(
+    start.g.params, start.g.stats, setup.config.seed, sampler.batch
+  )
+  return bool(np.isfinite(x).all())
 
 
 def cautions(setup: Setup) -> list[str]:

@@ -20,6 +20,8 @@ from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
+from gan_jax.runtime.provenance import environment, now
+from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training import identity as identity_lib
 from gan_jax.training import setup as setup_lib
 from gan_jax.training import workdir as workdir_lib
@@ -28,7 +30,6 @@ from gan_jax.training.restore import (
   GENERATOR,
   Run,
   export_generator,
-  open_run,
   run_in_memory,
 )
 from gan_jax.training.run_loop import RunLoop
@@ -52,7 +53,7 @@ def prepare_process(config: Config) -> None:
     cache = os.path.expanduser(config.compilation_cache)
     jax.config.update('jax_compilation_cache_dir', cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-  if config.multihost:
+  if config.multihost and not jax.distributed.is_initialized():
     try:
       jax.distributed.initialize()
     except ValueError as error:
@@ -86,14 +87,18 @@ def train_config(config: Config) -> int:
     with preemption.listen() as listener:
       trained = _train(setup_lib.build(config), listener)
   except preemption.Stopped as stopped:
-    print(
-      f'stopped by {stopped} while there was nothing to save; run the same'
-      ' command again',
-      file=sys.stderr,
-    )
+    _report_stop(stopped)
     return app.SAVED
   codes = {'done': app.DONE, 'saved': app.SAVED, 'diverged': app.DIVERGED}
   return codes[trained.outcome]
+
+
+def _report_stop(stopped: preemption.Stopped) -> None:
+  print(
+    f'stopped by {stopped} while there was nothing to save; run the same'
+    ' command again',
+    file=sys.stderr,
+  )
 
 
 class Trained:
@@ -102,6 +107,7 @@ class Trained:
   def __init__(self, loop: RunLoop, outcome: str) -> None:
     """Of a loop that has ended."""
     self.outcome, self.step, self.state = outcome, loop.step, loop.state
+    self.facts = dict(loop.run_file.facts)
 
 
 def _train(parts: Setup, listener: preemption.Listener) -> Trained:
@@ -172,40 +178,49 @@ def _conduct(
   loop: RunLoop, own: identity_lib.Identity, listener: preemption.Listener
 ) -> Trained:
   """Runs a loop and writes down how it ended."""
-  parts, config, run_file = loop.setup, loop.config, loop.run_file
-  done = loop.step >= config.steps
-  if not done:
-    run_file.update(
-      **workdir_lib.environment(),
-      **setup_lib.describe(parts),
-      identity=own,
-      references=_references(parts),
-      generator={'classes': parts.networks.classes},
-      started=run_file.facts.get('started', workdir_lib.now()),
-      outcome='running',
-    )
-    if loop.step == 0:
-      _write_generator(parts, loop)
-    loop.progress.say(_header(loop))
-  if loop.step:
-    loop.progress.say(f'continuing at step {loop.step}')
-  if done and loop.scorer:  # of a run that was done before
-    loop.evaluate()
+  run_file = loop.run_file
+  done = loop.step >= loop.config.steps
   try:
+    if not done:
+      _write_start(loop, own)
+    if loop.step:
+      loop.progress.say(f'continuing at step {loop.step}')
+    if done and loop.scorer:  # of a run that was done before
+      loop.evaluate()
     outcome = 'done' if done else loop.run(listener)
-  except preemption.Stopped:  # while it compiled: nothing is new since the last
-    run_file.update(outcome='saved', step=loop.step, finished=workdir_lib.now())
-    raise
+  except preemption.Stopped as stopped:  # nothing is new since the last
+    if not done:
+      run_file.update(outcome='saved', step=loop.step, finished=now())
+    _report_stop(stopped)
+    return Trained(loop, 'saved')
   facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
   if not done:
-    facts['finished'] = workdir_lib.now()
-    facts['train_sec'] = round(loop.train_sec, 3)
+    facts |= {'finished': now(), 'train_sec': round(loop.train_sec, 3)}
+  if outcome == 'diverged':
+    facts['not_finite'] = loop.bad
   run_file.update(**facts)
   trained = Trained(loop, outcome)
   loop.close()
   if loop.primary:
     _report_end(loop, outcome)
   return trained
+
+
+def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
+  """Writes and says what is about to be trained."""
+  parts, run_file = loop.setup, loop.run_file
+  run_file.update(
+    **environment(),
+    **setup_lib.describe(parts),
+    identity=own,
+    references=_references(parts),
+    generator={'classes': parts.networks.classes},
+    started=run_file.facts.get('started', now()),
+    outcome='running',
+  )
+  if loop.step == 0:
+    _write_generator(parts, loop)
+  loop.progress.say(_header(loop))
 
 
 def _header(loop: RunLoop) -> str:
@@ -241,7 +256,7 @@ def _report_end(loop: RunLoop, outcome: str) -> None:
 
     print(f'report: {write_report(folder)}')
   if outcome == 'diverged':
-    advice = diverged_advice(loop.step, loop.bad, loop.checkpoints)
+    advice = diverged_advice(loop.setup, loop.step, loop.bad, loop.checkpoints)
     print(f'error: {app.as_flags(advice)}', file=sys.stderr)
     return
   print(
@@ -253,6 +268,7 @@ def _report_end(loop: RunLoop, outcome: str) -> None:
 # From Python.
 
 
+@quiet_libraries()
 def train(
   workdir: str | os.PathLike[str],
   *,
@@ -296,25 +312,28 @@ def train(
   >>> run = gj.train('runs/1', data=images, objective='hinge', steps=5000)
   ... # doctest: +SKIP
   """
-  config, objects = _options(
+  config, objects = parse_options(
     dict(options, workdir=workdir, batch_size=batch_size, seed=seed)
     | ({} if steps is None else {'steps': steps})
     | ({'metrics': metrics} if metrics else {}),
     trainer,
   )
-  dataset, config = _dataset(data, config, options)
+  dataset, config = resolve_data(data, config, options, _classes(objects))
   workdir_lib.check(config)
+  prepare_process(config)
   parts = setup_lib.build(
     config, objects, dataset=dataset, trainer=trainer, given=identity
   )
   with preemption.listen() as listener:
     trained = _train(parts, listener)
-  if trained.outcome == 'diverged':
-    return run_in_memory(parts, trained.step, trained.state)
-  return open_run(config.workdir, networks=parts.networks)
+  return run_in_memory(parts, trained.step, trained.state, trained.facts)
 
 
-def _options(
+# What a call from Python does only when it is asked to.
+_QUIETER = {'report': False, 'compilation_cache': 'off'}
+
+
+def parse_options(
   given: Mapping[str, Any], trainer: Trainer | None
 ) -> tuple[Config, dict[str, Any]]:
   """Options as a `Config` and objects.
@@ -323,7 +342,7 @@ def _options(
     ArgumentError: for one that has no say beside a trainer.
   """
   if trainer is None:
-    return resolve.split_options({'report': False} | dict(given))
+    return resolve.split_options(_QUIETER | dict(given))
   if not isinstance(trainer, Trainer):
     raise ArgumentError('trainer', type(trainer).__name__, 'give a `Trainer`')
   for name in given:
@@ -333,12 +352,20 @@ def _options(
         given[name],
         'belongs to the trainer, which was handed in; give it to that',
       )
-  config, objects = resolve.split_options({'report': False} | dict(given))
+  config, objects = resolve.split_options(_QUIETER | dict(given))
   return config, {**objects, 'trainer': trainer}
 
 
-def _dataset(
-  data: Any, config: Config, options: Mapping[str, Any]
+def _classes(objects: Mapping[str, Any]) -> int:
+  """Classes of networks that were handed in; 0 where the data says."""
+  trainer, networks = objects.get('trainer'), objects.get('network')
+  if trainer is not None:
+    networks = trainer.game.networks
+  return networks.classes if isinstance(networks, Networks) else 0
+
+
+def resolve_data(
+  data: Any, config: Config, options: Mapping[str, Any], classes: int = 0
 ) -> tuple[Any, Config]:
   """The data that was handed in, or None for that of the configuration."""
   if data is None:
@@ -348,17 +375,16 @@ def _dataset(
   network = config.network if 'network' in options else ''
   if isinstance(data, str):
     return None, dataclasses.replace(config, dataset=data, network=network)
-  dataset = data_lib.as_dataset(data)
-  if dataset.size is not None and dataset.size < config.batch_size:
-    raise ArgumentError(
-      'data',
-      dataset.name,
-      f'holds {dataset.size} samples, fewer than'
-      f' `batch_size={config.batch_size}`',
-    )
+  dataset = data_lib.as_dataset(data, classes=classes)
   kind = network or ('dcgan' if len(dataset.shape) == 3 else 'mlp')
   name = f'{OWN_DATA}{dataset.name}'
   return dataset, dataclasses.replace(config, dataset=name, network=kind)
 
 
-__all__ = ['Networks', 'prepare_process', 'train', 'train_config']
+__all__ = [
+  'parse_options',
+  'prepare_process',
+  'resolve_data',
+  'train',
+  'train_config',
+]

@@ -1,77 +1,89 @@
-"""Scores of an ablation along the way."""
+"""Scores of an ablation: names, protocol, and the evaluators behind them."""
 
-import csv
-
+import jax
+import numpy as np
 import pytest
-from gan_jax.ablation.scorers import Judges
-from helpers.ablations import request, rows
+from helpers.ablations import plan
 
-from gan_jax.ablation import runner
-from gan_jax.config import app as doors
-
-
-def table(path):
-  with open(path / 'scores.csv', newline='') as file:
-    return list(csv.DictReader(file))
+from gan_jax import data
+from gan_jax.ablation.scoring import EvaluatorScorer
+from gan_jax.runtime.errors import Error
+from gan_jax.training.setup import facts_of
 
 
-@pytest.fixture(scope='module')
-def along(tmp_path_factory):
-  """Two cells of two seeds, scored at two steps before the last."""
-  path = tmp_path_factory.mktemp('along') / 'a'
-  assert runner.ablate(request(path, eval_every=5, report=True)) == doors.DONE
-  return path
+def scorer(path, *vary, **changes):
+  return EvaluatorScorer(plan(path, *vary, seeds=1, **changes))
 
 
-def test_every_run_is_scored_at_every_step_that_was_asked_for(along):
-  found = table(along)
-  assert [(r['cell'], r['seed'], r['step']) for r in found] == [
-    (cell, seed, step)
-    for cell in '01'
-    for seed in '01'
-    for step in ('5', '10', '12')
+def score_new(scorer, cell=0):
+  """Scores of a generator that has not been trained."""
+  plan = scorer._plan
+  spec = plan.specs[cell]
+  networks = spec.networks(facts_of(plan.load_dataset(spec.config)))
+  return scorer.score(cell, *networks.generator.init(jax.random.key(0)))
+
+
+def test_scores_bear_their_features_in_the_table_too(tmp_path, digits):
+  own = scorer(tmp_path, metrics='fid,swd', dataset='digits', features='pixels')
+  declared = own.score_directions()
+  assert [n for n in declared if n.startswith('fid')] == [
+    'fid@pixels',
+    'fid_samples_per_dim@pixels',
   ]
-  assert found[-1]['label'] == 'lr_g=0.01' and found[-1]['lr_g'] == '0.01'
-  last = [row | {'outcome': 'done'} for row in found[2::3]]
-  assert last == rows(along)
-  assert '<h3>modes</h3>' in (along / 'report.html').read_text()
+  assert declared['swd'] == declared['fid@pixels'] == 'lower'
+  scores = score_new(own)['scores']
+  known = [n for n in declared if not n.endswith('*')]
+  assert set(known) <= set(scores)
+  for name in scores.keys() - set(known):
+    assert name.startswith('swd_') and 'swd_*' in declared
 
 
-def test_a_score_along_the_way_is_that_of_a_run_that_ends_there(
-  along, tmp_path
-):
-  path = tmp_path / 'short'
-  assert runner.ablate(request(path, steps=5)) == doors.DONE
-  assert not (path / 'scores.csv').exists()
-  scored = {(r['cell'], r['seed'], r['step']): r for r in table(along)}
-  for row in rows(path):
-    other = scored[row['cell'], row['seed'], '5']
-    assert row['high_quality'] == other['high_quality'] != ''
-    assert row['forward_kl'] == other['forward_kl']
+def test_several_draws_have_a_mean_and_a_spread(tmp_path):
+  one, two = (
+    scorer(tmp_path, metrics='swd_points', eval_seeds=n) for n in (1, 2)
+  )
+  single, several = score_new(one), score_new(two)
+  assert single['evaluation_std'] == {}
+  first = single['scores']['swd_points']
+  mean = several['scores']['swd_points']
+  std = several['evaluation_std']['swd_points']
+  # Of two values, n - 1: half their difference, times the root of two.
+  assert std == pytest.approx(abs(mean - first) * np.sqrt(2)) and std > 0
+  assert one.protocol_hash(0) != two.protocol_hash(0)
 
 
-def test_a_kill_between_two_scores_loses_none_of_them(
-  along, tmp_path, monkeypatch
-):
-  real, seen, path = Judges.scores, [], tmp_path / 'a'
+def test_parzen_is_planned_as_it_is_evaluated(tmp_path, monkeypatch, digits):
+  real = data.load
+  held = {'digits[test]': 'digits[1500:]'}  # digits have no test split
+  monkeypatch.setattr(
+    data, 'load', lambda name, **how: real(held.get(name, name), **how)
+  )
+  few = dict(metrics='parzen', dataset='digits[:1000]')
+  own = scorer(tmp_path, **few)
+  assert next(iter(own.score_directions().items())) == ('parzen', 'higher')
+  protocol = own.protocol()
+  assert protocol['reference'] in ('digits[test]', 'digits[1500:]')
+  assert protocol['validation'].startswith('digits[1000:')
+  scores = score_new(own)['scores']
+  assert np.isfinite(scores['parzen']) and [*scores] == [
+    *own.score_directions()
+  ]
+  whole = scorer(tmp_path, **few | {'dataset': 'digits'})
+  with pytest.raises(Error, match='cell 0 .*`validation=`: parzen'):
+    whole.check_cells()
 
-  def killed(self, config, *generator):
-    if len(seen) == 6:  # two of four at step 10
-      raise KeyboardInterrupt
-    seen.append(config)
-    return real(self, config, *generator)
 
-  with monkeypatch.context() as patch:
-    patch.setattr(Judges, 'scores', killed)
-    with pytest.raises(KeyboardInterrupt):
-      runner.ablate(request(path, eval_every=5))
-
-  def counted(self, config, *generator):
-    seen.append(config)
-    return real(self, config, *generator)
-
-  monkeypatch.setattr(Judges, 'scores', counted)
-  assert runner.ablate(request(path, eval_every=5)) == doors.DONE
-  assert len(seen) == 6 + 2 + 4
-  for name in ('scores.csv', 'results.csv'):
-    assert (path / name).read_bytes() == (along / name).read_bytes()
+def test_the_protocol_says_what_varies_between_cells(tmp_path):
+  own = scorer(
+    tmp_path, 'dataset=ring,grid', 'ema_halflife_kimg=0,0.1', 'lr_g=1e-3,1e-2'
+  )
+  protocol = own.protocol()
+  assert protocol['samples'] == 64
+  assert protocol['ema'] == {
+    'varies, ema_halflife_kimg=0.0': False,
+    'varies, ema_halflife_kimg=0.1': True,
+  }
+  assert set(protocol['reference']) == {
+    'varies, dataset=ring',
+    'varies, dataset=grid',
+  }

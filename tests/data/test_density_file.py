@@ -134,6 +134,7 @@ def test_what_is_no_text_is_refused(tmp_path):
     data.load(write(tmp_path / 'p.txt'), channels=3)
 
 
+@pytest.mark.slow
 def test_a_run_learns_it_and_refuses_another(tmp_path):
   path, options = tmp_path / 'p.txt', dict(network='mlp', width=8, latent_dim=1)
   options |= dict(batch_size=8, devices=1, compilation_cache='off')

@@ -173,7 +173,7 @@ def test_a_grain_dataset_keeps_its_order(residence):
 
 
 def test_a_grain_dataset_may_go_on_for_ever():
-  source = grain.MapDataset.source(POINTS).seed(0).shuffle().repeat()
+  source = grain.MapDataset.source(POINTS[::-1]).repeat()
   (x,) = shown(as_dataset(source), steps=1)
   np.testing.assert_array_equal(x, np.stack([source[i] for i in range(5)]))
 

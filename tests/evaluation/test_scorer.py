@@ -18,6 +18,7 @@ from gan_jax.evaluation.score_file import (
   replace_nonfinite,
 )
 from gan_jax.evaluation.scorer import EvaluationOptions, Scorer
+from gan_jax.metrics import Metric
 from gan_jax.networks.base import Net, Networks
 from gan_jax.runtime import sharding
 from gan_jax.runtime.errors import ArgumentError
@@ -132,6 +133,24 @@ def test_what_is_not_finite_is_null_and_never_the_best(
   assert 'warning: step 12: fid is not finite: gen' in capsys.readouterr().err
 
 
+def test_a_draw_without_a_score_costs_only_its_row(tmp_path):
+  def compute(real, fake, *, seed):
+    if seed == 1:
+      raise ValueError('fake has collapsed')
+    return {'shift': float(seed)}
+
+  metric = Metric('shift', compute, {'shift': 'lower'}, sees='points')
+  ring, mesh = data.load('ring'), sharding.make_mesh(1)
+  evaluator = Evaluator(ring, PLANE, [metric], samples=8, mesh=mesh)
+  row, _ = score(evaluator, tmp_path / 'm.jsonl', seeds=(0, 1, 2))
+  assert row['unscored'] == {'shift': 'fake has collapsed'}
+  (row,) = ScoreFile(tmp_path / 'm.jsonl').rows()
+  assert row['shift'] is None
+  assert row['by_evaluation_seed']['shift'] == [0.0, None, 2.0]
+  row, _ = score(evaluator, tmp_path / 'm.jsonl', seeds=(2,))
+  assert row['shift'] == 2 and 'unscored' not in row
+
+
 # Images and arrays
 
 
@@ -196,6 +215,20 @@ def test_a_part_of_a_set_against_the_rest(evaluate):
   row = evaluate('digits[:900]', against='digits[900:]', samples=400)
   assert row['protocol']['reference'] == 'digits[900:]'
   assert 0 < row['fid@pixels'] < 5
+
+
+def test_points_against_points(tmp_path):
+  x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+  np.savez(tmp_path / 'x.npz', samples=x)
+  np.savez(tmp_path / 'y.npz', samples=x + np.float32([3, 4]))
+  options = EvaluationOptions(
+    metrics='fid,swd_points', against=str(tmp_path / 'x.npz'), devices=1
+  )
+  row = scorer.evaluate_images(
+    options, str(tmp_path / 'y.npz'), tmp_path / 'm.jsonl'
+  )
+  assert row['fid'] == pytest.approx(25, rel=1e-4)
+  assert row['swd_points'] == pytest.approx(5 * 2 / np.pi, rel=0.1)
 
 
 def test_a_distance_of_few_samples_is_warned_of(evaluate, capsys):

@@ -5,12 +5,12 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from gan_jax.game.losses import Game
+from gan_jax.game.step import Plan, init_state, make_train_step
 from helpers.nets import built
 
 from gan_jax.game import objectives, schedules
-from gan_jax.game.losses import Game
 from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state, make_train_step
 
 BATCH = 4
 PRODUCT = re.compile(r' (?:dot|convolution)\(|custom-call\(.*matmul')

@@ -1,4 +1,4 @@
-"""A small ablation on `ring` whose training is arithmetic, and its table."""
+"""Small ablations on `ring`, one of them trained by arithmetic, for tests."""
 
 import csv
 import dataclasses
@@ -16,20 +16,12 @@ TOY = small.ring(eval_samples=64, metrics='modes', devices=2)
 GRID = ('objective=minimax,hinge', 'lr_g+lr_d=1e-3,1e-2')
 
 
-def options(
-  path, *vary, seeds=2, only='', primary='', better='', published='', **changes
-):
+def options(path, *vary, seeds=2, **changes):
   """The options of a small ablation, as `gan_jax.ablate` has them."""
+  names = [f.name for f in dataclasses.fields(AblationOptions)]
+  own = {n: changes.pop(n) for n in names if n in changes}
   base = dataclasses.replace(TOY, workdir=str(path), **changes)
-  return AblationOptions(
-    base,
-    vary or ('lr_g=1e-3,1e-2',),
-    seeds,
-    only=only,
-    primary=primary,
-    better=better,
-    published=published,
-  )
+  return AblationOptions(base, vary or ('lr_g=1e-3,1e-2',), seeds, **own)
 
 
 def plan(path, *vary, **changes):
@@ -60,7 +52,7 @@ class FakeRun:
     self.step = json.loads(self._path.read_text()) if found else 0
     self.closed = False
 
-  def calibrate(self):
+  def calibrate(self, seconds):
     return 0.1 * len(self.members)
 
   def run(self, listener, moved=None, reached=None):

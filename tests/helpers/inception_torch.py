@@ -205,7 +205,7 @@ def randomise(net, seed):
 
 def filled(net, weights):
   """The network with folded weights, where there are any."""
-  from gan_jax.features.inception_layout import LAYERS
+  from gan_jax.features.inception_weights import LAYERS
 
   with torch.no_grad():
     for name, layer in weights.items():

@@ -4,13 +4,10 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from gan_jax import networks
-
-FIXED_WIDTH = {'goodfellow2014', 'dirac'}
 
 CLASSES = 5  # as no other axis has
 
@@ -20,25 +17,30 @@ quick = functools.partial(
 )
 
 
-def built(name, shape, bounded, **kwargs):
-  width = 0 if name in FIXED_WIDTH else 4
-  return networks.build(name, shape, bounded=bounded, width=width, **kwargs)
+def built(name, shape, bounded=None, **kwargs):
+  """Networks of an architecture at the least width, for images or points."""
+  bounded = len(shape) == 3 if bounded is None else bounded
+  width = 4 if networks.ARCHITECTURES[name].width else 0
+  kwargs = {'width': width} | kwargs
+  return networks.build(name, shape, bounded=bounded, **kwargs)
+
+
+def noise(nets, key, n):
+  """Latent draws (n, latent_dim)."""
+  draw = lambda key: nets.latent(key, (nets.latent_dim,))
+  return jax.vmap(draw)(jax.random.split(key, n))
 
 
 def start(nets, n=6):
+  """Initialised G and D, and noise, as one program."""
+
   @quick
   def begin(key):
-    keys = jax.random.split(key, 3)
-    z = nets.sample_latent(keys[2], n)
-    return nets.generator.init(keys[0]), nets.discriminator.init(keys[1]), z
+    key_g, key_d, key_z = jax.random.split(key, 3)
+    g, d = nets.generator.init(key_g), nets.discriminator.init(key_d)
+    return g, d, noise(nets, key_z, n)
 
   return begin(jax.random.key(0))
-
-
-@functools.cache
-def started(name, shape, bounded):
-  """Parameters are float32 whatever the precision: one start serves both."""
-  return start(built(name, shape, bounded))
 
 
 def drawn(net):
@@ -47,16 +49,13 @@ def drawn(net):
 
   def draw(path, leaf):
     if path[-1].key == 'var':
-      return jnp.ones(leaf.shape)
+      return np.ones(leaf.shape, np.float32)
     x = rng.normal(size=leaf.shape)
     if path[-1].key == 'kernel':  # neither fades nor dies at a width of 4
-      return jnp.float32(x * math.sqrt(2 / math.prod(leaf.shape[:-1])))
-    return jnp.float32(0.1 * x + (path[-1].key == 'scale'))
+      return np.float32(x * math.sqrt(2 / math.prod(leaf.shape[:-1])))
+    return np.float32(0.1 * x + (path[-1].key == 'scale'))
 
-  params, stats = jax.eval_shape(net.init, jax.random.key(0))
-  return jax.tree.map_with_path(draw, params), jax.tree.map_with_path(
-    draw, stats
-  )
+  return jax.tree.map_with_path(draw, shapes_of(net))
 
 
 def same(a, b):
@@ -66,25 +65,15 @@ def same(a, b):
   )
 
 
-def outputs(nets, train, n=6):
-  """Shapes of all that the networks give, by evaluation of shapes alone."""
-
-  def whole(key):
-    g, d = nets.generator.init(key), nets.discriminator.init(key)
-    z = nets.sample_latent(key, n)
-    label = jnp.zeros(n, jnp.int32) if nets.classes else None
-    kind = dict(train=train, key=key, label=label)
-    x, g_stats = nets.generator.apply(*g, z, **kind)
-    packed = jnp.concatenate([x] * nets.packing, axis=-1)
-    logits, d_stats = nets.discriminator.apply(*d, packed, **kind)
-    return x, logits, g, d, g_stats, d_stats
-
-  with jax.debug_key_reuse(False):
-    return jax.eval_shape(whole, jax.random.key(0))
-
-
 def shapes_of(net):
   return jax.eval_shape(net.init, jax.random.key(0))
+
+
+def sizes_of(net):
+  """Number of its parameters."""
+  return sum(
+    math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of(net)[0])
+  )
 
 
 def plain(x, w, stride, padding):

@@ -1,201 +1,205 @@
-"""Every architecture by the same rules."""
+"""Every architecture by the same rules, and what is said of broken ones."""
 
 import functools
 import math
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.nets import (
-  CLASSES,
-  built,
-  drawn,
-  outputs,
-  quick,
-  same,
-  shapes_of,
-  started,
-)
+from helpers.nets import built, drawn, noise, quick, shapes_of
+from helpers.untyped import message
 
 from gan_jax import networks
 from gan_jax.networks import (
   ARCHITECTURES,
   LATENTS,
-  NORMS,
-  NetworkError,
+  Architecture,
+  Design,
+  Net,
 )
+from gan_jax.testing.networks import check_networks
 
-# (shape, bounded) of samples; an architecture must take at least one of them.
-SAMPLES = [((1,), False), ((2,), False), ((8, 8, 1), True), ((16, 16, 3), True)]
-
-
-def cases():
-  for name in sorted(ARCHITECTURES):
-    taken = 0
-    for shape, bounded in SAMPLES:
-      try:
-        built(name, shape, bounded)
-      except NetworkError:
-        continue
-      taken += 1
-      yield pytest.param(name, shape, bounded, id=f'{name}-{shape}')
-    assert taken, f'{name} takes none of {SAMPLES}'
-
-
-@functools.cache
-def first_sample(name):
-  """The first of the samples that an architecture takes."""
-  return next(c.values[1:] for c in cases() if c.values[0] == name)
-
-
-EVERY = pytest.mark.parametrize(('name', 'shape', 'bounded'), list(cases()))
-
-
-@EVERY
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-def test_shapes_and_types(name, shape, bounded, dtype):
-  nets = built(name, shape, bounded, dtype=dtype)
-  for train in (False, True):
-    x, logits, g, d, *moved = outputs(nets, train)
-    assert x.shape == (6, *shape)
-    assert logits.shape == (6,)
-    found = jax.tree.leaves((x, logits, g, d, moved))
-    assert {p.dtype for p in found} == {jnp.dtype('float32')}
-    assert moved == [g[1], d[1]]
-
-
-@EVERY
-@pytest.mark.parametrize('packing', [2, 3])
-def test_a_pack_is_judged_as_one(name, shape, bounded, packing):
-  alone = outputs(built(name, shape, bounded), True)
-  _, logits, g, d, *_ = outputs(
-    built(name, shape, bounded, packing=packing), True
-  )
-  assert logits.shape == (6,)
-  assert g == alone[2]
-  inputs = [
-    p
-    for p, q in zip(*map(jax.tree.leaves, (d, alone[3])), strict=True)
-    if p.shape != q.shape
-  ]
-  # Only what meets the samples grows: in resnet also a shortcut.
-  assert len(inputs) == {'dirac': 0, 'resnet': 2}.get(name, 1)
+SLOW = ('resnet', 'r3gan', 'sndcgan')  # under vmap, to compile
 
 
 @pytest.mark.parametrize('name', sorted(ARCHITECTURES))
-def test_jit_is_eager_and_order_does_not_matter(name):
-  shape, bounded = first_sample(name)
-  nets = built(name, shape, bounded)
-  g, d, z = started(name, shape, bounded)
+def test_every_architecture_conforms(name):
+  check_networks(ARCHITECTURES[name], members=name not in SLOW)
 
-  def whole(z):
-    x, _ = nets.generator.apply(*g, z, train=False)
-    return x, nets.discriminator.apply(*d, x, train=False)[0]
 
-  compiled = jax.jit(whole)
-  there = compiled(z)
-  for eager, jitted in zip(whole(z), there, strict=True):
-    np.testing.assert_allclose(eager, jitted, rtol=1e-4, atol=1e-5)
-  for one, back in zip(there, compiled(z[::-1]), strict=True):
-    np.testing.assert_allclose(one, back[::-1], rtol=1e-4, atol=1e-5)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SLOW)
+def test_members_of_large_architectures_are_their_runs_alone(name):
+  check_networks(ARCHITECTURES[name])
+
+
+class G(nn.Module):
+  """A generator with one fault."""
+
+  out: int
+  width: int = 4
+  fault: str = ''
+
+  @nn.compact
+  def __call__(self, z, train, label=None):
+    far = jnp.exp(z[:, :1])
+    z = nn.tanh(nn.Dense(4 if self.fault == 'width' else self.width)(z))
+    if self.fault == 'batch':
+      z = z - z.mean(0, keepdims=True)
+    if self.fault == 'statistics':
+      mean = self.variable('batch_stats', 'mean', jnp.zeros, (z.shape[-1],))
+      z = z + mean.value[None]
+    if self.fault == 'dead':
+      self.param('dead', nn.initializers.ones, ())
+    if self.fault == 'impure':
+      z = z * np.random.default_rng().uniform()
+    x = nn.Dense(self.out)(z)
+    return x * far if self.fault == 'far' else x
+
+
+class D(nn.Module):
+  """Likewise."""
+
+  width: int = 4
+  norm: str = 'none'
+  fault: str = ''
+
+  @nn.compact
+  def __call__(self, x, train, label=None):
+    x = nn.Dense(self.width)(x.reshape(len(x), -1))
+    if self.norm == 'layer' and self.fault != 'norm':
+      x = nn.LayerNorm()(x)
+    logits = nn.Dense(1)(nn.tanh(x))
+    return logits if self.fault == 'shape' else logits[:, 0]
+
+
+def faulty(fault, **declared):
+  def design(ask):
+    if fault == 'raises' and ask.shape != (2,):
+      raise KeyError(ask.shape)
+    width = ask.width or 4
+    return Design(
+      G(math.prod(ask.shape), width, fault)
+      if len(ask.shape) == 1
+      else Images(ask.shape),
+      D(width, ask.norm_d or 'none', fault),
+      latent_dim=3,
+      latent='normal',
+    )
+
+  declared = dict(samples=((2,),), width=True, labels=False) | declared
+  return Architecture(design, **declared)
+
+
+class Images(nn.Module):
+  shape: tuple
+
+  @nn.compact
+  def __call__(self, z, train, label=None):
+    return nn.Dense(math.prod(self.shape))(z).reshape(-1, *self.shape)
 
 
 @pytest.mark.parametrize(
-  'name',
+  ('fault', 'declared', 'told'),
   [
-    pytest.param(
-      name,
-      marks=[pytest.mark.slow]
-      if name in ('sndcgan', 'resnet', 'r3gan')
-      else [],
-    )
-    for name in sorted(ARCHITECTURES)
+    (
+      '',
+      {'samples': ()},
+      'names no samples that it could be tested with; give',
+    ),
+    ('', {'norms_d': ('leyer',)}, "norms_d names what is no norm: ['leyer']"),
+    (
+      '',
+      {'samples': ((8, 8, 1),), 'width': False},
+      'makes images outside of [-1, 1]',
+    ),
+    (
+      'width',
+      {},
+      "takes ['width'], but its generator is the same with {'width': 4} and"
+      " {'width': 8}",
+    ),
+    (
+      '',
+      {'depth': True},
+      "takes ['depth'], but its generator is the same with {'depth': 1} and"
+      " {'depth': 3}",
+    ),
+    (
+      'norm',
+      {'norms_d': ('layer', 'none')},
+      "takes ['norm_d'], but its discriminator is the same with"
+      " {'norm_d': 'none'} and {'norm_d': 'layer'}",
+    ),
+    (
+      'shape',
+      {},
+      '`discriminator=D`: its logits are (n, 1): squeeze them to (n,)',
+    ),
+    ('raises', {}, 'raises KeyError for samples of (1,)'),
+    ('batch', {}, 'outside of training, what it returns for a sample depends'),
+    ('dead', {}, "['dead'] of its generator has no effect on any output"),
+    ('statistics', {}, 'its generator has statistics, and training moves none'),
+    ('impure', {}, 'is another function when it is traced again'),
+    ('far', {}, 'is not finite at noise or samples of 1e4'),
+    (
+      '',
+      {'labels': True},
+      'its discriminator returns the same for two classes; let it depend on'
+      ' `label`, or declare `labels=False`',
+    ),
   ],
 )
-def test_vmap_over_members_is_a_loop_and_one_program(name):
-  """A population's pass: G, D and the slope, over parameters of their own."""
-  shape, bounded = first_sample(name)
-  nets = built(name, shape, bounded)
-  members = [
-    jax.tree.map(
-      lambda x, s=s: x * s, (drawn(nets.generator), drawn(nets.discriminator))
-    )
-    for s in (1.0, 0.9)
-  ]
-  z = nets.sample_latent(jax.random.key(0), 3)
-
-  def whole(member):
-    (g, g_stats), (d, d_stats) = member
-
-    def value(g):
-      x, _ = nets.generator.apply(g, g_stats, z, train=False)
-      return nets.discriminator.apply(d, d_stats, x, train=False)[0].sum()
-
-    return jax.value_and_grad(value)(g)
-
-  one = quick(whole)
-  alone = [one(member) for member in members]
-  assert one._cache_size() == 1
-  stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), *members)
-  together = quick(jax.vmap(whole))(stacked)
-  for i, each in enumerate(alone):
-    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(each)):
-      size = float(jnp.abs(b).max())
-      np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-4 * size)
+def test_what_an_architecture_lacks_is_said(fault, declared, told):
+  architecture = faulty(fault, **declared)
+  said = message(check_networks, architecture, error=AssertionError)
+  assert said.startswith('the architecture') and told in said
 
 
-@EVERY
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-def test_finite_and_in_range_at_large_inputs(name, shape, bounded, dtype):
-  nets = built(name, shape, bounded, dtype=dtype)
-  g, d, z = started(name, shape, bounded)
-  size = 1.0 if bounded else 1e4
-  far = size * jnp.sign(jax.random.normal(jax.random.key(3), (6, *shape)))
-
-  @quick
-  def both(z, far):
-    x, _ = nets.generator.apply(*g, z, train=False)
-    return x, nets.discriminator.apply(*d, far, train=False)[0]
-
-  x, logits = both(1e4 * z, far)
-  assert jnp.isfinite(x).all() and jnp.isfinite(logits).all()
-  assert not bounded or bool((jnp.abs(x) <= 1).all())
+def test_what_is_no_architecture_is_said():
+  said = message(check_networks, faulty, error=AssertionError)
+  assert said == (
+    'the architecture: is a function; give'
+    ' `Architecture(design, samples=((8, 8, 1),))`'
+  )
 
 
-@EVERY
-def test_running_statistics_move_in_training_only(name, shape, bounded):
-  nets = built(name, shape, bounded)
-  g, d, z = started(name, shape, bounded)
-  inputs = z, jax.random.normal(jax.random.key(2), (6, *shape))
-  pair = nets.generator, nets.discriminator
-  for net, (params, stats), x in zip(pair, (g, d), inputs, strict=True):
+def test_an_architecture_without_faults_conforms():
+  check_networks(faulty(''))
 
-    def moved(stats, x, net=net, params=params):
-      key = jax.random.key(1)
-      return [
-        net.apply(params, stats, x, train=train, key=jax.random.clone(key))[1]
-        for train in (False, True)
-      ]
 
-    if not stats:  # nothing is made of nothing, and no program for it
-      assert jax.eval_shape(moved, stats, x) == [{}, {}]
-      continue
-    still, trained = quick(moved)(stats, x)
-    assert same(still, stats) and not same(trained, stats)
+def test_networks_of_ones_own_are_checked_too():
+  def apply(params, stats, x, *, train, key=None, label=None):
+    del train, key, label
+    return jnp.tanh(x @ params), {'seen': stats['seen'] + 1}
+
+  def init(key):
+    return jax.random.normal(key, (2, 2)), {'seen': jnp.zeros(())}
+
+  def judge(params, x):
+    return jnp.tanh(x @ params).sum(1)
+
+  good = networks.from_functions(
+    (lambda key: init(key)[0], lambda params, z: jnp.tanh(z @ params)),
+    (lambda key: init(key)[0], judge),
+    latent_dim=2,
+    sample_shape=(2,),
+  )
+  check_networks(good)
+  bad = good._replace(generator=Net(init, apply))
+  assert message(check_networks, bad, error=AssertionError) == (
+    'networks: its generator moves its statistics outside of training'
+  )
 
 
 def norm_cases():
-  for name in sorted(ARCHITECTURES):
-    for flag in ('norm_g', 'norm_d'):
-      for norm in NORMS:
-        try:
-          built(name, *first_sample(name), **{flag: norm})
-        except NetworkError as error:
-          assert f'--{flag}={norm}' in str(error)
-          continue
-        yield pytest.param(name, flag, norm, id=f'{name}-{flag}-{norm}')
+  for name, architecture in ARCHITECTURES.items():
+    for option in ('norms_g', 'norms_d'):
+      for norm in getattr(architecture, option):
+        yield pytest.param(name, option[-1], norm, id=f'{name}-{option}-{norm}')
 
 
 def paths(tree):
@@ -206,34 +210,21 @@ def kernels(params):
   return {path[:-1] for path in paths(params) if path[-1] == 'kernel'}
 
 
-NORM_CASES = list(norm_cases())
-
-
-@pytest.mark.parametrize(('name', 'flag', 'norm'), NORM_CASES)
-def test_every_norm_that_is_taken(name, flag, norm):
-  shape, bounded = first_sample(name)
-  nets = built(name, shape, bounded, **{flag: norm})
-  x, logits, g, d, *moved = outputs(nets, True)
-  assert x.shape == (6, *shape) and logits.shape == (6,)
-  assert moved == [g[1], d[1]]
-  params, stats = g if flag == 'norm_g' else d
-  kept = {'spectral': {'u'}, 'batch': {'mean', 'var'}}.get(norm, set())
-  assert {path[-1] for path in paths(stats)} == kept
+@pytest.mark.parametrize(('name', 'player', 'norm'), list(norm_cases()))
+def test_norms_have_what_their_papers_say(name, player, norm):
+  shape = ARCHITECTURES[name].samples[0]
+  nets = built(name, shape, **{f'norm_{player}': norm})
+  net = {'g': nets.generator, 'd': nets.discriminator}[player]
+  params, stats = shapes_of(net)
+  names = {'spectral': {'u'}, 'batch': {'mean', 'var'}}.get(norm, set())
+  assert {path[-1] for path in paths(stats)} == names
   if norm == 'spectral':
-    assert {path[:-1] for path in paths(stats)} == kernels(params)
+    assert {path[1:-1] for path in paths(stats)} == kernels(params)
   scaled = {path[:-1] for path in paths(params) if path[-1] == 'scale'}
   assert bool(scaled) == (norm not in ('spectral', 'none'))
   plain_biases = {p[:-1] for p in paths(params) if p[-1] == 'bias'} - scaled
   if name not in ('mlp', 'resnet'):  # a bias before each scale would be lost
     assert len(plain_biases) == len(kernels(params)) - len(scaled)
-
-
-def test_norms_are_taken_where_the_paper_has_some():
-  taken = {case.values for case in NORM_CASES}
-  for name in ('mlp', 'dcgan', 'infogan', 'sndcgan', 'resnet'):
-    for flag in ('norm_g', 'norm_d'):
-      assert {n for m, f, n in taken if (m, f) == (name, flag)} == set(NORMS)
-  assert {n for m, _, n in taken if m == 'pacgan'} == {'batch', 'none'}
 
 
 @pytest.mark.parametrize(
@@ -245,72 +236,28 @@ def test_norms_are_taken_where_the_paper_has_some():
     ('resnet', 'batch', 'layer'),
   ],
 )
-def test_a_step_reaches_every_parameter(name, norm_g, norm_d):
-  shape, bounded = (8, 8, 1), True
-  nets = built(name, shape, bounded, norm_g=norm_g, norm_d=norm_d)
-  (g, g_stats), (d, d_stats) = drawn(nets.generator), drawn(nets.discriminator)
-  z = nets.sample_latent(jax.random.key(0), 6)
+def test_an_update_reaches_every_parameter(name, norm_g, norm_d):
+  nets = built(name, (8, 8, 1), norm_g=norm_g, norm_d=norm_d)
 
   @quick
   @functools.partial(jax.grad, argnums=(0, 1))
-  def slope(g, d):
+  def slope(g, d, g_stats, d_stats):
+    z = noise(nets, jax.random.key(0), 6)
     x, _ = nets.generator.apply(g, g_stats, z, train=True)
     logits, _ = nets.discriminator.apply(d, d_stats, x, train=True)
     return jax.nn.softplus(-logits).mean()
 
-  for path, leaf in jax.tree.leaves_with_path(slope(g, d)):
-    assert jnp.isfinite(leaf).all(), path
-    assert leaf.any(), path
-
-
-def conditional_cases():
-  for name in sorted(ARCHITECTURES):
-    for conditioning in ('projection', 'embedding'):
-      kind = dict(conditioning=conditioning, classes=CLASSES)
-      try:
-        built(name, *first_sample(name), **kind)
-      except NetworkError as error:
-        assert name == 'dirac' and '--conditioning=' in str(error)
-        continue
-      yield pytest.param(name, kind, id=f'{name}-{conditioning}')
-
-
-@pytest.mark.parametrize(('name', 'kind'), list(conditional_cases()))
-def test_labels_are_heeded(name, kind):
-  """One class moves its own embedding only; another gives another output."""
-  shape, bounded = first_sample(name)
-  if name in ('sndcgan', 'resnet'):  # a spectral norm is of all embeddings
-    kind = {**kind, 'norm_d': 'batch'}
-  nets = built(name, shape, bounded, **kind)
-  labels = [jnp.full(6, c, jnp.int32) for c in (1, 3)]
-  keys = jax.random.split(jax.random.key(0))
-  for net, x in (
-    (nets.generator, nets.sample_latent(keys[0], 6)),
-    (nets.discriminator, jax.random.normal(keys[1], (6, *shape))),
-  ):
-    params, stats = drawn(net)
-
-    @quick
-    @functools.partial(jax.value_and_grad, has_aux=True)
-    def total(params, label, net=net, stats=stats, x=x):
-      y, _ = net.apply(params, stats, x, train=False, label=label)
-      return jnp.square(y - 0.3).sum(), y
-
-    (_, one), grad = total(params, labels[0])
-    (_, three), _ = total(params, labels[1])
-    assert not np.allclose(one, three, rtol=1e-3)
-    of_classes = [g for g in jax.tree.leaves(grad) if g.shape[0] == CLASSES]
-    assert of_classes
-    for g in of_classes:
-      assert g[1].any()
-      assert not np.delete(g, 1, axis=0).any()
+  (g, g_stats), (d, d_stats) = drawn(nets.generator), drawn(nets.discriminator)
+  for path, leaf in jax.tree.leaves_with_path(slope(g, d, g_stats, d_stats)):
+    assert np.isfinite(leaf).all(), path
+    assert np.any(leaf), path
 
 
 @pytest.mark.parametrize('name', sorted(LATENTS))
 def test_latents_are_of_their_distribution(name):
-  nets = built('mlp', (2,), False, latent=name, latent_dim=3)
-  z = np.asarray(nets.sample_latent(jax.random.key(0), 20_000))
-  assert z.shape == (20_000, 3) and nets.latent == name
+  nets = built('mlp', (2,), latent=name, latent_dim=3)
+  z = np.asarray(quick(lambda key: noise(nets, key, 20_000))(jax.random.key(0)))
+  assert z.shape == (20_000, 3)
   half_width = {'uniform': 1.0, 'uniform_sqrt3': math.sqrt(3)}.get(name)
   std = 1.0 if half_width is None else half_width / math.sqrt(3)
   np.testing.assert_allclose(z.mean(0), 0, atol=0.04)
@@ -324,46 +271,128 @@ def test_latents_are_of_their_distribution(name):
 @pytest.mark.parametrize(
   ('name', 'shape', 'kwargs', 'told'),
   [
-    ('mpl', (2,), {}, '--network=mpl: use mlp'),
-    ('mlp', (2,), {'latent': 'norml'}, '--latent=norml: use normal'),
-    ('dcgan', (2,), {}, '--network=mlp for densities'),
-    ('dcgan', (8, 12, 1), {}, 'not 8x12; set --image_size'),
-    ('dcgan', (4, 4, 1), {}, 'from 8 to 128'),
-    ('dcgan', (256, 256, 3), {}, 'from 8 to 128'),
-    ('dcgan', (8, 8, 1), {'depth': 2}, '--depth=2'),
-    ('goodfellow2014', (2,), {}, '--network=mlp'),
-    ('goodfellow2014', (8, 8, 1), {'width': 9}, '--width=9'),
-    ('infogan', (10, 10, 1), {}, 'a multiple of 4, not 10x10'),
+    ('mpl', (2,), {}, '`network=mpl`: use mlp'),
+    ('mlp', (2,), {'latent': 'norml'}, '`latent=norml`: use normal'),
+    (
+      'dcgan',
+      (2,),
+      {},
+      '`network=dcgan`: makes images, not samples of shape (2,); use'
+      ' `network=mlp` for densities',
+    ),
+    (
+      'dcgan',
+      (8, 12, 1),
+      {},
+      '`network=dcgan`: makes square images of a side from 8 to 128, not 8x12;'
+      ' set `image_size=...`, or use `network=mlp`',
+    ),
+    ('dcgan', (4, 4, 1), {}, 'a side from 8 to 128, not 4x4'),
+    ('dcgan', (256, 256, 3), {}, 'a side from 8 to 128, not 256x256'),
+    (
+      'dcgan',
+      (8, 8, 1),
+      {'depth': 2},
+      '`depth=2`: the depth of `network=dcgan` is fixed; leave it out',
+    ),
+    (
+      'goodfellow2014',
+      (2,),
+      {},
+      '`network=goodfellow2014`: makes bounded samples (images); use'
+      ' `network=mlp` for densities',
+    ),
+    ('goodfellow2014', (8, 8, 1), {'width': 9}, '`width=9`: the width of'),
+    ('infogan', (10, 10, 1), {}, 'from 8 to 128, a multiple of 4, not 10x10'),
     ('infogan', (4, 4, 1), {}, 'from 8 to 128'),
     ('sndcgan', (8, 8, 1), {}, 'from 16 to 128'),
-    ('sndcgan', (2,), {}, '--network=mlp for densities'),
-    ('pacgan', (8, 8, 1), {}, 'not images; use --network=dcgan'),
-    ('pacgan', (2,), {'norm_g': 'layer'}, '--norm_g=layer.*batch or none'),
-    ('pacgan', (2,), {'norm_d': 'batch'}, '--norm_d=batch'),
-    ('unrolled', (2,), {'norm_d': 'spectral'}, '--norm_d=spectral'),
-    ('dirac', (2,), {}, 'one dimension, not 2; use --dataset=delta'),
-    ('dirac', (1,), {'width': 3}, '--width=3'),
+    ('sndcgan', (2,), {}, 'use `network=mlp` for densities'),
+    (
+      'resnet',
+      (24, 24, 3),
+      {},
+      'of a side of 8, 16, 28, 32, 48, 64, 128, not 24',
+    ),
+    ('resnet', (32, 32, 3), {'depth': 3}, '`depth=3`: the depth of'),
+    ('r3gan', (30, 30, 3), {}, 'halves to one of 4 to 7 pixels, not 30; set'),
+    ('r3gan', (32, 32, 3), {'norm_d': 'spectral'}, '`norm_d=spectral`: the'),
+    (
+      'r3gan',
+      (32, 32, 3),
+      {'width': 20},
+      '`width=20`: `network=r3gan` has groups of 8 channels; use a multiple of'
+      ' it, or less',
+    ),
+    (
+      'pacgan',
+      (8, 8, 1),
+      {},
+      '`network=pacgan`: makes points, not images; use `network=dcgan`, or a'
+      ' density as `dataset=...`',
+    ),
+    (
+      'pacgan',
+      (2,),
+      {'norm_g': 'layer'},
+      '`norm_g=layer`: `network=pacgan` takes batch or none',
+    ),
+    ('pacgan', (2,), {'norm_d': 'batch'}, '`norm_d=batch`: the norm_d of'),
+    ('unrolled', (2,), {'norm_d': 'spectral'}, '`norm_d=spectral`: the norm_d'),
+    (
+      'dirac',
+      (2,),
+      {},
+      '`network=dirac`: makes samples of one dimension, not 2; use'
+      ' `dataset=delta`, or `network=mlp`',
+    ),
+    ('dirac', (1,), {'width': 3}, '`width=3`: the width of `network=dirac` is'),
     (
       'dirac',
       (1,),
       {'conditioning': 'embedding', 'classes': 3},
-      '--conditioning=embedding: --network=dirac heeds no labels',
+      '`conditioning=embedding`: `network=dirac` takes no labels; use'
+      ' `conditioning=none`, or another network',
     ),
     (
       'mlp',
       (2,),
       {'conditioning': 'embedding', 'classes': 3, 'packing': 2},
-      '--packing=2',
+      '`packing=2`: the samples of a pack would have labels of their own; use'
+      ' `packing=1` or `conditioning=none`',
     ),
   ],
 )
 def test_what_cannot_be_built_is_named(name, shape, kwargs, told):
-  with pytest.raises(NetworkError, match=told):
-    networks.build(name, shape, bounded=len(shape) == 3, **kwargs)
+  bounded = len(shape) == 3
+  assert told in message(networks.build, name, shape, bounded=bounded, **kwargs)
 
 
-def test_mlp_obeys_width_and_depth():
+def test_mlp_has_its_width_and_depth():
   nets = networks.build('mlp', (2,), bounded=False, width=7, depth=5)
   d, _ = shapes_of(nets.discriminator)
   assert sorted(d) == [f'Dense_{i}' for i in range(6)]
   assert d['Dense_3']['kernel'].shape == (7, 7)
+
+
+@pytest.mark.parametrize(
+  ('name', 'shape'), [('mlp', (2,)), ('dcgan', (8, 8, 1))]
+)
+def test_a_computation_in_float64_stays_there(name, shape):
+  """With parameters that are wide too; nothing is computed."""
+  nets = built(name, shape, dtype=jnp.float64, norm_g='batch', norm_d='layer')
+
+  def outputs(key):
+    wide = lambda net, key: jax.tree.map(
+      lambda leaf: leaf.astype(jnp.float64), net.init(key)
+    )
+    key_g, key_d = jax.random.split(key)
+    g, d = wide(nets.generator, key_g), wide(nets.discriminator, key_d)
+    z = jnp.zeros((3, nets.latent_dim))
+    x, g_stats = nets.generator.apply(*g, z, train=True)
+    return x, g_stats, nets.discriminator.apply(*d, x, train=True)
+
+  with jax.enable_x64(True):
+    found = jax.eval_shape(outputs, jax.random.key(0))
+  assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {
+    np.dtype('float64')
+  }

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gan_jax.game.losses import Game
+from gan_jax.game.step import Plan, init_state, make_train_step
 from helpers import small
 from helpers.nets import built
 
 from gan_jax.config import app as doors
 from gan_jax.game import objectives
-from gan_jax.game.losses import Game
 from gan_jax.game.regularizers import Term
 from gan_jax.game.state import Hyper
-from gan_jax.game.step import Plan, init_state, make_train_step
 from gan_jax.training import loop
 
 pytestmark = pytest.mark.gpu

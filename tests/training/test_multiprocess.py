@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from gan_jax.evaluation.scores import Scores, scores_of
+from gan_jax.evaluation.score_file import ScoreFile, scores_of
 from gan_jax.training import setup, writers
 
 pytestmark = pytest.mark.multiprocess
@@ -154,7 +154,7 @@ def test_two_processes_score_as_one(place):
   ]
   done = run(together(root, workdir, words), environment)
   assert done.returncode == 0, done.stdout + done.stderr
-  scores = Scores(workdir / 'metrics.jsonl')
+  scores = ScoreFile(workdir / 'metrics.jsonl')
   (two,) = scores.rows()
   assert two['step'] == 4 and two['fid'] > 1e-2
   scores.path.unlink()

@@ -17,14 +17,13 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from gan_jax import data
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.features import classifier
-from gan_jax.metrics import modes
-from gan_jax.runtime import sharding
-from gan_jax.training import workdir
+from gan_jax.metrics import class_modes
+from gan_jax.runtime import provenance, sharding
+from gan_jax.runtime.checkpoint import digest, to_host
 
 HERE = pathlib.Path(__file__).parent
 # Each dataset with the seeds that a classifier of it is trained from.
@@ -32,7 +31,7 @@ TRAINED = {'mnist': (0, 1, 2), 'fashion_mnist': (0,), 'digits': (0, 1, 2)}
 STACKS, DRAWS = 25_600, 5
 
 
-def trained(name: str, seed: int, data_dir: str) -> dict[str, Any]:
+def train(name: str, seed: int, data_dir: str) -> dict[str, Any]:
   """Accuracy, hash and cost of a classifier that is trained now."""
   images = data.load(name, data_dir=data_dir)
   assert isinstance(images, data.SampleSet)
@@ -40,7 +39,7 @@ def trained(name: str, seed: int, data_dir: str) -> dict[str, Any]:
   classifier.RECIPE['seed'] = seed
   began = time.process_time(), time.perf_counter()
   with tempfile.TemporaryDirectory() as empty:
-    found, facts = classifier.learnt(
+    trained, facts = classifier.trained_on(
       name, images.shape, data_dir, pathlib.Path(empty)
     )
   took = time.process_time() - began[0], time.perf_counter() - began[1]
@@ -48,8 +47,8 @@ def trained(name: str, seed: int, data_dir: str) -> dict[str, Any]:
   return {
     'dataset': name,
     'seed': seed,
-    'accuracy': found.accuracy,
-    'sha256': classifier._hash(classifier._leaves(found.params)),
+    'accuracy': trained.accuracy,
+    'sha256': digest(to_host(trained.params)),
     'fingerprint': facts['fingerprint'],
     'cpu_sec': round(took[0], 1),
     'wall_sec': round(took[1], 1),
@@ -65,14 +64,14 @@ def stacks(name: str, data_dir: str) -> list[dict[str, Any]]:
   evaluator = Evaluator(
     reference,
     None,
-    ['modes'],
+    ['class_modes'],
     samples=STACKS,
     features='classifier',
     data_dir=data_dir,
     mesh=sharding.make_mesh(1),
   )
   x, labels = real.array(), real.labels()
-  expected = np.bincount(reference.labels(), minlength=1000)
+  classes = reference.labels()
   rows = []
   for draw in range(DRAWS):
     part = slice(draw * STACKS, (draw + 1) * STACKS)
@@ -81,7 +80,7 @@ def stacks(name: str, data_dir: str) -> list[dict[str, Any]]:
         'stacks': name,
         'draw': draw,
         'classified': evaluator.score_samples(x[part]),
-        'true': modes.class_modes(labels[part], 1000, expected=expected),
+        'true': class_modes(labels[part], labels=classes, classes=1000),
       }
     )
   return rows
@@ -94,7 +93,7 @@ def main() -> None:
   data_dir = parser.parse_args().data_dir
   began = time.process_time()
   results: dict[str, Any] = {
-    'versions': workdir.versions(),
+    'versions': provenance.versions(),
     'device': jax.devices()[0].device_kind,
     'recipe': dict(classifier.RECIPE),
     'classifiers': [],
@@ -102,7 +101,7 @@ def main() -> None:
   }
   for name, seeds in TRAINED.items():
     for seed in seeds:
-      results['classifiers'].append(trained(name, seed, data_dir))
+      results['classifiers'].append(train(name, seed, data_dir))
       print(results['classifiers'][-1], flush=True)
   for name in ('stacked_mnist', 'stacked_mnist[test]', 'stacked_digits'):
     results['real_stacks'] += stacks(name, data_dir)

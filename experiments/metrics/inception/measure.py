@@ -38,12 +38,11 @@ from pytorch_fid.fid_score import calculate_frechet_distance  # noqa: E402
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[2] / 'tests'), str(HERE.parents[1])]
 
-import inception_torch  # noqa: E402
 import timing  # noqa: E402
+from helpers import inception_torch  # noqa: E402
 
 from gan_jax import features  # noqa: E402
 from gan_jax.features import inception, inception_weights  # noqa: E402
-from gan_jax.features.inception_layout import LAYERS  # noqa: E402
 from gan_jax.metrics import frechet  # noqa: E402
 
 THREADS = len(os.sched_getaffinity(0))
@@ -71,7 +70,7 @@ def errors(net: Any, folded: Any, taps: list[str]) -> dict[str, float]:
   """Relative error of each tap, of norms."""
   x = images(IMAGES)
   run = jax.jit(
-    lambda w, x: inception.forward(w, inception.scaled(x, 'pytorch'), taps)
+    lambda w, x: inception.forward(w, inception.scale(x, 'pytorch'), taps)
   )
   found = run(folded, x)
   with torch.inference_mode():
@@ -94,7 +93,7 @@ def published(net: Any) -> Any:
 def speed(net: Any, path: pathlib.Path) -> dict[str, Any]:
   """From the same bytes to 2048 features."""
   ours = features.load(
-    'inception-2048-pytorch', weights=str(path), image_shape=(32, 32, 3)
+    'inception-2048-pytorch', weights=str(path), sample_shape=(32, 32, 3)
   )
   theirs, x = published(net), images(IMAGES)
 
@@ -106,7 +105,7 @@ def speed(net: Any, path: pathlib.Path) -> dict[str, Any]:
     return np.concatenate([y.flatten(1).numpy() for y in found])
 
   def run_ours() -> Any:
-    return features.extract_all(ours, x)['features']
+    return features.extract_features(ours, x)['features']
 
   a, b = np.float64(run_ours()), np.float64(run_theirs(BATCHES[0]))
   run_theirs(BATCHES[-1])  # all warm
@@ -194,7 +193,7 @@ def main() -> None:
   parser.add_argument('--weights', required=True)
   path = pathlib.Path(parser.parse_args().weights)
   torch.set_num_threads(THREADS)
-  names = list(LAYERS)
+  names = list(inception_weights.LAYERS)
   trunk = inception_weights.load(
     path, names[: names.index(inception.LAST['768']) + 1]
   )
@@ -208,7 +207,7 @@ def main() -> None:
     'load_average': os.getloadavg(),
     'platform': platform.machine(),
     'weights_sha256': inception_weights.digest(path),
-    'public_weights': inception_weights.genuine(trunk),
+    'public_weights': inception_weights.is_public(trunk),
     'images': IMAGES,
     'error_public_weights': errors(net, trunk, ['64', '192', 'sfid', '768']),
   }

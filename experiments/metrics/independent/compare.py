@@ -25,12 +25,12 @@ import scipy.ndimage
 import sklearn.datasets
 
 from gan_jax.metrics import (
-  density,
-  frechet,
+  fid,
   inception_score,
   kid,
-  ms_ssim,
+  known_density,
   prdc,
+  similarity,
   transport,
 )
 
@@ -96,7 +96,7 @@ def features(n: int, dim: int, seed: int, shift: float) -> Any:
 
 def frechet_rows(data: str, x: Any, y: Any, root: bool) -> list[Row]:
   """Fréchet distances; `root`: by a matrix square root as well (slow)."""
-  ours = frechet.fid(x, y)['fid']
+  ours = fid(x, y)['fid']
   moments = [
     (s.mean(0, dtype=np.float64), np.cov(np.float64(s), rowvar=False))
     for s in (x, y)
@@ -116,7 +116,7 @@ def kid_rows(data: str, x: Any, y: Any) -> list[Row]:
   """One subset that is the whole set: both packages draw the same."""
   n = min(len(x), len(y), 1000)
   x, y = np.float64(x[:n]), np.float64(y[:n])
-  ours = kid.kid(x, y, subsets=1, subset_size=n)['kid']
+  ours = kid(x, y, subsets=1, subset_size=n)['kid']
   theirs = metric_kid.kid_features_to_metric(
     torch.from_numpy(x),
     torch.from_numpy(y),
@@ -131,7 +131,7 @@ def prdc_rows(data: str, x: Any, y: Any) -> list[Row]:
   """Both with their own k."""
   found = []
   for k in (3, 5):
-    ours = prdc.prdc(x, y, k_pr=k, k_dc=k)
+    ours = prdc(x, y, k_pr=k, k_dc=k)
     theirs = naeem.compute_prdc(np.float64(x), np.float64(y), nearest_k=k)
     found += [
       row(data, f'{name} (k={k})', 'prdc', ours[name], float(theirs[name]))
@@ -155,7 +155,7 @@ def inception_rows() -> list[Row]:
   """One split: the order in which samples are dealt is each package's own."""
   logits = np.random.default_rng(0).normal(size=(5000, 1008)) * 4
   p = torch.from_numpy(logits).softmax(dim=1).numpy()
-  ours = inception_score.inception_score(None, p, splits=1)['inception_score']
+  ours = inception_score(p, splits=1)['inception_score']
   theirs = metric_isc.isc_features_to_metric(torch.from_numpy(logits), splits=1)
   theirs = theirs[metric_isc.KEY_METRIC_ISC_MEAN]
   return [
@@ -171,7 +171,7 @@ def ms_ssim_rows() -> list[Row]:
   )
   x = 128 + 900 * base + rng.normal(size=base.shape) * 20
   x = np.clip(x, 0, 255).astype(np.uint8)
-  ours = ms_ssim.similarity(x[:2], x[2:])
+  ours = similarity.pair_similarity(x[:2], x[2:])
   tensor = torch.from_numpy(np.float64(x)).permute(0, 3, 1, 2)
   theirs = pytorch_msssim.ms_ssim(
     tensor[:2], tensor[2:], data_range=255, size_average=False
@@ -186,10 +186,10 @@ def transport_rows() -> list[Row]:
   """Sliced and exact transport of points in the plane."""
   rng = np.random.default_rng(0)
   x, y = rng.normal(size=(300, 2)), rng.normal(size=(300, 2)) * 1.5 + 1
-  d = np.float64(transport.directions(rng, 64, 2))
+  d = np.float64(transport.draw_directions(rng, 64, 2))
   d /= np.linalg.norm(d, axis=0)
   theirs = ot.sliced_wasserstein_distance(x, y[:250], projections=d, p=1)
-  ours = float(transport.on_a_line(x @ d, y[:250] @ d).mean())
+  ours = float(transport.distances_on_lines(x @ d, y[:250] @ d).mean())
   exact = ot.emd2([], [], ot.dist(x, y, metric='euclidean'))
   return [
     row('points', 'swd_points', 'POT', ours, float(theirs)),
@@ -197,7 +197,7 @@ def transport_rows() -> list[Row]:
       'points',
       'wasserstein1',
       'POT',
-      density.wasserstein_2d(x, y),
+      known_density.wasserstein_2d(x, y),
       float(exact),
     ),
   ]

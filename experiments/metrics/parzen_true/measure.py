@@ -40,9 +40,9 @@ def main() -> None:
     rng = np.random.default_rng(seed)
     samples = train[rng.choice(50_000, 10_000, replace=False)]
     began = time.process_time()
-    found = parzen.parzen(samples, train[50_000:51_000], test)
+    scores = parzen(test, samples, validation=train[50_000:51_000])
     seconds = round(time.process_time() - began, 1)
-    rows.append({'seed': seed, **found, 'cpu_seconds': seconds})
+    rows.append({'seed': seed, **scores, 'cpu_seconds': seconds})
     print(rows[-1], flush=True)
   values = [r['parzen'] for r in rows]
   results = {

@@ -21,13 +21,12 @@ import scipy.ndimage
 
 from gan_jax import data
 from gan_jax.evaluation.evaluator import Evaluator
-from gan_jax.runtime import sharding
-from gan_jax.training import workdir
+from gan_jax.runtime import provenance, sharding
 
 HERE = pathlib.Path(__file__).parent
 METRICS = ['fid']
-# Deviation of the noise, in pixel values; of the blur, in pixels; classes
-# that are left out, of ten.
+# Standard deviation of the noise, in pixel values; of the blur, in pixels;
+# classes that are left out, of ten.
 DAMAGE = {'noise': (10, 25, 60), 'blur': (0.5, 0.8, 1.2), 'dropped': (1, 3, 6)}
 
 
@@ -83,7 +82,8 @@ def measure(
       x = damaged(x[:count], kind, level, rng)
       by_draw.append(evaluator.score_samples(x, seed=draw))
     found[name] = {
-      metric: [scores[metric] for scores in by_draw] for metric in METRICS
+      metric: [scores[evaluator.primary[metric]] for scores in by_draw]
+      for metric in METRICS
     }
     print(features, name, found[name], flush=True)
   return {
@@ -133,7 +133,7 @@ def main() -> None:
   results: dict[str, Any] = {}
   if out.is_file():  # kinds of features may be measured one after another
     results = json.loads(out.read_text())
-  results['environment'] = workdir.versions()
+  results['environment'] = provenance.versions()
   runs = []
   if asked.classifier:
     runs.append((asked.classifier, '', asked.images, asked.draws))
