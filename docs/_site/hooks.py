@@ -25,7 +25,10 @@ FILES = {
 }
 LINK = re.compile(r'(\]\()([^)\s#]+)(#[^)\s]*)?(\))')
 CHINESE = '.zh.md'
-WIDE = ('docs/index.md', 'experiments/README.md')  # cards in place of a list
+HIDDEN = {  # where cards are in the place of a list
+  'docs/index.md': ['navigation', 'toc'],
+  'experiments/README.md': ['toc'],
+}
 
 
 def site_path(path):
@@ -100,8 +103,8 @@ def on_page_markdown(markdown, page, config, files):
     return f'{start}{target}{anchor or ""}{end}'
 
   markdown = LINK.sub(turned, markdown)
-  if here in WIDE:
-    page.meta['hide'] = ['toc']
+  markdown = markdown.replace('```text checked\n', '```text\n')
+  page.meta.setdefault('hide', HIDDEN.get(here, []))
   if here == 'experiments/README.md':
     markdown = cards(markdown)
   if page.file.src_uri in config.extra['notebooks']:
@@ -134,7 +137,8 @@ def with_download(markdown, page):
 
 
 def on_post_page(output, page, config):
-  """Says in which language the page is."""
+  """Says in which language the page is; calls `open` by its public name."""
+  output = output.replace('>open_run<', '>open<')
   if page.file.src_uri.endswith(CHINESE):
     return output.replace('<html lang="en"', '<html lang="zh"', 1)
   return output

@@ -100,10 +100,12 @@ def list_differences(
 ) -> list[str]:
   """Differences between the plan of a folder and this one, a line each."""
   old = _read_base(recorded, plan.folder)
+  replaced = _replaced_options(plan)
   before = {
     name: getattr(old, name)
     for name, field in FIELDS.items()
     if name in _SCORING or not field.metadata['free']
+    if name not in replaced
   }
   now = {name: getattr(plan.base, name) for name in before}
   before |= recorded['options']

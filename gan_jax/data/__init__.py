@@ -57,10 +57,10 @@ def load(
   """A dataset by name.
 
   Args:
-    name: a key of `DATASETS`, another TFDS set of images, folder:PATH, or
-      density:FILE (`densities.from_file`). A TFDS set or a stack may be
-      followed by a split and a part of it: mnist[test], mnist[:50000],
-      mnist[test][:1000].
+    name: a key of `DATASETS`, another TFDS set of images, `folder:PATH`, or
+      `density:FILE` (`densities.from_file`). A TFDS set or a stack may be
+      followed by a split and a part of it: `mnist[test]`, `mnist[:50000]`,
+      `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey) or 3 (colour), converted to; 0 for their own.

@@ -71,6 +71,8 @@ class Sampler:
     count: int,
     label: Any,
   ) -> Any:
+    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+      key = jax.random.wrap_key_data(key)
     number = start + jnp.arange(count)
     z = self.latent(key, number)
     if label is None and self.networks.classes:
@@ -121,14 +123,13 @@ class Sampler:
     label: NDArray[np.int32] | None = None,
   ) -> Iterator[NDArray[np.float32]]:
     """The first `count` samples of a seed, on the host, batch after batch."""
-    key = jax.random.key(seed)
+    # Its data: to clone a key for each batch costs more than a small G.
+    key = jax.random.key_data(jax.random.key(seed))
     for start in range(0, count, self.batch):
       rows = min(self.batch, count - start)
       own = None
       if label is not None:
         own = np.zeros(self.batch, np.int32)
         own[:rows] = label[start : start + rows]
-      x = self.numbered(
-        params, stats, jax.random.clone(key), np.int32(start), self.batch, own
-      )
+      x = self._numbered(params, stats, key, np.int32(start), self.batch, own)
       yield np.asarray(x)[:rows]

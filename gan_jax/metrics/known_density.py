@@ -152,7 +152,7 @@ def wasserstein_2d(
 def _draw(truth: Truth, seed: int, stream: int, n: int) -> NDArray[np.floating]:
   """`n` samples of the truth, of their own for each stream."""
   key = jax.random.fold_in(jax.random.key(seed), stream)
-  return np.asarray(truth.sample(key, n))
+  return np.asarray(jax.jit(truth.sample, static_argnums=1)(key, n))
 
 
 def density(

@@ -11,6 +11,7 @@ from gan_jax.testing.augmentations import (
 )
 from gan_jax.testing.densities import check_density as check_density
 from gan_jax.testing.metrics import check_metric as check_metric
+from gan_jax.testing.networks import check_networks as check_networks
 from gan_jax.testing.objectives import check_objective as check_objective
 from gan_jax.testing.optimizers import check_optimizer as check_optimizer
 from gan_jax.testing.regularizers import check_regularizer as check_regularizer

@@ -1,5 +1,6 @@
 """Conformance tests of a metric: what all promise, and what it claims."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -53,10 +54,16 @@ def _size(metric: Metric) -> int:
   return max(SIZE, 2 * metric.minimum)
 
 
+@functools.cache
+def _load_truth() -> data.Dataset:
+  """One object, whose functions are compiled once."""
+  return data.load('mixture_1d')
+
+
 def _needs(metric: Metric) -> dict[str, Any]:
   """What a metric takes besides the samples."""
   values: dict[str, Any] = {
-    'truth': lambda: data.load('mixture_1d'),
+    'truth': _load_truth,
     'validation': lambda: make_samples(metric.sees, SIZE, seed=2),
     'labels': lambda: np.arange(SIZE, dtype=np.int32) % _CLASSES,
     'protocol': lambda: {'samples': SIZE},

@@ -95,7 +95,8 @@ def _told_apart_by(config: Config) -> list[list[Any]]:
   its members differ in is said by them.
   """
   names = [name for name in FIELDS if not FIELDS[name].metadata['free']]
-  if config.lr_schedule == 'constant':
+  moving = config.beta1_final_g or config.beta1_final_d
+  if config.lr_schedule == 'constant' and not moving:
     names.remove('steps')
   apart = {*schema.traced(), 'seed', 'regularizer'}
   return [[n, getattr(config, n)] for n in sorted(names) if n not in apart]

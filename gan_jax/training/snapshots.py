@@ -6,6 +6,7 @@ points. The latent batch is that of the run's own seed: what `sample(seed=seed)`
 draws.
 """
 
+import functools
 import io
 import pathlib
 from typing import Any
@@ -88,12 +89,14 @@ class Snapshots:
       }
     return {f'step_{step:09d}.npz': self._numbers(state, samples)}
 
+  @functools.cached_property
+  def _latent(self) -> NDArray[np.float32]:
+    key = jax.random.key(self._setup.config.seed)
+    return np.asarray(self._sampler.latent(key, jnp.arange(self._count)))
+
   def _numbers(self, state: State, samples: dict[str, Any]) -> bytes:
     """Samples of points, and of a density what D says of its plane."""
-    seed = jax.random.key(self._setup.config.seed)
-    number = jnp.arange(self._count)
-    arrays = {'z': np.asarray(self._sampler.latent(seed, number))}
-    arrays['x'] = samples['step']
+    arrays = {'z': self._latent, 'x': samples['step']}
     if 'ema' in samples:
       arrays['x_ema'] = samples['ema']
     if self._density:
@@ -102,7 +105,7 @@ class Snapshots:
       arrays |= {'grid': self._grid, 'prob': np.asarray(prob)}
       arrays['real'] = self._real
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -20,6 +20,7 @@ from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
+from gan_jax.runtime.provenance import environment, now
 from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training import identity as identity_lib
 from gan_jax.training import setup as setup_lib
@@ -177,35 +178,24 @@ def _conduct(
   loop: RunLoop, own: identity_lib.Identity, listener: preemption.Listener
 ) -> Trained:
   """Runs a loop and writes down how it ended."""
-  parts, config, run_file = loop.setup, loop.config, loop.run_file
-  done = loop.step >= config.steps
-  if not done:
-    run_file.update(
-      **workdir_lib.environment(),
-      **setup_lib.describe(parts),
-      identity=own,
-      references=_references(parts),
-      generator={'classes': parts.networks.classes},
-      started=run_file.facts.get('started', workdir_lib.now()),
-      outcome='running',
-    )
-    if loop.step == 0:
-      _write_generator(parts, loop)
-    loop.progress.say(_header(loop))
-  if loop.step:
-    loop.progress.say(f'continuing at step {loop.step}')
-  if done and loop.scorer:  # of a run that was done before
-    loop.evaluate()
+  run_file = loop.run_file
+  done = loop.step >= loop.config.steps
   try:
+    if not done:
+      _write_start(loop, own)
+    if loop.step:
+      loop.progress.say(f'continuing at step {loop.step}')
+    if done and loop.scorer:  # of a run that was done before
+      loop.evaluate()
     outcome = 'done' if done else loop.run(listener)
-  except preemption.Stopped as stopped:  # compiling: nothing is new
-    run_file.update(outcome='saved', step=loop.step, finished=workdir_lib.now())
+  except preemption.Stopped as stopped:  # nothing is new since the last
+    if not done:
+      run_file.update(outcome='saved', step=loop.step, finished=now())
     _report_stop(stopped)
     return Trained(loop, 'saved')
   facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
   if not done:
-    facts['finished'] = workdir_lib.now()
-    facts['train_sec'] = round(loop.train_sec, 3)
+    facts |= {'finished': now(), 'train_sec': round(loop.train_sec, 3)}
   if outcome == 'diverged':
     facts['not_finite'] = loop.bad
   run_file.update(**facts)
@@ -214,6 +204,23 @@ def _conduct(
   if loop.primary:
     _report_end(loop, outcome)
   return trained
+
+
+def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
+  """Writes and says what is about to be trained."""
+  parts, run_file = loop.setup, loop.run_file
+  run_file.update(
+    **environment(),
+    **setup_lib.describe(parts),
+    identity=own,
+    references=_references(parts),
+    generator={'classes': parts.networks.classes},
+    started=run_file.facts.get('started', now()),
+    outcome='running',
+  )
+  if loop.step == 0:
+    _write_generator(parts, loop)
+  loop.progress.say(_header(loop))
 
 
 def _header(loop: RunLoop) -> str:
@@ -305,13 +312,13 @@ def train(
   >>> run = gj.train('runs/1', data=images, objective='hinge', steps=5000)
   ... # doctest: +SKIP
   """
-  config, objects = _options(
+  config, objects = parse_options(
     dict(options, workdir=workdir, batch_size=batch_size, seed=seed)
     | ({} if steps is None else {'steps': steps})
     | ({'metrics': metrics} if metrics else {}),
     trainer,
   )
-  dataset, config = _dataset(data, config, options, _classes(objects))
+  dataset, config = resolve_data(data, config, options, _classes(objects))
   workdir_lib.check(config)
   prepare_process(config)
   parts = setup_lib.build(
@@ -326,7 +333,7 @@ def train(
 _QUIETER = {'report': False, 'compilation_cache': 'off'}
 
 
-def _options(
+def parse_options(
   given: Mapping[str, Any], trainer: Trainer | None
 ) -> tuple[Config, dict[str, Any]]:
   """Options as a `Config` and objects.
@@ -357,7 +364,7 @@ def _classes(objects: Mapping[str, Any]) -> int:
   return networks.classes if isinstance(networks, Networks) else 0
 
 
-def _dataset(
+def resolve_data(
   data: Any, config: Config, options: Mapping[str, Any], classes: int = 0
 ) -> tuple[Any, Config]:
   """The data that was handed in, or None for that of the configuration."""
@@ -374,4 +381,10 @@ def _dataset(
   return dataset, dataclasses.replace(config, dataset=name, network=kind)
 
 
-__all__ = ['Networks', 'prepare_process', 'train', 'train_config']
+__all__ = [
+  'parse_options',
+  'prepare_process',
+  'resolve_data',
+  'train',
+  'train_config',
+]

@@ -12,8 +12,6 @@ from gan_jax.config.schema import Config
 from gan_jax.runtime import multihost
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
-from gan_jax.runtime.provenance import environment as environment
-from gan_jax.runtime.provenance import now as now
 
 
 def check(config: Config) -> None:

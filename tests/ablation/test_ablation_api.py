@@ -117,6 +117,28 @@ def test_numbers_go_by_flag_or_by_path(tmp_path, trainer):
       assert rates == [1.0, 2.0]
 
 
+def test_a_folder_is_known_again_by_parts_and_numbers(tmp_path, trainer):
+  points = np.zeros((64, 2), np.float32)
+  vary = {'objective': ['hinge', SoftHinge], 'lr_d': [1e-3, 2e-3]}
+  how = dict(data=points, trainer=trainer, identity='v1')
+  assert run_fake(plan(tmp_path / 'a', vary, **how)) == app.DONE
+  assert run_fake(plan(tmp_path / 'a', vary, **how)) == app.DONE
+  others = {
+    'identity': how | {'identity': 'v2'},
+    'seeds': how | {'seeds': 3},
+    'batch_size': how | {'batch_size': 16},
+    'data': how | {'data': points + 1},
+    'optimizer_g.beta1': how
+    | {'trainer': trainer.at({'optimizer_g.beta1': 0.25})},
+  }
+  for line, other in others.items():
+    with pytest.raises(gj.IdentityError, match=f'{line}: .* there, .* now'):
+      run_fake(plan(tmp_path / 'a', vary, **other))
+  for changed in ({**vary, 'lr_d': [1e-3]}, {'objective': ['hinge']}):
+    with pytest.raises(gj.IdentityError, match='vary: .* there, .* now'):
+      run_fake(plan(tmp_path / 'a', changed, **how))
+
+
 def test_options_of_the_run_can_be_varied_beside_a_trainer(tmp_path, trainer):
   found = plan(tmp_path, {'batch_size': [4, 8]}, trainer=trainer)
   assert [spec.config.batch_size for spec in found.specs] == [4, 8]
@@ -214,41 +236,3 @@ def test_the_table_is_the_folder_s(tmp_path):
   text = (tmp_path / 'a/report.html').read_text()
   assert 'optimizer_d.beta1' in text  # declared by both programs
   assert '>objective.temperature<' not in text  # by one of them
-
-
-def test_components_are_trained_and_known_again(tmp_path):
-  """One program, whose step is compared when the same call comes again."""
-  points = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
-
-  def ablate(objective, **changes):
-    return gj.ablate(
-      tmp_path / 'a',
-      data=points,
-      vary={'objective.temperature': [0.5, 2.0]},
-      seeds=2,
-      steps=12,
-      metrics=['swd_points'],
-      objective=objective,
-      **OPTIONS | changes,
-    )
-
-  table = ablate(SoftHinge)
-  assert [r['outcome'] for r in table.rows] == ['done'] * 4
-  assert all(np.isfinite(r['swd_points']) for r in table.rows)
-  factors = {r['objective.temperature'] for r in table.ranking}
-  assert factors == {0.5, 2.0}
-  # Temperatures are arguments of one program: they made other generators.
-  scores = [r['swd_points'] for r in table.rows]
-  assert len(set(scores)) == 4
-  again = ablate(SoftHinge)
-  assert str(again) == str(table)
-
-  class Colder(SoftHinge):
-    def g_loss(self, real, fake):
-      return -2 * jnp.mean(fake)
-
-  Colder.__name__ = 'SoftHinge'  # the same by name, another by its step
-  with pytest.raises(gj.IdentityError, match='the step is another one'):
-    ablate(Colder)
-  with pytest.raises(gj.IdentityError, match='seed: 0 there, 1 now'):
-    ablate(SoftHinge, seed=1)

@@ -140,6 +140,11 @@ def test_cells_are_the_cross_product():
   assert apart[0].settings == {'lr_g': 1e-4, 'lr_d': 1e-4}
   assert apart[0].label == 'lr_g=0.0001, lr_d=0.0001'
   assert [c.label for c in make_cells([])] == ['base']
+  # The last axis is the fastest, of whatever lengths they are.
+  uneven = make_cells([parse_axis('d_steps=1,2'), parse_axis('g_steps=1,2,3')])
+  assert [(*c.values.values(),) for c in uneven] == [
+    (d, g) for d in (1, 2) for g in (1, 2, 3)
+  ]
 
 
 def test_runs_are_grouped_by_what_is_compiled():

@@ -114,6 +114,11 @@ def test_damaged_results_are_made_again(text, calm, tmp_path):
     (dict(steps=13), 'steps: 12 there, 13 now'),
     (dict(eval_samples=65), 'eval_samples: 64 there, 65 now'),
     (dict(weights='other.npz'), 'weights:  there, other.npz now'),
+    (dict(eval_seeds=2), 'eval_seeds: 1 there, 2 now'),
+    (dict(features='pixels'), 'features:  there, pixels now'),
+    (dict(metrics='modes,c2st'), 'metrics: modes there, modes,c2st now'),
+    (dict(search_seed=1), 'search_seed: 0 there, 1 now'),
+    (dict(layout='map'), 'layout: auto there, map now'),
     (
       dict(vary=GRID[:1]),
       f'vary: {GRID[0]} {GRID[1]} there, {GRID[0]} now',
@@ -130,8 +135,13 @@ def test_another_plan_is_refused_with_the_difference(calm, changes, line):
 
 
 def test_cadences_may_change(calm):
-  changed = dict(log_every=3, checkpoint_every=2, eval_every=4)
+  changed = dict(log_every=3, checkpoint_every=2, eval_every=4, devices=1)
   assert run_fake(plan(calm, *GRID, **changed), no_run) == app.DONE
+
+
+def test_what_was_not_begun_cannot_be_collected(tmp_path):
+  with pytest.raises(ArgumentError, match='there is no ablation to collect'):
+    runner.collect(plan(tmp_path / 'a', *GRID))
 
 
 def test_two_at_once_are_refused(calm):
@@ -280,6 +290,41 @@ def test_time_left_is_of_the_steps_of_this_call(
   assert f', {left} left' in capsys.readouterr().err
 
 
+def test_progress_is_not_printed_at_every_step(monkeypatch, capsys, tmp_path):
+  clock = iter([0.0, 19.0, 21.0, 40.0, 42.0])
+  time = mock.Mock(monotonic=lambda: next(clock))
+  monkeypatch.setattr(progress, 'time', time)
+  asked = plan('a', *GRID, steps=1000)
+  overall = progress.Progress(asked, {})
+  lines = []
+  for count in (1, 2, 3, 4):
+    overall.report_scored(0, count)
+    lines.append(capsys.readouterr().err)
+  assert lines == [
+    '',
+    'program 1/2, 2 of 4 runs scored\n',
+    '',
+    'program 1/2, 4 of 4 runs scored\n',
+  ]
+
+
+@pytest.mark.parametrize(
+  'words, count', [(GRID, 1), (('width=8,16', 'lr_g=1e-3,1e-2'), 2)]
+)
+def test_a_kind_of_step_is_measured_once(words, count, tmp_path, capsys):
+  measured = []
+
+  class Measured(FakeRun):
+    def calibrate(self, seconds):
+      measured.append(self)
+      return super().calibrate(seconds)
+
+  asked = plan(tmp_path / 'a', *words)
+  assert run_fake(asked, Measured, dry_run=True) == app.DONE
+  assert len(measured) == count
+  assert 'about 11s for 2 compiled programs' in capsys.readouterr().out
+
+
 def test_a_program_says_how_far_it_is_when_it_ends(tmp_path, capsys):
   asked = plan(tmp_path / 'a', 'objective=minimax', 'lr_g+lr_d=1e-3,1e15')
   run_fake(asked)
@@ -424,6 +469,11 @@ def test_a_kill_between_two_interim_scores_loses_none_of_them(tmp_path):
   kind, make = counting(killed_at=6)  # two of four at step 10
   with pytest.raises(KeyboardInterrupt):
     run_fake(plan(path, words, **often), make_scorer=make)
+  runner.collect(plan(path, words, **often))  # of runs that have not ended
+  assert [r['step'] for r in rows(path, 'scores.csv')] == ['5', '10'] * 2 + [
+    '5',
+    '5',
+  ]
   kind.killed_at = None
   assert run_fake(plan(path, words, **often), make_scorer=make) == app.DONE
   assert kind.count == 3 * 4

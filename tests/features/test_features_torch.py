@@ -13,6 +13,7 @@ from gan_jax import features  # noqa: E402
 from gan_jax.features import inception, inception_weights, torch_file  # noqa: E402
 from gan_jax.features.inception_weights import LAYERS  # noqa: E402
 from gan_jax.features.resize import resize  # noqa: E402
+from gan_jax.runtime import sharding  # noqa: E402
 
 SIDE = 139  # the last blocks see 3x3 places
 
@@ -107,7 +108,9 @@ def test_features_of_bytes_are_those_of_pytorch_fid(twin, path):
     'inception-2048-pytorch', weights=str(path), sample_shape=(32, 32, 3)
   )
   assert ours.protocol['network'] == 'unknown'
-  found = features.extract_features(ours, x, outputs=ours.outputs)
+  found = features.extract_features(
+    ours, x, outputs=ours.outputs, batch=2, mesh=sharding.make_mesh(1)
+  )
   with torch.inference_mode():
     wanted = twin(torch.tensor(x.transpose(0, 3, 1, 2)).float() / 255)
   chances = wanted['logits_unbiased'].softmax(1).numpy()

@@ -124,15 +124,20 @@ def test_the_taps_have_their_dimensions_and_need_no_more_than_their_layers():
     for name, layer in LAYERS.items()
   }
   x = jax.ShapeDtypeStruct((2, 299, 299, 3), np.float32)
-  for tap, dim in inception.TAPS.items():
-    last = names.index(inception.LAST[tap]) + 1
-    some = {name: shapes[name] for name in names[:last]}
-    run = lambda w, x, tap=tap: inception.forward(w, x, [tap])
-    found = jax.eval_shape(run, some, x)
-    assert found[tap].shape == (2, dim)
-    del some[inception.LAST[tap]]
-    with pytest.raises(KeyError):
-      jax.eval_shape(run, some, x)
+
+  def run(layers, *taps):
+    some = {name: shapes[name] for name in layers}
+    forward = lambda w, x: inception.forward(w, x, taps)
+    return {t: v.shape for t, v in jax.eval_shape(forward, some, x).items()}
+
+  expected = {tap: (2, dim) for tap, dim in inception.TAPS.items()}
+  assert run(names, *expected) == expected
+  for tap in ('64', '192', 'sfid', '768', '2048'):
+    last = names.index(inception.LAST[tap])
+    assert run(names[: last + 1], tap) == {tap: expected[tap]}
+    if tap != '2048':
+      with pytest.raises(KeyError):
+        run(names[:last], tap)
 
 
 def test_the_layers_are_those_of_the_public_network():

@@ -16,20 +16,12 @@ TOY = small.ring(eval_samples=64, metrics='modes', devices=2)
 GRID = ('objective=minimax,hinge', 'lr_g+lr_d=1e-3,1e-2')
 
 
-def options(
-  path, *vary, seeds=2, only='', primary='', better='', published='', **changes
-):
+def options(path, *vary, seeds=2, **changes):
   """The options of a small ablation, as `gan_jax.ablate` has them."""
+  names = [f.name for f in dataclasses.fields(AblationOptions)]
+  own = {n: changes.pop(n) for n in names if n in changes}
   base = dataclasses.replace(TOY, workdir=str(path), **changes)
-  return AblationOptions(
-    base,
-    vary or ('lr_g=1e-3,1e-2',),
-    seeds,
-    only=only,
-    primary=primary,
-    better=better,
-    published=published,
-  )
+  return AblationOptions(base, vary or ('lr_g=1e-3,1e-2',), seeds, **own)
 
 
 def plan(path, *vary, **changes):

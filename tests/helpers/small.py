@@ -3,7 +3,13 @@
 What they cost is the compiler's time: one hidden layer, a few units.
 """
 
+import contextlib
 import dataclasses
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from gan_jax.config.schema import Config
@@ -37,3 +43,51 @@ def digits(**changes: Any) -> Config:
 def dcgan(**changes: Any) -> Config:
   """The same with convolutions, whose compilation takes seconds."""
   return digits(**(dict(network='dcgan', width=4, depth=0) | changes))
+
+
+class _Signalling:
+  """A stream that sends a signal to this process once it is told a text."""
+
+  def __init__(self, stream: Any, text: str, number: int) -> None:
+    self._stream, self._text, self._number = stream, text, number
+
+  def write(self, text: str) -> int:
+    count: int = self._stream.write(text)
+    if self._text and self._text in text:
+      self._text = ''
+      os.kill(os.getpid(), self._number)
+    return count
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def signal_when(text: str, number: int = signal.SIGTERM) -> Iterator[None]:
+  """Within, a signal comes when standard error says this, once."""
+  before = sys.stderr
+  sys.stderr = _Signalling(before, text, number)  # type: ignore[assignment]
+  try:
+    yield
+  finally:
+    sys.stderr = before
+
+
+def final(path: str | pathlib.Path) -> tuple[int, str]:
+  """Step and bits of the newest state of a run."""
+  from gan_jax.runtime import checkpoint
+  from gan_jax.training import restore
+
+  run = restore.open_run(path)
+  return run.step, checkpoint.digest(run.state)
+
+
+def rows(path: str | pathlib.Path) -> list[dict[str, Any]]:
+  """Rows of a run's log, without what a clock said."""
+  from gan_jax.training import writers
+
+  timed = ('speed/', 'time/')
+  return [
+    {k: v for k, v in row.items() if not k.startswith(timed)}
+    for row in writers.read_rows(pathlib.Path(path) / 'stats.jsonl')
+  ]

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
+from gan_jax.runtime import multihost
 from gan_jax.training import dispatch
-from gan_jax.training.dispatch import Pace, boundary
+from gan_jax.training.dispatch import Pace, next_boundary
 
 ONE = {'x': np.zeros((1, 2, 3), np.float32), 'i': np.zeros((1, 2), np.int32)}
 
@@ -22,7 +23,7 @@ ONE = {'x': np.zeros((1, 2, 3), np.float32), 'i': np.zeros((1, 2), np.int32)}
   ],
 )
 def test_a_dispatch_ends_where_something_is_written(step, cadences, expected):
-  assert boundary(step, 23, cadences) == expected
+  assert next_boundary(step, 23, cadences) == expected
 
 
 def test_capacity_is_of_bytes_or_of_steps():
@@ -40,16 +41,16 @@ def test_a_dispatch_lasts_its_time_and_grows_by_doubling():
   pace = Pace(ONE)
   assert pace.count() == 1
   for count in (1, 3, 7, 15):
-    pace.took(1e-9, count, count)
+    pace.learn(1e-9, count, count)
     assert pace.count() == 2 * count + 1
-  pace.took(15 * dispatch.SECONDS / 10, 15, 15)
+  pace.learn(15 * dispatch.SECONDS / 10, 15, 15)
   assert pace.count() == 10
   assert pace.count(most=4) == 4
-  pace.took(100.0, 1, 10)  # longer than it should: still a step
+  pace.learn(100.0, 1, 10)  # longer than it should: still a step
   assert pace.count() == 1
   pace.wanted = 1e9
   assert pace.count() == pace.count(10**9) == dispatch.MOST_STEPS
-  pace.took(1.0, 0, 1)  # made none: no division by it
+  pace.learn(1.0, 0, 1)  # made none: no division by it
   assert pace.count() == 1
 
 
@@ -57,7 +58,7 @@ def test_room_has_the_data_first_and_zeros_behind(monkeypatch):
   monkeypatch.setattr(dispatch, 'MOST_STEPS', 4)
   chunk = {'x': np.ones((3, 2), np.uint8), 'y': np.full((3, 1), 2.5)}
   other = jax.tree.map(lambda x: 2 * x, chunk)
-  found = Pace(ONE).room(c for c in (chunk, other))
+  found = Pace(ONE).pad(c for c in (chunk, other))
   assert found['x'].shape == (2, 4, 2) and found['x'].dtype == np.uint8
   assert found['y'].shape == (2, 4, 1)
   np.testing.assert_array_equal(
@@ -67,16 +68,14 @@ def test_room_has_the_data_first_and_zeros_behind(monkeypatch):
 
 
 def test_processes_take_the_least_and_stop_together(monkeypatch):
-  pace = Pace(ONE)
-  pace.wanted = 9.7
-  assert pace.agree(False, 20) == (False, 9)
-  heard = []
+  assert multihost.agree_on_dispatch(False, 9) == (False, 9)
+  received = []
 
   def gathered(mine):
-    heard.append(mine.tolist())
+    received.append(mine.tolist())
     return np.stack([mine, [1, 5]])
 
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   monkeypatch.setattr(multihost_utils, 'process_allgather', gathered)
-  assert pace.agree(False, 20) == (True, 5)
-  assert heard == [[0, 9]]
+  assert multihost.agree_on_dispatch(False, 9) == (True, 5)
+  assert received == [[0, 9]]

@@ -116,25 +116,18 @@ def test_a_deleted_and_a_damaged_checkpoint_are_skipped(
   assert restore.saved_steps(run) == [8, 12]
 
 
-@pytest.mark.parametrize('times', [2, 3])
-def test_a_checkpoint_that_cannot_be_read_is_tried_again(
-  times, run, monkeypatch, capsys
-):
+def test_a_checkpoint_that_cannot_be_read_is_tried_again(run, monkeypatch):
   original, calls = restore.open_run, []
 
   def failing(workdir, step=None):
     calls.append(step)
-    if calls.count(8) <= times and step == 8:
+    if calls.count(8) <= 2 and step == 8:
       raise FileNotFoundError('gone for a moment')
     return original(workdir, step)
 
   monkeypatch.setattr(restore, 'open_run', failing)
   evaluate(run, every=True, poll=0.01)
-  skipped = times == 3
-  assert [row['step'] for row in rows(run)] == (
-    [4, 12] if skipped else [4, 8, 12]
-  )
-  assert ('gone for a moment; skipped' in capsys.readouterr().err) == skipped
+  assert [row['step'] for row in rows(run)] == [4, 8, 12]
 
 
 def test_a_run_is_followed_to_its_end(saved, tmp_path):

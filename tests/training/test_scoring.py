@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
 
-TOY = small.ring(depth=0, log_every=6, sample_every=12, checkpoint_every=5)
+TOY = small.ring(log_every=6, sample_every=12, checkpoint_every=5)
 SCORED = dataclasses.replace(
   TOY, metrics='fid', eval_every=3, eval_samples=64, keep_checkpoints=9
 )
@@ -258,7 +258,7 @@ def test_a_metric_of_ones_own_scores_a_run_from_python(at, tmp_path, programs):
     steps=4,
     batch_size=8,
     width=8,
-    depth=0,
+    depth=1,
     eval_every=2,
     eval_samples=16,
     metrics=[own, 'fid'],

@@ -2,13 +2,11 @@
 
 import re
 
-import jax
 import numpy as np
 import pytest
 
 from gan_jax import data
 from gan_jax.config.schema import Config
-from gan_jax.data import SampleSet
 from gan_jax.game.state import count_parameters
 from gan_jax.networks import ARCHITECTURES
 from gan_jax.training import setup, summary
@@ -19,14 +17,8 @@ SIDES = {'sndcgan': 16}
 
 def pictures(side):
   """A hundred black images."""
-  return SampleSet(
-    'digits',
-    (side, side, 1),
-    np.zeros((100, side, side, 1), np.uint8),
-    'none',
-    classes=tuple('0123456789'),
-    read_labels=lambda: np.zeros(100, np.int32),
-  )
+  images = np.zeros((100, side, side, 1), np.uint8)
+  return data.as_dataset((images, np.zeros(100, np.int32)), classes=10)
 
 
 def config_of(name, **changes):
@@ -63,7 +55,7 @@ def flops(text):
 def test_every_architecture_is_summarised(name):
   config = config_of(name)
   text = summary.summarise(config)
-  state = jax.eval_shape(setup.build(config).template)
+  state = setup.build(config).shapes
   for player, params in (('G', state.g.params), ('D', state.d.params)):
     whole = count_parameters(params)
     assert f'{player}: {whole:,} parameters' in text
