@@ -483,6 +483,6 @@ def reset_sums(progress: Progress) -> Progress:
   return progress.replace(sums=sums, counted=counted)
 
 
-def mean_logs(progress: Progress) -> dict[str, Float[Array, ' members']]:
+def mean_logs(progress: Progress) -> MemberLogs:
   """Each log's mean since the sums were last at zero; NaN without a step."""
   return {k: x / progress.counted for k, x in progress.sums.items()}
