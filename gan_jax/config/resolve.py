@@ -358,7 +358,7 @@ def _refuse_beside(config: Config, option: str, names: Sequence[str]) -> None:
       raise ArgumentError(
         name,
         getattr(config, name),
-        f'has no effect beside a `{option}` that is handed in whole; give it'
+        f'has no effect beside `{option}`, which was handed in whole; give it'
         ' to that object',
       )
 

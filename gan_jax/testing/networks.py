@@ -194,10 +194,10 @@ class _Family(_Subject):
       self._check_effect({'depth': 1}, {'depth': 3}, _PLAYERS)
     for norm in sorted({*family.norms_g, *family.norms_d} - {'none'}):
       norms = {'norm_g': family.norms_g, 'norm_d': family.norms_d}
-      taken = {option: norm for option in norms if norm in norms[option]}
-      plain = {o: 'none' for o in taken if 'none' in norms[o]}
+      options = {option: norm for option in norms if norm in norms[option]}
+      plain = {o: 'none' for o in options if 'none' in norms[o]}
       players = [p for o, p in zip(norms, _PLAYERS, strict=True) if o in plain]
-      self._check_effect(plain, taken, players)
+      self._check_effect(plain, options, players)
 
   def _check_effect(
     self,
@@ -218,7 +218,7 @@ class _Family(_Subject):
       )
 
   def _check_labels(self, run: bool) -> None:
-    """Labels are taken as is declared."""
+    """An architecture that declares labels depends on them."""
     shape, family = self.architecture.samples[0], self.architecture
     options: dict[str, Any] = {'classes': _CLASSES}
     if not family.labels:

@@ -312,6 +312,8 @@ def train(
   >>> run = gj.train('runs/1', data=images, objective='hinge', steps=5000)
   ... # doctest: +SKIP
   """
+  if data is None and 'dataset' not in options:
+    raise ArgumentError('data', None, 'give the data, or name a `dataset`')
   config, objects = parse_options(
     dict(options, workdir=workdir, batch_size=batch_size, seed=seed)
     | ({} if steps is None else {'steps': steps})
@@ -324,6 +326,12 @@ def train(
   parts = setup_lib.build(
     config, objects, dataset=dataset, trainer=trainer, given=identity
   )
+  if isinstance(data, tuple) and not (parts.networks.classes or metrics):
+    remedy = (
+      'the networks have no classes; give x alone, networks with'
+      " `classes=...`, or `conditioning='projection'`"
+    )
+    raise ArgumentError('data', '(x, labels)', remedy)
   with preemption.listen() as listener:
     trained = _train(parts, listener)
   return run_in_memory(parts, trained.step, trained.state, trained.facts)
@@ -371,7 +379,8 @@ def resolve_data(
   if data is None:
     return None, config
   if 'dataset' in options:
-    raise ArgumentError('data', type(data).__name__, 'leave `dataset` out')
+    remedy = '`data` was handed in, too; leave one of them out'
+    raise ArgumentError('dataset', options['dataset'], remedy)
   network = config.network if 'network' in options else ''
   if isinstance(data, str):
     return None, dataclasses.replace(config, dataset=data, network=network)

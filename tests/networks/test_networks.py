@@ -396,8 +396,11 @@ def test_a_computation_in_float64_stays_there(name, shape):
     x, g_stats = nets.generator.apply(*g, z, train=True)
     return x, g_stats, nets.discriminator.apply(*d, x, train=True)
 
-  with jax.enable_x64(True):
+  jax.config.update('jax_enable_x64', True)
+  try:
     found = jax.eval_shape(outputs, jax.random.key(0))
+  finally:
+    jax.config.update('jax_enable_x64', False)
   assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {
     np.dtype('float64')
   }

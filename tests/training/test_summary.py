@@ -11,9 +11,6 @@ from gan_jax.game.state import count_parameters
 from gan_jax.networks import ARCHITECTURES
 from gan_jax.training import setup, summary
 
-DATA = {'pacgan': 'ring', 'unrolled': 'ring', 'mlp': 'ring', 'dirac': 'delta'}
-SIDES = {'sndcgan': 16}
-
 
 def pictures(side):
   """A hundred black images."""
@@ -22,15 +19,16 @@ def pictures(side):
 
 
 def config_of(name, **changes):
+  architecture = ARCHITECTURES[name]
+  dim, *rest = architecture.samples[0]
   settings = dict(
     network=name,
-    dataset=DATA.get(name, 'digits'),
-    image_size=SIDES.get(name, 0),
+    dataset='digits' if rest else {1: 'delta', 2: 'ring'}[dim],
+    image_size=dim if rest else 0,
     batch_size=4,
     devices=1,
+    width=8 if architecture.width else 0,
   )
-  if name not in ('goodfellow2014', 'dirac'):
-    settings['width'] = 8
   return Config(**(settings | changes))
 
 
