@@ -102,7 +102,10 @@ def test_made_longer_and_interrupted_is_whole(ring_run, make, tmp_path, capsys):
   assert train_config(config) == app.DONE
   assert 'continuing at step 20\n' in capsys.readouterr().err
   assert final(tmp_path) == final(ring_run.workdir)
-  assert [r['step'] for r in rows(tmp_path)] == [4, 8, 9, 12, 16, 20, 24]
+  table = writers.read_rows(tmp_path / 'stats.jsonl')
+  assert [r['step'] for r in table] == [4, 8, 9, 12, 16, 20, 24]
+  seconds = [r['time/train_sec'] for r in table]  # of all three together
+  assert seconds == sorted(seconds) and seconds[2] > 0
 
 
 def test_another_seed_is_another_run(ring_run, make, tmp_path):
@@ -121,7 +124,8 @@ def test_a_finished_run_is_left_as_it_is(finished):
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(finished, capsys):
-  expected = final(finished.workdir)
+  """The one before is in the midst of a row of the log."""
+  expected, before = final(finished.workdir), rows(finished.workdir)
   newest = pathlib.Path(finished.workdir) / 'checkpoints' / f'{24:09d}'
   for path in (newest / 'state').rglob('*'):
     if path.is_file() and path.stat().st_size > 1000:
@@ -129,9 +133,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over(finished, capsys):
       content[len(content) // 2] ^= 1
       path.write_bytes(bytes(content))
   assert train_config(finished) == app.DONE
-  assert 'checkpoint 24' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert 'warning: checkpoint 24' in said
+  assert 'continuing at step 21' in said
   assert final(finished.workdir) == expected
-  assert [r['step'] for r in rows(finished.workdir)] == [5, 10, 15, 20, 24]
+  assert_same_rows(rows(finished.workdir), before)
 
 
 def test_a_damaged_run_json_does_not_end_the_run(finished):

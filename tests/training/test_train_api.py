@@ -16,6 +16,7 @@ from helpers.untyped import unchecked
 
 import gan_jax as gj
 from gan_jax.runtime.errors import ArgumentError, IdentityError
+from gan_jax.training import report
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
 POINTS = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
@@ -366,6 +367,15 @@ def test_outcomes_and_logs(own):
   assert own.outcome == opened.outcome == 'done'
   assert [row['step'] for row in opened.logs()] == [4, 8, 12]
   assert all(row['d/loss'] > 0 for row in own.logs())
+
+
+def test_a_report_names_what_was_handed_in(own):
+  page = report.render_report(own.workdir)
+  assert '<h1>soft GAN on data</h1>' in page
+  assert 'discriminator (own networks) played the soft game on data' in page
+  assert 'objective.temperature' in page
+  for option in ('conditioning', 'lr_warmup'):  # nothing was made by these
+    assert option not in page
 
 
 # Refused, before a file is written.
