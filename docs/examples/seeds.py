@@ -14,4 +14,6 @@ table = gj.ablate(
   metrics=['fid'],
   features='pixels',
 )
-print(table)
+print(table)  # of 64 scores: mean, interval, spread
+for row in sorted(table.rows, key=lambda row: row['fid@pixels']):
+  print(row['seed'], row['fid@pixels'])
