@@ -11,8 +11,7 @@ from gan_jax.game.state import count_parameters
 from gan_jax.networks import ARCHITECTURES
 from gan_jax.training import setup, summary
 
-DATA = {'pacgan': 'ring', 'unrolled': 'ring', 'mlp': 'ring', 'dirac': 'delta'}
-SIDES = {'sndcgan': 16}
+POINTS = {(1,): 'delta', (2,): 'ring'}
 
 
 def pictures(side):
@@ -22,14 +21,16 @@ def pictures(side):
 
 
 def config_of(name, **changes):
+  family = ARCHITECTURES[name]
+  cheapest = family.samples[0]
   settings = dict(
     network=name,
-    dataset=DATA.get(name, 'digits'),
-    image_size=SIDES.get(name, 0),
+    dataset=POINTS.get(cheapest, 'digits'),
+    image_size=0 if cheapest in POINTS else cheapest[0],
     batch_size=4,
     devices=1,
   )
-  if name not in ('goodfellow2014', 'dirac'):
+  if family.width:
     settings['width'] = 8
   return Config(**(settings | changes))
 
