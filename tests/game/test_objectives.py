@@ -17,6 +17,7 @@ ALIASES = {'geometric': 'hinge'}
 def test_keeps_all_promises(name):
   assert testing.check_objective(OBJECTIVES[name]) == []
   assert OBJECTIVES[name]().name == name
+  assert getattr(objectives, name) is OBJECTIVES[name]
 
 
 class _OneLoss(objectives.Objective):
