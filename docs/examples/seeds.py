@@ -11,6 +11,7 @@ table = gj.ablate(
   vary={},
   seeds=64,
   steps=500,
-  metrics=['swd'],
+  metrics=['fid'],
+  features='pixels',
 )
 print(table)

@@ -55,11 +55,25 @@ class Setting(NamedTuple):
     """What theory says of the objective."""
     if self.objective == 'least_squares':
       return theory.least_squares(*self.labels)
-    return theory.OBJECTIVES[self.objective]
+    if self.objective in theory.OBJECTIVES:
+      return theory.OBJECTIVES[self.objective]
+    return theory.slopes_of(OBJECTIVES[self.objective]().reference)
+
+  @property
+  def penalty(self) -> theory.Penalty:
+    """What theory says of the regularizer's penalty on D."""
+    if self.regularizer in theory.PENALTIES:
+      return theory.PENALTIES[self.regularizer]
+    return theory.penalty_of(REGULARIZERS[self.regularizer]().dirac)
+
+  @property
+  def damping(self) -> float | None:
+    """Of the penalty at the equilibrium; None where it has no slope."""
+    return theory.damping(self.regularizer, WEIGHT, self.penalty)
 
   def game(self, **numbers: Any) -> theory.Dirac:
     """What theory plays."""
-    penalty = theory.PENALTIES[self.regularizer]
+    penalty = self.penalty
     return theory.Dirac(
       self.slopes,
       penalty,
@@ -72,13 +86,24 @@ class Setting(NamedTuple):
 # D, without a bias, can say 0 in the middle of these labels.
 CENTRED = (1.0, -1.0, 0.0)
 OBJECTIVE_SETTINGS = [
-  *map(Setting, theory.OBJECTIVES),
+  *map(Setting, OBJECTIVES),
   Setting('least_squares', labels=CENTRED),
 ]
+
+
+def _acts(name: str) -> bool:
+  """Whether a regularizer finds something to act on, and says its penalty."""
+  try:
+    return REGULARIZERS[name]().dirac(0.0, 0.0) is not None
+  except NotImplementedError:
+    return False
+
+
+PENALTIES = [name for name in REGULARIZERS if _acts(name)]
 SETTINGS = [
   setting._replace(regularizer=name)
   for setting in OBJECTIVE_SETTINGS
-  for name in theory.PENALTIES
+  for name in ('none', *PENALTIES)
 ]
 
 
@@ -123,8 +148,7 @@ class Switched(gj.Objective):
 
 
 def _regularizers() -> list[gj.Regularizer]:
-  kinds = [REGULARIZERS[n] for n in REGULARIZERS if n not in theory.UNKNOWN]
-  return [kind() for kind in kinds]
+  return [REGULARIZERS[name]() for name in PENALTIES]
 
 
 def numbers(settings: Sequence[Setting], **rates: float) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def spectra() -> list[dict[str, Any]]:
     schedule = 'consensus' if weight else 'simultaneous'
     found = play.jacobians(play.SETTINGS, schedule)
     for setting, matrix in zip(play.SETTINGS, found, strict=True):
-      damping = theory.damping(setting.regularizer, play.WEIGHT)
+      damping = setting.damping
       row = _spectrum(setting, matrix, damping, weight)
       rows.append(row | {'consensus': weight})
   noisy = play.noisy()

@@ -236,8 +236,8 @@ def plan_components(
     raise ArgumentError('data', None, 'give the data, or name a `dataset`')
   names, own_metrics = _split_metrics(given['metrics'])
   given = {**given, 'metrics': '' if own_metrics else names}
-  config, objects = train_lib._options(given, trainer)
-  dataset, config = train_lib._dataset(data, config, given)
+  config, objects = train_lib.parse_options(given, trainer)
+  dataset, config = train_lib.resolve_data(data, config, given)
   config = dataclasses.replace(config, metrics=names)
   objects = {k: x for k, x in objects.items() if k != 'trainer'} | own_metrics
   base = CellSpec(config, objects, trainer)

@@ -148,18 +148,18 @@ def check_part(path: str, part: Component) -> None:
 
 
 def call_of(part: Component) -> str:
-  """A component as a message writes it: its name, and what is not usual.
+  """A component as a message writes it: with static fields that are not usual.
 
   >>> class Often(Component):
   ...   times: int = static(1)
-  ...   weight: float = 2.0
   >>> call_of(Often()), call_of(Often(times=3))
   ('often', 'often(times=3)')
   """
-  fields = dataclasses.fields(cast(Any, part))
-  values = {f.name: getattr(part, f.name) for f in fields}
   unusual = [
-    f'{f.name}={values[f.name]}' for f in fields if values[f.name] != f.default
+    f'{field.name}={getattr(part, field.name)}'
+    for field in dataclasses.fields(cast(Any, part))
+    if not field.metadata.get('pytree_node', True)
+    and getattr(part, field.name) != field.default
   ]
   return part.name + (f'({", ".join(unusual)})' if unusual else '')
 

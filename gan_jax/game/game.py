@@ -342,7 +342,7 @@ def d_view(
   key_g, key_real, key_fake = map(streams, ('g', 'd/real', 'd/fake'))
   see = _Eyes(game, images, streams)
 
-  def generate(z: Noise) -> Samples:
+  def generate(z: Noise) -> Float[Array, 'packs *wider']:
     x, _ = apply_g(
       networks.generator,
       state.g.params,

@@ -21,6 +21,7 @@ from gan_jax.game.trainer import Trainer
 from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
+MemberLogs = dict[str, Float[Array, ' members']]
 # How a device goes through its members: `vmap` one step of all of them at a
 # time, `map` all steps of one member after another.
 LAYOUTS = ('vmap', 'map')
@@ -76,7 +77,7 @@ def _where(ok: Any, new: State, old: State) -> State:
 
 def step_members(
   trainer: Trainer, now: PopulationState, batch: PyTree, *, shared: bool = False
-) -> tuple[PopulationState, Logs]:
+) -> tuple[PopulationState, MemberLogs]:
   """One step of all members at once; logs (members,).
 
   Args:
@@ -91,12 +92,14 @@ def step_members(
     in_axes=(axes, None if shared else 0),
     out_axes=(axes, 0),
   )
-  moved: tuple[PopulationState, Logs] = step(now, batch)
+  moved: tuple[PopulationState, MemberLogs] = step(now, batch)
   return moved
 
 
 def _check_vary(
-  trainer: Trainer, members: int, vary: Mapping[str, Sequence[float]]
+  trainer: Trainer,
+  members: int,
+  vary: Mapping[str, Sequence[float] | NDArray[Any]],
 ) -> dict[str, NDArray[np.float32]]:
   known = trainer.hyperparameters()
   found = {}
@@ -134,7 +137,7 @@ class Population:
     self,
     trainer: Trainer,
     seeds: Sequence[int],
-    vary: Mapping[str, Sequence[float]] | None = None,
+    vary: Mapping[str, Sequence[float] | NDArray[Any]] | None = None,
     *,
     layout: Literal['auto', 'vmap', 'map'] = 'auto',
   ) -> None:
@@ -170,7 +173,7 @@ class Population:
 
   def step(
     self, state: PopulationState, batch: Any, *, shared: bool = True
-  ) -> tuple[PopulationState, Logs]:
+  ) -> tuple[PopulationState, MemberLogs]:
     """One step of every member: pure; jit, scan and donate it.
 
     Args:
@@ -209,7 +212,7 @@ class Population:
 def population(
   trainer: Trainer,
   seeds: Sequence[int],
-  vary: Mapping[str, Sequence[float]] | None = None,
+  vary: Mapping[str, Sequence[float] | NDArray[Any]] | None = None,
   *,
   layout: Literal['auto', 'vmap', 'map'] = 'auto',
 ) -> Population:
@@ -480,6 +483,6 @@ def reset_sums(progress: Progress) -> Progress:
   return progress.replace(sums=sums, counted=counted)
 
 
-def mean_logs(progress: Progress) -> dict[str, Float[Array, ' members']]:
+def mean_logs(progress: Progress) -> MemberLogs:
   """Each log's mean since the sums were last at zero; NaN without a step."""
   return {k: x / progress.counted for k, x in progress.sums.items()}

@@ -55,10 +55,9 @@ def _params() -> Any:
 
 
 def _gradients(params: Any, scale: Any, i: int) -> Any:
-  """Of directions that change, in every respect that a rule may heed."""
-  return jax.tree.map(
-    lambda p: scale * jnp.sin(3 * p + 2 * i) / (i + 1), params
-  )
+  """That change their signs and fade, so that each number of a rule tells."""
+  fade = scale / 30**i
+  return jax.tree.map(lambda p: fade * jnp.sin(3 * p + 2 * i), params)
 
 
 def _run(optimizer: Optimizer, params: Any, scale: Any) -> Any:

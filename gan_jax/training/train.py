@@ -312,18 +312,26 @@ def train(
   >>> run = gj.train('runs/1', data=images, objective='hinge', steps=5000)
   ... # doctest: +SKIP
   """
-  config, objects = _options(
+  if data is None and 'dataset' not in options:
+    raise ArgumentError('data', None, 'give the data, or name a `dataset`')
+  config, objects = parse_options(
     dict(options, workdir=workdir, batch_size=batch_size, seed=seed)
     | ({} if steps is None else {'steps': steps})
     | ({'metrics': metrics} if metrics else {}),
     trainer,
   )
-  dataset, config = _dataset(data, config, options, _classes(objects))
+  dataset, config = resolve_data(data, config, options, _classes(objects))
   workdir_lib.check(config)
   prepare_process(config)
   parts = setup_lib.build(
     config, objects, dataset=dataset, trainer=trainer, given=identity
   )
+  if isinstance(data, tuple) and not (parts.networks.classes or metrics):
+    remedy = (
+      'the networks have no classes; give x alone, networks with'
+      " `classes=...`, or `conditioning='projection'`"
+    )
+    raise ArgumentError('data', '(x, labels)', remedy)
   with preemption.listen() as listener:
     trained = _train(parts, listener)
   return run_in_memory(parts, trained.step, trained.state, trained.facts)
@@ -333,7 +341,7 @@ def train(
 _QUIETER = {'report': False, 'compilation_cache': 'off'}
 
 
-def _options(
+def parse_options(
   given: Mapping[str, Any], trainer: Trainer | None
 ) -> tuple[Config, dict[str, Any]]:
   """Options as a `Config` and objects.
@@ -364,14 +372,15 @@ def _classes(objects: Mapping[str, Any]) -> int:
   return networks.classes if isinstance(networks, Networks) else 0
 
 
-def _dataset(
+def resolve_data(
   data: Any, config: Config, options: Mapping[str, Any], classes: int = 0
 ) -> tuple[Any, Config]:
   """The data that was handed in, or None for that of the configuration."""
   if data is None:
     return None, config
   if 'dataset' in options:
-    raise ArgumentError('data', type(data).__name__, 'leave `dataset` out')
+    remedy = '`data` was handed in, too; leave one of them out'
+    raise ArgumentError('dataset', options['dataset'], remedy)
   network = config.network if 'network' in options else ''
   if isinstance(data, str):
     return None, dataclasses.replace(config, dataset=data, network=network)
@@ -381,4 +390,10 @@ def _dataset(
   return dataset, dataclasses.replace(config, dataset=name, network=kind)
 
 
-__all__ = ['Networks', 'prepare_process', 'train', 'train_config']
+__all__ = [
+  'parse_options',
+  'prepare_process',
+  'resolve_data',
+  'train',
+  'train_config',
+]

@@ -1,71 +1,31 @@
 """The game's instruments: against closed forms, NumPy and known games."""
 
-import base64
-import dataclasses
 import functools
-import html
-import json
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gan_jax.game.losses import Game
-from gan_jax.game.step import Plan, init_state
-from helpers.small import ring
+from helpers.quadratic import THETA, X, Z, quadratic
+from helpers.toygame import replaced
 
 from gan_jax import networks
 from gan_jax.game import dynamics, objectives
-from gan_jax.game.regularizers import Term
-from gan_jax.game.state import Hyper
-from gan_jax.training import dynamics_log, loop, setup, writers
+from gan_jax.game.game import Batch, Game
+from gan_jax.game.optimizers import Sgd
+from gan_jax.game.regularizers import R1
+from gan_jax.game.schedules import Consensus
+from gan_jax.game.trainer import Trainer
 
-BATCH = 6
-Z = np.linspace(-1, 1, BATCH)
-X = np.linspace(0.5, 2, BATCH)
-THETA = np.array([0.5, -0.3, 0.7, -0.2])  # a, b of G; c, w of D
-R1 = 0.4
+WEIGHT = 0.4
 
 
 def sigmoid(t):
   return 1 / (1 + np.exp(-t))
 
 
-def small(regularizers=(), schedule='alternating', **numbers):
-  """`G(z) = a z + b`, `D(x) = c x^2 + w x`: plan, state, numbers, reals."""
-
-  def net(params, out):
-    def apply(params, stats, x, *, train, key=None, label=None):
-      return out(params, x), stats
-
-    return networks.Net(lambda key: (params, {}), apply)
-
-  a, b, c, w = map(jnp.float32, THETA)
-  nets = networks.Networks(
-    net({'a': a, 'b': b}, lambda p, z: p['a'] * z + p['b']),
-    net(
-      {'c': c, 'w': w},
-      lambda p, x: p['c'] * jnp.square(x[:, 0]) + p['w'] * x[:, 0],
-    ),
-    1,
-    'uniform',
-    lambda key, n: jnp.asarray(Z[:, None], jnp.float32),
-  )
-  terms = tuple(map(Term, regularizers))
-  plan = Plan(
-    Game(nets, objectives.OBJECTIVES['non_saturating'], regularizers=terms),
-    batch_size=BATCH,
-    schedule=schedule,
-  )
-  weights = {t.key: jnp.float32(R1) for t in terms}
-  hyper = Hyper(lr_g=0.1, lr_d=0.1, penalties=weights, **numbers)
-  state = init_state(jax.random.key(0), plan, hyper)
-  return plan, state, hyper, jnp.asarray(X[:, None], jnp.float32)
-
-
-def field_of(plan, state, hyper, real):
-  return dynamics.field(plan, state, hyper, real, jax.random.key(1))
+def field_of(trainer, state, real):
+  return dynamics.field(trainer, state, real, jax.random.key(1))
 
 
 def gradients64(at, penalty=0.0):
@@ -93,9 +53,9 @@ def differences(function, at, step=1e-5):
   return np.stack(columns, axis=-1)
 
 
-@pytest.mark.parametrize('penalty', [0.0, R1])
+@pytest.mark.parametrize('penalty', [0.0, WEIGHT])
 def test_field_and_jacobian_against_float64(penalty):
-  v, w = field_of(*small(('r1',) if penalty else ()))
+  v, w = field_of(*quadratic([R1(penalty)] if penalty else []))
   np.testing.assert_allclose(w, THETA, rtol=1e-6)
   u = np.array([0.3, -1.0, 0.5, 2.0])
   now, matrix, pushed, pulled = jax.jit(
@@ -116,10 +76,9 @@ def test_field_and_jacobian_against_float64(penalty):
 
 def test_consensus_is_in_the_field_and_pulls_at_the_plain_game():
   """`v - weight J'v` of the game without its penalties."""
-  plan, *rest = small(('r1',), schedule='consensus', consensus=0.7)
-  v, w = field_of(plan, *rest)
+  v, w = field_of(*quadratic([R1(WEIGHT)], Consensus(0.7)))
   pull = differences(gradients64, THETA).T @ gradients64(THETA)
-  expected = -(gradients64(THETA, R1) + 0.7 * pull)
+  expected = -(gradients64(THETA, WEIGHT) + 0.7 * pull)
   np.testing.assert_allclose(jax.jit(v)(w), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -127,16 +86,12 @@ def test_consensus_is_in_the_field_and_pulls_at_the_plain_game():
 def mlp_game():
   """The field of a small MLP game, compiled."""
   nets = networks.build('mlp', (2,), bounded=False, width=5, depth=1)
-  plan = Plan(Game(nets, objectives.OBJECTIVES['minimax']), batch_size=BATCH)
-  hyper = Hyper(lr_g=0.1, lr_d=0.1)
-  state = init_state(jax.random.key(0), plan, hyper)
+  trainer = Trainer(Game(nets, objectives.Minimax()), Sgd(), Sgd())
+  state = jax.jit(trainer.init)(jax.random.key(0))
   # Away from the start's kernels, next to which all is next to nothing.
   wide = jax.tree.map(lambda x: 10 * x, (state.g.params, state.d.params))
-  state = state.replace(
-    g=state.g.replace(params=wide[0]), d=state.d.replace(params=wide[1])
-  )
-  real = jax.random.normal(jax.random.key(2), (BATCH, 2))
-  v, w = field_of(plan, state, hyper, real)
+  real = Batch(jax.random.normal(jax.random.key(2), (len(Z), 2)))
+  v, w = field_of(trainer, replaced(state, *wide), real)
 
   @jax.jit
   def products(u):
@@ -254,15 +209,11 @@ def test_leading_eigenvalues_of_an_mlp_game_are_among_all():
 def dirac_jacobian(penalty):
   """At the equilibrium."""
   nets = networks.build('dirac', (1,), bounded=False)
-  terms = (Term('r1'),) if penalty else ()
-  plan = Plan(
-    Game(nets, objectives.OBJECTIVES['minimax'], regularizers=terms),
-    batch_size=4,
-  )
-  weights = {t.key: jnp.float32(penalty) for t in terms}
-  hyper = Hyper(lr_g=0.1, lr_d=0.1, penalties=weights)
-  state = init_state(jax.random.key(0), plan, hyper)
-  v, _ = field_of(plan, state, hyper, jnp.zeros((4, 1)))
+  terms = [R1(penalty)] if penalty else []
+  game = Game(nets, objectives.Minimax(), terms)
+  trainer = Trainer(game, Sgd(), Sgd())
+  state = trainer.init(jax.random.key(0))
+  v, _ = field_of(trainer, state, Batch(jnp.zeros((4, 1))))
   return jax.jit(lambda w: dynamics.jacobian(v, w))(jnp.zeros(2))
 
 
@@ -319,8 +270,7 @@ def test_turn_is_of_the_field_where_it_is_asked():
 
 def test_input_slopes_are_those_of_a_known_d():
   """D = c x^2 + w x, at real samples and at those of `G = a z + b`."""
-  plan, state, _, real = small()
-  found = dynamics.input_slopes(plan.game, state, real, jax.random.key(1))
+  found = dynamics.input_slopes(*quadratic(), jax.random.key(1))
   a, b, c, w = THETA
   for place, at in (('real', X), ('fake', a * Z + b)):
     np.testing.assert_allclose(
@@ -328,145 +278,12 @@ def test_input_slopes_are_those_of_a_known_d():
     )
 
 
-class Known(setup.Parts):
-  """Of a game whose real samples are what it is handed."""
-
-  def plan_of(self, constants):
-    return self.plan
-
-
-def test_a_look_logs_the_mean_and_the_steepest_of_known_slopes():
-  plan, state, hyper, real = small()
-  parts = vars(setup.build(RUN)) | dict(plan=plan, hyper=hyper)
-  row = dynamics_log.Probe(Known(**parts))(state, None, real)
-  a, b, c, w = THETA
-  for place, at in (('real', X), ('fake', a * Z + b)):
-    sizes = np.abs(2 * c * at + w)
-    for name, expected in (('', sizes.mean()), ('_max', sizes.max())):
-      found = row[f'd/input_grad_{place}{name}']
-      np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=place)
-
-
 def test_input_slopes_with_a_mean_over_no_batch():
   """Each example's own: a batch of more has the same ones."""
-  plan, state, _, real = small()
-  more = jnp.concatenate([real, 3 + real])
-  nets = plan.game.networks._replace(
-    sample_latent=lambda key, n: jnp.zeros((n, 1))
-  )
+  trainer, state, real = quadratic()
+  more = Batch(jnp.concatenate([real.x, 3 + real.x]))
   slopes = [
-    dynamics.input_slopes(
-      plan.game._replace(networks=nets), state, x, jax.random.key(0)
-    )['real']
+    dynamics.input_slopes(trainer, state, x, jax.random.key(0))['real']
     for x in (real, more)
   ]
-  np.testing.assert_allclose(slopes[1][:BATCH], slopes[0], rtol=1e-6)
-
-
-RUN = ring(width=5, log_every=6, sample_every=12, dynamics_every=5, report=True)
-NAMES = {
-  'game/field_norm',
-  'game/alignment',
-  'game/rotation',
-  'game/rightmost',
-  'game/spectral_radius',
-  'd/input_grad_real',
-  'd/input_grad_fake',
-  'd/input_grad_real_max',
-  'd/input_grad_fake_max',
-}
-
-
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-  """A run that was looked at, and its folder."""
-  folder, cache = (tmp_path_factory.mktemp(n) for n in ('run', 'xla'))
-  config = dataclasses.replace(
-    RUN, workdir=str(folder), compilation_cache=str(cache)
-  )
-  loop.train(config)
-  return config, folder
-
-
-def looks(folder):
-  return writers.read_rows(folder / 'dynamics.jsonl')
-
-
-def test_a_run_logs_what_the_instruments_say(run):
-  _, folder = run
-  rows = looks(folder)
-  assert [row['step'] for row in rows] == [0, 5, 10, 12]
-  for row in rows:
-    assert NAMES <= row.keys()
-    values = np.array(row['eigenvalues']) @ [1, 1j]
-    assert len(values) == row['parameters']
-    assert row['game/rightmost'] == pytest.approx(values.real.max())
-    assert row['game/spectral_radius'] == pytest.approx(abs(values[0]))
-    assert (np.diff(abs(values)) <= 0).all()
-  assert len({row['game/field_norm'] for row in rows}) == 4
-
-
-def test_a_continued_log_forgets_looks_at_what_was_not_saved(tmp_path):
-  log = writers.Log(tmp_path, 0)
-  for step in (0, 5, 10):
-    log.write(
-      {'step': step, 'game/rightmost': 0.5, 'eigenvalues': []}, 'dynamics'
-    )
-  log.close()
-  writers.Log(tmp_path, 5).close()
-  assert [row['step'] for row in looks(tmp_path)] == [0, 5]
-
-
-def test_a_report_draws_them(run):
-  _, folder = run
-  page = html.unescape((folder / 'report.html').read_text())
-  for title in (
-    'Eigenvalues',
-    'Stability',
-    'Spectral radius',
-    'Rotation',
-    'Norm of the field',
-    "D's slope",
-  ):
-    assert title in page
-  pictures = [
-    base64.b64decode(one)
-    for one in re.findall(r'svg\+xml;base64,([^"]+)', page)
-  ]
-  # One picture a title, each with its axis, besides those of every run.
-  on_dynamics = page[: page.index('Eigenvalues')].count('svg+xml;base64')
-  assert sum(b'>steps<' in one for one in pictures[on_dynamics:]) >= 5
-
-
-def test_a_larger_game_is_looked_at_by_its_leading_eigenvalues(
-  run, monkeypatch
-):
-  """At the start of the run, which nobody has moved yet: the same numbers."""
-  config, folder = run
-  parts = setup.build(config)
-  monkeypatch.setattr(dynamics_log, 'DENSE', 10)
-  state = parts.init()
-  item = jax.tree.map(lambda x: x[0, 0], parts.feed.chunk(0, 1))
-  row = dynamics_log.Probe(parts)(state, parts.feed.constants, item)
-  full = looks(folder)[0]
-  assert 4 <= len(row['eigenvalues']) < 20 < len(full['eigenvalues'])
-  for name in NAMES - {'game/rightmost'}:
-    assert row[name] == pytest.approx(full[name], rel=2e-3), name
-  values, whole = (np.array(r['eigenvalues']) @ [1, 1j] for r in (row, full))
-  assert inside(values, whole)
-  json.dumps(row, allow_nan=False)
-
-
-def test_numbers_of_an_unfinished_search_are_left_out(run, monkeypatch):
-  config, _ = run
-  parts = setup.build(config)
-  values = np.array([3 + 4j, -1])
-  partial = dynamics.Leading(values, values, unfinished=('rightmost',))
-  instrument = dynamics_log.Probe(parts)
-  monkeypatch.setattr(instrument, '_eigenvalues', lambda at, size: partial)
-  item = jax.tree.map(lambda x: x[0, 0], parts.feed.chunk(0, 1))
-  row = instrument(parts.init(), parts.feed.constants, item)
-  assert 'game/rightmost' not in row
-  assert row['game/spectral_radius'] == pytest.approx(5.0)
-  assert row['unfinished'] == ['rightmost']
-  assert row['eigenvalues'] == [[3.0, 4.0], [-1.0, 0.0]]
+  np.testing.assert_allclose(slopes[1][: len(Z)], slopes[0], rtol=1e-6)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.toygame import BATCH, built, game_of, init, net, trainer_of
+from helpers.toygame import BATCH, built, game_of, net, trainer_of
 from helpers.untyped import message
 
 from gan_jax import networks
@@ -284,7 +284,7 @@ def test_misspelt_fields_and_paths():
 
 
 def test_a_state_of_another_trainer():
-  state, other = init(trainer_of(), jax.random.key(0)), trainer_of(ema=Ema())
+  state, other = trainer_of().init(jax.random.key(0)), trainer_of(ema=Ema())
   said = message(other.step, state, np.zeros((BATCH, 2), np.float32))
   assert said == (
     '`state=State`: has no `ema.halflife_kimg` among its hyper-parameters; it'

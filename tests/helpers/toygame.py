@@ -26,7 +26,8 @@ RATE_G, RATE_D = 1e-2, 2e-2
 
 @functools.cache
 def built(packing=1, norm='none'):
-  return networks.build(
+  """Started by programs that are compiled once for all trainers."""
+  pair = networks.build(
     'mlp',
     (2,),
     bounded=False,
@@ -36,6 +37,11 @@ def built(packing=1, norm='none'):
     norm_g=norm,
     norm_d=norm,
   )
+  g, d = (
+    net._replace(init=jax.jit(net.init))
+    for net in (pair.generator, pair.discriminator)
+  )
+  return pair._replace(generator=g, discriminator=d)
 
 
 def game_of(
@@ -70,11 +76,6 @@ def trainer_of(
 
 
 @jax.jit
-def init(trainer, key):
-  return trainer.init(key)
-
-
-@jax.jit
 def step(trainer, state, batch):
   return trainer.step(state, batch)
 
@@ -87,7 +88,7 @@ def reals(trainer, seed=0):
 
 
 def start(trainer, seed=0):
-  return init(trainer, jax.random.key(seed)), reals(trainer, seed)
+  return trainer.init(jax.random.key(seed)), reals(trainer, seed)
 
 
 def stepped(trainer):

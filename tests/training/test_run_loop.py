@@ -1,9 +1,12 @@
 """Whole runs in process: exact resume, refusal, divergence, what is written."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import resource
+import shutil
 import signal
 
 import jax
@@ -254,26 +257,40 @@ def test_a_batch_that_does_not_split_is_refused(make, tmp_path):
 # What is written.
 
 
-def test_everything_a_run_leaves_behind(make, tmp_path):
-  """Of images: log, snapshots, TensorBoard, report, and what run.json says."""
-  falling = dict(lr_schedule='linear', lr_d=0.1, lr_warmup=2, lr_final=0.0)
-  config = make(
-    tmp_path, 'resident', report=True, steps=12, sample_every=6, **falling
+@pytest.fixture(scope='module')
+def digits_run(programs, digits_root, tmp_path_factory):
+  """A finished run on images: 12 steps, a row every 5, saved every 6."""
+  config = small.digits(
+    workdir=str(tmp_path_factory.mktemp('finished') / 'digits'),
+    log_every=5,
+    sample_every=6,
+    lr_d=0.1,
+    lr_warmup=10,
+    report=True,
+    compilation_cache=programs,
   )
-  assert train_config(config) == app.DONE
-  assert restore.read_config(tmp_path) == config
-  facts = json.loads((tmp_path / 'run.json').read_text())
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('TFDS_DATA_DIR', str(digits_root))
+    assert train_config(config) == app.DONE
+  return config
+
+
+def test_everything_a_run_leaves_behind(digits_run):
+  """Of images: log, snapshots, TensorBoard, report, and what run.json says."""
+  path = pathlib.Path(digits_run.workdir)
+  assert restore.read_config(path) == digits_run
+  facts = json.loads((path / 'run.json').read_text())
   assert facts['outcome'] == 'done'
   assert facts['dataset']['size'] == 1797
   assert facts['versions']['jax'] == jax.__version__
   assert facts['compile_sec'] > 0 and facts['train_sec'] > 0
-  state = restore.open_run(tmp_path).state
+  state = restore.open_run(path).state
   assert facts['parameters']['generator'] == sum(
     x.size for path, x in state.items() if path.startswith('g/params/')
   )
   for kind in ('step', 'ema'):
     for step in (0, 6, 12):
-      picture = tmp_path / 'samples' / f'{kind}_{step:09d}.png'
+      picture = path / 'samples' / f'{kind}_{step:09d}.png'
       with PIL.Image.open(picture) as image:
         assert min(image.size) >= 2 * 8
   names = {
@@ -292,15 +309,15 @@ def test_everything_a_run_leaves_behind(make, tmp_path):
     'speed/sec_per_kimg',
     'time/train_sec',
   }
-  for row in writers.read_rows(tmp_path / 'stats.jsonl'):
+  for row in writers.read_rows(path / 'stats.jsonl'):
     assert names <= row.keys()
     assert row['images'] == row['step'] * 8
     bound = (row['game/value'] + np.log(4)) / 2
     assert row['game/jsd_bound'] == pytest.approx(bound, abs=1e-5)
-    done = max(row['step'] - 1 - 2, 0) / (12 - 2)  # before the last update
-    assert row['d/lr'] == pytest.approx(0.1 * (1 - done))
-  assert list((tmp_path / 'tensorboard').iterdir())
-  assert (tmp_path / 'report.html').stat().st_size > 10_000
+    # That of the last update.
+    assert row['d/lr'] == pytest.approx(0.1 * min(row['step'] / 10, 1))
+  assert list((path / 'tensorboard').iterdir())
+  assert (path / 'report.html').stat().st_size > 10_000
 
 
 def test_a_density_leaves_the_numbers_of_its_figure(ring_run):
@@ -330,30 +347,34 @@ def test_a_logged_row_is_the_mean_of_its_steps(ring_run):
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['stats.jsonl', 'tensorboard'])
-def test_a_log_that_cannot_be_written_ends_the_run(
-  name, make, tmp_path, monkeypatch
-):
+@contextlib.contextmanager
+def files_of_at_most(size):
+  """Within, what exceeds it fails to be written, as on a full disk."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+  'often', [dict(log_every=1), dict(log_every=90, sample_every=1)]
+)
+def test_a_log_that_cannot_be_written_ends_the_run(often, digits_run, tmp_path):
   """Told as an error, at once, and what was saved stays saved."""
-  config = make(tmp_path, log_every=1)
-  original = writers.Log.write
-
-  def full(log, row):
-    if row['step'] == 15 and name == 'stats.jsonl':
-      log._open['stats'] = log._files.enter_context(open('/dev/full', 'w'))
-    elif row['step'] == 15:
-      record_writer = log._board._writer._py_recordio_writer
-      record_writer._writer = open('/dev/full', 'wb', buffering=0)
-    original(log, row)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(writers.Log, 'write', full)
-    with pytest.raises(checkpoint.CheckpointError, match='No space left'):
-      train_config(config)
-  assert final(tmp_path)[0] in (14, 21)
-  if name == 'stats.jsonl':
+  shutil.copytree(digits_run.workdir, tmp_path / 'run')
+  config = dataclasses.replace(
+    digits_run, workdir=str(tmp_path / 'run'), report=False, steps=60, **often
+  )
+  with files_of_at_most(8 * 1024):
+    with pytest.raises(checkpoint.CheckpointError, match='File too large'):
+      train_config(dataclasses.replace(config, checkpoint_every=90))
+  assert final(config.workdir)[0] == 12
+  if 'sample_every' not in often:
     assert train_config(config) == app.DONE
-    assert [r['step'] for r in rows(tmp_path)] == list(range(1, 25))
+    steps = [r['step'] for r in rows(config.workdir)]
+    assert steps == [5, 10, *range(12, 61)]
 
 
 # The compiled program.

@@ -11,8 +11,6 @@ from gan_jax.game.state import count_parameters
 from gan_jax.networks import ARCHITECTURES
 from gan_jax.training import setup, summary
 
-POINTS = {(1,): 'delta', (2,): 'ring'}
-
 
 def pictures(side):
   """A hundred black images."""
@@ -21,17 +19,16 @@ def pictures(side):
 
 
 def config_of(name, **changes):
-  family = ARCHITECTURES[name]
-  cheapest = family.samples[0]
+  architecture = ARCHITECTURES[name]
+  dim, *rest = architecture.samples[0]
   settings = dict(
     network=name,
-    dataset=POINTS.get(cheapest, 'digits'),
-    image_size=0 if cheapest in POINTS else cheapest[0],
+    dataset='digits' if rest else {1: 'delta', 2: 'ring'}[dim],
+    image_size=dim if rest else 0,
     batch_size=4,
     devices=1,
+    width=8 if architecture.width else 0,
   )
-  if family.width:
-    settings['width'] = 8
   return Config(**(settings | changes))
 
 
