@@ -299,8 +299,8 @@ def _naming(prefix: str = '') -> Iterator[None]:
 _RENAMED = {
   'regularizers': 'regularizer',
   'augment': 'diffaugment',
-  'decay.warmup': 'lr_warmup',
-  'decay.final': 'lr_final',
+  'warmup': 'lr_warmup',
+  'final': 'lr_final',
 }
 
 
