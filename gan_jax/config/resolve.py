@@ -186,6 +186,9 @@ def build_trainer(
 def build_networks(config: Config, facts: Facts) -> Networks:
   """G and D of a configuration, by name or `module:attribute`.
 
+  What a plug-in or a reference names is an `Architecture`, which is built as
+  the library's are, or finished `Networks`.
+
   Raises:
     ArgumentError: naming the option that is of no use.
   """
@@ -195,13 +198,16 @@ def build_networks(config: Config, facts: Facts) -> Networks:
       config.conditioning,
       'the data has no classes; use `conditioning=none`',
     )
-  if registry.is_reference(config.network):
-    found = _load('network', config.network)
-    if not isinstance(found, Networks):
-      raise ArgumentError('network', config.network, 'is no `Networks`')
+  found = _load('network', config.network)
+  if isinstance(found, Networks):
     return found
+  if not isinstance(found, networks_lib.Architecture):
+    raise ArgumentError(
+      'network', config.network, 'is no `Networks` and no `Architecture`'
+    )
+  own = config.network in networks_lib.ARCHITECTURES
   return networks_lib.build(
-    config.network,
+    config.network if own else found,
     facts.shape,
     bounded=facts.bounded,
     width=config.width,

@@ -27,6 +27,8 @@ from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
 OWN_DATA = 'python:'  # how the name of data that was handed in begins
+# Groups of options that say how a trainer is made: none has a say beside one.
+TRAINER_GROUPS = ('The game', 'Networks', 'Optimizers')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,13 +33,11 @@ from gan_jax.training.restore import (
   run_in_memory,
 )
 from gan_jax.training.run_loop import RunLoop
-from gan_jax.training.setup import OWN_DATA, Setup, diverged_advice
-
-# Options that say how a trainer is made, and have no say beside one.
-_OF_TRAINERS = tuple(
-  name
-  for name, field in FIELDS.items()
-  if field.metadata['group'] in ('The game', 'Networks', 'Optimizers')
+from gan_jax.training.setup import (
+  OWN_DATA,
+  TRAINER_GROUPS,
+  Setup,
+  diverged_advice,
 )
 
 
@@ -214,6 +212,7 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
     **setup_lib.describe(parts),
     identity=own,
     references=_references(parts),
+    objects=sorted(parts.objects),
     generator={'classes': parts.networks.classes},
     started=run_file.facts.get('started', now()),
     outcome='running',
@@ -354,7 +353,7 @@ def parse_options(
   if not isinstance(trainer, Trainer):
     raise ArgumentError('trainer', type(trainer).__name__, 'give a `Trainer`')
   for name in given:
-    if name in _OF_TRAINERS:
+    if name in FIELDS and FIELDS[name].metadata['group'] in TRAINER_GROUPS:
       raise ArgumentError(
         name,
         given[name],

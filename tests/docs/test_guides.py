@@ -32,8 +32,7 @@ def folder(digits_root, tmp_path, monkeypatch):
 def test_a_guide_runs_from_top_to_bottom(path, folder):
   for module in NEEDS.get(path.stem, '').split():
     pytest.importorskip(module)
-  numbers = {} if path.stem == 'extending' else {'STEPS': 10}
-  run_blocks(path, **numbers | SEEDS.get(path.stem, {}))
+  run_blocks(path, STEPS=10, **SEEDS.get(path.stem, {}))
 
 
 @pytest.mark.slow

@@ -49,7 +49,16 @@ def flops(text):
   return float(re.search(r'([\d,]+) FLOPs', text)[1].replace(',', ''))
 
 
-@pytest.mark.parametrize('name', sorted(ARCHITECTURES))
+QUICK = {'dcgan', 'dirac', 'mlp'}
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+    for name in sorted(ARCHITECTURES)
+  ],
+)
 def test_every_architecture_is_summarised(name):
   config = config_of(name)
   text = summary.summarise(config)
@@ -82,17 +91,18 @@ def test_work_grows_with_what_a_step_does():
   assert of(regularizer='r1') > 1.2 * once
 
 
+SLOW = pytest.mark.slow
 LAZY = dict(regularizer='r1', regularizer_every=16)
 
 
 @pytest.mark.parametrize(
   ('changes', 'told'),
   [
-    (dict(schedule='unrolled'), 'at least '),
+    pytest.param(dict(schedule='unrolled'), 'at least ', marks=SLOW),
     (dict(schedule='simultaneous'), 'at most '),
     (LAZY, 'at most '),
     (dict(schedule='unrolled') | LAZY, 'in the order of '),
-    (dict(regularizer='r1'), ''),
+    pytest.param(dict(regularizer='r1'), '', marks=SLOW),
   ],
 )
 def test_a_number_that_is_a_bound_is_called_one(changes, told):

@@ -16,6 +16,7 @@ from helpers.untyped import unchecked
 
 import gan_jax as gj
 from gan_jax.runtime.errors import ArgumentError, IdentityError
+from gan_jax.training import report
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
 POINTS = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
@@ -128,7 +129,6 @@ def grain_dataset():
   ('data', 'facts'),
   [
     (lambda: IMAGES, dict(size=40, shape=[4, 4, 1], classes=[])),
-    (lambda: POINTS, dict(size=40, shape=[2], classes=[], bounded=False)),
     (Source, dict(classes=['0', '1', '2'], fingerprint='mine, version 1')),
     (grain_dataset, dict(size=40, shape=[4, 4, 1])),
   ],
@@ -158,12 +158,11 @@ def test_points_with_labels(train, tmp_path):
     np.testing.assert_array_equal(one, run.sample(6, label=2))
 
 
-def test_a_density_by_name_and_as_an_object(train, tmp_path):
+def test_a_density_as_an_object(train, tmp_path, ring_run):
+  """What the command makes of its name."""
   ring = gj.data.load('ring')
-  named = train(tmp_path / 'named', data='ring', steps=2)
-  given = train(tmp_path / 'given', data=ring, steps=2)
-  assert_same(named, given)
-  assert named.facts['dataset']['name'] == 'ring'
+  run = train(tmp_path, data=ring, steps=14)
+  assert_same(run, gj.open(ring_run.workdir, step=14))
 
 
 # Continued, stopped, diverged.
@@ -354,18 +353,29 @@ def test_a_damaged_run_json_leaves_the_checkpoint(own, copied):
 def test_scores(own):
   """Against the data at hand, or that is handed in again."""
   scores = own.score(['swd_points'], samples=32)
-  assert scores == own.score('swd_points', data=POINTS, samples=32)
   opened = gj.open(own.workdir)
-  assert opened.score(['swd_points'], data=POINTS, samples=32) == scores
+  assert opened.score('swd_points', data=POINTS, samples=32) == scores
   with pytest.raises(ArgumentError, match='`data=None`: .*from Python'):
     opened.score(['swd_points'])
 
 
-def test_outcomes_and_logs(own):
+def test_outcomes_facts_and_logs(own):
   opened = gj.open(own.workdir)
+  assert_same(own, opened)
+  facts = dict(size=40, shape=[2], classes=[], bounded=False)
+  assert facts.items() <= opened.facts['dataset'].items()
   assert own.outcome == opened.outcome == 'done'
   assert [row['step'] for row in opened.logs()] == [4, 8, 12]
   assert all(row['d/loss'] > 0 for row in own.logs())
+
+
+def test_a_report_names_what_was_handed_in(own):
+  page = report.render_report(own.workdir)
+  assert '<h1>soft GAN on data</h1>' in page
+  assert 'discriminator (own networks) played the soft game on data' in page
+  assert 'objective.temperature' in page
+  for option in ('conditioning', 'lr_warmup'):  # nothing was made by these
+    assert option not in page
 
 
 # Refused, before a file is written.
