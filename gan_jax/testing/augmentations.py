@@ -11,7 +11,7 @@ from gan_jax.game.augment import Augmentation
 from gan_jax.game.component import made
 from gan_jax.testing.subject import Subject, neighbours
 
-_N, _SIDE = 6, 8
+_N, _SIDE, _DRAWS = 6, 8, 8
 
 Transform = Callable[..., Any]
 
@@ -41,7 +41,9 @@ def check_augmentation(
   """
   augmentation = made('augment', augmentation, Augmentation)
   subject = Subject('augmentation', augmentation)
-  apply = jax.jit(lambda item, x, key: item.apply(x, key))
+  apply = jax.jit(
+    jax.vmap(lambda item, x, key: item.apply(x, key), (None, 0, 0))
+  )
   _check_shapes(subject, augmentation)
   _check_draws(subject, augmentation, apply)
   _check_transforms(subject, augmentation, apply)
@@ -66,21 +68,24 @@ def _check_shapes(subject: Subject, item: Augmentation) -> None:
       )
 
 
+def _keys(seed: int) -> Any:
+  return jax.random.split(jax.random.key(seed), _DRAWS)
+
+
 def _check_draws(
   subject: Subject, item: Augmentation, apply: Transform
 ) -> None:
   """One for each example, of which no other depends."""
   x, others = _images(), _images(seed=1)
-  keys = jax.random.split(jax.random.key(1), 8)
-  images = [np.asarray(apply(item, x, key)) for key in keys]
-  subject.require_finite(images, 'an image')
   mixed = jnp.concatenate([x[:1], others[1:]])
-  alone = np.asarray(apply(item, mixed, jax.random.clone(keys[0])))[0]
-  subject.require_close(
-    alone, images[0][0], 'an image depends on the others of its batch'
+  images, again, drawn = (
+    np.asarray(apply(item, jnp.stack([batch] * _DRAWS), _keys(1)))
+    for batch in (x, mixed, jnp.tile(x[:1], (_N, 1, 1, 1)))
   )
-  same = jnp.tile(x[:1], (_N, 1, 1, 1))
-  drawn = [np.asarray(apply(item, same, jax.random.clone(k))) for k in keys]
+  subject.require_finite(images, 'an image')
+  subject.require_close(
+    again[:, 0], images[:, 0], 'an image depends on the others of its batch'
+  )
   subject.require(
     any(len({image.tobytes() for image in batch}) > 1 for batch in drawn),
     'transforms all images of a batch alike; draw for each of them',
@@ -90,33 +95,22 @@ def _check_draws(
 def _check_transforms(
   subject: Subject, item: Augmentation, apply: Transform
 ) -> None:
-  keys = jax.random.split(jax.random.key(0), 2)
-  xs = jnp.stack([_images(), _images(seed=1)])
-  eager = [item.apply(*pair) for pair in zip(xs, keys, strict=True)]
-  jitted = [
-    apply(item, x, jax.random.clone(key))
-    for x, key in zip(xs, keys, strict=True)
-  ]
-  subject.require_close(jitted, eager, 'another image under `jit`', atol=1e-5)
-  mapped = jax.vmap(item.apply)(xs, jax.random.clone(keys))
+  xs = jnp.stack([_images(seed) for seed in range(_DRAWS)])
+  mapped = apply(item, xs, _keys(0))
+  eager = [item.apply(xs[i], _keys(0)[i]) for i in (0, 1)]
   subject.require_close(
-    list(mapped), eager, 'another image under `vmap`', atol=1e-5
+    list(mapped[:2]), eager, 'another image under `jit` and `vmap`', atol=1e-5
   )
 
 
 def _check_hyperparameters(
   subject: Subject, item: Augmentation, apply: Transform
 ) -> None:
-  x = _images()
-
-  def images(item: Augmentation) -> list[Any]:
-    keys = jax.random.split(jax.random.key(2), 4)
-    return [np.asarray(apply(item, x, key)) for key in keys]
-
-  before = images(item)
+  xs = jnp.stack([_images()] * _DRAWS)
+  before = apply(item, xs, _keys(2))
   for path, other in neighbours(item):
     subject.require(
-      not np.array_equal(before, images(other)),
+      not np.array_equal(before, apply(other, xs, _keys(2))),
       f'`{path}` is a hyper-parameter that changes nothing',
     )
   subject.require(

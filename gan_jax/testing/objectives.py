@@ -17,7 +17,7 @@ _STEP = 1e-5  # of central differences, in float64
 
 
 class _Outcome(NamedTuple):
-  """D's and G's loss, and their slopes by each logit: (2, n)."""
+  """D's and G's loss, (2,), and their slopes by each logit, (2, n)."""
 
   losses: Any
   by_real: Any
@@ -53,10 +53,11 @@ def check_objective(objective: Objective | type[Objective]) -> list[str]:
   objective = made('objective', objective, Objective)
   subject = Subject('objective', objective)
   _check_shapes(subject, objective)
-  evaluate = jax.jit(lambda *args: _evaluate(*args))  # with a cache of its own
+  # With a cache of its own, of two pairs of batches at once.
+  evaluate = jax.jit(jax.vmap(lambda *args: _evaluate(*args), (None, 0, 0)))
   _check_far_logits(subject, objective, evaluate)
   _check_transforms(subject, objective, evaluate)
-  _check_mean(subject, objective)
+  _check_mean(subject, objective, evaluate)
   _check_real(subject, objective, evaluate)
   _check_hyperparameters(subject, objective, evaluate)
   _check_reference(subject, objective, evaluate)
@@ -80,9 +81,11 @@ def _evaluate(objective: Objective, real: Any, fake: Any) -> _Outcome:
   return _Outcome(values, *jax.vmap(pull)(jnp.eye(2)))
 
 
-def _draw(seed: int, n: int = _N) -> Any:
-  """Real and generated logits."""
-  return jnp.float32(np.random.default_rng(seed).normal(0, 3, (2, n)))
+def _draw(*seeds: int) -> tuple[Any, Any]:
+  """Real and generated logits of two batches, (2, n) each."""
+  pairs = [np.random.default_rng(s).normal(0, 3, (2, _N)) for s in seeds]
+  real, fake = np.stack(pairs, axis=1)
+  return jnp.float32(real), jnp.float32(fake)
 
 
 def _check_shapes(subject: Subject, objective: Objective) -> None:
@@ -120,43 +123,47 @@ def _check_far_logits(
   subject: Subject, objective: Objective, evaluate: Evaluate
 ) -> None:
   """Finite losses and slopes far out, where log(sigmoid(x) + eps) is not."""
-  narrow = jax.jit(lambda *args: _evaluate(*args))
-  for dtype, function in ((jnp.float32, evaluate), (jnp.bfloat16, narrow)):
+  for dtype in (jnp.float32, jnp.bfloat16):
     far = jnp.asarray(_FAR * (_N // len(_FAR)), dtype)
-    for real, fake in ((far, -far), (far[::-1], far)):
-      outcome = function(objective, real, fake)
-      what = f'a loss or a slope at logits of {_FAR} in {dtype.__name__}'
-      subject.require_finite(outcome, what)
+    real, fake = jnp.stack([far, far[::-1]]), jnp.stack([-far, far])
+    if dtype == jnp.float32:
+      outcome = evaluate(objective, real, fake)
+    else:
+      outcome = jax.jit(_evaluate)(objective, real[0], fake[0])
+    what = f'a loss or a slope at logits of {_FAR} in {dtype.__name__}'
+    subject.require_finite(outcome, what)
 
 
 def _check_transforms(
   subject: Subject, objective: Objective, evaluate: Evaluate
 ) -> None:
-  """Under `jit` and `vmap` as eager, one example after another."""
-  pairs = [_draw(seed) for seed in (0, 1)]
-  eager = [np.stack(_losses(objective, *pair)) for pair in pairs]
-  jitted = [evaluate(objective, *pair).losses for pair in pairs]
-  subject.require_close(jitted, eager, 'another loss under `jit`')
-  mapped = jax.vmap(lambda r, f: jnp.stack(_losses(objective, r, f)))(
-    *jnp.stack(pairs, axis=1)
+  """Under `jit` and `vmap` as eager, one batch after another."""
+  real, fake = _draw(0, 1)
+  eager = [np.stack(_losses(objective, real[i], fake[i])) for i in (0, 1)]
+  found = evaluate(objective, real, fake).losses
+  subject.require_close(
+    list(found), eager, 'another loss under `jit` and `vmap`'
   )
-  subject.require_close(list(mapped), eager, 'another loss under `vmap`')
 
 
-def _check_mean(subject: Subject, objective: Objective) -> None:
+def _check_mean(
+  subject: Subject, objective: Objective, evaluate: Evaluate
+) -> None:
   """A mean over the batch, in whatever order it comes."""
-  real, fake = _draw(0)
-  losses = _losses(objective, real, fake)
-  turned = _losses(objective, real[::-1], fake[::-1])
+  real, fake = _draw(0, 0)
+  losses = evaluate(objective, real, fake).losses
+  turned = evaluate(objective, real[:, ::-1], fake[:, ::-1]).losses
   subject.require_close(turned, losses, 'depends on the order of the batch')
   if not objective.relativistic:
-    turned = _losses(objective, real[::-1], fake)
+    turned = evaluate(objective, real[:, ::-1], fake).losses
     subject.require_close(
       turned, losses, 'depends on which real sample meets which generated one'
     )
-  twice = _losses(objective, jnp.tile(real, 2), jnp.tile(fake, 2))
+  twice = _losses(objective, jnp.tile(real[0], 2), jnp.tile(fake[0], 2))
   subject.require_close(
-    twice, losses, 'changes with the size of the batch; take a mean over it'
+    np.stack(twice),
+    losses[0],
+    'changes with the size of the batch; take a mean over it',
   )
 
 
@@ -164,7 +171,7 @@ def _check_real(
   subject: Subject, objective: Objective, evaluate: Evaluate
 ) -> None:
   """G's loss reads the real logits if it says that it does."""
-  slopes = evaluate(objective, *_draw(0)).by_real[1]
+  slopes = evaluate(objective, *_draw(0, 1)).by_real[:, 1]
   if objective.relativistic:
     subject.require(
       np.abs(slopes).max() > 0,
@@ -176,9 +183,9 @@ def _check_hyperparameters(
   subject: Subject, objective: Objective, evaluate: Evaluate
 ) -> None:
   """Each changes something, and all are served by one compiled program."""
-  before = evaluate(objective, *_draw(0))
+  before = evaluate(objective, *_draw(0, 1))
   for path, other in neighbours(objective):
-    changed = evaluate(other, *_draw(0))
+    changed = evaluate(other, *_draw(0, 1))
     subject.require(
       any(
         not np.array_equal(a, b) for a, b in zip(before, changed, strict=True)
@@ -202,15 +209,16 @@ def _check_reference(
       ' which losses and slopes are compared with',
     )
     return
+  real, fake = _draw(3, 4)
   for one in (objective, *(other for _, other in neighbours(objective))):
-    pair = _draw(3)
-    outcome, expected = evaluate(one, *pair), _differences(one, *pair)
+    outcome = evaluate(one, real, fake)
+    expected = _differences(one, real[0], fake[0])
     subject.require_close(
-      outcome.losses, expected.losses, 'another loss than its reference'
+      outcome.losses[0], expected.losses, 'another loss than its reference'
     )
     for kind in ('by_real', 'by_fake'):
       subject.require_close(
-        _N * getattr(outcome, kind),
+        _N * getattr(outcome, kind)[0],
         _N * getattr(expected, kind),
         f'another slope ({kind}) than its reference',
         rtol=1e-4,
@@ -218,16 +226,18 @@ def _check_reference(
       )
   for size in (20.0, 1e4):
     far = size * jnp.array([1, -1, 0.5, -0.7] * (_N // 4))
-    for pair in ((far, far[::-1]), (-far, far)):
-      losses = _reference(objective, *pair)
-      found = np.asarray(evaluate(objective, *pair).losses, np.float64)
-      finite = np.isfinite(losses)  # what is infinite is bent to be finite
-      subject.require_close(
-        found[finite],
-        losses[finite],
-        f'another loss than its reference at logits of {size}',
-        rtol=5e-6,
-      )
+    pairs = jnp.stack([far, -far]), jnp.stack([far[::-1], far])
+    found = np.asarray(evaluate(objective, *pairs).losses, np.float64)
+    losses = np.stack(
+      [_reference(objective, *pair) for pair in zip(*pairs, strict=True)]
+    )
+    finite = np.isfinite(losses)  # what is infinite is bent to be finite
+    subject.require_close(
+      found[finite],
+      losses[finite],
+      f'another loss than its reference at logits of {size}',
+      rtol=5e-6,
+    )
 
 
 def _reference(objective: Objective, real: Any, fake: Any) -> Any:
@@ -261,10 +271,12 @@ def _check_equilibrium(
     )
     return
   logit, *stated = objective.equilibrium
-  same = jnp.float32(np.full(_N, logit))
+  same = jnp.float32(np.full((2, _N), logit))
   found = evaluate(_at_defaults(objective), same, same)
   subject.require_close(
-    found.losses, np.array(stated), 'other losses than its equilibrium states'
+    found.losses[0],
+    np.array(stated),
+    'other losses than its equilibrium states',
   )
   subject.require_close(
     found.by_real[0].sum() + found.by_fake[0].sum(),
@@ -296,10 +308,11 @@ def _check_log_ratio(
     ratio.shape == logits.shape,
     f'log_ratio returns an array of shape {ratio.shape}, not one a logit',
   )
-  found = evaluate(objective, logits, logits)
+  both = jnp.stack([logits, logits])
+  found = evaluate(objective, both, both)
   # Of p real and q generated samples at an output v: p slope_real(v) +
   # q slope_fake(v) is 0 where v is the best.
-  balance = np.exp(ratio) * found.by_real[0] + found.by_fake[0]
+  balance = np.exp(ratio) * found.by_real[0, 0] + found.by_fake[0, 0]
   subject.require_close(
     _N * balance,
     np.zeros(_N),

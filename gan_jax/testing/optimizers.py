@@ -41,7 +41,8 @@ def check_optimizer(optimizer: Optimizer | type[Optimizer]) -> list[str]:
   """
   optimizer = made('optimizer', optimizer, Optimizer)
   subject = Subject('optimizer', optimizer)
-  run = jax.jit(lambda *args: _run(*args))  # with a cache of its own
+  # With a cache of its own; of some gradients, half of them, and none.
+  run = jax.jit(jax.vmap(lambda *args: _run(*args), (None, None, 0)))
   _check_updates(subject, optimizer, run)
   _check_hyperparameters(subject, optimizer, run)
   _check_still(subject, optimizer, run)
@@ -73,9 +74,19 @@ def _run(optimizer: Optimizer, params: Any, scale: Any) -> Any:
   return path
 
 
+_SCALES = jnp.float32([1.0, 0.5, 0.0])
+
+
+def _paths(run: Run, optimizer: Optimizer) -> list[Any]:
+  """Parameters after each update, by each scale of the gradients."""
+  together = run(optimizer, _params(), _SCALES)
+  return [
+    jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(_SCALES))
+  ]
+
+
 def _check_updates(subject: Subject, optimizer: Optimizer, run: Run) -> None:
-  params, one = _params(), jnp.float32(1)
-  path = run(optimizer, params, one)
+  params, path = _params(), _paths(run, optimizer)[0]
   subject.require(
     jax.tree.map(jnp.shape, path[-1]) == jax.tree.map(jnp.shape, params),
     'makes updates of another shape than the parameters',
@@ -88,24 +99,18 @@ def _check_updates(subject: Subject, optimizer: Optimizer, run: Run) -> None:
       not np.array_equal(before, after), 'leaves parameters where they are'
     )
   subject.require_close(
-    path, _run(optimizer, params, one), 'another update under `jit`', rtol=1e-4
+    path,
+    _run(optimizer, params, _SCALES[0]),
+    'another update under `jit` and `vmap`',
+    rtol=1e-4,
   )
-  scales = jnp.float32([1.0, 0.5])
-  together = jax.vmap(_run, (None, None, 0))(optimizer, params, scales)
-  for i, scale in enumerate(scales):
-    subject.require_close(
-      jax.tree.map(lambda x, i=i: x[i], together),
-      run(optimizer, params, scale),
-      'another update under `vmap`',
-      rtol=1e-4,
-    )
 
 
 def _check_hyperparameters(
   subject: Subject, optimizer: Optimizer, run: Run
 ) -> None:
   def outcome(optimizer: Optimizer) -> Any:
-    leaves = jax.tree.leaves(run(optimizer, _params(), jnp.float32(1)))
+    leaves = jax.tree.leaves(_paths(run, optimizer)[0])
     return np.concatenate([np.ravel(x) for x in leaves])
 
   before = outcome(optimizer)
@@ -122,7 +127,7 @@ def _check_hyperparameters(
 
 def _check_still(subject: Subject, optimizer: Optimizer, run: Run) -> None:
   """Where gradients are 0, for those too who differentiate an update."""
-  path = run(optimizer, _params(), jnp.float32(0))
+  path = _paths(run, optimizer)[2]
   subject.require_finite(path, 'parameters after an update by a gradient of 0')
 
   @jax.jit
@@ -151,7 +156,7 @@ def _check_reference(subject: Subject, optimizer: Optimizer, run: Run) -> None:
     updates, state = reference.update(grads, state, params)
     params = jax.tree.map(lambda p, u: p + u, params, updates)
     path.append(params)
-  found = run(optimizer, _params(), jnp.float32(1))
+  found = _paths(run, optimizer)[0]
   subject.require_close(
     found, path, 'another update than its reference', rtol=1e-4
   )

@@ -68,3 +68,26 @@ def networks(
     LATENT,
     sample_shape,
   )
+
+
+@functools.cache
+def parabolas() -> Networks:
+  """`G(z) = a z + b` and `D(x) = c x^2 + w x`, quick to compile."""
+
+  def generate(params: Any, stats: Any, z: Any, **how: Any) -> tuple[Any, Any]:
+    del how
+    return z * params['a'][None] + params['b'][None], stats
+
+  def judge(params: Any, stats: Any, x: Any, **how: Any) -> tuple[Any, Any]:
+    del how
+    return jnp.square(x) @ params['c'] + x @ params['w'], stats
+
+  def start(names: str, key: Any) -> tuple[Any, Any]:
+    draws = 0.5 + 0.3 * jax.random.normal(key, (len(names), *POINTS))
+    return dict(zip(names, draws, strict=True)), {}
+
+  g, d = (
+    Net(jax.jit(functools.partial(start, names)), apply)
+    for names, apply in (('ab', generate), ('cw', judge))
+  )
+  return Networks(g, d, POINTS[0], POINTS)

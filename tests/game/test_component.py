@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.toygame import built, trainer_of
+from helpers.toygame import still, trainer_of
 from helpers.untyped import message
 
 from gan_jax.game import objectives, optimizers, regularizers, schedules
@@ -74,7 +74,7 @@ def test_an_unmarked_field_is_an_error_at_the_definition(kind):
 
 def test_all_numbers_of_a_trainer_by_their_paths():
   game = Game(
-    built(),
+    still(),
     objectives.minimax,
     [regularizers.wgan_gp(place='real'), regularizers.clip],
     instance_noise=InstanceNoise(0.5),
@@ -157,9 +157,9 @@ class Temperature(Objective):
 
 
 def test_a_component_of_ones_own_is_one():
-  game = Game(built(), Temperature)
+  game = Game(still(), Temperature)
   trainer = trainer_of(game=game)
   assert trainer.hyperparameters()['objective.temperature'] == 2.0
   assert game.objective.name == 'temperature'
-  half = Game(built(), Temperature(temperature=np.float32(0.5)))
+  half = Game(still(), Temperature(temperature=np.float32(0.5)))
   assert trainer_of(game=half).hyperparameters()['objective.temperature'] == 0.5

@@ -10,10 +10,10 @@ from helpers.nets import same
 from helpers.toygame import (
   BATCH,
   bare,
-  built,
   close,
   flat,
   game_of,
+  mlp,
   net,
   reals,
   replaced,
@@ -21,6 +21,7 @@ from helpers.toygame import (
   step,
   step_key,
   stepped,
+  still,
   switched,
   trainer_of,
   update_keys,
@@ -87,7 +88,7 @@ def test_gs_update_has_no_gradient_for_d(images):
 
 def penalised():
   """With penalties that look at samples which G makes for them."""
-  return game_of(regularizers=('zcr', 'wgan_gp'))
+  return game_of(regularizers=('zcr', 'wgan_gp'), nets=mlp())
 
 
 @pytest.mark.parametrize('make', [penalised, images_game])
@@ -147,7 +148,7 @@ def own_stats(game, state, real, key_d, key_g):
 @pytest.mark.parametrize('schedule', ['alternating', 'simultaneous'])
 def test_statistics_move_in_their_own_players_update_alone(schedule):
   """A step's running statistics are those of the own update, and no other."""
-  trainer = trainer_of(schedule, game_of(norm='batch'))
+  trainer = trainer_of(schedule, game_of(nets=mlp(norm='batch')))
   state, after, _ = stepped(trainer)
   keys = update_keys(state)
   if schedule == 'simultaneous':  # one key: both see the same samples
@@ -292,7 +293,7 @@ def test_generated_classes_are_all_classes_alike():
 def test_noise_of_ones_own_is_drawn_for_one_sample_at_a_time():
   """Given a shape without the batch, with a key for each sample."""
   draw = lambda key, shape: jax.random.uniform(key, shape, maxval=9.0)
-  game = game_of().replace(networks=built()._replace(latent=draw))
+  game = game_of().replace(networks=still()._replace(latent=draw))
   z = game_lib.draw(game, 100, jax.random.key(0)).z
   assert z.shape == (100, game.networks.latent_dim)
   assert len(np.unique(z)) > 0.99 * z.size
@@ -434,7 +435,7 @@ def test_beliefs_are_read_off_the_density_ratio():
 
 
 def test_start_of_a_game_is_a_function_of_its_key():
-  trainer = trainer_of()
+  trainer = trainer_of(game=game_of(nets=mlp()))
   one, _ = start(trainer)
   again, _ = start(trainer)
   other, _ = start(trainer, seed=1)

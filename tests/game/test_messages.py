@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.toygame import BATCH, built, game_of, net, trainer_of
+from helpers.toygame import BATCH, game_of, mlp, net, still, trainer_of
 from helpers.untyped import message
 
 from gan_jax import networks
@@ -25,7 +25,7 @@ R1 = regularizers.r1
 
 
 def game(*args, **kwargs):
-  return Game(built(), *args, **kwargs)
+  return Game(still(), *args, **kwargs)
 
 
 def trainer(g=optimizers.sgd, d=optimizers.sgd, *args):
@@ -150,7 +150,7 @@ def test_games(case):
 
 TRAINERS = {
   'no game': (
-    lambda: Trainer(built(), optimizers.sgd, optimizers.sgd),
+    lambda: Trainer(still(), optimizers.sgd, optimizers.sgd),
     '`game=Networks`: give a `Game`',
   ),
   'a name for an optimizer': (
@@ -384,7 +384,7 @@ def test_batches_of_classes(case):
 
 
 def test_packs_that_do_not_divide_the_batch():
-  played = trainer_of(game=game_of(packing=3))
+  played = trainer_of(game=game_of(nets=mlp(3), packing=3))
   shapes = jax.eval_shape(played.init, jax.random.key(0))
   assert message(played.step, shapes, X) == (
     '`batch=float32(1, 8, 2)`: 8 samples are no multiple of `packing=3`; the'

@@ -16,6 +16,7 @@ from helpers.toygame import (
   close,
   flat,
   game_of,
+  mlp,
   step,
   trainer_of,
 )
@@ -36,9 +37,9 @@ LAYOUTS = pytest.mark.parametrize('layout', ['vmap', 'map'])
 SHARED = pytest.mark.parametrize('shared', [True, False])
 
 
-def trainer():
+def trainer(nets=None):
   """Lazily regularised, so that not all steps are alike."""
-  game = game_of().replace(regularizers=[R1(0.1, every=2)])
+  game = game_of(nets=nets).replace(regularizers=[R1(0.1, every=2)])
   return trainer_of(game=game, optimizer_d=Adam(1e-2), ema=Ema())
 
 
@@ -78,7 +79,7 @@ def trained(members, x, shared):
 @SHARED
 def test_a_member_is_its_run_alone(layout, shared):
   """Same initialisation, noise, numbers and data: losses, state and samples."""
-  played, seeds = trainer(), [3, 0, 7]
+  played, seeds = trainer(mlp()), [3, 0, 7]
   members = population(played, seeds, VARY, layout=layout)
   x = batches() if shared else batches(MEMBERS)
   state, logs = trained(members, x, shared)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers.toygame import built, net
+from helpers.toygame import mlp, net
 
 from gan_jax import networks
 from gan_jax.game.sampler import Sampler, classes_in_turn
@@ -11,7 +11,7 @@ from gan_jax.runtime import sharding
 
 
 def started():
-  nets = built()
+  nets = mlp()
   return nets, nets.generator.init(jax.random.key(0))
 
 

@@ -12,18 +12,19 @@ from helpers.toygame import (
   apart,
   at,
   bare,
-  built,
   close,
   down,
   flat,
   game_of,
   gradients,
+  mlp,
   reals,
   replaced,
   start,
   step,
   step_key,
   stepped,
+  still,
   trainer_of,
   update_keys,
 )
@@ -103,7 +104,7 @@ def test_g_first_moves_g_against_the_old_d():
 
 def test_alternating_moves_g_against_the_new_d():
   """Several updates of each, on real batches and noise of their own."""
-  trainer = trainer_of(d_steps=2, g_steps=2)
+  trainer = trainer_of(game=game_of(nets=mlp()), d_steps=2, g_steps=2)
   state, after, _ = stepped(trainer)
   now = state
   for i, real in enumerate(reals(trainer)):
@@ -118,7 +119,7 @@ def test_alternating_moves_g_against_the_new_d():
 
 def watched(seen):
   """A game that tells which noise it draws."""
-  nets = built()
+  nets = still()
 
   def latent(key, shape):
     z = jax.random.normal(key, shape)
@@ -199,7 +200,7 @@ def test_extragradient_moves_from_here_by_the_gradient_of_there(
   """Optimizers' memories and running statistics go through both updates."""
   trainer = trainer_of(
     'extragradient',
-    game_of(norm=norm),
+    game_of(nets=mlp(norm='batch') if norm == 'batch' else None),
     optimizer_g=ours,
     optimizer_d=ours,
     reuse_noise=reuse,

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from helpers.toygame import built, stepped, trainer_of
+from helpers.toygame import mlp, stepped, trainer_of
 
 from gan_jax import networks
 from gan_jax.game import augment, regularizers
@@ -79,9 +79,7 @@ class Silent(Regularizer):
 
 
 def test_another_draw_changes_no_other():
-  plain, drawing = (
-    Game(built(), NonSaturating(), r) for r in ((), (Silent(),))
-  )
+  plain, drawing = (Game(mlp(), NonSaturating(), r) for r in ((), (Silent(),)))
   logs = [stepped(trainer_of(game=game))[2] for game in (plain, drawing)]
   for name in logs[0]:
     np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-6)

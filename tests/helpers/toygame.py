@@ -24,19 +24,8 @@ BATCH = 8
 RATE_G, RATE_D = 1e-2, 2e-2
 
 
-@functools.cache
-def built(packing=1, norm='none'):
-  """Started by programs that are compiled once for all trainers."""
-  pair = networks.build(
-    'mlp',
-    (2,),
-    bounded=False,
-    width=4,
-    depth=1,
-    packing=packing,
-    norm_g=norm,
-    norm_d=norm,
-  )
+def jitted(pair):
+  """Networks whose starts are compiled once for all trainers."""
   g, d = (
     net._replace(init=jax.jit(net.init))
     for net in (pair.generator, pair.discriminator)
@@ -44,13 +33,54 @@ def built(packing=1, norm='none'):
   return pair._replace(generator=g, discriminator=d)
 
 
-def game_of(
-  objective='non_saturating', regularizers=(), packing=1, norm='none'
-):
-  """Penalties weigh a tenth."""
+@functools.cache
+def mlp(packing=1, norm='none'):
+  return jitted(
+    networks.build(
+      'mlp',
+      (2,),
+      bounded=False,
+      width=4,
+      depth=1,
+      packing=packing,
+      norm_g=norm,
+      norm_d=norm,
+    )
+  )
+
+
+@functools.cache
+def still():
+  """`G = a u + b`, `D = c x^2 + w x + e`; u stands for noise, always the same.
+
+  To compile what draws noise is most of what a step of a small game costs.
+  """
+
+  def generate(params, stats, z, *, train, key=None, label=None):
+    u = jnp.resize(jnp.linspace(-1.5, 1.2, 12).reshape(6, 2), (len(z), 2))
+    return params['a'][None] * u + params['b'][None], stats
+
+  def judge(params, stats, x, *, train, key=None, label=None):
+    logits = jnp.square(x) @ params['c'] + x @ params['w'] + params['e']
+    return logits, stats
+
+  def start(names, key):
+    draws = jax.random.normal(key, (len(names), 2))
+    return dict(zip(names, 0.5 + 0.3 * draws)), {}
+
+  def start_d(key):
+    params, stats = start('cw', key)
+    return params | {'e': jnp.float32(0.1)}, stats
+
+  g = networks.Net(functools.partial(start, 'ab'), generate)
+  return jitted(networks.Networks(g, networks.Net(start_d, judge), 2, (2,)))
+
+
+def game_of(objective='non_saturating', regularizers=(), nets=None, packing=1):
+  """Without noise, unless networks are given; penalties weigh a tenth."""
   kinds = [REGULARIZERS[name] for name in regularizers]
   return Game(
-    built(packing, norm),
+    nets or still(),
     OBJECTIVES[objective],
     [kind(weight=0.1) if hasattr(kind(), 'weight') else kind for kind in kinds],
     packing=packing,
