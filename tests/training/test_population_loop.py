@@ -298,6 +298,7 @@ def test_other_members_and_layouts_are_refused(copied):
     [b, a, c],
     [a, b, dataclasses.replace(c, seed=7)],
     [a, b, dataclasses.replace(c, lr_d=3e-4)],
+    [dataclasses.replace(x, batch_size=16) for x in configs],
   ):
     with pytest.raises(IdentityError, match='a population of other members'):
       with opened(others, copied):

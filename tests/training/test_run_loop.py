@@ -101,6 +101,7 @@ def test_made_longer_and_interrupted_is_whole(ring_run, make, tmp_path, capsys):
   assert 'compiled in' in said and 'left' in said
   assert train_config(config) == app.DONE
   assert 'continuing at step 20\n' in capsys.readouterr().err
+  assert restore.read_config(tmp_path) == config
   assert final(tmp_path) == final(ring_run.workdir)
   table = writers.read_rows(tmp_path / 'stats.jsonl')
   assert [r['step'] for r in table] == [4, 8, 9, 12, 16, 20, 24]
@@ -422,6 +423,17 @@ def test_devices_see_the_same_noise_and_data(
   np.testing.assert_allclose(
     list(alone[0].values()), list(together[0].values()), rtol=1e-4, atol=1e-6
   )
+
+
+def test_devices_share_the_work(make, tmp_path):
+  """What a step draws is split as its batch is."""
+  flops = []
+  for devices in (1, 4):
+    config = make(tmp_path / str(devices), devices=devices)
+    loop = run_loop.RunLoop(setup.build(config), tmp_path / str(devices))
+    flops.append(loop.program.cost_analysis()['flops'])
+    loop.close()
+  assert flops[1] < 0.6 * flops[0], flops
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(make, tmp_path):
