@@ -477,9 +477,7 @@ def test_divergence_is_an_outcome(make, tmp_path, capsys):
 
 def test_an_update_that_overflows_is_a_divergence(make, tmp_path, capsys):
   """Finite losses and gradients, parameters that are not any more."""
-  config = make(
-    tmp_path, lr_g=3e38, optimizer_g='rmsprop', checkpoint_every=1
-  )
+  config = make(tmp_path, lr_g=3e38, optimizer_g='rmsprop', checkpoint_every=1)
   assert train_config(config) == app.DIVERGED
   said = capsys.readouterr().err
   assert 'diverged at step 1: parameters or optimizer state not finite' in said
