@@ -67,6 +67,12 @@ setuptools.setup(
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'torch': ['torch>=2.4'],  # only to hold steps against, in tests
     'test': TEST,
+    'docs': [
+      'jupytext>=1.16.0',
+      'mkdocs~=1.6',
+      'mkdocs-material~=9.6',
+      'mkdocstrings-python~=2.0',
+    ],
     'dev': [
       *TEST,
       'import-linter~=2.17',

@@ -5,9 +5,11 @@ its figures and raw results are files of the site, and links between pages are
 written as they are in the repository, so that both are right.
 """
 
+import os
 import pathlib
 import posixpath
 import re
+import subprocess
 import sys
 
 from mkdocs.structure.files import File
@@ -104,12 +106,29 @@ def on_page_markdown(markdown, page, config, files):
 
   markdown = LINK.sub(turned, markdown)
   markdown = markdown.replace('```text checked\n', '```text\n')
+  markdown = re.sub(r'<!-- help: (\w+) -->', command_help, markdown)
   page.meta.setdefault('hide', HIDDEN.get(here, []))
   if here == 'experiments/README.md':
     markdown = cards(markdown)
   if page.file.src_uri in config.extra['notebooks']:
     markdown = with_download(markdown, page.file.src_uri)
   return markdown
+
+
+def command_help(match):
+  """What a command prints of itself; `ablate` without the flags of `train`."""
+  done = subprocess.run(
+    [sys.executable, '-m', f'gan_jax.{match[1]}', '--help'],
+    cwd=ROOT,
+    env=os.environ | {'COLUMNS': '78'},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  text = done.stdout
+  if match[1] == 'ablate':
+    text = text.partition('\nThe game\n')[0]
+  return f'```text\n{text.strip()}\n```'
 
 
 def cards(markdown):

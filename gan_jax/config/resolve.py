@@ -22,7 +22,7 @@ from gan_jax.game.augment import Augmentation
 from gan_jax.game.component import Component, Named, hyperparameters, made
 from gan_jax.game.game import Game, InstanceNoise
 from gan_jax.game.objectives import Objective
-from gan_jax.game.optimizers import Optimizer, Whole
+from gan_jax.game.optimizers import Constant, Optimizer, RateDecay, Whole
 from gan_jax.game.regularizers import Regularizer
 from gan_jax.game.schedules import Schedule
 from gan_jax.game.trainer import Ema, Trainer
@@ -186,6 +186,9 @@ def build_trainer(
 def build_networks(config: Config, facts: Facts) -> Networks:
   """G and D of a configuration, by name or `module:attribute`.
 
+  What a plug-in or a reference names is an `Architecture`, which is built as
+  the library's are, or finished `Networks`.
+
   Raises:
     ArgumentError: naming the option that is of no use.
   """
@@ -195,13 +198,16 @@ def build_networks(config: Config, facts: Facts) -> Networks:
       config.conditioning,
       'the data has no classes; use `conditioning=none`',
     )
-  if registry.is_reference(config.network):
-    found = _load('network', config.network)
-    if not isinstance(found, Networks):
-      raise ArgumentError('network', config.network, 'is no `Networks`')
+  found = _load('network', config.network)
+  if isinstance(found, Networks):
     return found
+  if not isinstance(found, networks_lib.Architecture):
+    raise ArgumentError(
+      'network', config.network, 'is no `Networks` and no `Architecture`'
+    )
+  own = config.network in networks_lib.ARCHITECTURES
   return networks_lib.build(
-    config.network,
+    config.network if own else found,
     facts.shape,
     bounded=facts.bounded,
     width=config.width,
@@ -358,7 +364,7 @@ def _refuse_beside(config: Config, option: str, names: Sequence[str]) -> None:
       raise ArgumentError(
         name,
         getattr(config, name),
-        f'has no effect beside a `{option}` that is handed in whole; give it'
+        f'has no effect beside `{option}`, which was handed in whole; give it'
         ' to that object',
       )
 
@@ -493,12 +499,21 @@ def _optimizer(player: str, config: Config, objects: Objects) -> Optimizer:
   if values.get('beta1_final') is not None:
     values['momentum_steps'] = config.steps
   if config.lr_schedule != 'constant' or config.lr_warmup:
-    decay = _load('lr_schedule', config.lr_schedule)
-    values['decay'] = decay(config.steps, config.lr_warmup, config.lr_final)
+    values['decay'] = _decay(config)
   with _naming(option):
     found: Optimizer = kind(**values)
     found.check()
   return found
+
+
+def _decay(config: Config) -> RateDecay:
+  kind = _load('lr_schedule', config.lr_schedule)
+  decay: RateDecay = kind(config.steps, config.lr_warmup, config.lr_final)
+  with _naming():
+    decay.check()
+  if kind is Constant:  # which is the same in a longer run
+    decay = decay.replace(steps=config.lr_warmup + 1)
+  return decay
 
 
 # Options that are static fields of schedules, by the fields' names.

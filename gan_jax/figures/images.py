@@ -15,10 +15,10 @@ def to_uint8(x: npt.ArrayLike) -> npt.NDArray[np.uint8]:
   """Samples in [-1, 1] as bytes in [0, 255], rounded and clipped.
 
   The range is fixed: stretching each set to its own extremes would hide a
-  generator that does not use its range.
+  generator that does not use its range. NaN is black.
   """
   scaled = np.rint((np.asarray(x, np.float32) + 1) * 127.5)
-  return np.clip(scaled, 0, 255).astype(np.uint8)
+  return np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
 
 
 def grid(

@@ -78,11 +78,11 @@ class Objective(Component):
 
   def d_loss(self, real: Logits, fake: Logits) -> Scalar:
     """D's loss, from its logits (n,) on real and on generated samples."""
-    raise NotImplementedError
+    raise NotImplementedError('give `d_loss(self, real, fake)`')
 
   def g_loss(self, real: Logits | None, fake: Logits) -> Scalar:
     """G's loss; `real` is None unless the objective is relativistic."""
-    raise NotImplementedError
+    raise NotImplementedError('give `g_loss(self, real, fake)`')
 
   def log_ratio(self, logits: Logits) -> Logits | None:
     """The log density ratio `log p/q` that logits say; None: they say none."""

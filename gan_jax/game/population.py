@@ -97,7 +97,9 @@ def step_members(
 
 
 def _check_vary(
-  trainer: Trainer, members: int, vary: Mapping[str, Sequence[float]]
+  trainer: Trainer,
+  members: int,
+  vary: Mapping[str, Sequence[float] | NDArray[Any]],
 ) -> dict[str, NDArray[np.float32]]:
   known = trainer.hyperparameters()
   found = {}
@@ -135,7 +137,7 @@ class Population:
     self,
     trainer: Trainer,
     seeds: Sequence[int],
-    vary: Mapping[str, Sequence[float]] | None = None,
+    vary: Mapping[str, Sequence[float] | NDArray[Any]] | None = None,
     *,
     layout: Literal['auto', 'vmap', 'map'] = 'auto',
   ) -> None:
@@ -210,7 +212,7 @@ class Population:
 def population(
   trainer: Trainer,
   seeds: Sequence[int],
-  vary: Mapping[str, Sequence[float]] | None = None,
+  vary: Mapping[str, Sequence[float] | NDArray[Any]] | None = None,
   *,
   layout: Literal['auto', 'vmap', 'map'] = 'auto',
 ) -> Population:

@@ -230,7 +230,7 @@ def _is_array(x: Any) -> bool:
 
 
 def _is_float(x: Any) -> bool:
-  """Whether it is float32; float64, where JAX was told to know that."""
+  """Whether it is float32, or float64 (under `jax_enable_x64`)."""
   return _is_array(x) and x.dtype in (jnp.float32, jnp.float64)
 
 

@@ -3,7 +3,7 @@
 Nearest upsampling and the 3x3 convolution after it are one transposed 4x4
 convolution of stride 2, a 3x3 convolution and the 2x2 mean after it one 4x4
 convolution of stride 2: the kernels' taps are sums of the 3x3's, which stay
-the parameters. The 1x1 shortcuts are taken on the smaller side. For 32 pixels
+the parameters. The 1x1 shortcuts act on the smaller side. For 32 pixels
 and width 128, and for the others and width 64, the channels are the papers';
 sides of 8, 16 and 28 have those of 32. Up to 32 pixels D's last layer has no
 bias.

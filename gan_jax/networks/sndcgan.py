@@ -9,7 +9,7 @@ The strided layers of D keep their channels, as in the paper's table. The
 first author's `chainer-gan-lib` and `google/compare_gan` double them there (64,
 128, 128, 256, 256, 512, 512): the FIDs published from those two are of a D with
 more parameters. The weights from N(0, .02), and the normalisation of G's first
-layer before it becomes maps, are of these two; the table tells neither.
+layer before it becomes maps, are of these two; the table states neither.
 
 Reference: Miyato et al. 2018, arXiv:1802.05957, table 3.
 """

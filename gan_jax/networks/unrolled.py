@@ -8,7 +8,7 @@ whose networks are otherwise others (tanh, two layers in D, gain 1.4, no
 scaling), as it says itself.
 
 The factor of 4 suits a ring of radius 2, theirs; for a ring of radius 1 it
-makes D slower, not another.
+makes D learn more slowly, no less.
 
 Reference: Metz et al. 2017, arXiv:1611.02163, appendix A.
 """

@@ -138,9 +138,17 @@ class _Check:
     }
     for where, points in sets.items():
       x: NDArray[Any] = np.asarray(points, np.float32).astype(np.float64)
+      found, expected = self.log_prob(x), np.asarray(d.reference(x))
       self.require(
-        _near(self.log_prob(x), d.reference(x), 2e-5, 2e-4),
-        f'`log_prob` and `reference` differ at points {where}',
+        expected.shape == found.shape,
+        f'`reference` of {x.shape} is {expected.shape}; return ({len(x)},)',
+      )
+      other = ~np.isclose(found, expected, rtol=2e-5, atol=2e-4)
+      at = other.argmax()
+      self.require(
+        not other.any(),
+        f'`log_prob` and `reference` differ at points {where}: {found[at]:.7g}'
+        f' and {expected[at]:.7g} at {x[at].tolist()}',
       )
 
   def point_mass(self) -> None:

@@ -4,7 +4,7 @@ import functools
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gan_jax import data
 from gan_jax.metrics import Metric
+from gan_jax.metrics.base import Kind
 
 SIZE = 60  # samples of a side, unless a metric takes more
 _CLASSES = 5
@@ -122,6 +123,9 @@ def _check_declaration(metric: Metric) -> None:
     '',
   }:
     raise _fail(metric, "give scores={name: 'lower', 'higher' or ''}")
+  if metric.sees not in get_args(Kind):
+    kinds = ' or '.join(map(repr, get_args(Kind)))
+    raise _fail(metric, f'sees {metric.sees!r}; give sees={kinds}')
   if not metric.version or not metric.name.isidentifier():
     raise _fail(metric, 'give it a name that is an identifier, and a version')
 

@@ -19,6 +19,7 @@ from gan_jax.networks import (
   build,
 )
 from gan_jax.networks import check_networks as check_shapes
+from gan_jax.networks.base import packed_shape
 from gan_jax.networks.layers import NORMS
 from gan_jax.runtime.errors import ArgumentError
 
@@ -30,7 +31,7 @@ _PLAYERS = ('generator', 'discriminator')
 
 
 def check_networks(
-  networks: Architecture | Networks, *, members: bool = True
+  networks: Architecture | Networks, *, run: bool = True, members: bool = True
 ) -> None:
   """Holds networks to what all promise, and an architecture to its own words.
 
@@ -47,7 +48,8 @@ def check_networks(
 
   Args:
     networks: an architecture, which is built small; or networks.
-    members: whether to compare `vmap` with a loop, which costs the most.
+    run: whether to run the networks; otherwise they are traced alone.
+    members: whether to run them under `vmap` too, which costs the most.
 
   Raises:
     AssertionError: saying in words what is missing or broken.
@@ -56,16 +58,14 @@ def check_networks(
   >>> check_networks(ARCHITECTURES['dirac'])
   """
   if isinstance(networks, Networks):
-    _Pair('networks', networks).check(members)
-    return
-  family = _Family(networks)
-  family.check()
-  of_kinds = {len(shape): shape for shape in reversed(networks.samples)}
-  for shape in of_kinds.values():
-    pair = _Pair(family.name, family.build(shape))
-    pair.check(members)
-    narrow = family.build(shape, dtype=jnp.bfloat16)
-    _Pair(f'{family.name} in bfloat16', narrow, pair.state).check_far_inputs()
+    pairs = {'networks': networks}
+  else:
+    family = _Family(networks)
+    family.check(run)
+    of_kinds = {len(shape): shape for shape in reversed(networks.samples)}
+    pairs = {f'{family.name}, {s}': family.build(s) for s in of_kinds.values()}
+  for name, pair in pairs.items():
+    _Pair(name, pair).check(run, members)
 
 
 class _Subject:
@@ -91,11 +91,15 @@ class _Family(_Subject):
     names = [n for n, value in ARCHITECTURES.items() if value is architecture]
     self.name = f'architecture {names[0]}' if names else 'the architecture'
     self.architecture = architecture
-    self.build = functools.cache(self._build)
+    self._build = functools.cache(self._build)  # type: ignore[method-assign]
 
-  def _build(self, shape: tuple[int, ...], **options: Any) -> Networks:
+  def build(self, shape: tuple[int, ...], **options: Any) -> Networks:
+    """Small networks; the same ones for the same options."""
     if self.architecture.width:
       options = {'width': _WIDTH} | options
+    return self._build(shape, **options)
+
+  def _build(self, shape: tuple[int, ...], **options: Any) -> Networks:
     bounded = len(shape) == 3
     try:
       return build(self.architecture, shape, bounded=bounded, **options)
@@ -105,15 +109,15 @@ class _Family(_Subject):
         f'{self.name}: is not built for samples of {shape}{given}: {error}'
       ) from error
 
-  def check(self) -> None:
+  def check(self, run: bool) -> None:
     self._check_declaration()
     for shape in self.architecture.samples:
       self.require_shapes(self.build(shape))
-      self.require_shapes(self.build(shape, dtype=jnp.bfloat16))
       self._check_packs(shape)
+      self._check_narrow(shape, run)
     self._check_refusals()
     self._check_options()
-    self._check_labels()
+    self._check_labels(run)
 
   def _check_declaration(self) -> None:
     kind = type(self.architecture).__name__
@@ -136,7 +140,8 @@ class _Family(_Subject):
   def _check_packs(self, shape: tuple[int, ...]) -> None:
     """D grows where it meets the samples, to three times, and G does not."""
     alone, packed = self.build(shape), self.build(shape, packing=3)
-    self.require_shapes(packed, packing=3)
+    logits, *_ = _jaxpr(packed.discriminator, packed_shape(shape, 3)).out_avals
+    self.require(logits.shape == (_N,), f'D of packs has logits {logits.shape}')
     self.require(
       _sizes(packed.generator) == _sizes(alone.generator),
       'has another G where D sees packs',
@@ -151,6 +156,22 @@ class _Family(_Subject):
         grown <= {3},
         f'{path} of its D is {three[path]} for packs of 3, {size} without',
       )
+
+  def _check_narrow(self, shape: tuple[int, ...], run: bool) -> None:
+    """bfloat16 inside alone; and the range of float32 at the outputs."""
+    narrow = self.build(shape, dtype=jnp.bfloat16)
+    pair = _Pair(f'{self.name} in bfloat16', narrow)
+    types = jax.eval_shape(
+      lambda g, d, z, x: pair.trained([g, d], z, x),
+      *map(_abstract, narrow[:2]),
+      *(pair.z, pair.x),
+    )
+    self.require(
+      all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(types)),
+      'returns others than float32 where it computes in bfloat16',
+    )
+    if run:
+      pair.check_far_inputs(pair.drawn_state())
 
   def _check_refusals(self) -> None:
     for shape in _SAMPLES:
@@ -173,10 +194,10 @@ class _Family(_Subject):
       self._check_effect({'depth': 1}, {'depth': 3}, _PLAYERS)
     for norm in sorted({*family.norms_g, *family.norms_d} - {'none'}):
       norms = {'norm_g': family.norms_g, 'norm_d': family.norms_d}
-      taken = {option: norm for option in norms if norm in norms[option]}
-      plain = {o: 'none' for o in taken if 'none' in norms[o]}
+      options = {option: norm for option in norms if norm in norms[option]}
+      plain = {o: 'none' for o in options if 'none' in norms[o]}
       players = [p for o, p in zip(norms, _PLAYERS, strict=True) if o in plain]
-      self._check_effect(plain, taken, players)
+      self._check_effect(plain, options, players)
 
   def _check_effect(
     self,
@@ -190,22 +211,27 @@ class _Family(_Subject):
     for player in players:
       size = shape if player == 'discriminator' else (one.latent_dim,)
       self.require(
-        _text(getattr(one, player), size)
-        != _text(getattr(other, player), size),
+        _masked(_jaxpr(getattr(one, player), size))
+        != _masked(_jaxpr(getattr(other, player), size)),
         f'takes {[*others]}, but its {player} is the same with {options} and'
         f' {others}',
       )
 
-  def _check_labels(self) -> None:
-    """Labels are taken, or refused, as is declared."""
+  def _check_labels(self, run: bool) -> None:
+    """An architecture that declares labels depends on them."""
     shape, family = self.architecture.samples[0], self.architecture
     options: dict[str, Any] = {'classes': _CLASSES}
+    if not family.labels:
+      return
     if 'none' in family.norms_d:  # a spectral norm is of all classes at once
       options['norm_d'] = 'none'
     for conditioning in sorted({*CONDITIONINGS} - {'none'}):
-      if family.labels:
-        networks = self.build(shape, conditioning=conditioning, **options)
-        _Pair(f'{self.name}, {conditioning=}', networks).check_labels()
+      networks = self.build(shape, conditioning=conditioning, **options)
+      pair = _Pair(f'{self.name}, {conditioning=}', networks)
+      if run and conditioning == 'projection':
+        pair.check_labels()
+      else:  # the embedding is the same for all architectures
+        jax.make_jaxpr(pair.forward)(pair.drawn_state(), *pair.inputs)
 
 
 class _Outcome(NamedTuple):
@@ -227,28 +253,30 @@ class _Outcome(NamedTuple):
 class _Pair(_Subject):
   """Two networks, with parameters and inputs to start from."""
 
-  def __init__(self, name: str, networks: Networks, state: Any = None) -> None:
+  def __init__(self, name: str, networks: Networks) -> None:
     self.name, self.networks = name, networks
-    if state is not None:
-      self.state = state
     rng, n = np.random.default_rng(0), networks.classes
     # NumPy arrays: an operation between two programs would be one more.
     self.z: Any = np.float32(rng.normal(size=(_N, networks.latent_dim)))
     self.x: Any = np.float32(rng.uniform(-1, 1, (_N, *networks.sample_shape)))
     self.label = np.arange(_N, dtype=np.int32) % n if n else None
+    self.inputs = self.z, self.x, self.label
     self.compiled: Any = jax.jit(self._outcome)
 
-  def check(self, members: bool) -> None:
+  def check(self, run: bool, members: bool) -> None:
     self.require_shapes(self.networks)
-    outcome = self.run(self.state, self.z, self.x, self.label)
-    self._check_finite(outcome)
-    self._check_slope(outcome)
-    self._check_statistics(outcome)
-    self._check_order(outcome)
-    self.check_far_inputs()
-    self._check_compiled_once(outcome)
+    self._check_still()
     self._check_purity()
     self._check_second_slopes()
+    if not run:
+      return
+    outcome = self.run(self.state, *self.inputs)
+    self._check_finite(outcome)
+    self._check_slope(outcome)
+    self._check_moved(outcome)
+    self._check_order(outcome)
+    self.check_far_inputs(self.state)
+    self._check_compiled_once(outcome)
     if members:
       self._check_members()
 
@@ -263,8 +291,8 @@ class _Pair(_Subject):
     state = jax.device_get(jax.jit(init)(jax.random.key(0)))
     return [(_disturbed(params), stats) for params, stats in state]
 
-  def _drawn_state(self) -> Any:
-    """The same, of parameters for which nothing is compiled."""
+  def drawn_state(self) -> Any:
+    """The same, without a program that initialises them."""
 
     def fill(path: Any, leaf: Any) -> Any:
       name = getattr(path[-1], 'key', '')
@@ -291,10 +319,17 @@ class _Pair(_Subject):
     output, stats = self.networks.discriminator.apply(*d, x, **options)
     return (*(output if isinstance(output, tuple) else (output, {})), stats)
 
-  def _forward(self, state: Any, z: Any, x: Any, label: Any) -> Any:
+  def forward(self, state: Any, z: Any, x: Any, label: Any) -> Any:
     """Samples and logits outside of training."""
     g, d = state
     return self._samples(g, z, label)[0], self._logits(d, x, label)[0]
+
+  def trained(self, state: Any, z: Any, x: Any) -> Any:
+    """What training returns, in shapes."""
+    (g, d), key = state, jax.random.key(0)
+    samples, g_stats = self._samples(g, z, self.label, train=True, key=key)
+    key = jax.random.key(1)
+    return samples, g_stats, self._logits(d, x, self.label, train=True, key=key)
 
   def _outcome(
     self, state: Any, z: Any, x: Any, label: Any, key: Any
@@ -335,9 +370,9 @@ class _Pair(_Subject):
           leaf.any(), f'{where} of its {player} has no effect on any output'
         )
 
-  def _check_statistics(self, outcome: _Outcome) -> None:
-    for player, (params, stats), moved, x in zip(
-      _PLAYERS, self.state, outcome.moved, (self.z, self.x), strict=True
+  def _check_moved(self, outcome: _Outcome) -> None:
+    for player, (_, stats), moved in zip(
+      _PLAYERS, self.state, outcome.moved, strict=True
     ):
       pairs = zip(jax.tree.leaves(stats), jax.tree.leaves(moved), strict=True)
       changed = [(a != b).any() for a, b in pairs]
@@ -345,15 +380,24 @@ class _Pair(_Subject):
         any(changed) or not changed,
         f'its {player} has statistics, and training moves none of them',
       )
-      apply = functools.partial(self._net(player).apply, train=False)
-      jaxpr = jax.make_jaxpr(
-        lambda stats, params, x, f=apply: f(params, stats, x, label=self.label)
-      )(stats, params, x).jaxpr
-      still = jaxpr.outvars[len(jaxpr.outvars) - len(changed) :]
+
+  def _check_still(self) -> None:
+    for player, *args in self._nets():
+      net = args[0]
+      jaxpr, count = _jaxpr(*args).jaxpr, len(jax.tree.leaves(_abstract(net)))
+      stats = len(jax.tree.leaves(_abstract(net)[1]))
+      before = jaxpr.invars[count - stats : count]
       self.require(
-        still == jaxpr.invars[: len(changed)],
+        jaxpr.outvars[len(jaxpr.outvars) - stats :] == before,
         f'its {player} moves its statistics outside of training',
       )
+
+  def _nets(self) -> list[tuple[str, Net, tuple[int, ...], bool]]:
+    g, d, labelled = *self.networks[:2], bool(self.networks.classes)
+    return [
+      ('generator', g, self.z.shape[1:], labelled),
+      ('discriminator', d, self.x.shape[1:], labelled),
+    ]
 
   def _check_order(self, outcome: _Outcome) -> None:
     """Samples elsewhere in the batch, beside others, come out as before."""
@@ -369,15 +413,13 @@ class _Pair(_Subject):
         ' others of the batch, or on their order',
       )
 
-  def check_far_inputs(self) -> None:
+  def check_far_inputs(self, state: Any) -> None:
     """Finite outputs at far inputs, and images in [-1, 1]."""
     images = len(self.networks.sample_shape) == 3
     far = np.sign(self.x) * (1.0 if images else 1e4)
     compiled = self.compiled._cache_size()
-    run: Any = self.run if compiled else jax.jit(self._forward)
-    samples, logits, *_ = run(
-      self.state, np.float32(1e4) * self.z, far, self.label
-    )
+    run: Any = self.run if compiled else jax.jit(self.forward)
+    samples, logits, *_ = run(state, 1e4 * self.z, far, self.label)
     self.require(
       np.isfinite(samples).all() and np.isfinite(logits).all(),
       'is not finite at noise or samples of 1e4',
@@ -392,7 +434,7 @@ class _Pair(_Subject):
       (params, moved)
       for (params, _), moved in zip(self.state, outcome.moved, strict=True)
     ]
-    self.run(state, self.z, self.x, self.label)
+    self.run(state, *self.inputs)
     self.require(
       self.compiled._cache_size() == 1,
       'is compiled anew for the statistics that it returns: their types are'
@@ -400,15 +442,13 @@ class _Pair(_Subject):
     )
 
   def _check_purity(self) -> None:
-    traces = [
-      _masked(jax.make_jaxpr(self._forward)(self.state, *inputs))
-      for inputs in 2 * [(self.z, self.x, self.label)]
-    ]
-    self.require(
-      traces[0] == traces[1],
-      'is another function when it is traced again; let it depend on its'
-      ' arguments alone',
-    )
+    for player, *args in self._nets():
+      again = _jaxpr.__wrapped__(*args)
+      self.require(
+        _masked(again) == _masked(_jaxpr(*args)),
+        f'its {player} is another function when it is traced again; let it'
+        ' depend on its arguments alone',
+      )
 
   def _check_second_slopes(self) -> None:
     """A slope penalty can be differentiated; nothing is computed."""
@@ -420,7 +460,8 @@ class _Pair(_Subject):
       return jnp.square(jax.grad(total)(x)).sum()
 
     calls: list[Any] = [self._samples, self._logits]
-    for state, x, call in zip(self.state, (self.z, self.x), calls, strict=True):
+    states = map(_abstract, self.networks[:2])
+    for state, x, call in zip(states, (self.z, self.x), calls, strict=True):
       by_params = jax.grad(
         functools.partial(penalty, call=call), allow_int=True
       )
@@ -436,11 +477,10 @@ class _Pair(_Subject):
     ]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
     mapped = jax.jit(jax.vmap(self._outcome, (0, None, None, None, None)))
-    inputs = self.z, self.x, self.label
-    together = jax.device_get(mapped(stacked, *inputs, jax.random.key(1)))
+    together = jax.device_get(mapped(stacked, *self.inputs, jax.random.key(1)))
     for i, state in enumerate(states):
       for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(self.run(state, *inputs)),
+        jax.tree_util.tree_leaves_with_path(self.run(state, *self.inputs)),
         jax.tree.leaves(together),
         strict=True,
       ):
@@ -452,7 +492,7 @@ class _Pair(_Subject):
 
   def check_labels(self) -> None:
     """Labels change both outputs, each class by parameters of its own."""
-    forward = jax.jit(self._forward)
+    forward = jax.jit(self.forward)
 
     def outputs(label: int, state: Any) -> Any:
       labels = np.full(_N, label, np.int32)
@@ -463,7 +503,7 @@ class _Pair(_Subject):
       leaf[1:2] += 0.5 * (leaf.shape[:1] == (_CLASSES,))
       return leaf
 
-    state = self._drawn_state()
+    state = self.drawn_state()
     other = [(jax.tree.map(moved, params), stats) for params, stats in state]
     for player, one, three, one_moved, three_moved in zip(
       _PLAYERS,
@@ -502,6 +542,7 @@ def _is_float(x: Any) -> bool:
   return bool(np.issubdtype(x.dtype, np.floating))
 
 
+@functools.lru_cache(maxsize=16)
 def _abstract(net: Net) -> Any:
   return jax.eval_shape(net.init, jax.random.key(0))
 
@@ -512,14 +553,16 @@ def _sizes(net: Net) -> dict[str, tuple[int, ...]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _text(net: Net, shape: tuple[int, ...]) -> str:
-  """A network as it is traced."""
+def _jaxpr(net: Net, shape: tuple[int, ...], labelled: bool = False) -> Any:
+  """A network as it is traced outside of training."""
 
-  def apply(params: Any, stats: Any, x: Any) -> Any:
-    return net.apply(params, stats, x, train=False)
+  def apply(state: Any, x: Any) -> Any:
+    label = jnp.zeros(_N, jnp.int32) if labelled else None
+    output, stats = net.apply(*state, x, train=False, label=label)
+    return *jax.tree.leaves(output), stats
 
   x = jax.ShapeDtypeStruct((_N, *shape), jnp.float32)
-  return _masked(jax.make_jaxpr(apply)(*_abstract(net), x))
+  return jax.make_jaxpr(apply)(_abstract(net), x)
 
 
 def _masked(jaxpr: Any) -> str:

@@ -105,6 +105,8 @@ def _shaped(subject: Subject, objective: Objective) -> tuple[Any, Any]:
     shapes: tuple[Any, Any] = jax.eval_shape(
       lambda real, fake: _losses(objective, real, fake), logits, logits
     )
+  except NotImplementedError as error:
+    raise AssertionError(f'{subject.name}: {error}') from error
   except (TypeError, AttributeError, AssertionError) as error:
     hint = (
       ''
@@ -275,6 +277,12 @@ def _check_equilibrium(
     found.losses[0],
     np.array(stated),
     'other losses than its equilibrium states',
+  )
+  subject.require_close(
+    found.by_real[0].sum() + found.by_fake[0].sum(),
+    0.0,
+    f'd_loss is not least at the logit {logit} of its equilibrium: its slope',
+    atol=1e-5,
   )
 
 

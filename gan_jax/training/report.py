@@ -18,6 +18,7 @@ from gan_jax.config.schema import FIELDS, Config, read_config
 from gan_jax.data import Density
 from gan_jax.runtime.errors import ArgumentError, Error
 from gan_jax.runtime.files import write_atomic
+from gan_jax.training.setup import OWN_DATA, TRAINER_GROUPS
 
 _PICTURES = 6  # steps of a run whose samples are drawn
 
@@ -59,19 +60,24 @@ def render_report(workdir: str | pathlib.Path) -> str:
   dynamics = read_rows(folder / 'dynamics.jsonl')
   scores = read_rows(folder / 'metrics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
+  pictures = _draw_grids(folder) if bounded else None
+  density = None if bounded else _draw_density(folder, config)
+  equilibrium = _equilibrium(config, facts)
+  settings = _list_settings(config, facts)
+  config = _name_objects(config, facts)
   return page.template('report.html.j2').render(
     config=config,
     facts=facts,
     summary=summarise_run(config, facts, rows),
     unfinished=facts.get('outcome') in (None, 'running'),
-    pictures=_draw_grids(folder) if bounded else None,
-    density=None if bounded else _draw_density(folder, config),
-    curves=curves.curves(rows, _equilibrium(config)) if rows else [],
+    pictures=pictures,
+    density=density,
+    curves=curves.curves(rows, equilibrium) if rows else [],
     scores=curves.scores(scores) if scores else [],
     best=facts.get('best'),
     dynamics=curves.dynamics(dynamics) if dynamics else [],
     smoothed=len(rows) > curves.MANY,
-    settings=_list_settings(config),
+    settings=settings,
     flagfile=f'{workdir}/config.flags',
   )
 
@@ -140,13 +146,44 @@ def _format_seconds(seconds: float) -> str:
   return f'{minutes} min {rest} s' if minutes else f'{rest} s'
 
 
-def _list_settings(config: Config) -> list[dict[str, Any]]:
-  """Every option with its value, those that are not the default first."""
+def _name_objects(config: Config, facts: Mapping[str, Any]) -> Config:
+  """The options, with names of what was handed in as objects in their place."""
+  objects = facts.get('objects', [])
+  own = FIELDS if 'trainer' in objects else objects
+  names = {}
+  if 'objective' in own:
+    names['objective'] = facts['identity']['declared']['objective']
+  if 'network' in own:
+    names['network'] = 'own networks'
+  if config.dataset.startswith(OWN_DATA):
+    names['dataset'] = facts['dataset']['name']
+  return dataclasses.replace(config, **names)
+
+
+def _list_settings(
+  config: Config, facts: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+  """Every option with its value, those that are not the default first.
+
+  Of a trainer that was handed in, what it says of itself in their place.
+  """
+  objects = facts.get('objects', [])
   rows = []
+  if 'trainer' in objects:
+    declared = facts['identity']['declared']
+    rows = [
+      {'name': path, 'value': value, 'help': '', 'set': True}
+      for path, value in declared.items()
+      if path not in FIELDS
+    ]
   plain = Config(dataset=config.dataset)  # with the network of these data
   for name, field in FIELDS.items():
+    if 'trainer' in objects and field.metadata['group'] in TRAINER_GROUPS:
+      continue
     value = getattr(config, name)
     default = field.default if name == 'dataset' else getattr(plain, name)
+    if name in objects:
+      value = 'handed in'
     rows.append(
       {
         'name': name,
@@ -158,8 +195,10 @@ def _list_settings(config: Config) -> list[dict[str, Any]]:
   return sorted(rows, key=lambda row: not row['set'])
 
 
-def _equilibrium(config: Config) -> dict[str, float]:
+def _equilibrium(config: Config, facts: Mapping[str, Any]) -> dict[str, float]:
   """Both losses at the equilibrium, where the objective states them."""
+  if {'trainer', 'objective'} & {*facts.get('objects', [])}:
+    return {}
   from gan_jax.config import resolve
 
   try:
@@ -230,6 +269,8 @@ def _draw_density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
   files = _find_samples(workdir, 'step', 'npz')
   if not files:
     return {}
+  if config.dataset.startswith(OWN_DATA):
+    return {}  # its density is not known
   density = data.load(config.dataset)
   assert isinstance(density, Density)  # only these leave .npz files
   arrays = {}

@@ -72,8 +72,9 @@ class Run:
   dataset: Dataset | DatasetMetadata
   networks: Networks | None
   step: int
-  state: Mapping[str, NDArray[Any]]
-  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Not in its repr: all arrays and run.json, where a notebook shows a run.
+  state: Mapping[str, NDArray[Any]] = dataclasses.field(repr=False)
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
   @property
   def workdir(self) -> pathlib.Path:

@@ -27,6 +27,8 @@ from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
 OWN_DATA = 'python:'  # how the name of data that was handed in begins
+# Groups of options that say how a trainer is made: none has a say beside one.
+TRAINER_GROUPS = ('The game', 'Networks', 'Optimizers')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,16 +199,15 @@ def _check_fit(config: Config, dataset: Dataset, trainer: Trainer) -> None:
   if tuple(dataset.shape) != tuple(networks.sample_shape):
     raise ArgumentError(
       'data',
-      dataset.name,
-      f'has samples of shape {tuple(dataset.shape)}, and the networks have'
-      f' `sample_shape={tuple(networks.sample_shape)}`',
+      f'samples of shape {tuple(dataset.shape)}',
+      f'the networks have `sample_shape={tuple(networks.sample_shape)}`; give'
+      ' samples of that shape, or other networks',
     )
   if networks.classes and len(dataset.classes) != networks.classes:
     raise ArgumentError(
       'data',
-      dataset.name,
-      f'has {len(dataset.classes)} classes, and the networks have'
-      f' `classes={networks.classes}`; give (x, labels)',
+      f'{dataset.name} of {len(dataset.classes)} classes',
+      f'the networks have `classes={networks.classes}`; give (x, labels)',
     )
   if config.batch_size % packing:
     raise ArgumentError(

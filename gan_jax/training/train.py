@@ -33,13 +33,11 @@ from gan_jax.training.restore import (
   run_in_memory,
 )
 from gan_jax.training.run_loop import RunLoop
-from gan_jax.training.setup import OWN_DATA, Setup, diverged_advice
-
-# Options that say how a trainer is made, and have no say beside one.
-_OF_TRAINERS = tuple(
-  name
-  for name, field in FIELDS.items()
-  if field.metadata['group'] in ('The game', 'Networks', 'Optimizers')
+from gan_jax.training.setup import (
+  OWN_DATA,
+  TRAINER_GROUPS,
+  Setup,
+  diverged_advice,
 )
 
 
@@ -214,6 +212,7 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
     **setup_lib.describe(parts),
     identity=own,
     references=_references(parts),
+    objects=sorted(parts.objects),
     generator={'classes': parts.networks.classes},
     started=run_file.facts.get('started', now()),
     outcome='running',
@@ -312,6 +311,8 @@ def train(
   >>> run = gj.train('runs/1', data=images, objective='hinge', steps=5000)
   ... # doctest: +SKIP
   """
+  if data is None and 'dataset' not in options:
+    raise ArgumentError('data', None, 'give the data, or name a `dataset`')
   config, objects = parse_options(
     dict(options, workdir=workdir, batch_size=batch_size, seed=seed)
     | ({} if steps is None else {'steps': steps})
@@ -324,6 +325,12 @@ def train(
   parts = setup_lib.build(
     config, objects, dataset=dataset, trainer=trainer, given=identity
   )
+  if isinstance(data, tuple) and not (parts.networks.classes or metrics):
+    remedy = (
+      'the networks have no classes; give x alone, networks with'
+      " `classes=...`, or `conditioning='projection'`"
+    )
+    raise ArgumentError('data', '(x, labels)', remedy)
   with preemption.listen() as listener:
     trained = _train(parts, listener)
   return run_in_memory(parts, trained.step, trained.state, trained.facts)
@@ -346,7 +353,7 @@ def parse_options(
   if not isinstance(trainer, Trainer):
     raise ArgumentError('trainer', type(trainer).__name__, 'give a `Trainer`')
   for name in given:
-    if name in _OF_TRAINERS:
+    if name in FIELDS and FIELDS[name].metadata['group'] in TRAINER_GROUPS:
       raise ArgumentError(
         name,
         given[name],
@@ -371,7 +378,8 @@ def resolve_data(
   if data is None:
     return None, config
   if 'dataset' in options:
-    raise ArgumentError('data', type(data).__name__, 'leave `dataset` out')
+    remedy = '`data` was handed in, too; leave one of them out'
+    raise ArgumentError('dataset', options['dataset'], remedy)
   network = config.network if 'network' in options else ''
   if isinstance(data, str):
     return None, dataclasses.replace(config, dataset=data, network=network)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import platform
 import sys
 import time
 from collections.abc import Mapping
@@ -15,14 +16,13 @@ import numpy as np
 import PIL.Image
 import tqdm
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
 
 Row = Mapping[str, Any]
-duration = format_duration  # loop.py imports it from here
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -43,26 +43,28 @@ def _finite(value: Any) -> Any:
 
 
 class _Board:
-  """A TensorBoard event file, written by the thread that has the news.
+  """A TensorBoard event file, written by the thread that logs.
 
   tensorboardX's own SummaryWriter writes from another, whose end on a full
-  disk nobody hears of: its queue fills and the run waits for ever.
+  disk nobody learns of: its queue fills and the run waits for ever.
   """
 
   def __init__(self, folder: pathlib.Path, purge: int) -> None:
     """Starts a file; what earlier ones say from step `purge` on is hidden."""
     folder.mkdir(exist_ok=True)
-    self._writer = EventsWriter(str(folder / 'events'), f'.{os.getpid()}')
+    now = time.time()
+    name = f'events.out.tfevents.{now:.0f}.{platform.node()}.{os.getpid()}'
+    self._writer = RecordWriter(str(folder / name))
+    self._write(Event(wall_time=now, file_version='brain.Event:2'))
     start = SessionLog(status=SessionLog.START)
-    self._writer.write_event(
-      Event(wall_time=time.time(), step=purge, session_log=start)
-    )
+    self._write(Event(wall_time=now, step=purge, session_log=start))
 
-  def add(self, found: Any, step: float) -> None:
+  def _write(self, event: Event) -> None:
+    self._writer.write(event.SerializeToString())
+
+  def add(self, value: Any, step: float) -> None:
     """Adds a summary."""
-    self._writer.write_event(
-      Event(wall_time=time.time(), step=int(step), summary=found)
-    )
+    self._write(Event(wall_time=time.time(), step=int(step), summary=value))
 
   def flush(self) -> None:
     """Hands everything to the operating system."""

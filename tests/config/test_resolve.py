@@ -1,5 +1,7 @@
 """From flags to the objects of a game: nothing that is given is ignored."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from gan_jax.config import resolve, schema
@@ -79,3 +81,19 @@ def test_a_flag_sets_the_hyper_parameter_that_it_names():
   assert float(hyper[paths['clip_d']]) == 3
   assert float(hyper[paths['instance_noise_kimg']]) == 4
   assert 'instance_noise.std' not in trainer().hyperparameters()
+
+
+def test_an_architecture_by_reference_is_built_as_by_name():
+  def sizes(network):
+    config = schema.from_args([f'--network={network}', '--width=16'])
+    built = resolve.build_networks(config, POINTS)
+    params, _ = jax.eval_shape(built.generator.init, jax.random.key(0))
+    return jax.tree.map(jnp.shape, params)
+
+  assert sizes('gan_jax.networks.mlp:ARCHITECTURE') == sizes('mlp')
+
+
+def test_a_reference_to_no_networks_is_refused():
+  config = schema.from_args(['--network=math:pi'])
+  with pytest.raises(ArgumentError, match='`network=math:pi`: is no `Networks'):
+    resolve.build_networks(config, POINTS)

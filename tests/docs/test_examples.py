@@ -3,6 +3,7 @@
 import ast
 import runpy
 
+import jax
 import numpy as np
 import pytest
 from helpers.pages import ROOT, shortened
@@ -47,7 +48,8 @@ def run(digits_root, tmp_path, monkeypatch):
       if path.stem == name:
         code = shortened(code, **numbers)
       (tmp_path / path.name).write_text(code, encoding='utf-8')
-    return runpy.run_path(str(tmp_path / f'{name}.py'), run_name='__main__')
+    with jax.numpy_rank_promotion('allow'):  # as with everybody
+      return runpy.run_path(str(tmp_path / f'{name}.py'), run_name='__main__')
 
   return run
 
@@ -73,11 +75,11 @@ def test_networks_of_ones_own_are_trained_and_opened(run, name, folder, shape):
 
 @pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_bits(run, capsys):
-  run('resume', steps=400)  # which compares them itself
-  assert ' at step ' in capsys.readouterr().out
+  run('resume', steps=1000)  # which compares them itself
+  assert capsys.readouterr().out.startswith('saved\n')
 
 
 @pytest.mark.slow
 def test_many_seeds_are_scored(run, capsys):
   run('seeds', seeds=4, steps=5)
-  assert 'swd' in capsys.readouterr().out
+  assert 'fid@pixels' in capsys.readouterr().out

@@ -14,6 +14,7 @@ GUIDES = sorted(
   if fenced(path, 'python')
 )
 NEEDS = {'networks': 'equinox haiku'}
+SEEDS = {'ablations': {'seeds': 2}}
 
 
 @pytest.fixture
@@ -31,8 +32,7 @@ def folder(digits_root, tmp_path, monkeypatch):
 def test_a_guide_runs_from_top_to_bottom(path, folder):
   for module in NEEDS.get(path.stem, '').split():
     pytest.importorskip(module)
-  seeds = {'seeds': 2} if path.stem == 'ablations' else {}
-  run_blocks(path, STEPS=10, **seeds)
+  run_blocks(path, STEPS=10, **SEEDS.get(path.stem, {}))
 
 
 @pytest.mark.slow

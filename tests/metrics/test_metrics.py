@@ -72,6 +72,7 @@ BROKEN = {
     r'example 0: shift is 3\.0, not 4\.0',
   ),
   'no direction': (SHIFT._replace(scores={'shift': 'up'}), 'give scores='),
+  'another kind': (SHIFT._replace(sees='dots'), "sees 'dots'; give sees="),
   'no identifier': (SHIFT._replace(name='a-b'), 'an identifier'),
   'another name': (
     SHIFT._replace(scores={'shift': 'lower', 'more': ''}),

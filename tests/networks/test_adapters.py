@@ -244,7 +244,7 @@ def test_a_member_is_its_run_alone(name):
 def test_outside_of_training_nothing_moves_and_nothing_is_drawn(name):
   nets = PAIRS[name]()
   for net, size in ((nets.generator, 3), (nets.discriminator, 2)):
-    params, stats = jax.jit(net.init)(jax.random.key(0))
+    params, stats = quick(net.init)(jax.random.key(0))
     leaves = jax.tree.leaves((params, stats))
     assert not any(leaf.weak_type for leaf in leaves)
     x = jnp.ones((4, size))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import layers64 as np64
 from helpers.layers64 import dense, flat, leaky, relu
-from helpers.nets import CLASSES, drawn, quick
+from helpers.nets import CLASSES, drawn, quick, shapes_of
 
 from gan_jax import networks
 
@@ -186,7 +186,7 @@ CLASSED = {'conditioning': 'projection', 'classes': CLASSES}
 
 def near(net, reference, x, label, train):
   params, stats = drawn(net)
-  take = Take(params, stats)
+  take = Take(params, stats.get('batch_stats'))
   expected = reference(take, np.float64(x), label)
   assert not take.left, 'parameters that the paper does not have'
 
@@ -242,7 +242,7 @@ def test_discriminators_against_numpy(name, kwargs):
   """With and without classes, in packs and alone; spectral where it is so."""
   nets = built(name, **kwargs)
   *places, channels = NETWORKS[name][2]
-  shape = (N, *places, channels * nets.packing)
+  shape = (N, *places, channels * kwargs.get('packing', 1))
   x = np.random.default_rng(1).uniform(-1, 1, shape)
   label = LABEL if nets.classes else None
   train = name in ('dcgan', 'infogan')  # by the statistics of the batch
@@ -262,7 +262,7 @@ def test_dropout_drops_what_the_2014_code_drops(first, kept):
   nets = networks.build('goodfellow2014', shape, bounded=True)
   params, stats = jax.tree.map(
     lambda leaf: np.zeros(leaf.shape, np.float32),
-    jax.eval_shape(nets.discriminator.init, jax.random.key(0)),
+    shapes_of(nets.discriminator),
   )
   for i in range(first, 3):
     params[f'Dense_{i}']['kernel'][0, 0] = 1
@@ -270,11 +270,11 @@ def test_dropout_drops_what_the_2014_code_drops(first, kept):
     params[f'Dense_{first - 1}']['bias'][0] = 1
 
   @quick
-  def judged(params, key):
+  def logits_of(params, key):
     x = jnp.ones((n, *shape))  # white: pixels of 1
     return nets.discriminator.apply(params, stats, x, train=True, key=key)[0]
 
-  logits = np.asarray(judged(params, jax.random.key(1)))
+  logits = np.asarray(logits_of(params, jax.random.key(1)))
   share, through = np.prod(kept), logits > 0
   np.testing.assert_allclose(logits[through], 1 / share, rtol=1e-5)
   assert not logits[~through].any()

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.nets import CLASSES, built, plain, quick, same, started
+from helpers.nets import CLASSES, built, drawn, plain, quick, same
 
 from gan_jax.networks import (
   NORMS,
@@ -71,30 +71,35 @@ def test_batch_norm_sees_the_whole_batch_over_devices():
 @pytest.mark.parametrize('classes', [0, CLASSES])
 def test_norms_of_one_example_against_numpy(norm, shape, groups, classes):
   rng = np.random.default_rng(0)
-  x, label = rng.normal(3, 2, shape), np.arange(6) % 3 if classes else None
+  x, label = rng.normal(3, 2, shape), np.arange(6) % 3
   layer, c = NORMS[norm](classes), shape[-1]
   affine = (classes, c) if classes else (c,)
   scale, bias = rng.normal(size=affine), rng.normal(size=affine)
+  params = {'scale': jnp.float32(scale), 'bias': jnp.float32(bias)}
   parts = x.reshape(6, -1, groups, c // groups)
   mean, var = (
     parts.mean((1, 3), keepdims=True),
     parts.var((1, 3), keepdims=True),
   )
   expected = ((parts - mean) / np.sqrt(var + 1e-5)).reshape(shape)
-  ones = (1,) * (len(shape) - 2)
   if classes:
+    ones = (1,) * (len(shape) - 2)
     scale, bias = (p[label].reshape(6, *ones, c) for p in (scale, bias))
-    expected = expected * scale + bias
-  else:
-    expected = expected * scale + bias
-  start = layer.init(jax.random.key(0), jnp.float32(x), True, label)['params']
-  assert start['scale'].shape == affine and bool((start['scale'] == 1).all())
-  rng = np.random.default_rng(0)  # the same once more, as parameters
-  rng.normal(3, 2, shape)
-  params = {k: jnp.float32(rng.normal(size=affine)) for k in ('scale', 'bias')}
-  for train in (False, True):
-    found = layer.apply({'params': params}, jnp.float32(x), train, label)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+  expected = expected * scale + bias
+
+  @quick
+  def outputs(params, x, label):
+    label = label if classes else None
+    start = layer.init(jax.random.key(0), x, True, label)['params']
+    return start['scale'], [
+      layer.apply({'params': params}, x, train, label)
+      for train in (False, True)
+    ]
+
+  start, found = outputs(params, jnp.float32(x), label)
+  assert start.shape == affine and bool((start == 1).all())
+  for y in found:
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_instance_norm_leaves_features_without_a_place():
@@ -243,19 +248,18 @@ def test_spectral_slope_holds_u_and_v_fixed(layer):
 
 
 def test_every_kernel_of_a_spectral_discriminator_is_of_norm_one():
-  shape = (16, 16, 3)
-  nets = built('sndcgan', shape, True)
-  _, (params, stats), _ = started('sndcgan', shape, True)
-  x = jax.random.normal(jax.random.key(0), (1, *shape))
+  nets = built('sndcgan', (16, 16, 3))
+  params, stats = drawn(nets.discriminator)
+  x = jnp.zeros((1, 16, 16, 3))
 
   @quick
-  def trained(stats):
-    def once(stats, _):
-      return nets.discriminator.apply(params, stats, x, train=True)[1], None
+  def trained(params, stats):
+    def once(_, stats):
+      return nets.discriminator.apply(params, stats, x, train=True)[1]
 
-    return jax.lax.scan(once, stats, None, 300)[0]
+    return jax.lax.fori_loop(0, 300, once, stats)
 
-  moved = trained(stats)
+  moved = trained(params, stats)['batch_stats']
   for name, layer in params.items():
     w = np.float64(layer['kernel']).reshape(-1, layer['kernel'].shape[-1])
     v = w @ np.float64(moved[name]['u'])
@@ -303,11 +307,14 @@ def test_convolution_gradients_twice(case):
 
     return jax.grad(penalty, (0, 1))
 
-  for order in (first, second):
-    for ours, theirs in zip(
-      jax.jit(order(conv))(x, w), jax.jit(order(plain))(x, w), strict=True
-    ):
-      np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
+  slopes = quick(
+    lambda x, w: [
+      (order(conv)(x, w), order(plain)(x, w)) for order in (first, second)
+    ]
+  )(x, w)
+  for ours, theirs in slopes:
+    for a, b in zip(ours, theirs, strict=True):
+      np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize('size', [8, 7])
@@ -318,20 +325,25 @@ def test_transpose_is_the_transpose(size):
   w = jnp.asarray(rng.normal(size=(4, 4, 3, 5)), jnp.float32)
   padding = (1, 2 * 3 + 4 - 1 - size)
   y = jnp.asarray(rng.normal(size=(2, 4, 4, 5)), jnp.float32)
-  there = jnp.vdot(conv(x, w, 2, padding), y)
-  back = conv_transpose(y, w, 2, padding, (size, size))
-  np.testing.assert_allclose(there, jnp.vdot(x, back), rtol=1e-4)
-  dy, dw = jax.grad(
-    lambda y, w: jnp.vdot(x, conv_transpose(y, w, 2, padding, (size, size))),
-    (0, 1),
-  )(y, w)
-  np.testing.assert_allclose(dy, plain(x, w, 2, padding), rtol=1e-3, atol=1e-3)
-  np.testing.assert_allclose(
-    dw,
-    jax.grad(lambda w: jnp.vdot(plain(x, w, 2, padding), y))(w),
-    rtol=1e-3,
-    atol=1e-3,
-  )
+
+  def transposed(y, w):
+    return jnp.vdot(x, conv_transpose(y, w, 2, padding, (size, size)))
+
+  def product(f, w):
+    return jnp.vdot(f(x, w, 2, padding), y)
+
+  @quick
+  def both(y, w):
+    return (
+      (transposed(y, w), product(conv, w)),
+      (jax.grad(transposed)(y, w), plain(x, w, 2, padding)),
+      (jax.grad(transposed, 1)(y, w), jax.grad(product, 1)(plain, w)),
+    )
+
+  values, *slopes = both(y, w)
+  np.testing.assert_allclose(*values, rtol=1e-4)
+  for one, other in slopes:
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_gradients_are_canonical_convolutions():

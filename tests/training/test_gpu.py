@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gan_jax.game.losses import Game
-from gan_jax.game.step import Plan, init_state, make_train_step
 from helpers import small
 from helpers.nets import built
 
-from gan_jax.config import app as doors
-from gan_jax.game import objectives
-from gan_jax.game.regularizers import Term
-from gan_jax.game.state import Hyper
-from gan_jax.training import loop
+from gan_jax.config import app
+from gan_jax.game import objectives, regularizers
+from gan_jax.game.game import Game
+from gan_jax.game.optimizers import Adam
+from gan_jax.game.schedules import SCHEDULES
+from gan_jax.game.trainer import Trainer
+from gan_jax.training.train import train_config
 
 pytestmark = pytest.mark.gpu
 
@@ -31,31 +31,25 @@ def gpu():
 @pytest.mark.parametrize('schedule', ['alternating', 'simultaneous'])
 @pytest.mark.parametrize('name', ['mlp', 'dcgan', 'r3gan'])
 def test_a_step_is_that_of_the_cpu(name, schedule, gpu):
-  point = name == 'mlp'
-  shape = (2,) if point else (16, 16, 1)
-  plan = Plan(
-    Game(
-      built(name, shape, not point),
-      objectives.OBJECTIVES['relativistic'],
-      regularizers=(Term('r1'),),
-    ),
-    batch_size=8,
-    schedule=schedule,
-    decode=lambda item, key: item,
+  shape = (2,) if name == 'mlp' else (16, 16, 1)
+  game = Game(
+    built(name, shape),
+    objectives.relativistic,
+    [regularizers.r1(weight=1.0)],
   )
-  hyper = Hyper(lr_g=1e-3, lr_d=1e-3, penalties={'r1': 1.0})
-  real = np.random.default_rng(0).normal(size=(2, 8, *shape))
+  trainer = Trainer(game, Adam(1e-3), Adam(1e-3), SCHEDULES[schedule])
+  size = (trainer.real_batches, 8, *shape)
+  real = np.random.default_rng(0).normal(size=size)
   found = []
   for device in (jax.devices('cpu')[0], gpu):
     with (
       jax.default_device(device),
       jax.default_matmul_precision('highest'),
     ):
-      state = init_state(jax.random.key(0), plan, hyper)
-      step = jax.jit(make_train_step(plan))
+      state, step = trainer.init(jax.random.key(0)), jax.jit(trainer.step)
       for _ in range(3):
-        state, metrics = step(state, hyper, jnp.asarray(real, jnp.float32))
-      found.append(jax.device_get((state.g.params, state.d.params, metrics)))
+        state, logs = step(state, jnp.asarray(real, jnp.float32))
+      found.append(jax.device_get((state.g.params, state.d.params, logs)))
   for one, other in zip(*map(jax.tree.leaves, found), strict=True):
     np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
 
@@ -63,4 +57,4 @@ def test_a_step_is_that_of_the_cpu(name, schedule, gpu):
 @pytest.mark.parametrize('config', [small.ring(), small.dcgan()])
 def test_a_run_goes_to_its_end(config, tmp_path):
   config = dataclasses.replace(config, workdir=str(tmp_path))
-  assert loop.train(config) == doors.DONE
+  assert train_config(config) == app.DONE

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gan_jax.evaluation.score_file import ScoreFile, scores_of
-from gan_jax.training import setup, writers
+from gan_jax.training import restore, writers
 
 pytestmark = pytest.mark.multiprocess
 
@@ -97,7 +97,7 @@ def test_two_processes_agree_with_one(kind, place):
   np.testing.assert_allclose(
     losses(two)[:2], losses(one)[:2], rtol=2e-5, atol=1e-6
   )
-  assert setup.open_run(two).step == 30
+  assert restore.open_run(two).step == 30
 
 
 def test_both_save_at_the_same_step_and_one_goes_on(place):
@@ -120,7 +120,7 @@ def test_both_save_at_the_same_step_and_one_goes_on(place):
   process.send_signal(signal.SIGTERM)
   said, _ = process.communicate(timeout=60)
   assert process.returncode == 75, said
-  saved = setup.open_run(workdir).step
+  saved = restore.open_run(workdir).step
   # One process goes on where two stopped.
   process = subprocess.Popen(
     ['timeout', '-k', '5', '150', *alone(root, workdir, words)],
@@ -139,7 +139,7 @@ def test_both_save_at_the_same_step_and_one_goes_on(place):
   process.communicate(timeout=60)
   assert process.returncode == 75, lines
   assert f'continuing at step {saved}\n' in lines
-  assert setup.open_run(workdir).step > saved
+  assert restore.open_run(workdir).step > saved
 
 
 def test_two_processes_score_as_one(place):

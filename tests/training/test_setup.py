@@ -11,13 +11,13 @@ from absl import flags
 from gan_jax import data
 from gan_jax.config import app, registry, resolve, schema
 from gan_jax.config import help as help_lib
-from gan_jax.data import Absent
+from gan_jax.data import DatasetMetadata
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import export, restore, setup
 from gan_jax.training.train import train
 
-DIGITS = Absent('digits', (8, 8, 1), tuple('0123456789'))
-UNLABELLED = Absent('folder:x', (8, 8, 1))
+DIGITS = DatasetMetadata('digits', (8, 8, 1), tuple('0123456789'))
+UNLABELLED = DatasetMetadata('folder:x', (8, 8, 1))
 
 
 def trainer_of(*words, dataset=DIGITS):

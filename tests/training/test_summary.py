@@ -11,9 +11,6 @@ from gan_jax.game.state import count_parameters
 from gan_jax.networks import ARCHITECTURES
 from gan_jax.training import setup, summary
 
-DATA = {'pacgan': 'ring', 'unrolled': 'ring', 'mlp': 'ring', 'dirac': 'delta'}
-SIDES = {'sndcgan': 16}
-
 
 def pictures(side):
   """A hundred black images."""
@@ -22,15 +19,16 @@ def pictures(side):
 
 
 def config_of(name, **changes):
+  architecture = ARCHITECTURES[name]
+  dim, *rest = architecture.samples[0]
   settings = dict(
     network=name,
-    dataset=DATA.get(name, 'digits'),
-    image_size=SIDES.get(name, 0),
+    dataset='digits' if rest else {1: 'delta', 2: 'ring'}[dim],
+    image_size=dim if rest else 0,
     batch_size=4,
     devices=1,
+    width=8 if architecture.width else 0,
   )
-  if name not in ('goodfellow2014', 'dirac'):
-    settings['width'] = 8
   return Config(**(settings | changes))
 
 
@@ -51,7 +49,16 @@ def flops(text):
   return float(re.search(r'([\d,]+) FLOPs', text)[1].replace(',', ''))
 
 
-@pytest.mark.parametrize('name', sorted(ARCHITECTURES))
+QUICK = {'dcgan', 'dirac', 'mlp'}
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+    for name in sorted(ARCHITECTURES)
+  ],
+)
 def test_every_architecture_is_summarised(name):
   config = config_of(name)
   text = summary.summarise(config)
@@ -84,17 +91,18 @@ def test_work_grows_with_what_a_step_does():
   assert of(regularizer='r1') > 1.2 * once
 
 
+SLOW = pytest.mark.slow
 LAZY = dict(regularizer='r1', regularizer_every=16)
 
 
 @pytest.mark.parametrize(
   ('changes', 'told'),
   [
-    (dict(schedule='unrolled'), 'at least '),
+    pytest.param(dict(schedule='unrolled'), 'at least ', marks=SLOW),
     (dict(schedule='simultaneous'), 'at most '),
     (LAZY, 'at most '),
     (dict(schedule='unrolled') | LAZY, 'in the order of '),
-    (dict(regularizer='r1'), ''),
+    pytest.param(dict(regularizer='r1'), '', marks=SLOW),
   ],
 )
 def test_a_number_that_is_a_bound_is_called_one(changes, told):
