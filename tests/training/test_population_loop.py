@@ -66,6 +66,10 @@ def configs_of(base=TOY):
   ]
 
 
+def longer(configs):
+  return [dataclasses.replace(config, steps=26) for config in configs]
+
+
 @contextlib.contextmanager
 def opened(configs, path, layout='vmap', **changes):
   """The population of some runs, from where its folder says."""
@@ -233,8 +237,9 @@ def test_the_diverged_are_frozen_and_the_others_go_on(
   assert loop.outcomes()[0] == ('done', 20)
   found = loop.rows['d/loss'][:, 0]
   np.testing.assert_allclose(found, whole[0].rows['d/loss'][:, 0], 1e-5)
-  with opened(configs, tmp_path, layout) as again:
-    assert again.outcomes() == loop.outcomes()
+  again = train(longer(configs), tmp_path, layout)  # and so they stay
+  assert again.rows['alive'][-1].tolist() == [True, False, False]
+  assert again.outcomes() == [('done', 26), *loop.outcomes()[1:]]
 
 
 def check_resumed(whole, configs, path):
@@ -302,10 +307,6 @@ def test_other_members_and_layouts_are_refused(copied):
       pass
   with opened(configs, copied, 'auto', log_every=5) as again:
     assert again.layout == 'vmap'
-
-
-def longer(configs):
-  return [dataclasses.replace(config, steps=26) for config in configs]
 
 
 def test_a_population_is_made_longer(whole, copied):

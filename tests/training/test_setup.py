@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -144,6 +145,32 @@ def test_help_names_every_entry(flag, module, entries):
   text = help_lib.search(values, flag, 80)
   for name in registry.names(module, entries):
     assert re.search(rf'\b{name}\b', text)
+
+
+@pytest.mark.parametrize('dataset', ['ring', 'images'])
+def test_each_batch_of_each_step_is_drawn_anew(dataset):
+  """Samples of a density, and which images are flipped; a function of both."""
+  words = ['--d_steps=2', '--network=mlp', '--width=4', '--batch_size=8']
+  own = None
+  if dataset == 'images':  # one image, so that flips alone tell
+    own = data.as_dataset(
+      np.tile(np.arange(64, dtype=np.uint8), (8, 1)).reshape(8, 8, 8, 1)
+    )
+    words.append('--flip')
+  parts = setup.build(schema.from_args(words), dataset=own or data.load('ring'))
+
+  start, draw = parts.init(), jax.jit(parts.batch_of)
+
+  def reals(step):
+    item = jax.tree.map(lambda x: x[0], parts.feed.chunk(step, 1))
+    state = start.replace(step=jnp.int32(step))
+    return np.asarray(draw(parts.feed.constants, item, state))
+
+  batches = [*reals(0), *reals(1)]
+  for i, batch in enumerate(batches):
+    for other in batches[:i]:
+      assert (batch != other).any()
+  np.testing.assert_array_equal(reals(1), batches[2:])
 
 
 CLASSES = 3
