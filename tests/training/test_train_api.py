@@ -52,7 +52,7 @@ def kernel(key, *shape):
 
 def networks(shift=0.0, latent_dim=3, classes=0):
   """Of points, linear; the shift is an array that nothing names."""
-  shift = np.float32(shift)
+  shift = np.full(2, shift, np.float32)
 
   def g(params, z, label=None):
     y = z @ params['w'] + shift
