@@ -138,7 +138,11 @@ def test_every_bound_is_the_version_that_ci_installs():
   bounds = dict(re.findall(r"'([\w-]+)>=([\d.]+)'", setup))
   oldest = (ROOT / 'tests' / 'oldest.txt').read_text(encoding='utf-8')
   pins = dict(re.findall(r'^([\w-]+)==([\d.]+)$', oldest, re.MULTILINE))
-  for tool in ('jupytext', 'pre-commit', 'torch'):  # of which the newest is taken
+  for tool in (
+    'jupytext',
+    'pre-commit',
+    'torch',
+  ):  # of which the newest is taken
     bounds.pop(tool)
   assert {'jax', 'flax', 'pytest'} <= set(bounds)
   assert bounds == {name: pins.get(name) for name in bounds}

@@ -5,7 +5,9 @@ samples, in both updates, so that D cannot learn a small set by heart and G is
 not taught the transformation. Each example has a draw of its own.
 
 Images are (n, height, width, channels) in [-1, 1]. To add an augmentation,
-derive a class from `Augmentation` and give it an entry in `AUGMENTATIONS`.
+derive a class from `Augmentation` and give it an entry in `AUGMENTATIONS`; the
+flag and the tests find it there (the tests are
+`gan_jax.testing.check_augmentation`).
 
 Reference: Zhao et al. 2020, arXiv:2006.10738.
 """

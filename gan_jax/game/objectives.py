@@ -6,7 +6,8 @@ finite `l`, in bfloat16 too. A loss is a mean over the batch.
 
 To add one, derive a class from `Objective`, say what the tests need of it
 (`reference`, `equilibrium`) beside its losses, and give it an entry in
-`OBJECTIVES`; the flag and the tests find it there.
+`OBJECTIVES`; the flag and the tests find it there (the tests are
+`gan_jax.testing.check_objective`).
 
 Not here: games whose D is an autoencoder (EBGAN, BEGAN). What they descend is
 no function of one logit a sample, and BEGAN's weight is a state of its own.

@@ -5,8 +5,9 @@ float fields, so that they can be traced, swept and moved, and both players see
 one clock, the game's, whatever `d_steps` and `g_steps` are. A transformation of
 Optax is taken whole (`whole`): what it returns is added to the parameters.
 
-To add one, derive a class from `Adaptive` or `Optimizer` and give it an entry
-in `OPTIMIZERS`.
+To add one, derive a class from `Adaptive` or `Optimizer`, say what the tests
+need of it (`reference`), and give it an entry in `OPTIMIZERS`; the flag and the
+tests find it there (the tests are `gan_jax.testing.check_optimizer`).
 """
 
 from collections.abc import Mapping

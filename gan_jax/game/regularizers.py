@@ -7,8 +7,10 @@ normalises by the batch, the gradient of one example's logit is not its own
 alone: use another normalisation with gradient penalties.
 
 To add one, derive a class from `Regularizer`, override what it has (`on_d`,
-`on_g`, `project_d`, a memory) and give it an entry in `REGULARIZERS`; the flag
-and the tests find it there. Spectral normalisation is a norm of the networks.
+`on_g`, `project_d`, a memory), say what the tests need of it (`dirac`), and
+give it an entry in `REGULARIZERS`; the flag and the tests find it there (the
+tests are `gan_jax.testing.check_regularizer`). Spectral normalisation is a norm
+of the networks.
 """
 
 from collections.abc import Callable

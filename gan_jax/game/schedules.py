@@ -2,7 +2,8 @@
 
 A schedule is a transform of the same two losses (`game.py`), which it is handed
 as `Updates`. To add one, derive a class from `Schedule` and give it an entry in
-`SCHEDULES`.
+`SCHEDULES`; the flag and the tests find it there (the tests are
+`gan_jax.testing.check_schedule`).
 """
 
 from collections.abc import Callable
@@ -79,6 +80,9 @@ class Updates(NamedTuple):
     """
     drawn = self.draw(real, key)
     to_d = self.d_gradient(state, real, key, drawn=drawn)
+    # What D's update has moved of a memory, G's goes on from.
+    moved = {k: v for k, v in to_d.memory.items() if k in state.memory}
+    state = state.replace(memory=state.memory | moved)
     return to_d, self.g_gradient(state, real, key, drawn=drawn)
 
   def apply_both(

@@ -279,7 +279,7 @@ def _check_equilibrium(
     'other losses than its equilibrium states',
   )
   subject.require_close(
-    found.by_real[0].sum() + found.by_fake[0].sum(),
+    found.by_real[0, 0].sum() + found.by_fake[0, 0].sum(),
     0.0,
     f'd_loss is not least at the logit {logit} of its equilibrium: its slope',
     atol=1e-5,

@@ -53,6 +53,12 @@ class LazyG(Regularizer):
     return jnp.mean(view.fake)
 
 
+class Demanding(objectives.Objective):
+  """Has a field without a default."""
+
+  margin: float
+
+
 OPTAX = (
   'is no optimizer; give one of `gan_jax.optimizers`, or a transformation of'
   ' Optax such as `optax.adam(1e-4)`'
@@ -70,6 +76,11 @@ GAMES = {
   'a function for an objective': (
     lambda: game(jnp.mean),
     '`objective=function`: is no objective; derive its class from `Objective`',
+  ),
+  'a class that asks for more': (
+    lambda: game(Demanding),
+    '`objective=Demanding`: cannot be made without arguments (Demanding.'
+    "__init__() missing 1 required positional argument: 'margin')",
   ),
   'a regularizer twice': (
     lambda: game(objectives.hinge, [R1, R1(weight=2.0)]),

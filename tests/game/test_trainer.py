@@ -29,7 +29,13 @@ from gan_jax.game import game as game_lib
 from gan_jax.game.game import Game, InstanceNoise
 from gan_jax.game.objectives import Minimax, NonSaturating
 from gan_jax.game.optimizers import Adam, Linear, Sgd
-from gan_jax.game.regularizers import R1, Clip, Lecam, OrthogonalG
+from gan_jax.game.regularizers import (
+  R1,
+  Clip,
+  Lecam,
+  OrthogonalG,
+  Regularizer,
+)
 from gan_jax.game.trainer import Ema, Trainer
 
 
@@ -444,6 +450,34 @@ def test_a_memory_moves_once_in_each_update_of_its_player():
     after, _ = step(trainer, state, batch)
     expected = 1 - 0.99**moves
     np.testing.assert_allclose(after.memory['lecam'], expected, rtol=1e-5)
+
+
+class Counting(Regularizer):
+  """Of both players: remembers how many updates it has seen."""
+
+  weight: float = 1.0
+
+  def on_d(self, view):
+    return view.memory * jnp.mean(view.real_logits)
+
+  def on_g(self, view):
+    return view.memory * jnp.mean(view.fake_logits)
+
+  def init_memory(self):
+    return jnp.float32(0)
+
+  def next_memory(self, memory, view):
+    return memory + 1
+
+
+@pytest.mark.parametrize('schedule', ['alternating', 'simultaneous'])
+def test_a_memory_of_both_players_moves_with_both(schedule):
+  """D's update comes first, and G's penalty sees what it has moved."""
+  game = game_of().replace(regularizers=[Counting])
+  _, after, logs = stepped(trainer_of(schedule, game))
+  assert float(after.memory['counting']) == 2
+  assert float(logs['d/penalty/counting']) == 0
+  assert float(logs['g/penalty/counting']) != 0
 
 
 def test_packing_trains():

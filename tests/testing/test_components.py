@@ -12,7 +12,12 @@ from helpers.untyped import message
 from gan_jax import testing
 from gan_jax.game.augment import Augmentation
 from gan_jax.game.component import static
-from gan_jax.game.objectives import Equilibrium, Hinge, LeastSquares
+from gan_jax.game.objectives import (
+  Equilibrium,
+  Hinge,
+  LeastSquares,
+  Objective,
+)
 from gan_jax.game.optimizers import Sgd
 from gan_jax.game.regularizers import R1, Lecam, Regularizer
 from gan_jax.game.schedules import Alternating, Schedule
@@ -73,6 +78,15 @@ class Unequal(Hinge):
   equilibrium: ClassVar[Equilibrium] = Equilibrium(0.0, 1.0, 0.0)
 
 
+class Elsewhere(Hinge):
+  equilibrium: ClassVar[Equilibrium] = Equilibrium(2.0, 3.0, -2.0)
+
+
+class Half(Objective):
+  def d_loss(self, real, fake):
+    return jnp.mean(fake) - jnp.mean(real)
+
+
 class Misread(LeastSquares):
   def log_ratio(self, logits):
     return logits - 0.5
@@ -89,6 +103,8 @@ OBJECTIVES = {
   Unlike: 'another loss than its reference',
   Flat: 'another slope (by_fake) than its reference',
   Unequal: 'other losses than its equilibrium states',
+  Elsewhere: 'd_loss is not least at the logit 2.0 of its equilibrium',
+  Half: 'give `g_loss(self, real, fake)`',
   Misread: 'log_ratio is not that of its best D',
 }
 
@@ -101,7 +117,7 @@ def test_objectives(kind):
 
 
 class Unsaid(Hinge):
-  reference = testing.objectives.Objective.reference
+  reference = Objective.reference
   equilibrium: ClassVar[Equilibrium | None] = None
 
 
@@ -154,7 +170,7 @@ class Root(R1):
     return jnp.mean(jnp.linalg.norm(slope.reshape(len(slope), -1), axis=1))
 
 
-class Half(R1):
+class Doubled(R1):
   def dirac(self, theta, psi):
     return psi**2
 
@@ -187,7 +203,7 @@ REGULARIZERS = {
   WholeBatch: 'changes with the size of the batch',
   Weighed: 'depends on the order of the batch',
   Root: 'on_d or its gradient, weights times 0.0, in float32',
-  Half: 'another penalty in Dirac-GAN than `dirac` says',
+  Doubled: 'another penalty in Dirac-GAN than `dirac` says',
   Constant: "on_d does not depend on D's parameters",
   Deafer: '`margin` is a hyper-parameter that changes nothing',
   Forgetful: "next_memory returns Anchors(real='float16()'",

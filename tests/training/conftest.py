@@ -4,15 +4,17 @@ import dataclasses
 import shutil
 
 import pytest
-from helpers import small
-
-from gan_jax.config import app
-from gan_jax.training.train import train_config
 
 
 @pytest.fixture(scope='session')
 def ring_run(programs, tmp_path_factory):
   """A finished run on a density: 24 steps, a row every 5, saved every 7."""
+  # Here: jaxtyping must see the package first, and a conftest comes before it.
+  from helpers import small
+
+  from gan_jax.config import app
+  from gan_jax.training.train import train_config
+
   path = tmp_path_factory.mktemp('finished') / 'ring'
   config = small.ring(
     steps=24,
