@@ -1,5 +1,6 @@
 """Optimizers: by the same rules; the fall of rates, the rise of momentum."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -38,7 +39,7 @@ class Full(Adam):
       count, adam = state
       rule = optax.scale_by_adam(b1(count), self.beta2)
       updates, adam = rule.update(grads, adam)
-      return optax.tree_utils.tree_scale(-rate(count), updates), (
+      return jax.tree.map(lambda u: -rate(count) * u, updates), (
         count + 1,
         adam,
       )
