@@ -19,7 +19,7 @@ def ring_run(programs, tmp_path_factory):
   config = small.ring(
     steps=24,
     log_every=5,
-    sample_every=12,
+    sample_every=24,
     checkpoint_every=7,
     compilation_cache=programs,
     workdir=str(path),

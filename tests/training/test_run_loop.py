@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
 
-OFTEN = dict(steps=24, log_every=5, sample_every=12, checkpoint_every=7)
+OFTEN = dict(steps=24, log_every=5, sample_every=24, checkpoint_every=7)
 
 
 @pytest.fixture(scope='module', autouse=True)
