@@ -104,16 +104,16 @@ class _Package(types.ModuleType):
 
   def __getattr__(self, name: str) -> Any:
     if name in _MODULES:
-      found: Any = importlib.import_module(_MODULES[name])
+      value: Any = importlib.import_module(_MODULES[name])
     elif name in _OBJECTS:
       module, _, attribute = _OBJECTS[name].partition(':')
-      found = getattr(importlib.import_module(module), attribute)
+      value = getattr(importlib.import_module(module), attribute)
     else:
       raise AttributeError(
         f'module {self.__name__!r} has no attribute {name!r}'
       )
-    self.__dict__[name] = found
-    return found
+    self.__dict__[name] = value
+    return value
 
   def __setattr__(self, name: str, value: Any) -> None:
     # The commands `train`, `ablate` are modules of the same names as two

@@ -26,6 +26,7 @@ import PIL.Image
 from matplotlib import pyplot as plt
 
 from gan_jax.config import schema
+from gan_jax.config.app import as_flags
 from gan_jax.data import Density
 from gan_jax.figures import density as figures
 from gan_jax.training import setup
@@ -236,4 +237,4 @@ if __name__ == '__main__':
   try:
     main()
   except ValueError as error:  # of a flag: names it, its value, the remedy
-    sys.exit(str(error))
+    sys.exit(as_flags(str(error), schema.FIELDS))

@@ -92,12 +92,12 @@ def _print_help(word: str | None) -> NoReturn:
     about = sys.modules['__main__'].__doc__ or ''
     _show(help_lib.page(flags.FLAGS, about, width))
     sys.exit(DONE)
-  found = help_lib.search(flags.FLAGS, word, width)
-  if found is None:
+  text = help_lib.search(flags.FLAGS, word, width)
+  if text is None:
     close = help_lib.suggestions(flags.FLAGS, word)
     hint = f'did you mean {", ".join(close)}?' if close else 'try another word'
     fail(f'--help={word}: no flag has this word; {hint}', REFUSED)
-  _show(found)
+  _show(text)
   sys.exit(DONE)
 
 

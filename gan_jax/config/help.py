@@ -76,18 +76,18 @@ def _entry(flag: flags.Flag[Any], width: int) -> str:
 def page(values: flags.FlagValues, about: str, width: int) -> str:
   """Everything about a command: its docstring, and its flags by heading."""
   placed = _own_flags(values)
-  parts = [about.strip()]
+  sections = [about.strip()]
   shared = (field.metadata['group'] for field in schema.FIELDS.values())
   for group in dict.fromkeys([_OWN, *shared]):
     members = [flag for g, flag in placed if g == group]
     if members:
       entries = '\n'.join(_entry(flag, width) for flag in members)
-      parts.append(f'{group}\n{entries}')
-  parts.append(
+      sections.append(f'{group}\n{entries}')
+  sections.append(
     '--help=WORD finds flags; --flagfile=FILE reads flags from a file, which'
     '\nthose after it override.'
   )
-  return '\n\n'.join(parts)
+  return '\n\n'.join(sections)
 
 
 def search(values: flags.FlagValues, word: str, width: int) -> str | None:

@@ -19,10 +19,20 @@ from gan_jax.config import registry, validate
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.config.validate import nearest
 from gan_jax.game.augment import Augmentation
-from gan_jax.game.component import Component, Named, hyperparameters, made
+from gan_jax.game.component import (
+  Component,
+  Named,
+  as_component,
+  hyperparameters,
+)
 from gan_jax.game.game import Game, InstanceNoise
 from gan_jax.game.objectives import Objective
-from gan_jax.game.optimizers import Constant, Optimizer, RateDecay, Whole
+from gan_jax.game.optimizers import (
+  Constant,
+  OptaxOptimizer,
+  Optimizer,
+  RateDecay,
+)
 from gan_jax.game.regularizers import Regularizer
 from gan_jax.game.schedules import Schedule
 from gan_jax.game.trainer import Ema, Trainer
@@ -198,16 +208,16 @@ def build_networks(config: Config, facts: Facts) -> Networks:
       config.conditioning,
       'the data has no classes; use `conditioning=none`',
     )
-  found = _load('network', config.network)
-  if isinstance(found, Networks):
-    return found
-  if not isinstance(found, networks_lib.Architecture):
+  networks = _load('network', config.network)
+  if isinstance(networks, Networks):
+    return networks
+  if not isinstance(networks, networks_lib.Architecture):
     raise ArgumentError(
       'network', config.network, 'is no `Networks` and no `Architecture`'
     )
   own = config.network in networks_lib.ARCHITECTURES
   return networks_lib.build(
-    config.network if own else found,
+    config.network if own else networks,
     facts.shape,
     bounded=facts.bounded,
     width=config.width,
@@ -277,8 +287,8 @@ def components(config: Config, objects: Objects) -> Named[Any]:
 
 def hyper(config: Config, objects: Objects | None = None) -> dict[str, float]:
   """The hyper-parameters of a configuration, by path."""
-  found = hyperparameters(components(config, objects or {}))
-  return {path: float(value) for path, value in found.items()}
+  values = hyperparameters(components(config, objects or {}))
+  return {path: float(value) for path, value in values.items()}
 
 
 @contextlib.contextmanager
@@ -313,17 +323,17 @@ def _numbers(
     ArgumentError: for one that is given and that it has no field for.
   """
   own = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-  found = {}
+  numbers = {}
   for name, field in FIELDS.items():
     path, none = field.metadata['path'], field.metadata['none']
     if path.rpartition('.')[0] != prefix:
       continue
     value, attribute = getattr(config, name), path.rpartition('.')[2]
     if attribute in own:
-      found[attribute] = None if none is not None and value == none else value
+      numbers[attribute] = None if none is not None and value == none else value
     elif value != field.default and not _warned(name):
       raise _no_effect(config, name, prefix, attribute)
-  return found
+  return numbers
 
 
 def _warned(name: str) -> bool:
@@ -379,26 +389,26 @@ def _options_of(prefix: str) -> list[str]:
 
 def _component(option: str, name: str, base: type[Any]) -> Any:
   """The class, or the object, of a name."""
-  found = _load(option, name)
-  if isinstance(found, base) or (
-    isinstance(found, type) and issubclass(found, base)
+  part = _load(option, name)
+  if isinstance(part, base) or (
+    isinstance(part, type) and issubclass(part, base)
   ):
-    return found
+    return part
   raise ArgumentError(
-    option, name, f'is no {base.__name__}, but {type(found).__name__}'
+    option, name, f'is no {base.__name__}, but {type(part).__name__}'
   )
 
 
 def _objective(config: Config, objects: Objects) -> Objective:
   if 'objective' in objects:
     _refuse_beside(config, 'objective', _options_of('objective'))
-    return made('objective', objects['objective'], Objective)
-  found = _component('objective', config.objective, Objective)
-  if isinstance(found, Objective):
+    return as_component('objective', objects['objective'], Objective)
+  kind = _component('objective', config.objective, Objective)
+  if isinstance(kind, Objective):
     _refuse_beside(config, 'objective', _options_of('objective'))
-    return found
+    return kind
   with _naming('objective'):
-    objective: Objective = found(**_numbers(config, 'objective', found))
+    objective: Objective = kind(**_numbers(config, 'objective', kind))
     objective.check()
   return objective
 
@@ -408,21 +418,21 @@ def _regularizers(config: Config, objects: Objects) -> Named[Regularizer]:
     _refuse_beside(config, 'regularizer', ['regularizer_every'])
     given = objects['regularizer']
     items = given if isinstance(given, (list, tuple)) else [given]
-    parts = [made('regularizer', item, Regularizer) for item in items]
+    terms = [as_component('regularizer', item, Regularizer) for item in items]
   else:
-    parts = [
+    terms = [
       _regularizer(config, p) for p in validate.penalties(config.regularizer)
     ]
-  found: Named[Regularizer] = Named()
-  for part in parts:
-    if part.name in found:
+  named: Named[Regularizer] = Named()
+  for part in terms:
+    if part.name in named:
       raise ArgumentError(
         'regularizer',
         config.regularizer,
         f'{part.name} is there twice and would count twice; leave one out',
       )
-    found[part.name] = part
-  return found
+    named[part.name] = part
+  return named
 
 
 def _regularizer(config: Config, word: validate.Penalty) -> Regularizer:
@@ -444,16 +454,16 @@ def _regularizer(config: Config, word: validate.Penalty) -> Regularizer:
     values[number] = word.weight
   if 'every' in fields:
     values['every'] = config.regularizer_every
-  found: Regularizer = kind(**values)
+  regularizer: Regularizer = kind(**values)
   try:
-    found.check()
+    regularizer.check()
   except ArgumentError as error:
     raise ArgumentError(
       'regularizer',
       config.regularizer,
       f'{word.name}@{word.place}: {error.remedy}',
     ) from error
-  return found
+  return regularizer
 
 
 def _augment(config: Config, objects: Objects) -> Named[Augmentation]:
@@ -463,8 +473,10 @@ def _augment(config: Config, objects: Objects) -> Named[Augmentation]:
   else:
     names = validate.augmentations(config.diffaugment)
     items = [_component('diffaugment', name, Augmentation) for name in names]
-  parts = [made('diffaugment', item, Augmentation) for item in items]
-  return Named((part.name, part) for part in parts)
+  augmentations = [
+    as_component('diffaugment', item, Augmentation) for item in items
+  ]
+  return Named((part.name, part) for part in augmentations)
 
 
 def _instance_noise(config: Config) -> InstanceNoise | None:
@@ -489,8 +501,8 @@ def _optimizer(player: str, config: Config, objects: Objects) -> Optimizer:
       _refuse_beside(config, option, shared)
     given = objects[option]
     if isinstance(given, (Optimizer, type)):
-      return made(option, given, Optimizer)
-    return Whole(given)  # the trainer looks into it
+      return as_component(option, given, Optimizer)
+    return OptaxOptimizer(given)  # the trainer looks into it
   kind = _component(option, getattr(config, option), Optimizer)
   if isinstance(kind, Optimizer):
     _refuse_beside(config, option, _options_of(option))
@@ -501,9 +513,9 @@ def _optimizer(player: str, config: Config, objects: Objects) -> Optimizer:
   if config.lr_schedule != 'constant' or config.lr_warmup:
     values['decay'] = _decay(config)
   with _naming(option):
-    found: Optimizer = kind(**values)
-    found.check()
-  return found
+    optimizer: Optimizer = kind(**values)
+    optimizer.check()
+  return optimizer
 
 
 def _decay(config: Config) -> RateDecay:
@@ -530,7 +542,7 @@ def _schedule(config: Config, objects: Objects) -> Schedule:
   numbers = (*_OF_SCHEDULES, *_options_of('schedule'))
   if 'schedule' in objects:
     _refuse_beside(config, 'schedule', numbers)
-    return made('schedule', objects['schedule'], Schedule)
+    return as_component('schedule', objects['schedule'], Schedule)
   kind = _component('schedule', config.schedule, Schedule)
   if isinstance(kind, Schedule):
     _refuse_beside(config, 'schedule', numbers)
@@ -544,9 +556,9 @@ def _schedule(config: Config, objects: Objects) -> Schedule:
     elif value != FIELDS[name].default:
       raise _no_effect(config, name, 'schedule', name)
   with _naming('schedule'):
-    found: Schedule = kind(**values)
-    found.check()
-  return found
+    schedule: Schedule = kind(**values)
+    schedule.check()
+  return schedule
 
 
 def _ema(config: Config) -> Ema | None:

@@ -170,10 +170,10 @@ def known_metrics() -> tuple[str, ...]:
 
 def metric_faults(metrics: str) -> list[ArgumentError]:
   """What is wrong with the names in `metrics`."""
-  words, known = metric_words(metrics), known_metrics()
+  words, names = metric_words(metrics), known_metrics()
   references = [word for word in words if registry.is_reference(word)]
   try:
-    check_names('metrics', metrics, words, [*known, *references])
+    check_names('metrics', metrics, words, [*names, *references])
   except ArgumentError as error:
     return [error]
   return []
@@ -210,10 +210,10 @@ def check_evaluation(values: Mapping[str, Any], given: Collection[str]) -> None:
     remedy = 'of `step`, `all` and `follow` use one of them'
     faults.append(ArgumentError(name, True, remedy))
   faults += metric_faults(values['metrics'])
-  known = registry.names('gan_jax.features', 'FEATURES')
+  names = registry.names('gan_jax.features', 'FEATURES')
   kind = values['features'].partition('-')[0]
-  if kind and kind not in known:
-    remedy = f'{kind}: {nearest(kind, known)}'
+  if kind and kind not in names:
+    remedy = f'{kind}: {nearest(kind, names)}'
     faults.append(ArgumentError('features', values['features'], remedy))
   if faults:
     raise ConfigError(faults[0])
@@ -274,13 +274,13 @@ def penalties(text: str) -> list[Penalty]:
   >>> penalties('r1:0.5,wgan_gp@real')[0]
   Penalty(name='r1', place='', weight=0.5)
   """
-  known = registry.names('gan_jax.game.regularizers', 'REGULARIZERS')
+  names = registry.names('gan_jax.game.regularizers', 'REGULARIZERS')
   terms: list[Penalty] = []
   for word in text.split(',') if text else []:
-    name, place, colon, number = _split_penalty(word, known)
+    name, place, colon, number = _split_penalty(word, names)
     term = f'{name}@{place}' if place else name
-    if name not in known and not registry.is_reference(name):
-      remedy = f'{name}: {nearest(name, known)}'
+    if name not in names and not registry.is_reference(name):
+      remedy = f'{name}: {nearest(name, names)}'
       raise ArgumentError('regularizer', text, remedy)
     if (name, place) in [(p.name, p.place) for p in terms]:
       raise ArgumentError('regularizer', text, f'name {term} once')
@@ -293,11 +293,11 @@ def penalties(text: str) -> list[Penalty]:
 
 
 def _split_penalty(
-  word: str, known: Sequence[str]
+  word: str, names: Sequence[str]
 ) -> tuple[str, str, str, str]:
   """Name, place, colon and weight; a name may be `module:attribute`."""
   term, colon, number = word.partition(':')
-  if colon and term.partition('@')[0] not in known and '.' in term:
+  if colon and term.partition('@')[0] not in names and '.' in term:
     attribute, colon, number = number.partition(':')
     term = f'{term}:{attribute}'
   name, _, place = term.partition('@')
@@ -317,9 +317,9 @@ def augmentations(text: str) -> tuple[str, ...]:
   Raises:
     ArgumentError: for a word that is no augmentation.
   """
-  known = registry.names('gan_jax.game.augment', 'AUGMENTATIONS')
+  names = registry.names('gan_jax.game.augment', 'AUGMENTATIONS')
   words = tuple(text.split(',')) if text else ()
   for word in words:
-    if word not in known:
-      raise ArgumentError('diffaugment', text, nearest(word, known))
+    if word not in names:
+      raise ArgumentError('diffaugment', text, nearest(word, names))
   return words

@@ -40,10 +40,12 @@ def static(default: Any = dataclasses.MISSING, **how: Any) -> Any:
   return flax.struct.field(pytree_node=False, **how)
 
 
-def parts(default: Any = dataclasses.MISSING) -> Any:
+def component_field(default: Any = dataclasses.MISSING) -> Any:
   """A field that holds components by name, or one of any class."""
   how = {} if default is dataclasses.MISSING else {'default': default}
-  return flax.struct.field(pytree_node=True, metadata={'parts': True}, **how)
+  return flax.struct.field(
+    pytree_node=True, metadata={'components': True}, **how
+  )
 
 
 def snake_case(name: str) -> str:
@@ -107,7 +109,7 @@ class Component(_Base):
     for field in dataclasses.fields(kind):
       if not field.metadata.get('pytree_node', True):
         continue
-      if field.metadata.get('parts'):
+      if field.metadata.get('components'):
         continue
       if not _is_traced(hints.get(field.name, field.type)):
         raise TypeError(
@@ -212,23 +214,23 @@ def by_name(argument: str, items: Any, base: type[T]) -> Named[T]:
     ArgumentError: for anything else, or for two of one name.
   """
   if isinstance(items, Mapping):
-    pairs = [(k, made(argument, x, base)) for k, x in items.items()]
+    pairs = [(k, as_component(argument, x, base)) for k, x in items.items()]
   else:
     if isinstance(items, (str, base)) or not hasattr(items, '__iter__'):
       raise ArgumentError(argument, items, 'give a list of them')
-    whole = [made(argument, x, base) for x in items]
+    whole = [as_component(argument, x, base) for x in items]
     pairs = [(x.name, x) for x in whole]  # type: ignore[attr-defined]
-  found: Named[T] = Named()
+  named: Named[T] = Named()
   for name, item in pairs:
-    if name in found:
+    if name in named:
       raise ArgumentError(
         argument, name, 'is there twice and would count twice; leave one out'
       )
-    found[name] = item
-  return found
+    named[name] = item
+  return named
 
 
-def made(argument: str, item: Any, base: type[T]) -> T:
+def as_component(argument: str, item: Any, base: type[T]) -> T:
   """A component that was handed in as itself or as its class.
 
   Raises:
@@ -304,11 +306,11 @@ def with_hyperparameters(tree: Tree, values: Mapping[str, Any]) -> Tree:
   Raises:
     ArgumentError: for a path that it does not have.
   """
-  known = hyperparameters(tree)
+  paths = hyperparameters(tree)
   for path, value in values.items():
-    if path not in known:
+    if path not in paths:
       raise ArgumentError(
-        path, value, f'no such hyper-parameter; there are {", ".join(known)}'
+        path, value, f'no such hyper-parameter; there are {", ".join(paths)}'
       )
 
   def pick(keys: Any, x: Any) -> Any:

@@ -60,11 +60,11 @@ def field(
     return updates.field(g, d, state, real, jax.random.clone(key), **how)
 
   def v(w: Vector) -> Vector:
-    found = jax.flatten_util.ravel_pytree(gradients(w))[0]
+    gradient = jax.flatten_util.ravel_pytree(gradients(w))[0]
     if isinstance(schedule, Consensus):
       pull = jax.grad(lambda w: half_square(*gradients(w, penalties=False)))(w)
-      found += schedule.weight * pull
-    return -found
+      gradient += schedule.weight * pull
+    return -gradient
 
   return v, w
 
@@ -159,7 +159,7 @@ def leading(
     dtype=np.float64,
   )
   start = np.random.default_rng(0).normal(size=size)
-  found: list[NDArray[np.complex128]] = []
+  searches: list[NDArray[np.complex128]] = []
   unfinished: list[str] = []
   for name, which, count in (
     ('largest', 'LM', _LARGEST),
@@ -182,8 +182,8 @@ def leading(
     except linalg.ArpackError:  # a matrix of zeros, or one that is not finite
       values = []
       unfinished.append(name)
-    found.append(np.array(values, np.complex128))
-  largest, rightmost = found
+    searches.append(np.array(values, np.complex128))
+  largest, rightmost = searches
   return Leading(largest, rightmost, tuple(unfinished))
 
 

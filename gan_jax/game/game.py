@@ -23,11 +23,11 @@ from gan_jax.game.augment import Augmentation
 from gan_jax.game.component import (
   Component,
   Named,
+  as_component,
   by_name,
   check_part,
+  component_field,
   has_values,
-  made,
-  parts,
   static,
 )
 from gan_jax.game.objectives import Objective
@@ -120,11 +120,11 @@ class Game(Component):
   """
 
   networks: Networks = static()
-  objective: Objective = parts()
-  regularizers: Any = parts(())
-  augment: Any = parts(())
+  objective: Objective = component_field()
+  regularizers: Any = component_field(())
+  augment: Any = component_field(())
   packing: int = static(1)
-  instance_noise: InstanceNoise | None = parts(None)
+  instance_noise: InstanceNoise | None = component_field(None)
 
   def __post_init__(self) -> None:
     """Puts components in the place of what stands for them; checks."""
@@ -141,12 +141,12 @@ class Game(Component):
   def _settle(self) -> None:
     """Components in the place of classes and lists."""
     settled = dict(
-      objective=made('objective', self.objective, Objective),
+      objective=as_component('objective', self.objective, Objective),
       regularizers=by_name('regularizers', self.regularizers, Regularizer),
       augment=by_name('augment', self.augment, Augmentation),
     )
     if self.instance_noise is not None:
-      noise = made('instance_noise', self.instance_noise, InstanceNoise)
+      noise = as_component('instance_noise', self.instance_noise, InstanceNoise)
       settled['instance_noise'] = noise
     for name, part in settled.items():
       object.__setattr__(self, name, part)
@@ -277,7 +277,7 @@ def apply_d(
   return wide(logits), dict(heads), stats
 
 
-class _Eyes:
+class _InputTransform:
   """How D is shown samples in one loss: augmented, packed, with noise."""
 
   def __init__(self, game: Game, images: Scalar, streams: Streams) -> None:
@@ -301,7 +301,7 @@ class _Eyes:
     return x + self._std * noise.reshape(x.shape)
 
 
-def _beliefs(objective: Objective, real: Logits, fake: Logits) -> Logs:
+def _interpret_logits(objective: Objective, real: Logits, fake: Logits) -> Logs:
   """What D's outputs say: probabilities, and the value they amount to.
 
   Of the log density ratio that the game's D is after; where it is after none
@@ -340,7 +340,7 @@ def d_view(
   networks, streams = game.networks, Streams(key)
   drawn = drawn or draw(game, real.x.shape[0], key)
   key_g, key_real, key_fake = map(streams, ('g', 'd/real', 'd/fake'))
-  see = _Eyes(game, images, streams)
+  transform = _InputTransform(game, images, streams)
 
   def generate(z: Noise) -> Float[Array, 'packs *wider']:
     x, _ = apply_g(
@@ -350,21 +350,25 @@ def d_view(
       Draw(z, drawn.label),
       jax.random.clone(key_g),
     )
-    return see(jax.lax.stop_gradient(x) if frozen else x, 'fake')
+    return transform(jax.lax.stop_gradient(x) if frozen else x, 'fake')
 
-  def judge(
+  def discriminate(
     x: Samples, label: Label, key: Any, stats: Stats
   ) -> tuple[Logits, Heads, Stats]:
     key = jax.random.clone(key)
     return apply_d(networks.discriminator, params, stats, x, label, key)
 
-  x, y = see(real.x, 'real'), generate(drawn.z)
+  x, y = transform(real.x, 'real'), generate(drawn.z)
   first = state.d.stats
-  real_logits, real_heads, between = judge(x, real.label, key_real, first)
-  fake_logits, fake_heads, stats = judge(y, drawn.label, key_fake, between)
+  real_logits, real_heads, between = discriminate(
+    x, real.label, key_real, first
+  )
+  fake_logits, fake_heads, stats = discriminate(
+    y, drawn.label, key_fake, between
+  )
   view = DView(
-    critic=lambda x, label: judge(x, label, key_real, first)[0],
-    critic_fake=lambda x, label: judge(x, label, key_fake, between)[0],
+    critic=lambda x, label: discriminate(x, label, key_real, first)[0],
+    critic_fake=lambda x, label: discriminate(x, label, key_fake, between)[0],
     real=x,
     real_logits=real_logits,
     real_heads=real_heads,
@@ -422,20 +426,22 @@ def d_loss(
   )
   logits = view.real_logits, view.fake_logits
   loss = game.objective.d_loss(*logits)
-  logs = {'d/loss': loss} | _beliefs(game.objective, *logits)
+  logs = {'d/loss': loss} | _interpret_logits(game.objective, *logits)
   terms = game.acting('d') if penalties else {}
-  views = {name: _of(view, name, state) for name in terms}
-  found = _lazily(terms, lambda name: terms[name].on_d(views[name]), state.step)
+  views = {name: _for_term(view, name, state) for name in terms}
+  values = _lazily(
+    terms, lambda name: terms[name].on_d(views[name]), state.step
+  )
   memory = {
     n: t.next_memory(views[n].memory, views[n]) for n, t in terms.items()
   }
-  for name, penalty in found.items():
+  for name, penalty in values.items():
     loss += terms[name].strength * penalty
     logs[f'd/penalty/{name}'] = penalty
   return loss, Aux(stats, jax.lax.stop_gradient(memory), logs)
 
 
-def _of(view: Any, name: str, state: State) -> Any:
+def _for_term(view: Any, name: str, state: State) -> Any:
   """A view as one regularizer has it."""
   key = stream(view.key, name)
   return view._replace(key=key, memory=state.memory.get(name, ()))
@@ -456,7 +462,7 @@ def _lazily(
 
   Reference: Karras et al. 2020 (StyleGAN2), arXiv:1912.04958, appendix B.
   """
-  found: Logs = {}
+  penalties: Logs = {}
   for every in sorted({term.lazy for term in terms.values()}):
     names = [name for name, term in terms.items() if term.lazy == every]
 
@@ -467,8 +473,8 @@ def _lazily(
       return [jnp.float32(0) for _ in names]
 
     values = due() if every == 1 else jax.lax.cond(step % every == 0, due, none)
-    found |= dict(zip(names, values, strict=True))
-  return {name: found[name] for name in terms}
+    penalties |= dict(zip(names, values, strict=True))
+  return {name: penalties[name] for name in terms}
 
 
 def g_view(
@@ -493,7 +499,7 @@ def g_view(
   networks, streams = game.networks, Streams(key)
   drawn = drawn or draw(game, real.x.shape[0], key)
   key_g, key_real, key_fake = map(streams, ('g', 'd/real', 'd/fake'))
-  see = _Eyes(game, images, streams)
+  transform = _InputTransform(game, images, streams)
   d_params = jax.lax.stop_gradient(state.d.params) if frozen else state.d.params
 
   def generate(z: Noise) -> tuple[Samples, Stats]:
@@ -505,16 +511,22 @@ def g_view(
       jax.random.clone(key_g),
     )
 
-  def judge(x: Samples, label: Label, key: Any) -> tuple[Logits, Heads, Stats]:
+  def discriminate(
+    x: Samples, label: Label, key: Any
+  ) -> tuple[Logits, Heads, Stats]:
     return apply_d(
       networks.discriminator, d_params, state.d.stats, x, label, key
     )
 
   fake, stats = generate(drawn.z)
-  logits, heads, _ = judge(see(fake, 'fake'), drawn.label, key_fake)
+  logits, heads, _ = discriminate(
+    transform(fake, 'fake'), drawn.label, key_fake
+  )
   real_logits = None
   if game.objective.relativistic:
-    real_logits = judge(see(real.x, 'real'), real.label, key_real)[0]
+    real_logits = discriminate(transform(real.x, 'real'), real.label, key_real)[
+      0
+    ]
   view = GView(
     fake=fake,
     fake_logits=logits,
@@ -545,15 +557,15 @@ def g_loss(
   """G's loss: its samples, labelled 1, judged by a D that does not move.
 
   Args:
-    game: networks, objective and what is added.
+    game: as in `d_loss`, as are all that are not named here.
     params: G's, which the loss is differentiated by; `state.g.params` is not
       read.
     state: everything else.
     real: a batch of real samples; as many are generated. Only a relativistic
       objective looks at them.
     key: of all streams of this update.
-    images: real images shown before this step (instance noise).
-    drawn: what the samples are made of; None: `draw` with this key.
+    images: real images shown before this step.
+    drawn: what the samples are made of.
     frozen: whether a `stop_gradient` stands between this loss and D's
       parameters.
     penalties: whether the regularizers' terms are added.
@@ -572,7 +584,7 @@ def g_loss(
   logs = {'g/loss': loss}
   memory = {}
   for name, term in (game.acting('g') if penalties else {}).items():
-    own = _of(view, name, state)
+    own = _for_term(view, name, state)
     penalty = term.on_g(own)
     memory[name] = term.next_memory(own.memory, own)
     loss += term.strength * penalty

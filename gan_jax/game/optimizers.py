@@ -3,7 +3,7 @@
 An optimizer here makes its Optax transformation anew at every step from its
 float fields, so that they can be traced, swept and moved, and both players see
 one clock, the game's, whatever `d_steps` and `g_steps` are. A transformation of
-Optax is taken whole (`whole`): what it returns is added to the parameters.
+Optax is taken whole (`wrap_optax`): what it returns is added to the parameters.
 
 To add one, derive a class from `Adaptive` or `Optimizer`, say what the tests
 need of it (`reference`), and give it an entry in `OPTIMIZERS`; the flag and the
@@ -21,9 +21,9 @@ from jaxtyping import Array, Float, Int
 from gan_jax.game.component import (
   Component,
   Named,
+  as_component,
   check_part,
-  made,
-  parts,
+  component_field,
   static,
 )
 from gan_jax.networks.base import Net
@@ -179,7 +179,7 @@ class _Own(Optimizer):
   clip: float | None = None
   beta1_final: float | None = None
   momentum_steps: int = static(0)
-  decay: RateDecay | None = parts(None)
+  decay: RateDecay | None = component_field(None)
 
   def rule(self, beta1: Any) -> optax.GradientTransformation:
     """The direction, without the rate."""
@@ -340,7 +340,7 @@ adam, sgd, rmsprop, nadam = Adam, Sgd, Rmsprop, Nadam
 amsgrad, adabelief, lion = Amsgrad, Adabelief, Lion
 
 
-class Whole(Optimizer):
+class OptaxOptimizer(Optimizer):
   """A transformation of Optax, whole: its updates are added as they are.
 
   Its numbers are hyper-parameters if `optax.inject_hyperparams` made it; its
@@ -352,7 +352,7 @@ class Whole(Optimizer):
   """
 
   transformation: optax.GradientTransformation = static()
-  injected: Mapping[str, float] = parts(())
+  injected: Mapping[str, float] = component_field(())
 
   @property
   def name(self) -> str:
@@ -392,7 +392,9 @@ def _inject(state: Any, values: Mapping[str, Any]) -> Any:
   return jax.tree.map(replace, state, is_leaf=_is_injected)
 
 
-def whole(argument: str, transformation: Any, net: Net | None = None) -> Whole:
+def wrap_optax(
+  argument: str, transformation: Any, net: Net | None = None
+) -> OptaxOptimizer:
   """What an Optax transformation is taken as.
 
   Args:
@@ -414,7 +416,9 @@ def whole(argument: str, transformation: Any, net: Net | None = None) -> Whole:
   if net is not None:
     params = jax.eval_shape(net.init, jax.random.key(0))[0]
   _check_update(argument, transformation, params)
-  return Whole(transformation, _injected(argument, transformation, params))
+  return OptaxOptimizer(
+    transformation, _injected(argument, transformation, params)
+  )
 
 
 _TRANSFORMATION = ('init', 'update')
@@ -492,6 +496,6 @@ def as_optimizer(argument: str, item: Any, net: Net | None = None) -> Optimizer:
   if isinstance(item, (Optimizer, str)) or (
     isinstance(item, type) and issubclass(item, Optimizer)
   ):
-    found: Optimizer = made(argument, item, Optimizer)
-    return found
-  return whole(argument, item, net)
+    optimizer: Optimizer = as_component(argument, item, Optimizer)
+    return optimizer
+  return wrap_optax(argument, item, net)

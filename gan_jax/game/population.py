@@ -69,10 +69,10 @@ def _update(
 def _where(ok: Any, new: State, old: State) -> State:
   """`new` where ok; the root key never changes, and the step always does."""
   bare = dict(key=None, step=None)
-  kept = jax.tree.map(
+  chosen = jax.tree.map(
     lambda a, b: jnp.where(ok, a, b), new.replace(**bare), old.replace(**bare)
   )
-  return kept.replace(key=old.key, step=new.step)
+  return chosen.replace(key=old.key, step=new.step)
 
 
 def step_members(
@@ -101,14 +101,14 @@ def _check_vary(
   members: int,
   vary: Mapping[str, Sequence[float] | NDArray[Any]],
 ) -> dict[str, NDArray[np.float32]]:
-  known = trainer.hyperparameters()
-  found = {}
+  paths = trainer.hyperparameters()
+  checked = {}
   for path, values in vary.items():
-    if path not in known:
+    if path not in paths:
       raise ArgumentError(
         'vary',
         path,
-        f'no such hyper-parameter; there are {", ".join(known)}',
+        f'no such hyper-parameter; there are {", ".join(paths)}',
       )
     numbers = np.asarray(values, np.float32)
     if numbers.shape != (members,):
@@ -119,8 +119,8 @@ def _check_vary(
       )
     for number in numbers:
       trainer.at({path: float(number)})  # which checks itself
-    found[path] = numbers
-  return found
+    checked[path] = numbers
+  return checked
 
 
 class Population:
@@ -347,9 +347,9 @@ def whole(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, _WHOLE)
 
 
-def put(tree: PyTree, there: PyTree) -> PyTree:
+def put(tree: PyTree, placement: PyTree) -> PyTree:
   """Arrays laid over the devices by shardings, as copies."""
-  copy = jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=there)
+  copy = jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=placement)
   return copy(tree)
 
 

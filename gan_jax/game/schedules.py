@@ -281,8 +281,8 @@ class Alternating(Schedule):
     """All updates of D, then all of G."""
     logs: Logs = {}
     for updates in self._updates(u, reals, key):
-      state, found = updates(state)
-      logs |= found
+      state, own_logs = updates(state)
+      logs |= own_logs
     return state, logs
 
 

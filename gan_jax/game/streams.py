@@ -24,10 +24,10 @@ def stream(
   >>> bool((jax.random.key_data(a) == jax.random.key_data(b)).all())
   False
   """
-  found = jax.random.fold_in(jax.random.clone(key), _number(name))
+  folded = jax.random.fold_in(jax.random.clone(key), _number(name))
   for i in index:
-    found = jax.random.fold_in(found, i)
-  return found
+    folded = jax.random.fold_in(folded, i)
+  return folded
 
 
 def _number(name: str) -> int:

@@ -14,13 +14,13 @@ from jaxtyping import Array, Float, Key
 from gan_jax.game import game as game_lib
 from gan_jax.game.component import (
   Component,
+  as_component,
   as_scalars,
   call_of,
   check_part,
+  component_field,
   has_values,
   hyperparameters,
-  made,
-  parts,
   with_hyperparameters,
 )
 from gan_jax.game.game import Batch, Game, Label, Logs, Noise, Samples
@@ -58,7 +58,7 @@ class Ema(Component):
       )
 
   def update(
-    self, average: Average, g: Player, images: Any, each: int
+    self, average: Average, g: Player, images: Any, images_a_step: int
   ) -> Average:
     """The average after a step.
 
@@ -69,7 +69,7 @@ class Ema(Component):
       each: images a step.
     """
     half_life = jnp.minimum(self.halflife_kimg * 1000.0, images / 20)
-    decay = 0.5 ** (each / half_life)
+    decay = 0.5 ** (images_a_step / half_life)
 
     def mix(average: Array, live: Array) -> Array:
       if not jnp.issubdtype(jnp.asarray(live).dtype, jnp.floating):
@@ -96,11 +96,11 @@ class Trainer(Component):
     ArgumentError: naming the argument that is of no use.
   """
 
-  game: Game = parts()
-  optimizer_g: Optimizer = parts()
-  optimizer_d: Optimizer = parts()
-  schedule: Schedule = parts(Alternating)
-  ema: Ema | None = parts(Ema)
+  game: Game = component_field()
+  optimizer_g: Optimizer = component_field()
+  optimizer_d: Optimizer = component_field()
+  schedule: Schedule = component_field(Alternating)
+  ema: Ema | None = component_field(Ema)
 
   def __post_init__(self) -> None:
     """Puts components in the place of what stands for them; checks."""
@@ -122,10 +122,10 @@ class Trainer(Component):
       optimizer_d=as_optimizer(
         'optimizer_d', self.optimizer_d, nets.discriminator
       ),
-      schedule=made('schedule', self.schedule, Schedule),
+      schedule=as_component('schedule', self.schedule, Schedule),
     )
     if self.ema is not None:
-      settled['ema'] = made('ema', self.ema, Ema)
+      settled['ema'] = as_component('ema', self.ema, Ema)
     for name, part in settled.items():
       object.__setattr__(self, name, part)
 
@@ -251,9 +251,11 @@ class Trainer(Component):
     key = stream(state.key, 'step', state.step)
     now, logs = at.schedule.update(updates, state, reals, key)
     if at.ema is not None and state.ema is not None:
-      each = self.images_a_step(n)
-      shown = (state.step + 1).astype(jnp.float32) * each
-      now = now.replace(ema=at.ema.update(state.ema, now.g, shown, each))
+      images_a_step = self.images_a_step(n)
+      shown = (state.step + 1).astype(jnp.float32) * images_a_step
+      now = now.replace(
+        ema=at.ema.update(state.ema, now.g, shown, images_a_step)
+      )
     return now.replace(step=state.step + 1), logs
 
   def updates(self, state: State, n: int) -> Updates:
@@ -341,36 +343,38 @@ class Trainer(Component):
     takes = f'a step of {call_of(self.schedule)} takes {k}'
     if not hasattr(x, 'dtype'):
       x = jnp.asarray(x)
-    told = f'{x.dtype}{tuple(x.shape)}'
+    described = f'{x.dtype}{tuple(x.shape)}'
     if x.dtype == jnp.uint8:
       raise ArgumentError(
         'batch',
-        told,
+        described,
         'is uint8; a step takes float32, images in [-1, 1]: give'
         ' (x - 127.5) / 127.5',
       )
     if x.dtype != jnp.float32:
       raise ArgumentError(
-        'batch', told, f'is {x.dtype}; use float32, as `x.astype(np.float32)`'
+        'batch',
+        described,
+        f'is {x.dtype}; use float32, as `x.astype(np.float32)`',
       )
     if x.ndim == len(shape) + 1 and x.shape[1:] == shape:
       if k != 1:
         raise ArgumentError(
           'batch',
-          told,
+          described,
           f'is one batch, and {takes}; stack them: {wanted}',
         )
       x, label = x[None], label if label is None else label[None]
     if x.ndim != len(shape) + 2 or x.shape[2:] != shape:
-      raise ArgumentError('batch', told, f'use {wanted}, float32')
+      raise ArgumentError('batch', described, f'use {wanted}, float32')
     if x.shape[0] != k:
       raise ArgumentError(
-        'batch', told, f'has {x.shape[0]} for k, and {takes}: use {wanted}'
+        'batch', described, f'has {x.shape[0]} for k, and {takes}: use {wanted}'
       )
     if x.shape[1] % self.game.packing:
       raise ArgumentError(
         'batch',
-        told,
+        described,
         f'{x.shape[1]} samples are no multiple of'
         f' `packing={self.game.packing}`; the batch counts samples, not packs',
       )

@@ -133,8 +133,8 @@ def _update_nearest(
   ) -> tuple[Array, tuple[Array, Array]]:
     at = jnp.argmin(squares, axis=1)[:, None]
     least = jnp.take_along_axis(squares, at, 1)[:, 0]
-    taken = jnp.arange(squares.shape[1])[None, :] == at
-    return jnp.where(taken, jnp.inf, squares), (
+    rows_taken = jnp.arange(squares.shape[1])[None, :] == at
+    return jnp.where(rows_taken, jnp.inf, squares), (
       least,
       jnp.take_along_axis(index, at, 1)[:, 0],
     )

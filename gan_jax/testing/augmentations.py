@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax.game.augment import Augmentation
-from gan_jax.game.component import made
+from gan_jax.game.component import as_component
 from gan_jax.testing.subject import Subject, neighbours
 
 _N, _SIDE, _DRAWS = 6, 8, 8
@@ -39,7 +39,7 @@ def check_augmentation(
   >>> check_augmentation(Flip)
   []
   """
-  augmentation = made('augment', augmentation, Augmentation)
+  augmentation = as_component('augment', augmentation, Augmentation)
   subject = Subject('augmentation', augmentation)
   apply = jax.jit(
     jax.vmap(lambda item, x, key: item.apply(x, key), (None, 0, 0))

@@ -138,16 +138,16 @@ class _Check:
     }
     for where, points in sets.items():
       x: NDArray[Any] = np.asarray(points, np.float32).astype(np.float64)
-      found, expected = self.log_prob(x), np.asarray(d.reference(x))
+      values, expected = self.log_prob(x), np.asarray(d.reference(x))
       self.require(
-        expected.shape == found.shape,
+        expected.shape == values.shape,
         f'`reference` of {x.shape} is {expected.shape}; return ({len(x)},)',
       )
-      other = ~np.isclose(found, expected, rtol=2e-5, atol=2e-4)
+      other = ~np.isclose(values, expected, rtol=2e-5, atol=2e-4)
       at = other.argmax()
       self.require(
         not other.any(),
-        f'`log_prob` and `reference` differ at points {where}: {found[at]:.7g}'
+        f'`log_prob` and `reference` differ at points {where}: {values[at]:.7g}'
         f' and {expected[at]:.7g} at {x[at].tolist()}',
       )
 
@@ -235,9 +235,9 @@ class _Check:
     )
     # A key that is used twice shows as a correlation.
     columns = noise if len(modes) == 1 else np.column_stack([noise, nearest])
-    found = np.atleast_2d(np.corrcoef(columns.T))
+    modes_seen = np.atleast_2d(np.corrcoef(columns.T))
     self.require(
-      abs(found - np.eye(len(found))) < _SIGMA / np.sqrt(_SAMPLES),
+      abs(modes_seen - np.eye(len(modes_seen))) < _SIGMA / np.sqrt(_SAMPLES),
       'the noise of its samples depends on the mode, or one axis on another',
     )
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.game.component import made
+from gan_jax.game.component import as_component
 from gan_jax.game.objectives import Objective
 from gan_jax.testing.subject import Subject, neighbours, overrides
 
@@ -50,7 +50,7 @@ def check_objective(objective: Objective | type[Objective]) -> list[str]:
   >>> check_objective(Hinge)
   []
   """
-  objective = made('objective', objective, Objective)
+  objective = as_component('objective', objective, Objective)
   subject = Subject('objective', objective)
   _check_shapes(subject, objective)
   # With a cache of its own, of two pairs of batches at once.
@@ -140,9 +140,9 @@ def _check_transforms(
   """Under `jit` and `vmap` as eager, one batch after another."""
   real, fake = _draw(0, 1)
   eager = [np.stack(_losses(objective, real[i], fake[i])) for i in (0, 1)]
-  found = evaluate(objective, real, fake).losses
+  computed = evaluate(objective, real, fake).losses
   subject.require_close(
-    list(found), eager, 'another loss under `jit` and `vmap`'
+    list(computed), eager, 'another loss under `jit` and `vmap`'
   )
 
 
@@ -227,13 +227,13 @@ def _check_reference(
   for size in (20.0, 1e4):
     far = size * jnp.array([1, -1, 0.5, -0.7] * (_N // 4))
     pairs = jnp.stack([far, -far]), jnp.stack([far[::-1], far])
-    found = np.asarray(evaluate(objective, *pairs).losses, np.float64)
+    computed = np.asarray(evaluate(objective, *pairs).losses, np.float64)
     losses = np.stack(
       [_reference(objective, *pair) for pair in zip(*pairs, strict=True)]
     )
     finite = np.isfinite(losses)  # what is infinite is bent to be finite
     subject.require_close(
-      found[finite],
+      computed[finite],
       losses[finite],
       f'another loss than its reference at logits of {size}',
       rtol=5e-6,
@@ -272,14 +272,14 @@ def _check_equilibrium(
     return
   logit, *stated = objective.equilibrium
   same = jnp.float32(np.full((2, _N), logit))
-  found = evaluate(_at_defaults(objective), same, same)
+  computed = evaluate(_at_defaults(objective), same, same)
   subject.require_close(
-    found.losses[0],
+    computed.losses[0],
     np.array(stated),
     'other losses than its equilibrium states',
   )
   subject.require_close(
-    found.by_real[0, 0].sum() + found.by_fake[0, 0].sum(),
+    computed.by_real[0, 0].sum() + computed.by_fake[0, 0].sum(),
     0.0,
     f'd_loss is not least at the logit {logit} of its equilibrium: its slope',
     atol=1e-5,
@@ -309,10 +309,10 @@ def _check_log_ratio(
     f'log_ratio returns an array of shape {ratio.shape}, not one a logit',
   )
   both = jnp.stack([logits, logits])
-  found = evaluate(objective, both, both)
+  computed = evaluate(objective, both, both)
   # Of p real and q generated samples at an output v: p slope_real(v) +
   # q slope_fake(v) is 0 where v is the best.
-  balance = np.exp(ratio) * found.by_real[0, 0] + found.by_fake[0, 0]
+  balance = np.exp(ratio) * computed.by_real[0, 0] + computed.by_fake[0, 0]
   subject.require_close(
     _N * balance,
     np.zeros(_N),

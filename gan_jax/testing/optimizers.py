@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.game.component import made
+from gan_jax.game.component import as_component
 from gan_jax.game.optimizers import Optimizer
 from gan_jax.testing.subject import Subject, neighbours, overrides
 
@@ -39,7 +39,7 @@ def check_optimizer(optimizer: Optimizer | type[Optimizer]) -> list[str]:
   >>> check_optimizer(Adam(learning_rate=1e-3))
   []
   """
-  optimizer = made('optimizer', optimizer, Optimizer)
+  optimizer = as_component('optimizer', optimizer, Optimizer)
   subject = Subject('optimizer', optimizer)
   # With a cache of its own; of some gradients, half of them, and none.
   run = jax.jit(jax.vmap(lambda *args: _run(*args), (None, None, 0)))
@@ -156,7 +156,7 @@ def _check_reference(subject: Subject, optimizer: Optimizer, run: Run) -> None:
     updates, state = reference.update(grads, state, params)
     params = jax.tree.map(lambda p, u: p + u, params, updates)
     path.append(params)
-  found = _paths(run, optimizer)[0]
+  computed = _paths(run, optimizer)[0]
   subject.require_close(
-    found, path, 'another update than its reference', rtol=1e-4
+    computed, path, 'another update than its reference', rtol=1e-4
   )

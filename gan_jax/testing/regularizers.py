@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gan_jax import networks as network_lib
-from gan_jax.game.component import made
+from gan_jax.game.component import as_component
 from gan_jax.game.regularizers import DView, GView, Regularizer
 from gan_jax.networks.base import Networks
 from gan_jax.testing import small
@@ -49,7 +49,7 @@ def check_regularizer(
   >>> check_regularizer(Orthogonal)
   []
   """
-  regularizer = made('regularizers', regularizer, Regularizer)
+  regularizer = as_component('regularizers', regularizer, Regularizer)
   subject = Subject('regularizer', regularizer)
   trial = _Trial(regularizer, networks)
   for player in set(regularizer.acts_on) & {'d', 'g'}:
@@ -98,13 +98,13 @@ class _Trial:
       how: Any = dict(train=True, key=_unused(key), label=samples.label)
       return nets.generator.apply(both['g'], self.g[1], z, **how)[0]
 
-    def judge(x: Any, label: Any) -> tuple[Any, Any]:
+    def discriminate(x: Any, label: Any) -> tuple[Any, Any]:
       how: Any = dict(train=True, key=_unused(key), label=label)
       out, _ = nets.discriminator.apply(both['d'], self.d[1], x, **how)
       return out if isinstance(out, tuple) else (out, {})
 
     fake = generate(samples.z)
-    logits, heads = judge(fake, samples.label)
+    logits, heads = discriminate(fake, samples.label)
     seen: dict[str, Any] = dict(
       fake=fake,
       fake_logits=logits,
@@ -119,8 +119,8 @@ class _Trial:
     )
     if player == 'g':
       return GView(**seen)
-    real_logits, real_heads = judge(samples.real, samples.label)
-    critic = lambda x, label: judge(x, label)[0]  # noqa: E731
+    real_logits, real_heads = discriminate(samples.real, samples.label)
+    critic = lambda x, label: discriminate(x, label)[0]  # noqa: E731
     return DView(
       critic=critic,
       critic_fake=critic,
@@ -347,7 +347,7 @@ def _check_dirac(subject: Subject, term: Regularizer) -> None:
     trial.g = {'theta': theta}, {}
     return trial.penalty('d', term, {'psi': psi}, samples, jax.random.key(5))
 
-  found = [penalty(*map(jnp.float32, point)) for point in _POINTS]
+  slopes = [penalty(*map(jnp.float32, point)) for point in _POINTS]
   subject.require_close(
-    found, stated, 'another penalty in Dirac-GAN than `dirac` says'
+    slopes, stated, 'another penalty in Dirac-GAN than `dirac` says'
   )

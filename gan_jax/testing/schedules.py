@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.game.component import made
+from gan_jax.game.component import as_component
 from gan_jax.game.game import Game
 from gan_jax.game.objectives import NonSaturating, Objective, Relativistic
 from gan_jax.game.optimizers import Sgd
@@ -44,7 +44,7 @@ def check_schedule(schedule: Schedule | type[Schedule]) -> list[str]:
   >>> check_schedule(Simultaneous)
   []
   """
-  schedule = made('schedule', schedule, Schedule)
+  schedule = as_component('schedule', schedule, Schedule)
   subject = Subject('schedule', schedule)
   trial = _Trial(schedule)
   _check_counts(subject, trial)

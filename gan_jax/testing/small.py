@@ -78,7 +78,9 @@ def parabolas() -> Networks:
     del how
     return z * params['a'][None] + params['b'][None], stats
 
-  def judge(params: Any, stats: Any, x: Any, **how: Any) -> tuple[Any, Any]:
+  def discriminate(
+    params: Any, stats: Any, x: Any, **how: Any
+  ) -> tuple[Any, Any]:
     del how
     return jnp.square(x) @ params['c'] + x @ params['w'], stats
 
@@ -88,6 +90,6 @@ def parabolas() -> Networks:
 
   g, d = (
     Net(jax.jit(functools.partial(start, names)), apply)
-    for names, apply in (('ab', generate), ('cw', judge))
+    for names, apply in (('ab', generate), ('cw', discriminate))
   )
   return Networks(g, d, POINTS[0], POINTS)

@@ -37,7 +37,7 @@ class Subject:
 
   def require_close(
     self,
-    found: Any,
+    values: Any,
     expected: Any,
     what: str,
     *,
@@ -53,7 +53,7 @@ class Subject:
       rtol: relative tolerance.
       atol: absolute tolerance.
     """
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    pairs = zip(jax.tree.leaves(values), jax.tree.leaves(expected), strict=True)
     for x, y in pairs:
       a, b = (np.asarray(leaf, np.float64) for leaf in (x, y))
       excess = np.abs(a - b) - rtol * np.abs(b) - atol

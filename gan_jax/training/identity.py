@@ -24,12 +24,12 @@ Identity = dict[str, Any]
 
 def declared(setup: Setup) -> dict[str, Any]:
   """Path to value of all that a run says of itself."""
-  found: dict[str, Any] = {}
-  _describe('', setup.trainer, found)
+  values: dict[str, Any] = {}
+  _describe('', setup.trainer, values)
   for path, value in hyperparameters(setup.trainer).items():
-    found[path] = float(np.float32(value))
+    values[path] = float(np.float32(value))
   config, networks = setup.config, setup.networks
-  found |= {
+  values |= {
     'batch_size': config.batch_size,
     'seed': config.seed,
     'flip': config.flip,
@@ -38,26 +38,26 @@ def declared(setup: Setup) -> dict[str, Any]:
     'latent': _name(networks.latent),
     'classes': networks.classes,
   }
-  return dict(sorted(found.items()))
+  return dict(sorted(values.items()))
 
 
-def _describe(path: str, x: Any, found: dict[str, Any]) -> None:
+def _describe(path: str, x: Any, values: dict[str, Any]) -> None:
   """Classes and static fields of a tree of components."""
   if isinstance(x, Component):
-    found[path or 'trainer'] = x.name
+    values[path or 'trainer'] = x.name
     for field in dataclasses.fields(x):  # type: ignore[arg-type]
       value = getattr(x, field.name)
       inner = '.'.join(
         w for w in (path, field.name) if w and w not in ('game',)
       )
       if isinstance(value, (Component, dict)):
-        _describe(inner, value, found)
+        _describe(inner, value, values)
       elif not field.metadata.get('pytree_node', True):
         if field.name != 'networks':
-          found[inner] = _name(value)
+          values[inner] = _name(value)
   elif isinstance(x, dict):
     for name, value in x.items():
-      _describe(f'{path}.{name}', value, found)
+      _describe(f'{path}.{name}', value, values)
 
 
 def _name(value: Any) -> Any:
@@ -93,14 +93,14 @@ def program(setup: Setup) -> str:
 
 def _arrays(closed: Any) -> list[Any]:
   """All constants of a traced program, those of inner ones too."""
-  found = [c for c in closed.consts if hasattr(c, 'dtype')]
+  arrays = [c for c in closed.consts if hasattr(c, 'dtype')]
   for equation in closed.jaxpr.eqns:
     for value in equation.params.values():
       inner = value if isinstance(value, (tuple, list)) else [value]
       for x in inner:
         if hasattr(x, 'consts') and hasattr(x, 'jaxpr'):
-          found += _arrays(x)
-  return [x for x in found if not _is_key(x)]
+          arrays += _arrays(x)
+  return [x for x in arrays if not _is_key(x)]
 
 
 def _is_key(x: Any) -> bool:
@@ -146,12 +146,12 @@ def check(place: str, saved: Identity, now: Identity) -> str:
   Raises:
     IdentityError: a line for each difference.
   """
-  there, here = saved.get('declared', {}), now['declared']
+  saved_values, own_values = saved.get('declared', {}), now['declared']
   lines = [
-    f'  {path}: {there.get(path, "nothing")} there,'
-    f' {here.get(path, "nothing")} now'
-    for path in sorted({*there, *here})
-    if there.get(path) != here.get(path)
+    f'  {path}: {saved_values.get(path, "nothing")} there,'
+    f' {own_values.get(path, "nothing")} now'
+    for path in sorted({*saved_values, *own_values})
+    if saved_values.get(path) != own_values.get(path)
   ]
   if saved.get('data') != now['data']:
     lines.append(f'  data: {saved.get("data")} there, {now["data"]} now')

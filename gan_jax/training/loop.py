@@ -107,10 +107,10 @@ class HostLoop(abc.ABC):
   # What they share.
 
   def _restore(self) -> tuple[PyTree, int]:
-    found = self.checkpoints.restore_newest(self.template(), self.warn)
-    if found is None:
+    restored = self.checkpoints.restore_newest(self.template(), self.warn)
+    if restored is None:
       return self.fresh(), 0
-    saved, meta = found
+    saved, meta = restored
     workdir.check_data(
       str(self.folder), meta['fingerprint'], self.setup.feed.fingerprint
     )

@@ -77,8 +77,8 @@ def read_stats(path: pathlib.Path, step: int) -> Rows:
   if not path.is_file():
     return {}
   with np.load(path) as file:
-    kept = file['step'] <= step
-    return {name: file[name][kept] for name in file.files}
+    rows = file['step'] <= step
+    return {name: file[name][rows] for name in file.files}
 
 
 def write_npz(path: pathlib.Path, arrays: Rows) -> None:
@@ -170,11 +170,11 @@ class PopulationLoop(HostLoop):
   @functools.cached_property
   def _vary(self) -> dict[str, NDArray[np.float32]]:
     """The hyper-parameters of each place by path."""
-    known = self.setup.trainer.hyperparameters()
+    defaults = self.setup.trainer.hyperparameters()
     paths = sorted({path for m in self.members for path in m.hyper})
     return {
       path: np.asarray(
-        [m.hyper.get(path, known[path]) for m in self._places()], np.float32
+        [m.hyper.get(path, defaults[path]) for m in self._places()], np.float32
       )
       for path in paths
     }
@@ -398,12 +398,12 @@ class PopulationLoop(HostLoop):
   def _row(self) -> Any:
     def row(state: Progress) -> tuple[Progress, dict[str, Any]]:
       state = state.replace(now=population.mark_diverged(state.now))
-      found = population.mean_logs(state)
+      numbers = population.mean_logs(state)
       members = state.now.members
-      found['d/param_norm'] = jax.vmap(norm)(members.d.params)
-      found['g/param_norm'] = jax.vmap(norm)(members.g.params)
+      numbers['d/param_norm'] = jax.vmap(norm)(members.d.params)
+      numbers['g/param_norm'] = jax.vmap(norm)(members.g.params)
       alive = {'alive': state.now.alive}
-      return population.reset_sums(state), found | alive
+      return population.reset_sums(state), numbers | alive
 
     split = population.split(self.mesh)
     return jax.jit(
@@ -412,10 +412,10 @@ class PopulationLoop(HostLoop):
 
   def _write_row(self) -> None:
     """Adds each member's means since the last row; NaN of the dead."""
-    self.state, found = self._row(self.state)
+    self.state, numbers = self._row(self.state)
     row: Rows = {
       k: np.asarray(x)[None, : len(self.members)]
-      for k, x in jax.device_get(found).items()
+      for k, x in jax.device_get(numbers).items()
     }
     row['step'] = np.array([self.step], np.int32)
     for name, values in row.items():

@@ -141,12 +141,12 @@ class Run:
     """
     saved = self.state.get(path)
     if saved is None or saved.shape != shape:
-      there = 'nothing' if saved is None else saved.shape
+      arrays = 'nothing' if saved is None else saved.shape
       raise ArgumentError(
         'networks',
         f'{path} {shape}',
-        f'are not those of {self.workdir}, where it is {there}; give those that'
-        ' it was trained with',
+        f'are not those of {self.workdir}, where it is {arrays}; give those'
+        ' that it was trained with',
       )
     return saved
 
@@ -257,7 +257,7 @@ class Run:
       if path.startswith(f'{prefix}/') and '/opt_state/' not in path
     }
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    parts = []
+    batches = []
     for start in range(0, n, BATCH):
       number = np.arange(start, start + BATCH, dtype=np.int32)
       rows = min(BATCH, n - start)
@@ -266,8 +266,8 @@ class Run:
       own = (number % max(self.classes, 1)).astype(np.int32)
       if labels is not None:
         own[:rows] = labels[start : start + rows]
-      parts.append(np.asarray(call(arrays, key, number, own))[:rows])
-    return np.concatenate(parts)
+      batches.append(np.asarray(call(arrays, key, number, own))[:rows])
+    return np.concatenate(batches)
 
   @quiet_libraries()
   def score(
@@ -428,10 +428,10 @@ def open_run(
   own = networks or _networks(config, facts, dataset)
   checkpoints = Checkpoints(workdir, read_only=True)
   try:
-    found, state = _read_state(checkpoints, str(workdir), step)
+    saved_step, state = _read_state(checkpoints, str(workdir), step)
   finally:
     checkpoints.close()
-  return Run(config, dataset, own, found, state, facts)
+  return Run(config, dataset, own, saved_step, state, facts)
 
 
 def _networks(

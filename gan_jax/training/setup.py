@@ -279,14 +279,14 @@ def _starts_finite(setup: Setup) -> bool:
 def cautions(setup: Setup) -> list[str]:
   """Warnings of options that are accepted together and may be a mistake."""
   config, game = setup.config, setup.trainer.game
-  found = idle(config, FIELDS, game.objective.relativistic)
+  warnings = idle(config, FIELDS, game.objective.relativistic)
   paths = jax.tree_util.tree_leaves_with_path(setup.shapes.d.stats)
   by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
   for term in game.terms if by_batch else ():
     if term.slopes:
-      found.append(
+      warnings.append(
         f'`regularizer={term.name}`: D normalises by the batch, so that the'
         ' slope that it takes at one sample is not its alone; use'
         ' `norm_d=layer` or `norm_d=none`'
       )
-  return found
+  return warnings

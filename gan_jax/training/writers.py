@@ -121,8 +121,8 @@ class Log:
     """Shows a PNG file in TensorBoard."""
     with PIL.Image.open(io.BytesIO(png)) as picture:
       pixels = np.asarray(picture.convert('RGB'))
-    found = summary.image(name, pixels, dataformats='HWC')
-    self._board.add(found, step)
+    event = summary.image(name, pixels, dataformats='HWC')
+    self._board.add(event, step)
     self._board.flush()
 
   def close(self) -> None:
@@ -163,16 +163,17 @@ class Progress:
   def row(self, row: Row) -> None:
     """Shows a row of the log."""
     speed = row['speed/images_per_sec']
-    told = (
+    losses = (
       f'D(x) {row["d/prob_real"]:.3f}  D(G(z)) {row["d/prob_fake"]:.3f}  '
       f'loss d {row["d/loss"]:.3f} g {row["g/loss"]:.3f}  {speed:,.0f} images/s'
     )
     if self._bar is not None:
-      self._bar.set_postfix_str(told, refresh=False)
+      self._bar.set_postfix_str(losses, refresh=False)
       return
     left = (self._steps - row['step']) * row['speed/sec_per_step']
     self.say(
-      f'step {row["step"]}/{self._steps}  {told}  {format_duration(left)} left'
+      f'step {row["step"]}/{self._steps}  {losses}  {format_duration(left)}'
+      ' left'
     )
 
   def close(self) -> None:
