@@ -351,6 +351,13 @@ class Config:
   flip: bool = _data(
     False, 'Whether real images are flipped left to right at random.'
   )
+  class_sampling: str = _data(
+    'data',
+    'How often G is asked for each class, in training and by scores, under'
+    ' --conditioning. data: as often as the training data has it. uniform: for'
+    ' all equally often.',
+    choices=('data', 'uniform'),
+  )
   residence: str = _data(
     'auto',
     'Where the images are kept: in the memory of the device, or on the host,'

@@ -69,6 +69,8 @@ class SampleSet:
     classes: names of the classes; empty where there are none.
     read_labels: reads the class of every sample, (n,) int32.
     dtype: of the samples, uint8 or float32.
+    known_counts: how many samples each class has, where it is known without
+      reading the labels; else empty.
     own_order: whether records are shown in the order that they have here,
       again and again, rather than shuffled anew in each epoch.
   """
@@ -82,6 +84,7 @@ class SampleSet:
   classes: tuple[str, ...] = ()
   read_labels: Callable[[], NDArray[np.int32]] | None = None
   dtype: Any = np.uint8
+  known_counts: tuple[int, ...] = ()
   own_order: bool = False
 
   @property
@@ -132,6 +135,14 @@ class SampleSet:
     if not self.key:  # they are no part of files, which the cache goes by
       return self.read_labels()
     return self._cached('labels', (self.size,), self.read_labels)
+
+  @functools.cached_property
+  def class_counts(self) -> tuple[int, ...]:
+    """How many samples each class has; empty where there are none."""
+    if self.known_counts or not self.classes:
+      return self.known_counts
+    counts = np.bincount(self.labels(), minlength=len(self.classes))
+    return tuple(counts.tolist())
 
   def _cached(
     self, what: str, shape: tuple[int, ...], read: Callable[[], NDArray[Any]]
@@ -187,11 +198,13 @@ class DatasetMetadata:
     name: of the dataset.
     shape: of each sample.
     classes: names of its classes, if it has some.
+    class_counts: how many samples each class has; empty where it is not known.
   """
 
   name: str
   shape: tuple[int, ...]
   classes: tuple[str, ...] = ()
+  class_counts: tuple[int, ...] = ()
 
   @property
   def bounded(self) -> bool:

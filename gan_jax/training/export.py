@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,24 +79,30 @@ def draw(
   seed: int,
   ema: bool | None,
   interpolate: bool,
-  label: int | None = None,
+  label: int | Sequence[int] | NDArray[Any] | None = None,
+  class_sampling: str = '',
 ) -> Samples:
   """Samples (n, *shape): those of `Run.sample`, or rows of an interpolation.
 
   With `interpolate` one row of `COLUMNS` for each `COLUMNS` of `num`, rounded
-  up. Of a class-conditional run, samples of one class, or of all in turn, a row
-  of an interpolation each.
+  up. Of a class-conditional run, samples of the classes of `label`, or as
+  `class_sampling` says; the rows of an interpolation have the classes in turn.
 
   Raises:
     ArgumentError: for an unknown class, or an average that was not kept.
   """
   if not interpolate:
-    return run.sample(num, seed=seed, label=label, ema=ema)
+    return run.sample(
+      num, seed=seed, label=label, ema=ema, class_sampling=class_sampling
+    )
+  if class_sampling:
+    remedy = 'has no effect on an interpolation; leave it out'
+    raise ArgumentError('class_sampling', class_sampling, remedy)
   rows = -(-num // COLUMNS)
   z = interpolated(
     run.latent(seed, 2 * rows), interpolation(run) == 'spherical'
   )
-  labels = run.labels(len(z), label)
+  labels = None if label is None else run.labels(len(z), label)
   if labels is None and run.classes:
     labels = np.repeat(np.arange(rows, dtype=np.int32) % run.classes, COLUMNS)
   parts = []

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gan_jax.game.classes import describe_sampling
 from gan_jax.game.component import Component, hyperparameters
 from gan_jax.runtime import provenance
 from gan_jax.runtime.errors import IdentityError
@@ -37,6 +38,7 @@ def declared(setup: Setup) -> dict[str, Any]:
     'sample_shape': list(networks.sample_shape),
     'latent': _name(networks.latent),
     'classes': networks.classes,
+    **describe_sampling(networks.classes, networks.class_counts),
   }
   return dict(sorted(values.items()))
 

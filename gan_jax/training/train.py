@@ -213,7 +213,10 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
     identity=own,
     references=_references(parts),
     objects=sorted(parts.objects),
-    generator={'classes': parts.networks.classes},
+    generator={
+      'classes': parts.networks.classes,
+      'class_counts': list(parts.networks.class_counts),
+    },
     started=run_file.facts.get('started', now()),
     outcome='running',
   )

@@ -153,7 +153,13 @@ def test_points_with_labels(train, tmp_path):
   for drawn in (run, opened):  # by the networks, and by the exported G
     one = drawn.sample(6, label=2)
     np.testing.assert_array_equal(one, drawn.sample(6, label=[2] * 6))
-    np.testing.assert_array_equal(one[2::3], drawn.sample(6)[2::3])  # in turn
+    turn = drawn.sample(6, class_sampling='uniform')
+    np.testing.assert_array_equal(one[2::3], turn[2::3])
+    assert drawn.class_counts() == (20, 20, 0)  # the data's, by default
+    asked = drawn.labels(100)
+    assert abs(np.bincount(asked, minlength=3) - [50, 50, 0]).max() <= 2
+    each = drawn.sample(100, label=asked)
+    np.testing.assert_array_equal(drawn.sample(100), each)
     np.testing.assert_allclose(one - drawn.sample(6, label=0), 2, rtol=1e-5)
     np.testing.assert_array_equal(one, run.sample(6, label=2))
 
