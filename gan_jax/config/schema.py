@@ -351,6 +351,13 @@ class Config:
   flip: bool = _data(
     False, 'Whether real images are flipped left to right at random.'
   )
+  max_megapixels: float = _data(
+    50.0,
+    'Millions of pixels that an image of folder:PATH may have; one that has'
+    ' more is refused before it takes memory (4 bytes a pixel).',
+    above=0,
+    free=True,
+  )
   class_sampling: str = _data(
     'data',
     'How often G is asked for each class, in training and by scores, under'

@@ -15,6 +15,8 @@ from gan_jax.data import densities, derived, folder, tfds_sets
 from gan_jax.data.densities import Density
 from gan_jax.data.derived import parse_name
 from gan_jax.data.feed import Feed, make_feed
+from gan_jax.data.folder import take_inventory
+from gan_jax.data.pictures import MEGAPIXELS
 from gan_jax.data.samples import DatasetMetadata, SampleSet
 from gan_jax.data.tfds_sets import data_root
 from gan_jax.data.user_data import as_dataset
@@ -53,6 +55,7 @@ def load(
   image_size: int = 0,
   channels: int = 0,
   split: str = 'train',
+  max_megapixels: float = MEGAPIXELS,
 ) -> Dataset:
   """A dataset by name.
 
@@ -65,6 +68,7 @@ def load(
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
     split: of a TFDS set, where the name says none.
+    max_megapixels: millions of pixels that an image of a folder may have.
 
   Raises:
     ArgumentError: for an argument that is of no use.
@@ -84,23 +88,35 @@ def load(
       raise ArgumentError(
         'dataset', name, f'{stem} has no parts; leave the brackets out'
       )
-    _refuse_conversion(stem, image_size, channels)
+    _refuse_conversion(stem, image_size, channels, max_megapixels)
     if not make:
       return densities.from_file(path)
     return dataclasses.replace(as_dataset(make()), name=stem)
   root = data_root(data_dir)
+  if kind != 'folder' and max_megapixels != MEGAPIXELS:
+    raise ArgumentError(
+      'max_megapixels',
+      max_megapixels,
+      f'is for images of folder:PATH, and {name} is none; leave it out',
+    )
   if kind == 'folder':
     return folder.load_folder(
-      path, image_size, channels, root / 'gan_jax_arrays'
+      path, image_size, channels, root / 'gan_jax_arrays', max_megapixels
     )
   images = _load_images(stem, named, root, image_size, channels, split)
   return derived.take_part(images, part) if part else images
 
 
-def _refuse_conversion(name: str, image_size: int, channels: int) -> None:
+def _refuse_conversion(
+  name: str, image_size: int, channels: int, max_megapixels: float
+) -> None:
   """Refuses to convert what is no prepared set of images."""
-  for argument, value in (('image_size', image_size), ('channels', channels)):
-    if value:
+  for argument, value, default in (
+    ('image_size', image_size, 0),
+    ('channels', channels, 0),
+    ('max_megapixels', max_megapixels, MEGAPIXELS),
+  ):
+    if value != default:
       raise ArgumentError(
         argument,
         value,
@@ -174,4 +190,5 @@ __all__ = [
   'parse_name',
   'prepare',
   'prepared_as',
+  'take_inventory',
 ]

@@ -71,6 +71,7 @@ class SampleSet:
     dtype: of the samples, uint8 or float32.
     known_counts: how many samples each class has, where it is known without
       reading the labels; else empty.
+    notes: lines for a person about what the set was made of.
     own_order: whether records are shown in the order that they have here,
       again and again, rather than shuffled anew in each epoch.
   """
@@ -85,6 +86,7 @@ class SampleSet:
   read_labels: Callable[[], NDArray[np.int32]] | None = None
   dtype: Any = np.uint8
   known_counts: tuple[int, ...] = ()
+  notes: tuple[str, ...] = ()
   own_order: bool = False
 
   @property

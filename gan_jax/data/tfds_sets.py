@@ -22,7 +22,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from gan_jax.data.folder import resize_and_crop
+from gan_jax.data.pictures import resize_and_crop
 from gan_jax.data.samples import (
   SampleSet,
   are_hashed_whole,
@@ -30,6 +30,7 @@ from gan_jax.data.samples import (
   hash_samples,
 )
 from gan_jax.runtime.errors import ArgumentError, DataError, Error
+from gan_jax.runtime.paths import expand_user
 from gan_jax.runtime.progress import progress_bar
 
 # Most bytes of pixels that are hashed for the fingerprint of a set.
@@ -40,7 +41,7 @@ _TIMEOUT = 10.0  # seconds in which a server must answer
 def data_root(data_dir: str = '') -> pathlib.Path:
   """The data root: as given, $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
   named = data_dir or os.environ.get('TFDS_DATA_DIR', '')
-  return pathlib.Path(named or '~/tensorflow_datasets').expanduser()
+  return expand_user('data_dir', named or '~/tensorflow_datasets')
 
 
 class _Images:
@@ -125,7 +126,7 @@ def _find_builder(name: str, root: pathlib.Path) -> Any:
   tfds = _tfds()
   names = tfds.list_builders(with_community_datasets=False)
   stem = name.split('/')[0].split(':')[0]
-  if stem not in names and not (stem and (root / stem).is_dir()):
+  if stem not in names and not (stem and os.path.isdir(root / stem)):
     close = difflib.get_close_matches(name, [*BUILDERS, *names], n=3)
     hint = (
       f'did you mean {" or ".join(close)}?'
@@ -243,7 +244,7 @@ def _hash_facts(builder: Any, split: str, size: int, channels: int) -> str:
 
 def _call(name: str, root: pathlib.Path, originals: str = '') -> str:
   """The call that prepares a set; a command prints the command in its place."""
-  default = pathlib.Path('~/tensorflow_datasets').expanduser()
+  default = expand_user('data_dir', '~/tensorflow_datasets')
   words = {'data_dir': '' if root == default else root, 'originals': originals}
   rest = ''.join(f", {key}='{value}'" for key, value in words.items() if value)
   return f"`gan_jax.data.prepare('{name}'{rest})`"
@@ -334,8 +335,8 @@ def _reach(url: str) -> None:
 
 def _verify_originals(name: str, builder: Any, originals: str) -> pathlib.Path:
   """The folder, whose files are the originals by name, size and SHA-256."""
-  folder = pathlib.Path(originals).expanduser()
-  if not folder.is_dir():
+  folder = expand_user('originals', originals)
+  if not os.path.isdir(folder):
     raise ArgumentError('originals', originals, 'no such folder')
   if name == 'cifar10' and (unpacked := _unpacked(folder)):
     builder.unpacked = unpacked

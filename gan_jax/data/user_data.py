@@ -6,8 +6,8 @@ it and its class. It may say what it is by attributes: `fingerprint`, a string
 that changes with its content, `classes`, their number or names, and
 `class_counts`, how many samples each has. What fits the device is read once; a
 larger source is read by several threads as it is needed, and should be safe for
-that. Of a larger one without `class_counts`, a class-conditional run reads every
-label before it starts.
+that. Of a larger one without `class_counts`, a class-conditional run reads
+every label before it starts.
 """
 
 import dataclasses

@@ -149,7 +149,11 @@ def _load(
     raise ArgumentError('against', '', f'{remedy} against')
   # No path, whatever it looks like.
   return data_lib.load(
-    name, data_dir=data_dir, image_size=size, channels=channels
+    name,
+    data_dir=data_dir,
+    image_size=size,
+    channels=channels,
+    max_megapixels=config.max_megapixels,
   )
 
 

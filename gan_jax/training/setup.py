@@ -146,6 +146,7 @@ def load_dataset(config: Config) -> Dataset:
     data_dir=config.data_dir,
     image_size=config.image_size,
     channels=config.channels,
+    max_megapixels=config.max_megapixels,
   )
 
 

@@ -236,6 +236,8 @@ def _header(loop: RunLoop) -> str:
     size=facts['dataset']['size'] or 0,
     sample_shape=facts['dataset']['shape'],
     classes=len(facts['dataset']['classes']),
+    counts=facts['dataset'].get('class_counts', ()),
+    notes=getattr(parts.dataset, 'notes', ()),
     network=name,
     parameters=tuple(facts['parameters'].values()),
     devices=[str(d.device_kind) for d in parts.mesh.devices.flat],
