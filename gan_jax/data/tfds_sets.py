@@ -28,6 +28,7 @@ from gan_jax.data.samples import (
   are_hashed_whole,
   hash_files,
   hash_samples,
+  hash_some,
 )
 from gan_jax.runtime.errors import ArgumentError, DataError, Error
 from gan_jax.runtime.paths import expand_user
@@ -210,8 +211,10 @@ def load(
     *_classes(name, builder, split),
   )
   if images.nbytes > _HASHED_BYTES:
-    return images
-  return dataclasses.replace(images, fingerprint=hash_samples(images))
+    fingerprint = hash_some(images, images.fingerprint)
+  else:
+    fingerprint = hash_samples(images)
+  return dataclasses.replace(images, fingerprint=fingerprint)
 
 
 def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
@@ -236,7 +239,7 @@ def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
 
 
 def _hash_facts(builder: Any, split: str, size: int, channels: int) -> str:
-  """What stands for the content of a set that is too large to be hashed."""
+  """What stands beside some records of a set that is too large to be hashed."""
   info = builder.info.splits[split]
   facts = (builder.info.full_name, split, info.num_examples, info.num_bytes)
   return hashlib.sha256(repr((*facts, size, channels)).encode()).hexdigest()
