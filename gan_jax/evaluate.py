@@ -34,7 +34,8 @@ FLAGS = {
   ),
   'against': (
     '',
-    "Samples that are scored against, likewise; by default the run's dataset.",
+    "Samples that are scored against, likewise; by default the run's dataset. A"
+    ' folder that has the name of a dataset is written ./NAME.',
   ),
   'validation': (
     '',

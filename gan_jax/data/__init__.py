@@ -45,6 +45,7 @@ DATASETS: dict[str, Callable[[], Any] | None] = {
   'stacked_mnist': None,
   'stacked_fashion': None,
 }
+MOST_SIDE = 8192  # of images that are resized
 _PATHS = {'density': 'FILE', 'folder': 'PATH'}
 
 
@@ -76,8 +77,9 @@ def load(
   """
   if channels not in (0, 1, 3):
     raise ArgumentError('channels', channels, 'use 1 (grey) or 3 (colour)')
-  if image_size < 0:
-    raise ArgumentError('image_size', image_size, 'use pixels, or 0')
+  if not 0 <= image_size <= MOST_SIDE:
+    remedy = f'use pixels, up to {MOST_SIDE}, or 0'
+    raise ArgumentError('image_size', image_size, remedy)
   stem, named, part = parse_name(name)
   kind, _, path = stem.partition(':')
   if kind in _PATHS and not path:
@@ -103,6 +105,7 @@ def load(
     return folder.load_folder(
       path, image_size, channels, root / 'gan_jax_arrays', max_megapixels
     )
+  tfds_sets.check_name(stem, root, DATASETS)
   images = _load_images(stem, named, root, image_size, channels, split)
   return derived.take_part(images, part) if part else images
 
@@ -164,8 +167,18 @@ def prepare(
     ArgumentError: for a name that is unknown, or a folder that is not there.
     DataError: saying which file, what was expected and what to do.
   """
-  root = data_root(data_dir)
-  return tfds_sets.prepare(prepared_as(dataset), root, originals)
+  root, name = data_root(data_dir), prepared_as(dataset)
+  tfds_sets.check_name(name, root, DATASETS)
+  return tfds_sets.prepare(name, root, originals)
+
+
+def is_set(name: str, *, data_dir: str = '') -> bool:
+  """Whether a name is that of a density or set, or of a part of one."""
+  try:
+    stem = parse_name(name)[0]
+  except ArgumentError:
+    return False
+  return stem in DATASETS or tfds_sets.is_known(stem, data_root(data_dir))
 
 
 def prepared_as(name: str) -> str:
@@ -185,6 +198,7 @@ __all__ = [
   'SampleSet',
   'as_dataset',
   'data_root',
+  'is_set',
   'load',
   'make_feed',
   'parse_name',

@@ -1,6 +1,7 @@
 """Sets of samples by name: an .npz, a folder of images, or a dataset."""
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
@@ -72,7 +73,7 @@ def _describe_range(x: Samples) -> str:
 
 def _read_archive(path: pathlib.Path, argument: str) -> Samples:
   """The array of an .npz: `samples`, `images`, or the only one there is."""
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise ArgumentError(argument, str(path), 'no such file')
   try:
     # NumPy leaves a file open that it opened itself and could not read.
@@ -97,7 +98,7 @@ def load_source(
   """Samples by name: an .npz, a folder of images, or a dataset.
 
   Args:
-    text: the name.
+    text: the name; ./NAME is a folder that has the name of a dataset.
     argument: that has it as its value.
     data_dir: the data root.
     size: side that images are resized and cropped to; 0 for their own.
@@ -111,7 +112,9 @@ def load_source(
   if text.endswith('.npz') and not has_kind:
     x = _read_archive(pathlib.Path(text), argument)
     return check_samples(x, None, argument, text)
-  name = f'folder:{text}' if pathlib.Path(text).is_dir() else text
+  # A set is meant by its name, though there be a folder of that name here.
+  is_folder = os.path.isdir(text) and not data.is_set(text, data_dir=data_dir)
+  name = f'folder:{text}' if is_folder else text
   if '/' in text and text == name and not has_kind and not size:
     remedy = 'no such folder; name an .npz, a folder of images or a dataset'
     raise ArgumentError(argument, text, remedy)
