@@ -47,7 +47,6 @@ def main() -> int:
   f, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out)
   if not f.workdir:
     raise ArgumentError('workdir', '', 'name the folder of a run')
-  from gan_jax.game.classes import classes_in_turn
   from gan_jax.training import export
   from gan_jax.training.restore import open_run
 
@@ -55,9 +54,8 @@ def main() -> int:
   run = open_run(f.workdir, f.step)
   ema = run.has_average if f.ema is None else f.ema
   label, columns = f.label, export.COLUMNS if f.interpolate else 0
-  free = label is None and not f.class_sampling and not f.interpolate
-  if free and run.classes and run.dataset.bounded and out.suffix == '.png':
-    columns, label = run.classes, classes_in_turn(f.num, run.classes)
+  if label is None and not f.class_sampling and not f.interpolate:
+    label, columns = export.lay_out_classes(run, f.num, out)
   x = export.draw(
     run, f.num, f.seed, ema, f.interpolate, label, f.class_sampling
   )

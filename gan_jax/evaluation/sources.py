@@ -3,14 +3,16 @@
 import dataclasses
 import os
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import data
-from gan_jax.data import Dataset, Density
+from gan_jax.data import Dataset, Density, SampleSet
 from gan_jax.evaluation import references
+from gan_jax.runtime import multihost
 from gan_jax.runtime.errors import ArgumentError, Error
 
 Samples = NDArray[Any]
@@ -119,11 +121,15 @@ def load_source(
     remedy = 'no such folder; name an .npz, a folder of images or a dataset'
     raise ArgumentError(argument, text, remedy)
   try:
-    return data.load(
+    source = data.load(
       name, data_dir=data_dir, image_size=size, channels=channels
     )
   except Error as error:
     raise _rename(error, name, argument, text) from error
+  if isinstance(source, SampleSet) and source.notes and multihost.is_primary():
+    notes = '\n'.join(f'  {note}' for note in source.notes)
+    print(f'{text}: {source.size:,} images\n{notes}', file=sys.stderr)
+  return source
 
 
 # Remedies of a run that sets of samples do not have.
@@ -135,6 +141,10 @@ _REMEDIES = (
   (
     'set `channels=1` or `channels=3` to convert them all',
     'convert them all to one kind',
+  ),
+  (
+    ', or allow more (a pixel takes up to 4 bytes of memory while it is read)',
+    '',
   ),
 )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import Density
 from gan_jax.figures import images
+from gan_jax.game.classes import classes_in_turn
 from gan_jax.game.sampler import BATCH
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
@@ -116,6 +117,19 @@ def draw(
       own = np.pad(labels[start : start + BATCH], (0, rest))
     parts.append(run.generate(batch, own, ema=ema)[: BATCH - rest])
   return np.concatenate(parts)
+
+
+def lay_out_classes(
+  run: Run, num: int, out: pathlib.Path
+) -> tuple[NDArray[np.int32] | None, int]:
+  """Classes of samples and columns of their grid, where nobody chose any.
+
+  In a grid of images classes come in turn, one a column, so that each is seen.
+  Files for others to read have them as the run was trained: None.
+  """
+  if not run.classes or not run.dataset.bounded or out.suffix != '.png':
+    return None, 0
+  return classes_in_turn(num, run.classes), run.classes
 
 
 def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:

@@ -243,6 +243,22 @@ def test_a_run_asks_for_classes_as_its_data_has_them(conditional_run, tmp_path):
     run.sample(2, class_sampling='even')
 
 
+def test_grids_show_each_class_and_files_have_the_datas_proportions(
+  conditional_run, tmp_path
+):
+  run = conditional_run
+  label, columns = export.lay_out_classes(run, 7, tmp_path / 'a.png')
+  assert label.tolist() == [0, 1, 2, 0, 1, 2, 0] and columns == CLASSES
+  for name in ('a.npz', 'folder'):
+    assert export.lay_out_classes(run, 7, tmp_path / name) == (None, 0)
+  x = export.draw(run, 9, 0, ema=False, interpolate=False)
+  np.testing.assert_array_equal(x, run.sample(9, label=run.labels(9)))
+  with pytest.raises(
+    ArgumentError, match='`class_sampling=data`: has no effect'
+  ):
+    export.draw(run, 8, 0, False, True, class_sampling='data')
+
+
 def test_scores_of_a_run_say_how_classes_were_drawn(conditional_run):
   run = conditional_run
   for asked, word, counts in (
