@@ -168,7 +168,7 @@ def test_what_may_change_when_a_run_is_continued():
   """Places, cadences and devices; nothing that the result depends on."""
   free = {name for name, field in FIELDS.items() if field.metadata['free']}
   assert free == {
-    *('workdir', 'data_dir', 'compilation_cache', 'weights'),
+    *('workdir', 'data_dir', 'compilation_cache', 'weights', 'max_megapixels'),
     *('log_every', 'sample_every', 'dynamics_every', 'checkpoint_every'),
     *('eval_every', 'eval_samples', 'eval_seeds', 'metrics', 'features'),
     *('num_samples', 'keep_checkpoints', 'keep_best', 'report'),
