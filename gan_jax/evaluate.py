@@ -34,7 +34,8 @@ FLAGS = {
   ),
   'against': (
     '',
-    "Samples that are scored against, likewise; by default the run's dataset.",
+    "Samples that are scored against, likewise; by default the run's dataset. A"
+    ' folder that has the name of a dataset is written ./NAME.',
   ),
   'validation': (
     '',
@@ -66,6 +67,11 @@ FLAGS = {
   'ema': (
     bool,
     'Whether the averaged generator is scored; by default if there is one.',
+  ),
+  'class_sampling': (
+    '',
+    'How often G of a conditional run is asked for each class: data, as often'
+    ' as the training data has it, or uniform; by default as it was trained.',
   ),
   'data_dir': ('', "Data root; empty: the run's, or $TFDS_DATA_DIR."),
   'neighbours': (0, 'Samples shown beside their nearest training images.'),

@@ -13,7 +13,8 @@ from gan_jax.runtime.errors import ArgumentError
 FLAGS = {
   'dataset': (
     '',
-    'Dataset to prepare: mnist, fashion_mnist, cifar10, or another of TFDS.',
+    'Dataset to prepare: mnist, fashion_mnist, cifar10, or another of TFDS. Of'
+    ' folder:PATH, which needs no preparation, it is listed what a run reads.',
   ),
   'data_dir': (
     '',
@@ -27,6 +28,19 @@ FLAGS = {
 }
 
 
+def list_folder(dataset: str) -> None:
+  """Prints what a run would read of `folder:PATH`."""
+  from gan_jax import data
+
+  kind, _, path = dataset.partition(':')
+  if kind != 'folder':
+    return
+  inventory = data.take_inventory(path)
+  print(f'{dataset}: {len(inventory.files):,} images')
+  for line in inventory.describe():
+    print(f'  {line}')
+
+
 def main() -> int:
   """Prepares the set that the flags name."""
   dataset, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
@@ -35,6 +49,7 @@ def main() -> int:
   from gan_jax import data
 
   if data.DATASETS.get(dataset) or dataset.startswith(('folder:', 'density:')):
+    list_folder(dataset)
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
   name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir

@@ -25,7 +25,14 @@ FLAGS = {
   'step': (int, 'Step of the checkpoint. Not given: the newest.'),
   'label': (
     int,
-    'Class of all samples of a conditional run. Not given: all in turn.',
+    'Class of all samples of a conditional run. Not given: as --class_sampling'
+    ' says.',
+  ),
+  'class_sampling': (
+    '',
+    'How often G of a conditional run is asked for each class: data, as often'
+    ' as the training data has it, or uniform, in turn. Not given: as it was'
+    ' trained; in a grid, in turn, a class a column.',
   ),
   'interpolate': (
     False,
@@ -46,11 +53,13 @@ def main() -> int:
   export.check(f.num, out)
   run = open_run(f.workdir, f.step)
   ema = run.has_average if f.ema is None else f.ema
-  x = export.draw(run, f.num, f.seed, ema, f.interpolate, f.label)
+  label, columns = f.label, export.COLUMNS if f.interpolate else 0
+  if label is None and not f.class_sampling and not f.interpolate:
+    label, columns = export.lay_out_classes(run, f.num, out)
+  x = export.draw(
+    run, f.num, f.seed, ema, f.interpolate, label, f.class_sampling
+  )
   try:
-    # A class a column, where all of them are drawn in turn.
-    columns = run.classes if f.label is None else 0
-    columns = export.COLUMNS if f.interpolate else columns
     export.write(run, x, out, columns)
   except OSError as error:
     raise ArgumentError(

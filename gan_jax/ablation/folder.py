@@ -13,6 +13,7 @@ import dataclasses
 import fcntl
 import io
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -111,12 +112,21 @@ def list_differences(
   before |= recorded['options']
   now |= _grid_options(plan)
   for values in (before, now):
+    values['dataset'] = _full_path(values['dataset'])
     values['vary'] = ' '.join(values['vary'])
   return [
     f'{name}: {before[name]} there, {now[name]} now'
     for name in before
     if before[name] != now[name]
   ]
+
+
+def _full_path(dataset: str) -> str:
+  """A dataset's name; that of a folder or file in one spelling for all."""
+  kind, colon, path = dataset.partition(':')
+  if not colon or kind not in ('folder', 'density'):
+    return dataset
+  return f'{kind}:{os.path.realpath(os.path.expanduser(path))}'
 
 
 def _read_base(recorded: Mapping[str, Any], folder: pathlib.Path) -> Config:

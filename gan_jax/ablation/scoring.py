@@ -183,6 +183,7 @@ _SEEN = (
   'norm_d',
   'packing',
   'conditioning',
+  'class_sampling',
   'precision',
   'image_size',
   'channels',

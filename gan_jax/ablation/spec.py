@@ -90,10 +90,13 @@ class CellSpec:
     """G and D of these runs."""
     from gan_jax.config import resolve
 
-    if self.trainer is not None:
-      return self.trainer.game.networks
     own: Networks | None = self.objects.get('network')
-    return resolve.build_networks(self.config, facts) if own is None else own
+    if self.trainer is not None:
+      own = self.trainer.game.networks
+    if own is None:
+      own = resolve.build_networks(self.config, facts)
+    networks: Networks = resolve.sample_classes(own, self.config, facts)
+    return networks
 
   @property
   def has_average(self) -> bool:

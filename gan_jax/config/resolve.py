@@ -61,12 +61,15 @@ class DataSpec(NamedTuple):
     bounded: whether samples lie in [-1, 1].
     classes: of their labels; 0 for none.
     mean: finds the mean sample; None where it is not known.
+    class_counts: finds how many samples each class has; None where it is not
+      known.
   """
 
   shape: tuple[int, ...]
   bounded: bool
   classes: int = 0
   mean: Any = None
+  class_counts: Any = None
 
 
 def split_options(
@@ -121,7 +124,11 @@ def _typed(name: str, value: Any) -> Any:
 
 
 def make_trainer(
-  sample_shape: Sequence[int], *, classes: int = 0, **options: Any
+  sample_shape: Sequence[int],
+  *,
+  classes: int = 0,
+  class_counts: Sequence[int] = (),
+  **options: Any,
 ) -> Trainer:
   """A trainer from options by their names, as the command line has them.
 
@@ -129,6 +136,8 @@ def make_trainer(
     sample_shape: of one sample: (height, width, channels) of images in [-1, 1],
       or (dim,) of points.
     classes: of the labels; read unless `conditioning` is none.
+    class_counts: samples that the data has of each class, by which G is asked
+      for them; empty: for all equally often.
     **options: flags of `gan_jax.train` by name; values are names, numbers or
       objects (`objective='hinge'`, `optimizer_g=optax.adam(1e-4)`).
 
@@ -141,7 +150,19 @@ def make_trainer(
   """
   config, objects = split_options(options)
   shape = tuple(sample_shape)
-  facts = DataSpec(shape, bounded=len(shape) == 3, classes=classes)
+  counts = tuple(int(count) for count in class_counts)
+  if options.get('class_sampling') == 'data' and not counts:
+    remedy = 'give `class_counts`, the samples that the data has of each class'
+    raise ArgumentError('class_sampling', 'data', remedy)
+  if options.get('class_sampling') == 'uniform' and counts:
+    remedy = 'have no effect under `class_sampling=uniform`; leave them out'
+    raise ArgumentError('class_counts', counts, remedy)
+  facts = DataSpec(
+    shape,
+    bounded=len(shape) == 3,
+    classes=classes,
+    class_counts=lambda: counts,
+  )
   if 'network' not in options and not facts.bounded:
     config = dataclasses.replace(config, network='mlp')
   return build_trainer(config, facts, objects)
@@ -165,6 +186,7 @@ def build_trainer(
   networks = objects.get('network')
   if networks is None:
     networks = build_networks(config, facts)
+  networks = sample_classes(networks, config, facts)
   with _naming():
     game = Game(
       networks,
@@ -232,6 +254,42 @@ def build_networks(config: Config, facts: DataSpec) -> Networks:
     dtype=jnp.dtype(config.precision),
     mean=facts.mean,
   )
+
+
+def sample_classes(networks: Any, config: Config, facts: DataSpec) -> Any:
+  """Networks that ask G for classes as the options say.
+
+  Args:
+    networks: that know how often by themselves (`class_counts`), or do not.
+    config: whose `class_sampling` is read.
+    facts: of the data.
+
+  Raises:
+    ArgumentError: if the option has no effect.
+  """
+  if not isinstance(networks, Networks):
+    return networks  # of which the game says what is wrong
+  uniform = config.class_sampling == 'uniform'
+  if uniform and not networks.classes:
+    raise ArgumentError(
+      'class_sampling',
+      'uniform',
+      'has no effect: the networks have no classes; leave it out, or use'
+      ' `conditioning=projection`',
+    )
+  if uniform and networks.class_counts:
+    raise ArgumentError(
+      'class_sampling',
+      'uniform',
+      'has no effect: the networks say how often each class is drawn'
+      ' (`class_counts`); leave one of them out',
+    )
+  if uniform or not networks.classes or networks.class_counts:
+    return networks
+  counts = tuple(facts.class_counts() if facts.class_counts else ())
+  if len(counts) != networks.classes:  # unknown, or refused with the data
+    return networks
+  return networks._replace(class_counts=counts)
 
 
 def _load(option: str, name: str) -> Any:

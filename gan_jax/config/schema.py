@@ -351,6 +351,20 @@ class Config:
   flip: bool = _data(
     False, 'Whether real images are flipped left to right at random.'
   )
+  max_megapixels: float = _data(
+    50.0,
+    'Millions of pixels that an image of folder:PATH may have; one that has'
+    ' more is refused before it takes memory (4 bytes a pixel).',
+    above=0,
+    free=True,
+  )
+  class_sampling: str = _data(
+    'data',
+    'How often G is asked for each class, in training and by scores, under'
+    ' --conditioning. data: as often as the training data has it. uniform: for'
+    ' all equally often.',
+    choices=('data', 'uniform'),
+  )
   residence: str = _data(
     'auto',
     'Where the images are kept: in the memory of the device, or on the host,'
@@ -596,12 +610,37 @@ def read_config(workdir: str | os.PathLike[str]) -> Config:
   return dataclasses.replace(config, workdir=os.fspath(workdir))
 
 
+_OF_CONTENT = ('dataset', 'image_size', 'channels')
+
+
+def may_be_same_data(name: str, was: Any, now: Any) -> bool:
+  """Whether two values of `dataset`, `image_size` or `channels` may be alike.
+
+  A path has many spellings and may have moved, a set and its split may have
+  the same images, and 0 may be what was given.
+
+  >>> may_be_same_data('dataset', 'folder:x', 'folder:/data/x/')
+  True
+  >>> may_be_same_data('dataset', 'digits', 'mnist')
+  False
+  """
+  if name != 'dataset':
+    return not was or not now
+  stems = []
+  for text in (was, now):
+    kind, colon, _ = text.partition(':')
+    is_path = colon and kind in ('folder', 'density')
+    stems.append(kind if is_path else text.partition('[')[0])
+  return bool(stems[0] == stems[1])
+
+
 def difference(old: Config, new: Config) -> list[str]:
   """Arguments in which `new` is another run than `old`, one line each.
 
   Fields marked free (places, cadences, devices) make no difference to what is
   computed. `steps` may grow as long as no learning-rate schedule and no moving
-  momentum depends on it.
+  momentum depends on it. Spellings that may be of the same data are left to its
+  content, which the identity of a run holds.
   """
   moving = new.beta1_final_g or new.beta1_final_d
   fixed = new.lr_schedule != 'constant' or moving
@@ -609,6 +648,8 @@ def difference(old: Config, new: Config) -> list[str]:
   for name, field in FIELDS.items():
     was, now = getattr(old, name), getattr(new, name)
     longer = name == 'steps' and not fixed and now >= was
+    if name in _OF_CONTENT and may_be_same_data(name, was, now):
+      continue
     if was != now and not field.metadata['free'] and not longer:
       lines.append(f'`{name}`: {was} there, {now} now')
   return lines

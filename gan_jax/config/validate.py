@@ -179,7 +179,15 @@ def metric_faults(metrics: str) -> list[ArgumentError]:
   return []
 
 
-_OF_RUNS = ('step', 'all', 'follow', 'follow_timeout', 'ema', 'neighbours')
+_OF_RUNS = (
+  'step',
+  'all',
+  'follow',
+  'follow_timeout',
+  'ema',
+  'neighbours',
+  'class_sampling',
+)
 _OF_IMAGES = ('out',)
 
 

@@ -15,6 +15,8 @@ from gan_jax.data import densities, derived, folder, tfds_sets
 from gan_jax.data.densities import Density
 from gan_jax.data.derived import parse_name
 from gan_jax.data.feed import Feed, make_feed
+from gan_jax.data.folder import take_inventory
+from gan_jax.data.pictures import MEGAPIXELS
 from gan_jax.data.samples import DatasetMetadata, SampleSet
 from gan_jax.data.tfds_sets import data_root
 from gan_jax.data.user_data import as_dataset
@@ -43,6 +45,7 @@ DATASETS: dict[str, Callable[[], Any] | None] = {
   'stacked_mnist': None,
   'stacked_fashion': None,
 }
+MOST_SIDE = 8192  # of images that are resized
 _PATHS = {'density': 'FILE', 'folder': 'PATH'}
 
 
@@ -53,6 +56,7 @@ def load(
   image_size: int = 0,
   channels: int = 0,
   split: str = 'train',
+  max_megapixels: float = MEGAPIXELS,
 ) -> Dataset:
   """A dataset by name.
 
@@ -65,6 +69,7 @@ def load(
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
     split: of a TFDS set, where the name says none.
+    max_megapixels: millions of pixels that an image of a folder may have.
 
   Raises:
     ArgumentError: for an argument that is of no use.
@@ -72,8 +77,9 @@ def load(
   """
   if channels not in (0, 1, 3):
     raise ArgumentError('channels', channels, 'use 1 (grey) or 3 (colour)')
-  if image_size < 0:
-    raise ArgumentError('image_size', image_size, 'use pixels, or 0')
+  if not 0 <= image_size <= MOST_SIDE:
+    remedy = f'use pixels, up to {MOST_SIDE}, or 0'
+    raise ArgumentError('image_size', image_size, remedy)
   stem, named, part = parse_name(name)
   kind, _, path = stem.partition(':')
   if kind in _PATHS and not path:
@@ -84,23 +90,36 @@ def load(
       raise ArgumentError(
         'dataset', name, f'{stem} has no parts; leave the brackets out'
       )
-    _refuse_conversion(stem, image_size, channels)
+    _refuse_conversion(stem, image_size, channels, max_megapixels)
     if not make:
       return densities.from_file(path)
     return dataclasses.replace(as_dataset(make()), name=stem)
   root = data_root(data_dir)
+  if kind != 'folder' and max_megapixels != MEGAPIXELS:
+    raise ArgumentError(
+      'max_megapixels',
+      max_megapixels,
+      f'is for images of folder:PATH, and {name} is none; leave it out',
+    )
   if kind == 'folder':
     return folder.load_folder(
-      path, image_size, channels, root / 'gan_jax_arrays'
+      path, image_size, channels, root / 'gan_jax_arrays', max_megapixels
     )
+  tfds_sets.check_name(stem, root, DATASETS)
   images = _load_images(stem, named, root, image_size, channels, split)
   return derived.take_part(images, part) if part else images
 
 
-def _refuse_conversion(name: str, image_size: int, channels: int) -> None:
+def _refuse_conversion(
+  name: str, image_size: int, channels: int, max_megapixels: float
+) -> None:
   """Refuses to convert what is no prepared set of images."""
-  for argument, value in (('image_size', image_size), ('channels', channels)):
-    if value:
+  for argument, value, default in (
+    ('image_size', image_size, 0),
+    ('channels', channels, 0),
+    ('max_megapixels', max_megapixels, MEGAPIXELS),
+  ):
+    if value != default:
       raise ArgumentError(
         argument,
         value,
@@ -148,8 +167,18 @@ def prepare(
     ArgumentError: for a name that is unknown, or a folder that is not there.
     DataError: saying which file, what was expected and what to do.
   """
-  root = data_root(data_dir)
-  return tfds_sets.prepare(prepared_as(dataset), root, originals)
+  root, name = data_root(data_dir), prepared_as(dataset)
+  tfds_sets.check_name(name, root, DATASETS)
+  return tfds_sets.prepare(name, root, originals)
+
+
+def is_set(name: str, *, data_dir: str = '') -> bool:
+  """Whether a name is that of a density or set, or of a part of one."""
+  try:
+    stem = parse_name(name)[0]
+  except ArgumentError:
+    return False
+  return stem in DATASETS or tfds_sets.is_known(stem, data_root(data_dir))
 
 
 def prepared_as(name: str) -> str:
@@ -169,9 +198,11 @@ __all__ = [
   'SampleSet',
   'as_dataset',
   'data_root',
+  'is_set',
   'load',
   'make_feed',
   'parse_name',
   'prepare',
   'prepared_as',
+  'take_inventory',
 ]

@@ -173,4 +173,5 @@ def take_part(images: SampleSet, part: str) -> SampleSet:
     cache=None,
     key='',
     read_labels=read if images.read_labels else None,
+    known_counts=(),
   )

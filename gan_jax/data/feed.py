@@ -10,7 +10,6 @@ and nothing but the step need be saved.
 
 import copy
 import functools
-import hashlib
 import itertools
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -157,8 +156,7 @@ class _Ordered:
 
   def _add_labels(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """The labels, which the fingerprint is of from now on as well."""
-    content = self.fingerprint.encode() + labels.tobytes()
-    self.fingerprint = hashlib.sha256(content).hexdigest()
+    self.fingerprint = samples.join_labels(self.fingerprint, labels)
     return labels
 
   def _record(self, n: int) -> int:

@@ -7,7 +7,8 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,8 +18,12 @@ from numpy.typing import NDArray
 from gan_jax.runtime.array_cache import cached_arrays, digest_arrays
 from gan_jax.runtime.progress import progress_bar
 
-# Beyond this, the hash of files is of their names and sizes.
+# Beyond this, the hash of files is of some of their content.
 _HASHED_BYTES = 4 * 2**30
+_HASHED_SAMPLES = 2**29  # bytes of samples that are hashed for all of a set
+_BLOCKS, _BLOCK_BYTES = 1024, 64 * 2**10
+_SOME = 'of names, sizes, times and 1,024 blocks'
+_TIMES = re.compile(rf'([0-9a-f]{{64}})(\+[0-9a-f]{{16}}, {_SOME})')
 # Most bytes of a set that `residence='auto'` puts on the device.
 RESIDENT_BYTES = 2 * 2**30
 _BLOCK = 256  # samples that a thread reads in one go
@@ -69,6 +74,9 @@ class SampleSet:
     classes: names of the classes; empty where there are none.
     read_labels: reads the class of every sample, (n,) int32.
     dtype: of the samples, uint8 or float32.
+    known_counts: how many samples each class has, where it is known without
+      reading the labels; else empty.
+    notes: lines for a person about what the set was made of.
     own_order: whether records are shown in the order that they have here,
       again and again, rather than shuffled anew in each epoch.
   """
@@ -82,6 +90,8 @@ class SampleSet:
   classes: tuple[str, ...] = ()
   read_labels: Callable[[], NDArray[np.int32]] | None = None
   dtype: Any = np.uint8
+  known_counts: tuple[int, ...] = ()
+  notes: tuple[str, ...] = ()
   own_order: bool = False
 
   @property
@@ -132,6 +142,14 @@ class SampleSet:
     if not self.key:  # they are no part of files, which the cache goes by
       return self.read_labels()
     return self._cached('labels', (self.size,), self.read_labels)
+
+  @functools.cached_property
+  def class_counts(self) -> tuple[int, ...]:
+    """How many samples each class has; empty where there are none."""
+    if self.known_counts or not self.classes:
+      return self.known_counts
+    counts = np.bincount(self.labels(), minlength=len(self.classes))
+    return tuple(counts.tolist())
 
   def _cached(
     self, what: str, shape: tuple[int, ...], read: Callable[[], NDArray[Any]]
@@ -187,11 +205,13 @@ class DatasetMetadata:
     name: of the dataset.
     shape: of each sample.
     classes: names of its classes, if it has some.
+    class_counts: how many samples each class has; empty where it is not known.
   """
 
   name: str
   shape: tuple[int, ...]
   classes: tuple[str, ...] = ()
+  class_counts: tuple[int, ...] = ()
 
   @property
   def bounded(self) -> bool:
@@ -202,20 +222,69 @@ class DatasetMetadata:
 def hash_files(files: Sequence[pathlib.Path], *how: object) -> str:
   """SHA-256 of files and of what is done with their images.
 
-  Of their content, or of names and sizes where they exceed 4 GiB.
+  Of their content. Where they exceed 4 GiB, of their names and sizes and of
+  1,024 blocks that lie evenly in their content, with a hash of the times of
+  their last change beside it; it says so.
   """
   total = hashlib.sha256(repr(how).encode())
   whole = are_hashed_whole(files)
-  for path in files:
-    total.update(f'{path.name} {path.stat().st_size}\n'.encode())
+  stats = [path.stat() for path in files]
+  for path, stat in zip(files, stats, strict=True):
+    total.update(f'{path.name} {stat.st_size}\n'.encode())
     if whole:
       total.update(path.read_bytes())
-  return total.hexdigest()
+  if whole:
+    return total.hexdigest()
+  for block in _read_blocks(files, [stat.st_size for stat in stats]):
+    total.update(block)
+  times = hashlib.sha256(repr([stat.st_mtime_ns for stat in stats]).encode())
+  return f'{total.hexdigest()}+{times.hexdigest()[:16]}, {_SOME}'
+
+
+def _read_blocks(
+  files: Sequence[pathlib.Path], sizes: Sequence[int]
+) -> Iterator[bytes]:
+  """Blocks that lie evenly in the content of files, taken one after another."""
+  ends = np.cumsum(sizes, dtype=np.int64)
+  for i in range(_BLOCKS):
+    place = int(ends[-1]) * i // _BLOCKS
+    n = int(np.searchsorted(ends, place, side='right'))
+    with open(files[n], 'rb') as file:
+      file.seek(place - int(ends[n]) + sizes[n])
+      yield file.read(_BLOCK_BYTES)
+
+
+def without_times(fingerprint: str) -> str:
+  """A fingerprint less the times of the files, where it has them.
+
+  Files that were copied have other times; whoever goes on with them goes by
+  the rest.
+  """
+  return _TIMES.sub(r'\1, ' + _SOME, fingerprint)
+
+
+def join_labels(fingerprint: str, labels: NDArray[np.int32]) -> str:
+  """The fingerprint of samples and their labels."""
+  match = _TIMES.fullmatch(fingerprint)
+  content, rest = match.groups() if match else (fingerprint, '')
+  joined = hashlib.sha256(content.encode() + labels.tobytes()).hexdigest()
+  return joined + rest
 
 
 def are_hashed_whole(files: Sequence[pathlib.Path]) -> bool:
   """Whether `hash_files` is of the content of these files."""
   return sum(path.stat().st_size for path in files) <= _HASHED_BYTES
+
+
+def hash_some(samples: SampleSet, facts: str, count: int = 1024) -> str:
+  """A fingerprint of facts and of some samples that lie evenly; it says so."""
+  n = samples.size
+  fitting = _HASHED_SAMPLES // max(1, samples.nbytes // n)
+  count = max(1, min(count, n, fitting))
+  content = hashlib.sha256(repr((facts, samples.shape)).encode())
+  for i in range(count):
+    content.update(np.asarray(samples.source[i * n // count]).tobytes())
+  return f'{content.hexdigest()}, of {count:,} of {n:,} records'
 
 
 def hash_samples(samples: SampleSet) -> str:

@@ -11,25 +11,29 @@ import importlib.util
 import io
 import os
 import pathlib
+import re
 import shutil
 import sys
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from gan_jax.data.folder import resize_and_crop
+from gan_jax.data.pictures import resize_and_crop
 from gan_jax.data.samples import (
   SampleSet,
   are_hashed_whole,
   hash_files,
   hash_samples,
+  hash_some,
 )
-from gan_jax.runtime.errors import ArgumentError, DataError, Error
+from gan_jax.runtime.errors import ArgumentError, DataError, Error, shortened
+from gan_jax.runtime.paths import expand_user
 from gan_jax.runtime.progress import progress_bar
 
 # Most bytes of pixels that are hashed for the fingerprint of a set.
@@ -38,9 +42,18 @@ _TIMEOUT = 10.0  # seconds in which a server must answer
 
 
 def data_root(data_dir: str = '') -> pathlib.Path:
-  """The data root: as given, $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+  """The data root: as given, $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+
+  Raises:
+    ArgumentError: for a path that no folder can have.
+  """
   named = data_dir or os.environ.get('TFDS_DATA_DIR', '')
-  return pathlib.Path(named or '~/tensorflow_datasets').expanduser()
+  root = expand_user('data_dir', named or '~/tensorflow_datasets')
+  try:
+    root.exists()
+  except OSError as error:
+    raise ArgumentError('data_dir', named, f'{error.strerror}') from error
+  return root
 
 
 class _Images:
@@ -95,8 +108,15 @@ def _builder(name: str, root: pathlib.Path) -> Any:
     builder = _find_builder(name, root)
   except Error:
     raise
+  except ImportError as error:
+    raise _needs_tensorflow(name, error) from error
+  except AssertionError as error:  # of a version that TFDS has no more
+    why = str(error).splitlines()[0][:300]
+    raise ArgumentError('dataset', name, why) from error
   except FileNotFoundError as error:  # what older TFDS calls a bad one
     raise _damaged(root / name, error) from error
+  except OSError as error:
+    raise _unusable_root(root, error) from error
   except ValueError as error:  # of a configuration or version; or of JSON
     why = str(error).splitlines()[0][:300]
     raise ArgumentError('dataset', name, why) from error
@@ -116,29 +136,90 @@ def _builder(name: str, root: pathlib.Path) -> Any:
   return builder
 
 
+def _needs_tensorflow(name: str, error: BaseException) -> DataError:
+  """What to do about a set whose builder imports what is not installed."""
+  if importlib.util.find_spec('tensorflow') is None:
+    return DataError(
+      f'`dataset={name}`: TFDS prepares this set with TensorFlow, which is not'
+      " installed; run pip install 'gan_jax[tfds]' (reading it needs none)"
+    )
+  why = str(error).splitlines()[0][:200]
+  return DataError(f'`dataset={name}`: TFDS cannot make this set ({why})')
+
+
+def _unusable_root(root: pathlib.Path, error: OSError) -> DataError:
+  why = error.strerror or error
+  return DataError(
+    f'`data_dir={shortened(str(root))}`: {why}; use a folder that exists and'
+    ' that you may write to'
+  )
+
+
 def _find_builder(name: str, root: pathlib.Path) -> Any:
   """The builder of a set, in whatever format it was prepared."""
   from gan_jax.data.builders import BUILDERS
 
   if name in BUILDERS:
     return BUILDERS[name](data_dir=root)
-  tfds = _tfds()
-  names = tfds.list_builders(with_community_datasets=False)
+  if not is_known(name, root):
+    remedy = 'unknown; use a set of images that TFDS knows, or folder:PATH'
+    raise ArgumentError('dataset', name, remedy)
+  with contextlib.redirect_stdout(io.StringIO()):  # of a missing TensorFlow
+    return _tfds().builder(name, data_dir=root)
+
+
+def is_known(name: str, root: pathlib.Path) -> bool:
+  """Whether TFDS has a set of a name, or one was prepared in the data root."""
   stem = name.split('/')[0].split(':')[0]
-  if stem not in names and not (stem and (root / stem).is_dir()):
-    close = difflib.get_close_matches(name, [*BUILDERS, *names], n=3)
-    hint = (
-      f'did you mean {" or ".join(close)}?'
-      if close
-      else 'use a set of images that TFDS knows, or folder:PATH'
-    )
-    raise ArgumentError('dataset', name, f'unknown; {hint}')
-  return tfds.builder(name, data_dir=root)
+  if not re.fullmatch(r'\w+', stem):
+    return False
+  return stem in _known_names() or os.path.isdir(root / stem)
+
+
+def _known_names() -> list[str]:
+  names: list[str] = _tfds().list_builders(with_community_datasets=False)
+  return names
+
+
+def check_name(name: str, root: pathlib.Path, own: Collection[str]) -> None:
+  """Raises on a name that is no set's, with those that may be meant.
+
+  Args:
+    name: of the set.
+    root: the data root.
+    own: further names that a dataset may have.
+
+  Raises:
+    ArgumentError: naming the closest ones.
+  """
+  if name in own or is_known(name, root):
+    return
+  if os.path.isdir(os.path.expanduser(name)):
+    remedy = f'is a folder; write folder:{name} to train on its images'
+    raise ArgumentError('dataset', name, remedy)
+  kind, colon, path = name.partition(':')
+  if colon and kind.lower() in ('folder', 'density'):
+    remedy = f'unknown; write {kind.lower()}:{path}'
+    raise ArgumentError('dataset', name, remedy)
+  names = dict.fromkeys([*own, *_known_names()])
+  by_letters = {_letters(known): known for known in names}
+  close = difflib.get_close_matches(_letters(name), by_letters, n=3)
+  if _letters(name) in by_letters:
+    close = [_letters(name)]
+  hint = 'use a set of images that TFDS knows, or folder:PATH'
+  if close:
+    hint = f'did you mean {" or ".join(by_letters[word] for word in close)}?'
+  raise ArgumentError('dataset', name, f'unknown; {hint}')
+
+
+def _letters(name: str) -> str:
+  """A name as people spell it: MNIST, Fashion-MNIST, CIFAR-10."""
+  return re.sub(r'[\W_]+', '', name.lower())
 
 
 def _prepared(builder: Any) -> bool:
   """Whether a set was prepared to its end."""
-  return (pathlib.Path(builder.data_dir) / 'dataset_info.json').is_file()
+  return os.path.isfile(pathlib.Path(builder.data_dir) / 'dataset_info.json')
 
 
 def _remove_unfinished(builder: Any) -> None:
@@ -209,8 +290,10 @@ def load(
     *_classes(name, builder, split),
   )
   if images.nbytes > _HASHED_BYTES:
-    return images
-  return dataclasses.replace(images, fingerprint=hash_samples(images))
+    fingerprint = hash_some(images, images.fingerprint)
+  else:
+    fingerprint = hash_samples(images)
+  return dataclasses.replace(images, fingerprint=fingerprint)
 
 
 def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
@@ -235,7 +318,7 @@ def _classes(name: str, builder: Any, split: str) -> tuple[Any, Any]:
 
 
 def _hash_facts(builder: Any, split: str, size: int, channels: int) -> str:
-  """What stands for the content of a set that is too large to be hashed."""
+  """What stands beside some records of a set that is too large to be hashed."""
   info = builder.info.splits[split]
   facts = (builder.info.full_name, split, info.num_examples, info.num_bytes)
   return hashlib.sha256(repr((*facts, size, channels)).encode()).hexdigest()
@@ -243,7 +326,7 @@ def _hash_facts(builder: Any, split: str, size: int, channels: int) -> str:
 
 def _call(name: str, root: pathlib.Path, originals: str = '') -> str:
   """The call that prepares a set; a command prints the command in its place."""
-  default = pathlib.Path('~/tensorflow_datasets').expanduser()
+  default = expand_user('data_dir', '~/tensorflow_datasets')
   words = {'data_dir': '' if root == default else root, 'originals': originals}
   rest = ''.join(f", {key}='{value}'" for key, value in words.items() if value)
   return f"`gan_jax.data.prepare('{name}'{rest})`"
@@ -334,8 +417,8 @@ def _reach(url: str) -> None:
 
 def _verify_originals(name: str, builder: Any, originals: str) -> pathlib.Path:
   """The folder, whose files are the originals by name, size and SHA-256."""
-  folder = pathlib.Path(originals).expanduser()
-  if not folder.is_dir():
+  folder = expand_user('originals', originals)
+  if not os.path.isdir(folder):
     raise ArgumentError('originals', originals, 'no such folder')
   if name == 'cifar10' and (unpacked := _unpacked(folder)):
     builder.unpacked = unpacked
@@ -414,10 +497,7 @@ def _explain(
     'tensorflow' in text.lower() and not isinstance(error, OSError)
   )
   if missing_tf and importlib.util.find_spec('tensorflow') is None:
-    return DataError(
-      f'`dataset={name}`: TFDS prepares this set with TensorFlow, which is not'
-      " installed; run pip install 'gan_jax[tfds]' (reading it needs none)"
-    )
+    return _needs_tensorflow(name, error)
   if isinstance(error, OSError):
     return DataError(f'`data_dir={root}`: {error}')
   return None

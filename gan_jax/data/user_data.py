@@ -3,9 +3,11 @@
 Images are uint8, or floats in [-1, 1]; points are floats (n, dim). A source has
 `__len__` and `__getitem__(i)`, which returns a record: one sample, or a pair of
 it and its class. It may say what it is by attributes: `fingerprint`, a string
-that changes with its content, and `classes`, their number or names. What fits
-the device is read once; a larger source is read by several threads as it is
-needed, and should be safe for that.
+that changes with its content, `classes`, their number or names, and
+`class_counts`, how many samples each has. What fits the device is read once; a
+larger source is read by several threads as it is needed, and should be safe for
+that. Of a larger one without `class_counts`, a class-conditional run reads
+every label before it starts.
 """
 
 import dataclasses
@@ -251,6 +253,15 @@ def _from_source(source: Any, classes: int) -> SampleSet:
   else:
     _check_samples(records.example[None])
     dataset = _stream(records, names, fingerprint)
+    counts = tuple(map(int, getattr(source, 'class_counts', ())))
+    if counts and (len(counts) != len(names) or sum(counts) != len(records)):
+      raise ArgumentError(
+        'data',
+        type(source).__name__,
+        f'its `class_counts` are {len(counts)} and add up to {sum(counts)}; it'
+        f' has {len(names)} classes and {len(records)} records',
+      )
+    dataset = dataclasses.replace(dataset, known_counts=counts)
   return dataclasses.replace(
     dataset,
     fingerprint=fingerprint or dataset.fingerprint,

@@ -22,6 +22,7 @@ from gan_jax.data import Dataset, Density, data_root, parse_name
 from gan_jax.evaluation import references
 from gan_jax.evaluation.score_file import name_score
 from gan_jax.features import FeaturePass, Features, batched
+from gan_jax.game.classes import check_sampling, describe_sampling
 from gan_jax.game.sampler import Sampler
 from gan_jax.metrics import METRICS, Metric, frechet, select_metrics
 from gan_jax.networks.base import Networks, Params, Stats
@@ -47,6 +48,7 @@ class Evaluator:
     real_samples: real samples that they are held against.
     features: the feature network; None where no metric takes one.
     mesh: the devices.
+    class_sampling: how often G is asked for each class, data or uniform.
     rows: samples that go through the networks at a time.
     protocol: all that a score depends on besides the generator and the seed.
     directions: 'lower', 'higher' or '' of every score by public name; a name
@@ -75,6 +77,7 @@ class Evaluator:
     data_dir: str = '',
     mesh: Mesh | None = None,
     batch: int = 0,
+    class_sampling: str = 'data',
   ) -> None:
     """Loads the features; real samples are read when they are needed.
 
@@ -91,12 +94,18 @@ class Evaluator:
       mesh: the devices; all of them by default.
       batch: samples at a time; 0 for `BATCH`, or on a CPU what the features
         ask for, if that is less. No score depends on it.
+      class_sampling: of class-conditional networks. data: as often as the
+        networks say (`class_counts`), or else as `dataset` has each class.
+        uniform: all classes in turn.
 
     Raises:
       ArgumentError: for what cannot be scored.
       DataError: if features or their weights cannot be had.
     """
-    self.dataset, self.networks, self.samples = dataset, networks, samples
+    check_sampling(class_sampling)
+    self.dataset, self.samples = dataset, samples
+    self.class_sampling = class_sampling
+    self.networks = self._sample_classes(networks)
     self.metrics = select_metrics(metrics)
     self.unscored: dict[str, str] = {}
     self.mesh = sharding.make_mesh() if mesh is None else mesh
@@ -125,6 +134,19 @@ class Evaluator:
   @property
   def _is_image(self) -> bool:
     return len(self.dataset.shape) == 3
+
+  def _sample_classes(self, networks: Networks | None) -> Networks | None:
+    """The networks, which know how often each class is asked for."""
+    if networks is None or not networks.classes:
+      return networks
+    if self.class_sampling == 'uniform':
+      return networks._replace(class_counts=())
+    data = self.dataset
+    if networks.class_counts or isinstance(data, Density):
+      return networks
+    if len(data.classes) != networks.classes:
+      return networks
+    return networks._replace(class_counts=data.class_counts)
 
   def _name(self, metric: Metric, score: str) -> str:
     seen = self.features.name if self.features else 'points'
@@ -236,6 +258,10 @@ class Evaluator:
       protocol['validation'] = self._validation.name
       protocol['validation_samples'] = self._validation.size
       protocol['validation_fingerprint'] = self._validation.fingerprint
+    if self.networks is not None:
+      protocol |= describe_sampling(
+        self.networks.classes, self.networks.class_counts
+      )
     if self._is_image:
       protocol['range'] = 'uint8 of [-1, 1], rounded and clipped'
     return protocol

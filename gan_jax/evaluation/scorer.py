@@ -28,6 +28,7 @@ from gan_jax.evaluation.score_file import (
   summarize_seeds,
 )
 from gan_jax.features import Features
+from gan_jax.game.classes import check_sampling
 from gan_jax.metrics import Metric, select_metrics
 from gan_jax.networks.base import Networks, Params, Stats
 from gan_jax.runtime import checkpoint, multihost, provenance, sharding
@@ -55,6 +56,8 @@ class EvaluationOptions:
     validation: further real images, for metrics that need them.
     ema: of a run, whether its averaged generator; None: if there is one.
     neighbours: samples of a run shown beside their nearest training images.
+    class_sampling: how often G is asked for each class: data, as often as the
+      training data has it, or uniform; empty: as a run was trained, or data.
   """
 
   metrics: str | Sequence[str | Metric] = ''
@@ -70,6 +73,7 @@ class EvaluationOptions:
   validation: str = ''
   ema: bool | None = None
   neighbours: int = 0
+  class_sampling: str = ''
 
   def check(self) -> None:
     """Checks the numbers.
@@ -86,6 +90,8 @@ class EvaluationOptions:
     ):
       if getattr(self, name) < least:
         raise ArgumentError(name, getattr(self, name), f'use {least} or more')
+    if self.class_sampling:
+      check_sampling(self.class_sampling)
 
   @property
   def seeds(self) -> list[int]:
@@ -93,9 +99,14 @@ class EvaluationOptions:
     return list(range(self.seed, self.seed + self.eval_seeds))
 
 
+# What sets are called: they are known by their fingerprints.
+_NAMES = ('reference', 'validation')
+
+
 def hash_protocol(protocol: Mapping[str, Any]) -> str:
   """What two scores must share to be compared."""
-  return digest_facts(protocol)[:16]
+  facts = {k: v for k, v in protocol.items() if k not in _NAMES}
+  return digest_facts(facts)[:16]
 
 
 class Scorer:
@@ -228,6 +239,7 @@ def make_evaluator(
     data_dir=options.data_dir,
     mesh=sharding.make_mesh(options.devices) if mesh is None else mesh,
     batch=batch,
+    class_sampling=options.class_sampling or 'data',
   )
   if evaluator.caution and multihost.is_primary():
     warn(evaluator.caution)

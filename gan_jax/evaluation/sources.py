@@ -1,15 +1,18 @@
 """Sets of samples by name: an .npz, a folder of images, or a dataset."""
 
 import dataclasses
+import os
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import data
-from gan_jax.data import Dataset, Density
+from gan_jax.data import Dataset, Density, SampleSet
 from gan_jax.evaluation import references
+from gan_jax.runtime import multihost
 from gan_jax.runtime.errors import ArgumentError, Error
 
 Samples = NDArray[Any]
@@ -72,7 +75,7 @@ def _describe_range(x: Samples) -> str:
 
 def _read_archive(path: pathlib.Path, argument: str) -> Samples:
   """The array of an .npz: `samples`, `images`, or the only one there is."""
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise ArgumentError(argument, str(path), 'no such file')
   try:
     # NumPy leaves a file open that it opened itself and could not read.
@@ -97,7 +100,7 @@ def load_source(
   """Samples by name: an .npz, a folder of images, or a dataset.
 
   Args:
-    text: the name.
+    text: the name; ./NAME is a folder that has the name of a dataset.
     argument: that has it as its value.
     data_dir: the data root.
     size: side that images are resized and cropped to; 0 for their own.
@@ -111,16 +114,22 @@ def load_source(
   if text.endswith('.npz') and not has_kind:
     x = _read_archive(pathlib.Path(text), argument)
     return check_samples(x, None, argument, text)
-  name = f'folder:{text}' if pathlib.Path(text).is_dir() else text
+  # A set is meant by its name, though there be a folder of that name here.
+  is_folder = os.path.isdir(text) and not data.is_set(text, data_dir=data_dir)
+  name = f'folder:{text}' if is_folder else text
   if '/' in text and text == name and not has_kind and not size:
     remedy = 'no such folder; name an .npz, a folder of images or a dataset'
     raise ArgumentError(argument, text, remedy)
   try:
-    return data.load(
+    source = data.load(
       name, data_dir=data_dir, image_size=size, channels=channels
     )
   except Error as error:
     raise _rename(error, name, argument, text) from error
+  if isinstance(source, SampleSet) and source.notes and multihost.is_primary():
+    notes = '\n'.join(f'  {note}' for note in source.notes)
+    print(f'{text}: {source.size:,} images\n{notes}', file=sys.stderr)
+  return source
 
 
 # Remedies of a run that sets of samples do not have.
@@ -132,6 +141,10 @@ _REMEDIES = (
   (
     'set `channels=1` or `channels=3` to convert them all',
     'convert them all to one kind',
+  ),
+  (
+    ', or allow more (a pixel takes up to 4 bytes of memory while it is read)',
+    '',
   ),
 )
 

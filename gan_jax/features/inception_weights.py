@@ -12,6 +12,7 @@ Reference: Szegedy et al. 2016, arXiv:1512.00567, section 6.
 """
 
 import hashlib
+import os
 import pathlib
 import urllib.error
 import urllib.request
@@ -26,6 +27,7 @@ from gan_jax.features import torch_file
 from gan_jax.runtime.array_cache import Arrays
 from gan_jax.runtime.errors import ArgumentError, DataError
 from gan_jax.runtime.files import open_atomic
+from gan_jax.runtime.paths import expand_user
 from gan_jax.runtime.progress import progress_bar
 
 Folded = dict[str, Arrays]
@@ -196,8 +198,8 @@ def find(weights: str, cache: pathlib.Path) -> pathlib.Path:
     if not path.is_file():
       download(KNOWN[DEFAULT][1], path, KNOWN[DEFAULT][0])
   else:
-    path = pathlib.Path(weights).expanduser()
-    if not path.is_file():
+    path = expand_user('weights', weights)
+    if not os.path.isfile(path):
       raise ArgumentError('weights', weights, 'no such file')
   start = KNOWN.get(path.name, ('', ''))[0]
   if start and not (sha256 := digest(path)).startswith(start):

@@ -54,22 +54,30 @@ class Color(Augmentation):
     return mean + (x - mean) * _each(key_contrast, x, 0.5, 1.5)
 
 
-def _shifts(key: Any, n: int, side: int) -> Any:
-  """Matrices (n, side, side) that shift by up to about an eighth of the side.
+def _pixels(length: float) -> int:
+  """A length in whole pixels, halves up, as in the authors' code.
 
-  To whole pixels, as in the authors' code: 4 of 28.
+  Python's `round` takes halves to the even neighbour: 2 of 20 / 8 for 3.
+  """
+  return int(length + 0.5)
+
+
+def _shifts(key: Any, n: int, side: int) -> Any:
+  """Matrices (n, side, side) that shift by up to an eighth of the side.
+
+  To whole pixels: 4 of 28, 3 of 20.
 
   A product with one is fast with its gradients, of any order and mode, where a
   gather's would be a scatter. Zeros come in from outside.
   """
-  most = round(side / 8)
+  most = _pixels(side / 8)
   by = jax.random.randint(key, (n, 1, 1), -most, most + 1)
   at = jnp.arange(side)
   return (at[None, :, None] - at[None, None, :] == by).astype(jnp.float32)
 
 
 class Translation(Augmentation):
-  """Shifts rows and columns by up to about an eighth, zeros outside."""
+  """Shifts rows and columns by up to an eighth, zeros outside."""
 
   def apply(self, x: Images, key: Key[Array, '']) -> Images:
     """Transforms images in [-1, 1], each by a draw of its own."""
@@ -88,7 +96,7 @@ class Cutout(Augmentation):
     n, h, w, _ = x.shape
     inside = []
     for key_axis, side in zip(jax.random.split(key), (h, w), strict=True):
-      size = side // 2
+      size = _pixels(side / 2)
       centre = jax.random.randint(key_axis, (n, 1), 0, side + 1 - size % 2)
       away = jnp.arange(side)[None] - centre + size // 2
       inside.append((away >= 0) & (away < size))

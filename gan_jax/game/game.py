@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from gan_jax.game import objectives
 from gan_jax.game.augment import Augmentation
+from gan_jax.game.classes import check_counts, draw_classes
 from gan_jax.game.component import (
   Component,
   Named,
@@ -161,6 +162,7 @@ class Game(Component):
         type(self.networks).__name__,
         'give what `gan_jax.networks.from_linen` and its kin make',
       )
+    check_counts(self.networks.class_counts, self.networks.classes)
     if self.packing > 1 and self.networks.classes:
       raise ArgumentError(
         'packing',
@@ -247,9 +249,7 @@ def draw(game: Game, n: int, key: Key[Array, '']) -> Draw:
   """
   networks, label = game.networks, None
   if networks.classes:
-    key_label = stream(key, 'label')
-    label = jax.random.randint(key_label, (n,), 0, networks.classes)
-    label = split_rows(label)
+    label = split_rows(draw_classes(networks, stream(key, 'label'), n))
   z = draw_latent(networks, n, stream(key, 'latent'))
   return Draw(split_rows(z), label)
 

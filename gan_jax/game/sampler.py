@@ -1,8 +1,9 @@
 """The one jitted sampler of G.
 
 Sample number i of a seed comes from the noise of `fold_in(key, i)` and, where
-the networks know classes, from class i mod classes: neither the batch nor the
-number of devices has a say in which noise is drawn.
+the networks know classes, from a class that is a function of i
+(`classes.numbered_classes`): neither the batch nor the number of devices has a
+say in what is drawn.
 """
 
 from collections.abc import Iterator
@@ -15,15 +16,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import NDArray
 
+from gan_jax.game.classes import numbered_classes
 from gan_jax.networks.base import Networks, Params, Stats
 from gan_jax.runtime import sharding
 
 BATCH = 256  # samples that go through G at a time, at the most
-
-
-def classes_in_turn(count: int, classes: int) -> NDArray[np.int32] | None:
-  """Classes 0, 1, ... for some samples; None for networks that know none."""
-  return np.arange(count, dtype=np.int32) % classes if classes else None
 
 
 class Sampler:
@@ -76,7 +73,8 @@ class Sampler:
     number = start + jnp.arange(count)
     z = self.latent(key, number)
     if label is None and self.networks.classes:
-      label = number % self.networks.classes
+      networks = self.networks
+      label = numbered_classes(networks.classes, networks.class_counts, number)
     return self._of_noise(params, stats, z, label)
 
   def latent(
@@ -110,7 +108,8 @@ class Sampler:
       key: the seed's.
       start: number of the first one.
       count: how many; each count is a compiled program of its own.
-      label: classes (count,); None for all in turn, where there are any.
+      label: classes (count,); None: as often as the networks say, where there
+        are any.
     """
     return self._numbered(params, stats, key, start, count, label)
 

@@ -49,6 +49,8 @@ class Networks(NamedTuple):
       (latent_dim,); called under vmap.
     classes: of the integer labels that both networks receive; 0 for none, and
       then label is None.
+    class_counts: how often G is asked for each class, such as their counts in
+      the training data; empty: for all equally often.
   """
 
   generator: Net
@@ -57,6 +59,7 @@ class Networks(NamedTuple):
   sample_shape: tuple[int, ...]
   latent: Latent = jax.random.normal
   classes: int = 0
+  class_counts: tuple[int, ...] = ()
 
 
 def packed_shape(shape: tuple[int, ...], packing: int) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import Density
 from gan_jax.figures import images
+from gan_jax.game.classes import classes_in_turn
 from gan_jax.game.sampler import BATCH
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
@@ -77,24 +80,30 @@ def draw(
   seed: int,
   ema: bool | None,
   interpolate: bool,
-  label: int | None = None,
+  label: int | Sequence[int] | NDArray[Any] | None = None,
+  class_sampling: str = '',
 ) -> Samples:
   """Samples (n, *shape): those of `Run.sample`, or rows of an interpolation.
 
   With `interpolate` one row of `COLUMNS` for each `COLUMNS` of `num`, rounded
-  up. Of a class-conditional run, samples of one class, or of all in turn, a row
-  of an interpolation each.
+  up. Of a class-conditional run, samples of the classes of `label`, or as
+  `class_sampling` says; the rows of an interpolation have the classes in turn.
 
   Raises:
     ArgumentError: for an unknown class, or an average that was not kept.
   """
   if not interpolate:
-    return run.sample(num, seed=seed, label=label, ema=ema)
+    return run.sample(
+      num, seed=seed, label=label, ema=ema, class_sampling=class_sampling
+    )
+  if class_sampling:
+    remedy = 'has no effect on an interpolation; leave it out'
+    raise ArgumentError('class_sampling', class_sampling, remedy)
   rows = -(-num // COLUMNS)
   z = interpolated(
     run.latent(seed, 2 * rows), interpolation(run) == 'spherical'
   )
-  labels = run.labels(len(z), label)
+  labels = None if label is None else run.labels(len(z), label)
   if labels is None and run.classes:
     labels = np.repeat(np.arange(rows, dtype=np.int32) % run.classes, COLUMNS)
   parts = []
@@ -108,6 +117,19 @@ def draw(
       own = np.pad(labels[start : start + BATCH], (0, rest))
     parts.append(run.generate(batch, own, ema=ema)[: BATCH - rest])
   return np.concatenate(parts)
+
+
+def lay_out_classes(
+  run: Run, num: int, out: pathlib.Path
+) -> tuple[NDArray[np.int32] | None, int]:
+  """Classes of samples and columns of their grid, where nobody chose any.
+
+  In a grid of images classes come in turn, one a column, so that each is seen.
+  Files for others to read have them as the run was trained: None.
+  """
+  if not run.classes or not run.dataset.bounded or out.suffix != '.png':
+    return None, 0
+  return classes_in_turn(num, run.classes), run.classes
 
 
 def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:

@@ -10,18 +10,22 @@ def format_header(
   size: int,
   sample_shape: Sequence[int],
   classes: int,
+  counts: Sequence[int] = (),
+  notes: Sequence[str] = (),
   network: str,
   parameters: tuple[int, int],
   devices: Sequence[str],
   processes: int = 1,
 ) -> str:
-  """Three lines about a run.
+  """A few lines about a run.
 
   Args:
     data: name of the training data.
     size: its samples; 0 for a density, which has no end of them.
     sample_shape: of one sample: (height, width, channels), or (dimensions,).
     classes: of its labels; 0 where it has none.
+    counts: samples of each class, where they are known.
+    notes: further lines about the data.
     network: name of the architecture.
     parameters: of G and of D.
     devices: kind of each device.
@@ -50,8 +54,13 @@ def format_header(
     samples = f'{size:,} points' if size else 'a density'
     samples += f' in {dimensions}'
   kinds = collections.Counter(devices)
+  if classes:
+    samples += f' in {classes} classes'
+  if counts:
+    samples += f' of {min(counts):,} to {max(counts):,}'
   lines = [
-    f'data: {data}, {samples}' + (f' in {classes} classes' if classes else ''),
+    f'data: {data}, {samples}',
+    *(f'  {note}' for note in notes),
     f'networks: {network}, G of {parameters[0]:,} and D of {parameters[1]:,}'
     ' parameters',
     'devices: '

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from gan_jax.data.samples import without_times
+from gan_jax.game.classes import describe_sampling
 from gan_jax.game.component import Component, hyperparameters
 from gan_jax.runtime import provenance
 from gan_jax.runtime.errors import IdentityError
@@ -37,6 +39,7 @@ def declared(setup: Setup) -> dict[str, Any]:
     'sample_shape': list(networks.sample_shape),
     'latent': _name(networks.latent),
     'classes': networks.classes,
+    **describe_sampling(networks.classes, networks.class_counts),
   }
   return dict(sorted(values.items()))
 
@@ -125,6 +128,7 @@ def identify(setup: Setup) -> Identity:
   own: Identity = {
     'declared': declared(setup),
     'data': setup.feed.fingerprint,
+    'data_name': setup.dataset.name,  # for messages
     'versions': versions(),
   }
   if setup.given:
@@ -153,8 +157,10 @@ def check(place: str, saved: Identity, now: Identity) -> str:
     for path in sorted({*saved_values, *own_values})
     if saved_values.get(path) != own_values.get(path)
   ]
-  if saved.get('data') != now['data']:
-    lines.append(f'  data: {saved.get("data")} there, {now["data"]} now')
+  there, here = str(saved.get('data')), str(now['data'])
+  if without_times(there) != without_times(here):
+    names = (saved.get('data_name', ''), now.get('data_name', ''))
+    lines.append(f'  data: {names[0]} {there} there, {names[1]} {here} now')
   if saved.get('given', '') != now.get('given', ''):
     was, is_now = saved.get('given', ''), now.get('given', '')
     lines.append(f'  identity: {was!r} there, {is_now!r} now')

@@ -111,9 +111,11 @@ class HostLoop(abc.ABC):
     if restored is None:
       return self.fresh(), 0
     saved, meta = restored
-    workdir.check_data(
+    warning = workdir.check_data(
       str(self.folder), meta['fingerprint'], self.setup.feed.fingerprint
     )
+    if warning:
+      self.warn(warning)
     self.accept(meta)
     self.train_sec, self.cpu_sec = meta['train_sec'], meta.get('cpu_sec', 0.0)
     self._saved = int(meta['step'])

@@ -24,6 +24,7 @@ from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Dataset, Density
 from gan_jax.figures import images
 from gan_jax.game import population
+from gan_jax.game.classes import classes_in_turn
 from gan_jax.game.population import PopulationState, Progress
 from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import norm
@@ -453,7 +454,12 @@ class PopulationLoop(HostLoop):
     """Of member i, from the latent batch of its own run's snapshots."""
     seed = self.members[i].seed
     count = sample_count(self.setup)
-    return np.concatenate(list(self._sampler.batches(*generator, seed, count)))
+    label = None
+    if self.setup.dataset.bounded:  # a grid: a class a column
+      label = classes_in_turn(count, self.setup.networks.classes)
+    return np.concatenate(
+      list(self._sampler.batches(*generator, seed, count, label))
+    )
 
   def write_samples(self) -> None:
     """A picture of each member's samples in `samples/`."""

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from gan_jax.config import app, registry, resolve
 from gan_jax.config.schema import Config, read_config
 from gan_jax.data import Dataset, DatasetMetadata, Density
-from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
+from gan_jax.game.classes import check_sampling, numbered_classes
+from gan_jax.game.sampler import BATCH, Sampler
 from gan_jax.networks.base import Net, Networks
 from gan_jax.runtime.checkpoint import Checkpoints, flatten, to_host
 from gan_jax.runtime.errors import (
@@ -99,6 +100,38 @@ class Run:
     if 'generator' not in self.facts:  # run.json is damaged
       self._needed()
     return int(self.facts['generator']['classes'])
+
+  def class_counts(self, class_sampling: str = '') -> tuple[int, ...]:
+    """How often G is asked for each class; empty: for all equally often.
+
+    Args:
+      class_sampling: data, by the training data's proportions, or uniform;
+        empty: as the run was trained.
+
+    Raises:
+      ArgumentError: for another word, or proportions that are not known.
+    """
+    word = class_sampling or self.config.class_sampling
+    check_sampling(word)
+    if not self.classes:
+      if class_sampling:
+        remedy = 'this run has no classes; leave it out'
+        raise ArgumentError('class_sampling', class_sampling, remedy)
+      return ()
+    if word == 'uniform':
+      return ()
+    saved = self.facts.get('generator', {}).get('class_counts')
+    own = () if self.networks is None else self.networks.class_counts
+    dataset = self.dataset
+    known = () if isinstance(dataset, Density) else dataset.class_counts
+    counts = tuple(saved or own or known)
+    if not counts:
+      remedy = (
+        f'{self.workdir / "run.json"} does not say how many samples each class'
+        ' has; use `class_sampling=uniform`, or name the classes by `label`'
+      )
+      raise ArgumentError('class_sampling', word, remedy)
+    return counts
 
   def generator(self, ema: bool | None = None) -> Source:
     """Parameters and running statistics of G.
@@ -184,7 +217,7 @@ class Run:
 
     Args:
       z: noise.
-      label: classes (n,) of a class-conditional run, None for all in turn.
+      label: classes (n,) of a class-conditional run; None: those of `sample`.
       ema: from the averaged generator; None: if there is one.
 
     Raises:
@@ -192,7 +225,7 @@ class Run:
     """
     source = self.generator(ema)
     if label is None:
-      label = classes_in_turn(len(z), self.classes)
+      label = self.labels(len(z))
     return np.asarray(
       self.sampler.generate(source.params, source.stats, z, label)
     )
@@ -202,8 +235,9 @@ class Run:
     n: int,
     *,
     seed: int = 0,
-    label: int | Sequence[int] | None = None,
+    label: int | Sequence[int] | NDArray[Any] | None = None,
     ema: bool | None = None,
+    class_sampling: str = '',
   ) -> Samples:
     """Samples (n, *sample_shape), float32; images in [-1, 1].
 
@@ -213,9 +247,11 @@ class Run:
     Args:
       n: how many.
       seed: of the noise.
-      label: one class for all, or one each, of a class-conditional run; None
-        for all classes in turn.
+      label: one class for all, or one each, of a class-conditional run; None:
+        as `class_sampling` says.
       ema: from the averaged generator; None: if there is one.
+      class_sampling: data, classes by the training data's proportions, or
+        uniform, in turn; empty: as the run was trained.
 
     Raises:
       ArgumentError: for fewer than one, an unknown class, or an average that
@@ -223,7 +259,7 @@ class Run:
     """
     if n < 1:
       raise ArgumentError('n', n, 'use 1 or more')
-    labels = self.labels(n, label)
+    labels = self.labels(n, label, class_sampling)
     if self.networks is None:
       return self._exported(n, seed, labels, self._prefix(ema))
     source = self.generator(ema)
@@ -231,14 +267,28 @@ class Run:
     count = -(-n // self.sampler.batch)
     return np.concatenate(list(progress_bar(batches, count, 'sampling')))
 
-  def labels(self, n: int, label: Any) -> NDArray[np.int32] | None:
-    """Classes (n,), checked; None for all in turn.
+  def labels(
+    self, n: int, label: Any = None, class_sampling: str = ''
+  ) -> NDArray[np.int32] | None:
+    """Classes (n,), checked; None for a run that knows none.
+
+    Args:
+      n: how many.
+      label: one for all, or one each; None: as `class_sampling` says.
+      class_sampling: as `sample` takes it.
 
     Raises:
       ArgumentError: for a class that the run does not know.
     """
     if label is None:
-      return None
+      counts = self.class_counts(class_sampling)
+      if not self.classes:
+        return None
+      number = jnp.arange(n, dtype=jnp.int32)
+      return np.asarray(numbered_classes(self.classes, counts, number))
+    if class_sampling:
+      remedy = '`label` names the classes; leave one of them out'
+      raise ArgumentError('class_sampling', class_sampling, remedy)
     labels = np.broadcast_to(np.asarray(label), (n,)).astype(np.int32)
     classes = self.classes
     if not ((0 <= labels) & (labels < max(classes, 0))).all():
@@ -261,9 +311,7 @@ class Run:
     for start in range(0, n, BATCH):
       number = np.arange(start, start + BATCH, dtype=np.int32)
       rows = min(BATCH, n - start)
-      own = classes_in_turn(BATCH, max(self.classes, 1))
-      assert own is not None
-      own = (number % max(self.classes, 1)).astype(np.int32)
+      own = np.zeros(BATCH, np.int32)
       if labels is not None:
         own[:rows] = labels[start : start + rows]
       batches.append(np.asarray(call(arrays, key, number, own))[:rows])
@@ -379,12 +427,17 @@ def _describe_dataset(
     own = {'shape': networks.sample_shape}
   if own.get('bounded') or config.dataset.startswith(OWN_DATA):
     return DatasetMetadata(
-      config.dataset, tuple(own['shape']), tuple(own.get('classes', ()))
+      config.dataset,
+      tuple(own['shape']),
+      tuple(own.get('classes', ())),
+      tuple(own.get('class_counts', ())),
     )
   dataset = load_dataset(config)
   if isinstance(dataset, Density):
     return dataset
-  return DatasetMetadata(dataset.name, dataset.shape, dataset.classes)
+  is_read = config.conditioning != 'none'
+  counts = dataset.class_counts if is_read else ()
+  return DatasetMetadata(dataset.name, dataset.shape, dataset.classes, counts)
 
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:

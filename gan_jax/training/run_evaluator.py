@@ -107,6 +107,7 @@ def make_run_evaluator(
     features=options.features or config.features,
     weights=options.weights or config.weights,
     data_dir=options.data_dir or config.data_dir,
+    class_sampling=options.class_sampling or config.class_sampling,
   )
   options.check()
   validation = None
@@ -148,7 +149,11 @@ def _load(
     raise ArgumentError('against', '', f'{remedy} against')
   # No path, whatever it looks like.
   return data_lib.load(
-    name, data_dir=data_dir, image_size=size, channels=channels
+    name,
+    data_dir=data_dir,
+    image_size=size,
+    channels=channels,
+    max_megapixels=config.max_megapixels,
   )
 
 
@@ -168,10 +173,23 @@ def make_run_scorer(
   return Scorer(evaluator, ScoreFile(path), options.seeds)
 
 
+def sampled_networks(run: 'Run', class_sampling: str) -> Networks | None:
+  """The networks of a run, which know how often classes are asked for.
+
+  Raises:
+    ArgumentError: for a word that is of no use.
+  """
+  counts = run.class_counts(class_sampling)
+  if run.networks is None:
+    return None
+  return run.networks._replace(class_counts=counts)
+
+
 def draw_samples(run: 'Run', evaluator: Evaluator, ema: bool, seed: int) -> Any:
   """Batches of a run's samples, as `Evaluator.score_batches` takes them."""
   if run.networks is None:  # by the G that it exported
-    x = run.sample(evaluator.samples, seed=seed, ema=ema)
+    word = evaluator.class_sampling if run.classes else ''
+    x = run.sample(evaluator.samples, seed=seed, ema=ema, class_sampling=word)
     return batched(x, evaluator.rows)
   source = run.generator(ema)
   return evaluator.draw(source.params, source.stats, seed)
@@ -212,7 +230,10 @@ def score_run(
     remedy = 'this run was given its data from Python; hand some in again'
     raise ArgumentError('data', None, remedy)
   evaluator = make_run_evaluator(
-    run.config, asked, run.networks, dataset=dataset
+    run.config,
+    asked,
+    sampled_networks(run, asked.class_sampling),
+    dataset=dataset,
   )
   ema = run.has_average if asked.ema is None else asked.ema
   by_seed = [

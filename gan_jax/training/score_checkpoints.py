@@ -25,6 +25,7 @@ from gan_jax.evaluation.scorer import (
   evaluate_images,
 )
 from gan_jax.figures import images as image_lib
+from gan_jax.game.classes import describe_sampling
 from gan_jax.metrics.neighbours import join_neighbours, nearest_neighbours
 from gan_jax.runtime.checkpoint import digest
 from gan_jax.runtime.errors import ArgumentError, Error
@@ -36,6 +37,7 @@ from gan_jax.training.run_evaluator import (
   draw_samples,
   load_metrics,
   make_run_scorer,
+  sampled_networks,
 )
 from gan_jax.training.setup import load_dataset
 
@@ -61,7 +63,11 @@ def _score(run: Run, scorer: Scorer, ema: bool) -> tuple[Row, bool]:
     batches = draw_samples(run, evaluator, ema, seed)
     return evaluator.score_batches(batches, seed=seed)
 
+  counts = run.class_counts(
+    scorer.evaluator.class_sampling if run.classes else ''
+  )
   protocol = scorer.generator_protocol(ema)
+  protocol |= describe_sampling(run.classes, counts)
   return scorer.score_moment(run.step, model, protocol, score)
 
 
@@ -171,7 +177,8 @@ class _RunScorer:
     if run is None:
       return
     if self._scorer is None:
-      self._scorer = make_run_scorer(run.config, self._options, run.networks)
+      networks = sampled_networks(run, self._options.class_sampling)
+      self._scorer = make_run_scorer(run.config, self._options, networks)
     self.rows.append(_score_and_report(run, self._options, self._scorer))
 
 

@@ -14,7 +14,13 @@ from gan_jax import data
 from gan_jax.config import resolve
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.config.validate import idle
-from gan_jax.data import Dataset, DatasetMetadata, Feed, SampleSet
+from gan_jax.data import (
+  Dataset,
+  DatasetMetadata,
+  Density,
+  Feed,
+  SampleSet,
+)
 from gan_jax.game.game import Batch
 from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import State, count_parameters
@@ -140,6 +146,7 @@ def load_dataset(config: Config) -> Dataset:
     data_dir=config.data_dir,
     image_size=config.image_size,
     channels=config.channels,
+    max_megapixels=config.max_megapixels,
   )
 
 
@@ -150,6 +157,7 @@ def data_spec(dataset: Dataset | DatasetMetadata) -> resolve.DataSpec:
     dataset.bounded,
     len(dataset.classes),
     (lambda: dataset.mean) if isinstance(dataset, SampleSet) else None,
+    None if isinstance(dataset, Density) else lambda: dataset.class_counts,
   )
 
 
@@ -181,6 +189,7 @@ def build(
   if trainer is None:
     trainer = resolve.build_trainer(config, data_spec(dataset), objects)
   _check_fit(config, dataset, trainer)
+  trainer = _sample_classes(config, dataset, trainer)
   feed = data.make_feed(
     dataset,
     seed=config.seed,
@@ -191,6 +200,17 @@ def build(
     labelled=trainer.game.networks.classes > 0,
   )
   return Setup(config, dataset, mesh, feed, trainer, objects or {}, given)
+
+
+def _sample_classes(
+  config: Config, dataset: Dataset, trainer: Trainer
+) -> Trainer:
+  """A trainer, handed in perhaps, whose G is asked for classes as told."""
+  game = trainer.game
+  networks = resolve.sample_classes(game.networks, config, data_spec(dataset))
+  if networks is game.networks:
+    return trainer
+  return trainer.replace(game=game.replace(networks=networks))
 
 
 def _check_fit(config: Config, dataset: Dataset, trainer: Trainer) -> None:
@@ -228,6 +248,7 @@ def describe(setup: Setup) -> dict[str, Any]:
       'shape': list(dataset.shape),
       'bounded': dataset.bounded,
       'classes': list(dataset.classes),
+      **_count_classes(setup),
       'fingerprint': setup.feed.fingerprint,
       'resident': setup.feed.resident,
     },
@@ -236,6 +257,13 @@ def describe(setup: Setup) -> dict[str, Any]:
       'discriminator': count_parameters(shapes.d.params),
     },
   }
+
+
+def _count_classes(setup: Setup) -> dict[str, Any]:
+  """How many samples each class has, where the game asks for it."""
+  if not setup.networks.classes or isinstance(setup.dataset, Density):
+    return {}
+  return {'class_counts': list(setup.dataset.class_counts)}
 
 
 def diverged_advice(

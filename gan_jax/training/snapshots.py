@@ -3,7 +3,7 @@
 For images a grid a time, from the live and from the averaged generator; for
 densities the numbers that the report draws: samples, and D over a grid of
 points. The latent batch is that of the run's own seed: what `sample(seed=seed)`
-draws.
+draws. In a grid classes come in turn, however often they are drawn elsewhere.
 """
 
 import functools
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import Density
 from gan_jax.figures import images
+from gan_jax.game.classes import classes_in_turn
 from gan_jax.game.game import apply_d
 from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import State
@@ -70,8 +71,11 @@ class Snapshots:
 
   def _draw(self, source: Any) -> NDArray[np.float32]:
     seed = self._setup.config.seed
+    label = None
+    if self._setup.dataset.bounded:  # a grid: a class a column
+      label = classes_in_turn(self._count, self._setup.networks.classes)
     batches = self._sampler.batches(
-      source.params, source.stats, seed, self._count
+      source.params, source.stats, seed, self._count, label
     )
     return np.concatenate(list(batches))
 

@@ -213,7 +213,10 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
     identity=own,
     references=_references(setup),
     objects=sorted(setup.objects),
-    generator={'classes': setup.networks.classes},
+    generator={
+      'classes': setup.networks.classes,
+      'class_counts': list(setup.networks.class_counts),
+    },
     started=run_file.facts.get('started', now()),
     outcome='running',
   )
@@ -233,6 +236,8 @@ def _header(loop: RunLoop) -> str:
     size=facts['dataset']['size'] or 0,
     sample_shape=facts['dataset']['shape'],
     classes=len(facts['dataset']['classes']),
+    counts=facts['dataset'].get('class_counts', ()),
+    notes=getattr(setup.dataset, 'notes', ()),
     network=name,
     parameters=tuple(facts['parameters'].values()),
     devices=[str(d.device_kind) for d in setup.mesh.devices.flat],

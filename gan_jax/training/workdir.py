@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from gan_jax.config import schema
 from gan_jax.config.schema import Config
+from gan_jax.data.samples import without_times
 from gan_jax.runtime import multihost
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
@@ -44,7 +45,7 @@ def check(config: Config) -> None:
     )
 
 
-def check_data(place: str, there: str, here: str) -> None:
+def check_data(place: str, there: str, here: str) -> str:
   """Refuses to go on with other data than a checkpoint came of.
 
   Args:
@@ -52,14 +53,23 @@ def check_data(place: str, there: str, here: str) -> None:
     there: fingerprint of the data that it came of.
     here: fingerprint of the data at hand.
 
+  Returns:
+    A warning, where nothing but the times of files differs; mostly ''.
+
   Raises:
     IdentityError: if they differ.
   """
-  if there != here:
+  if there == here:
+    return ''
+  if without_times(there) != without_times(here):
     raise IdentityError(
       f'{place}: its data was another (fingerprint {there} there, {here} now);'
       ' bring back the data of that run or use another folder'
     )
+  return (
+    f'{place}: the files of its data have other times than then, as copies'
+    ' have; their names, their sizes and 1,024 blocks agree'
+  )
 
 
 def _is_beginning(path: pathlib.Path) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 from helpers.ablations import options, plan
 
+from gan_jax.ablation import folder as folder_lib
 from gan_jax.ablation import runner
 from gan_jax.ablation.plan import choose_primary, make_plan
 from gan_jax.runtime.errors import ArgumentError, Error
@@ -127,3 +128,11 @@ def test_densities_have_a_metric_of_their_own():
   for dataset, metrics in (('ring', 'modes'), ('gaussian_1d', 'density')):
     asked = options('a', metrics='', dataset=dataset)
     assert make_plan(asked).base.metrics == metrics
+
+
+def test_a_folder_of_images_is_compared_in_one_spelling(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  paths = ('folder:x', 'folder:./x/', f'folder:{tmp_path}/y/../x')
+  assert len({folder_lib._full_path(path) for path in paths}) == 1
+  assert folder_lib._full_path('folder:y') != folder_lib._full_path('folder:x')
+  assert folder_lib._full_path('mnist[:10]') == 'mnist[:10]'

@@ -168,7 +168,7 @@ def test_what_may_change_when_a_run_is_continued():
   """Places, cadences and devices; nothing that the result depends on."""
   free = {name for name, field in FIELDS.items() if field.metadata['free']}
   assert free == {
-    *('workdir', 'data_dir', 'compilation_cache', 'weights'),
+    *('workdir', 'data_dir', 'compilation_cache', 'weights', 'max_megapixels'),
     *('log_every', 'sample_every', 'dynamics_every', 'checkpoint_every'),
     *('eval_every', 'eval_samples', 'eval_seeds', 'metrics', 'features'),
     *('num_samples', 'keep_checkpoints', 'keep_best', 'report'),
@@ -181,6 +181,20 @@ def test_difference_ignores_what_does_not_change_the_result():
   assert config_lib.difference(base, base) == []
   free = dataclasses.replace(base, workdir='b', log_every=7, devices=2)
   assert config_lib.difference(base, free) == []
+  for was, now in (
+    ({'dataset': 'folder:x'}, {'dataset': 'folder:/data/x/'}),
+    ({'dataset': 'density:p.txt'}, {'dataset': 'density:./p.txt'}),
+    ({'dataset': 'mnist'}, {'dataset': 'mnist[train]'}),
+    ({'image_size': 0}, {'image_size': 32}),
+    ({'channels': 3}, {'channels': 0}),
+  ):  # of which the content decides
+    assert config_lib.difference(Config(**was), Config(**now)) == []
+  for was, now in (
+    ({'dataset': 'mnist'}, {'dataset': 'folder:mnist'}),
+    ({'dataset': 'mnist'}, {'dataset': 'digits'}),
+    ({'image_size': 16}, {'image_size': 32}),
+  ):
+    assert len(config_lib.difference(Config(**was), Config(**now))) == 1
   other = dataclasses.replace(base, lr_g=0.5, objective='minimax')
   lines = config_lib.difference(base, other)
   assert len(lines) == 2

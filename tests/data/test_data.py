@@ -1,6 +1,7 @@
 """Datasets by name: prepared once, told when absent or damaged, labelled."""
 
 import gzip
+import importlib.util
 import json
 import pathlib
 
@@ -13,6 +14,7 @@ from helpers.pictures import RANDOM, both, folder, make, save
 from gan_jax import data
 from gan_jax.config.app import as_flags
 from gan_jax.data import tfds_sets
+from gan_jax.evaluation import sources
 from gan_jax.runtime.errors import ArgumentError
 
 
@@ -50,6 +52,78 @@ def test_unknown_name_tells_close_ones(digits_root):
     data.load('fashion_mnst', data_dir=str(digits_root))
   with pytest.raises(ArgumentError, match='zzzz`: unknown.*folder:PATH'):
     data.load('zzzz', data_dir=str(digits_root))
+
+
+# Names as people write them, and paths, and what is said of them.
+NAMES = {
+  'fashion_mnst': 'unknown; did you mean fashion_mnist?$',
+  'fashion-mnist': 'unknown; did you mean fashion_mnist?$',
+  'FashionMNIST': 'unknown; did you mean fashion_mnist?$',
+  'MNIST': 'unknown; did you mean mnist?$',
+  'CIFAR-10': 'unknown; did you mean cifar10?$',
+  'Ring': 'unknown; did you mean ring?$',
+  'stacked-mnist': 'unknown; did you mean stacked_mnist?$',
+  'Folder:x': 'unknown; write folder:x$',
+  'zzzz': 'unknown; use a set of images that TFDS knows, or folder:PATH$',
+  './digits': 'is a folder; write folder:./digits to train on its images$',
+  '..': 'is a folder; write folder:.. to train on its images$',
+  'folder:x.zip': 'is an archive; unpack it and name the folder$',
+  'folder:~nouser/x': '~nouser: no such user, or no home is known; write the',
+  'density:~nouser/x': '~nouser: no such user, or no home is known; write the',
+  'mnist:9.9.9': 'cannot be loaded at version 9.9.9, only: 3.0.1',
+  'x' * 300: 'unknown; use a set',
+}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_names_are_told_in_one_line(name, digits_root, tmp_path, monkeypatch):
+  (tmp_path / 'digits').mkdir()
+  (tmp_path / 'x.zip').touch()
+  monkeypatch.chdir(tmp_path)
+  said = NAMES[name].replace('?', r'\?')
+  with pytest.raises(ArgumentError, match=said) as told:
+    data.load(name, data_dir=str(digits_root))
+  assert told.value.argument == 'dataset' and '\n' not in str(told.value)
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('tensorflow') is not None, reason='has TensorFlow'
+)
+def test_a_set_whose_builder_needs_tensorflow_says_so(digits_root, capsys):
+  for name in ('coco', 'coco/2017'):
+    with pytest.raises(
+      data.DataError, match='with TensorFlow, which is not in'
+    ):
+      data.load(name, data_dir=str(digits_root))
+    with pytest.raises(
+      data.DataError, match='with TensorFlow, which is not in'
+    ):
+      data.prepare(name, data_dir=str(digits_root))
+  assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('data_dir', ['~nouser', 'x' * 300])
+def test_a_data_root_of_no_use_is_named(data_dir):
+  for use in (data.load, data.prepare):
+    with pytest.raises(ArgumentError, match='`data_dir=') as told:
+      use('digits', data_dir=data_dir)
+    assert '\n' not in str(told.value)
+
+
+def test_a_folder_does_not_take_the_place_of_a_set(
+  digits_root, tmp_path, monkeypatch
+):
+  """Of what scores are held against; ./NAME is the folder."""
+  save(tmp_path / 'digits' / 'a.png', RANDOM)
+  monkeypatch.chdir(tmp_path)
+  root = str(digits_root)
+  for name in ('digits', 'digits[:100]'):
+    found = sources.load_source(name, 'against', root)
+    assert found.shape == (8, 8, 1) and found.size in (1797, 100)
+  for name in ('./digits', 'folder:digits', str(tmp_path / 'digits')):
+    assert sources.load_source(name, 'against', root).size == 1
+  (tmp_path / 'digits').rename(tmp_path / 'mine')
+  assert sources.load_source('mine', 'against', root).size == 1
 
 
 def test_unknown_split_tells_the_splits(digits_root):

@@ -133,6 +133,16 @@ def test_a_large_source_is_read_as_it_is_needed():
   assert as_dataset(large(WIDE)).fingerprint != dataset.fingerprint
   with pytest.raises(ArgumentError, match='`data=.*an attribute `classes`'):
     as_dataset(large(WIDE, LABELS))
+  # It may say how many there are of each class, which else takes every label.
+  source.class_counts = [10**6 - 10, 4, 3, 2, 1]
+  told = as_dataset(source)
+  source.reads.clear()
+  assert told.class_counts == tuple(source.class_counts) and not source.reads
+  source.class_counts = [1, 2, 3, 4, 5]
+  with pytest.raises(
+    ArgumentError, match='`data=.*`class_counts` are 5 and add'
+  ):
+    as_dataset(source)
 
 
 def test_a_fingerprint_is_of_the_content_or_what_the_source_says():

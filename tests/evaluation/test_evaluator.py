@@ -186,7 +186,10 @@ def test_a_batch_is_what_the_features_ask_for():
 def test_classes_are_drawn_in_turn(make):
   networks, _ = linear(DIGIT, classes=10)
   params, _ = networks.generator.init(jax.random.key(1))
-  x = drawn(make(['ms_ssim'], networks, samples=23, batch=5), params)
+  options = dict(samples=23, batch=5, class_sampling='uniform')
+  evaluator = make(['ms_ssim'], networks, **options)
+  assert evaluator.protocol['class_sampling'] == 'uniform'
+  x = drawn(evaluator, params)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(
     jax.random.key(3), jnp.arange(23)
   )
@@ -195,6 +198,40 @@ def test_classes_are_drawn_in_turn(make):
     params, {}, z, train=False, label=jnp.arange(23) % 10
   )
   np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_perfect_generator_of_unbalanced_classes():
+  """Of classes that are 9:1 apart in the data, asked for alike or evenly."""
+  counts = (900, 100)
+
+  def make(z, label):
+    return z + 10.0 * label[:, None]
+
+  def apply(params, stats, z, *, train, key=None, label=None):
+    return make(z, label), stats
+
+  net = Net(lambda key: ({}, {}), apply)
+  networks = Networks(net, net, 2, (2,), classes=2)
+  labels = np.repeat([0, 1], counts)
+  z = np.random.default_rng(0).normal(size=(1000, 2))
+  dataset = data.as_dataset((np.float32(make(z, labels)), labels))
+  scores, protocols = {}, {}
+  for word in ('data', 'uniform'):
+    evaluator = Evaluator(
+      dataset, networks, ['fid'], samples=1000, class_sampling=word
+    )
+    scores[word] = evaluator.score({}, {})['fid']
+    protocols[word] = evaluator.protocol
+  assert scores['data'] < 0.2 and scores['uniform'] > 30
+  told = {k: v for k, v in protocols['data'].items() if 'class' in k}
+  assert told['class_sampling'] == 'data' and len(told['class_counts']) == 16
+  assert protocols['uniform']['class_sampling'] == 'uniform'
+  # What the networks say themselves comes before what the reference has.
+  own = networks._replace(class_counts=(1, 3))
+  other = Evaluator(dataset, own, ['fid'], samples=1000).protocol
+  assert other['class_counts'] != told['class_counts']
+  with pytest.raises(ArgumentError, match='`class_sampling=even`: use data or'):
+    Evaluator(dataset, networks, ['fid'], class_sampling='even')
 
 
 def test_parameters_that_are_not_finite_score_nothing(make, params):

@@ -103,3 +103,18 @@ def test_a_view_is_the_same_picture_a_little_moved():
   kept = np.sort(y[y > 0.5].ravel())
   assert set(np.round(kept, 5)) <= set(np.round(np.asarray(x[0]), 5).ravel())
   assert (y[:, SIDE // 2, SIDE // 2] > 0.5).all()
+
+
+# Of DiffAugment_pytorch.py: int(side / 8 + 0.5), and int(side / 2 + 0.5).
+@pytest.mark.parametrize(
+  'side, shift, hole',
+  [(15, 2, 8), (20, 3, 10), (28, 4, 14), (36, 5, 18), (52, 7, 26)],
+)
+def test_lengths_are_those_of_the_authors_code(side, shift, hole):
+  x, key = jnp.ones((300, side, side, 1)), jax.random.key(0)
+  moved = np.asarray(applied('translation', x, key))
+  assert (1 - moved).all(2).sum(1).max() == shift
+  cut = np.asarray(applied('cutout', x, jax.random.clone(key)))
+  assert (1 - cut).any(2).sum(1).max() == hole
+  view = np.asarray(consistency_view(x, jax.random.clone(key)))
+  assert (1 - view).all(2).sum(1).max() == shift

@@ -6,7 +6,8 @@ import numpy as np
 from helpers.toygame import mlp, net
 
 from gan_jax import networks
-from gan_jax.game.sampler import Sampler, classes_in_turn
+from gan_jax.game.classes import classes_in_turn
+from gan_jax.game.sampler import Sampler
 from gan_jax.runtime import sharding
 
 

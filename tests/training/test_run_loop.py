@@ -225,7 +225,7 @@ def test_other_data_is_refused_and_does_not_claim_the_folder(make, tmp_path):
     assert train_config(config) == app.SAVED
   said = (run / 'config.flags').read_text()
   PIL.Image.fromarray(pixels[::-1].copy()).save(folder / '3.png')
-  with pytest.raises(IdentityError, match=r'\n  data: \w+ there, \w+ now'):
+  with pytest.raises(IdentityError, match=r'\n  data: .+ there, .+ now'):
     train_config(dataclasses.replace(config, log_every=3))
   assert (run / 'config.flags').read_text() == said
 

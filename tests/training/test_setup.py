@@ -1,5 +1,6 @@
 """From options to a run: what is refused, what is warned of, what is drawn."""
 
+import dataclasses
 import re
 
 import jax
@@ -13,8 +14,10 @@ from gan_jax import data
 from gan_jax.config import app, registry, resolve, schema
 from gan_jax.config import help as help_lib
 from gan_jax.data import DatasetMetadata
+from gan_jax.evaluation.scorer import EvaluationOptions
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import export, restore, setup
+from gan_jax.training.run_evaluator import make_run_evaluator, sampled_networks
 from gan_jax.training.train import train
 
 DIGITS = DatasetMetadata('digits', (8, 8, 1), tuple('0123456789'))
@@ -173,7 +176,7 @@ def test_each_batch_of_each_step_is_drawn_anew(dataset):
   np.testing.assert_array_equal(reals(1), batches[2:])
 
 
-CLASSES = 3
+CLASSES, COUNTS = 3, [36, 18, 6]
 
 
 @pytest.fixture(scope='module')
@@ -183,7 +186,7 @@ def conditional_run(programs, tmp_path_factory):
   images = rng.integers(0, 255, (60, 8, 8, 1)).astype(np.uint8)
   run = train(
     tmp_path_factory.mktemp('conditional'),
-    data=(images, np.arange(60) % CLASSES),
+    data=(images, np.repeat(np.arange(CLASSES), COUNTS)),
     network='dcgan',
     width=4,
     conditioning='projection',
@@ -202,7 +205,8 @@ def conditional_run(programs, tmp_path_factory):
 
 def test_a_grid_of_a_conditional_run_has_a_column_a_class(conditional_run):
   run = conditional_run
-  x = export.draw(run, 6, 0, ema=False, interpolate=False)
+  turn = [0, 1, 2, 0, 1, 2]
+  x = export.draw(run, 6, 0, ema=False, interpolate=False, label=turn)
   for c in range(CLASSES):  # each class by itself, of the same noise
     one = export.draw(run, 6, 0, ema=False, interpolate=False, label=c)
     np.testing.assert_allclose(one[c::CLASSES], x[c::CLASSES], atol=1e-6)
@@ -213,6 +217,71 @@ def test_a_grid_of_a_conditional_run_has_a_column_a_class(conditional_run):
   with PIL.Image.open(path) as picture:
     wide, high = picture.size
   assert (wide / 26, high / 35) == (24, 24)  # 3 x 4 of 8 pixels, gaps between
+
+
+def test_a_run_asks_for_classes_as_its_data_has_them(conditional_run, tmp_path):
+  run = conditional_run
+  assert run.facts['dataset']['class_counts'] == COUNTS
+  assert run.facts['generator']['class_counts'] == COUNTS
+  assert run.facts['identity']['declared']['class_sampling'] == 'data'
+  asked = run.labels(100)
+  assert abs(np.bincount(asked) - [60, 30, 10]).max() <= 2
+  np.testing.assert_array_equal(
+    run.sample(12), run.sample(12, label=asked[:12])
+  )
+  even = run.sample(12, class_sampling='uniform')
+  np.testing.assert_array_equal(even, run.sample(12, label=[0, 1, 2] * 4))
+  # Nothing is guessed where run.json is lost.
+  lost = dataclasses.replace(
+    run, facts={}, dataset=data.DatasetMetadata('x', (8, 8, 1), tuple('abc'))
+  )
+  with pytest.raises(ArgumentError, match='`class_sampling=data`: .*run.json'):
+    lost.sample(4)
+  with pytest.raises(ArgumentError, match='`label` names the classes'):
+    run.sample(2, label=1, class_sampling='data')
+  with pytest.raises(ArgumentError, match='use data or uniform'):
+    run.sample(2, class_sampling='even')
+
+
+def test_grids_show_each_class_and_files_have_the_datas_proportions(
+  conditional_run, tmp_path
+):
+  run = conditional_run
+  label, columns = export.lay_out_classes(run, 7, tmp_path / 'a.png')
+  assert label.tolist() == [0, 1, 2, 0, 1, 2, 0] and columns == CLASSES
+  for name in ('a.npz', 'folder'):
+    assert export.lay_out_classes(run, 7, tmp_path / name) == (None, 0)
+  x = export.draw(run, 9, 0, ema=False, interpolate=False)
+  np.testing.assert_array_equal(x, run.sample(9, label=run.labels(9)))
+  with pytest.raises(
+    ArgumentError, match='`class_sampling=data`: has no effect'
+  ):
+    export.draw(run, 8, 0, False, True, class_sampling='data')
+
+
+def test_scores_of_a_run_say_how_classes_were_drawn(conditional_run):
+  run = conditional_run
+  for asked, word, counts in (
+    ('', 'data', tuple(COUNTS)),
+    ('uniform', 'uniform', ()),
+  ):
+    networks = sampled_networks(run, asked)
+    assert networks.class_counts == counts
+    options = EvaluationOptions('ms_ssim', samples=4, class_sampling=asked)
+    dataset = data.as_dataset(np.zeros((9, 8, 8, 1), np.uint8))
+    evaluator = make_run_evaluator(
+      run.config, options, networks, dataset=dataset
+    )
+    assert evaluator.protocol['class_sampling'] == word
+    assert ('class_counts' in evaluator.protocol) == bool(counts)
+
+
+def test_even_classes_of_no_classes_are_refused():
+  config = schema.from_args(['--class_sampling=uniform'])
+  with pytest.raises(
+    ArgumentError, match='`class_sampling=uniform`: has no eff'
+  ):
+    resolve.build_trainer(config, setup.data_spec(UNLABELLED))
 
 
 def test_a_class_that_is_not_there_is_refused(conditional_run):

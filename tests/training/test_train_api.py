@@ -1,6 +1,7 @@
 """`gj.train` and `gj.open`: own data, trainers, identity, what is said."""
 
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -11,12 +12,15 @@ import numpy as np
 import optax
 import pytest
 from helpers import commands
+from helpers.pictures import save
 from helpers.small import signal_when
 from helpers.untyped import unchecked
 
 import gan_jax as gj
+from gan_jax.data import samples
 from gan_jax.runtime.errors import ArgumentError, IdentityError
-from gan_jax.training import report
+from gan_jax.training import identity, report
+from gan_jax.training import workdir as workdir_lib
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
 POINTS = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
@@ -153,7 +157,13 @@ def test_points_with_labels(train, tmp_path):
   for drawn in (run, opened):  # by the networks, and by the exported G
     one = drawn.sample(6, label=2)
     np.testing.assert_array_equal(one, drawn.sample(6, label=[2] * 6))
-    np.testing.assert_array_equal(one[2::3], drawn.sample(6)[2::3])  # in turn
+    turn = drawn.sample(6, class_sampling='uniform')
+    np.testing.assert_array_equal(one[2::3], turn[2::3])
+    assert drawn.class_counts() == (20, 20, 0)  # the data's, by default
+    asked = drawn.labels(100)
+    assert abs(np.bincount(asked, minlength=3) - [50, 50, 0]).max() <= 2
+    each = drawn.sample(100, label=asked)
+    np.testing.assert_array_equal(drawn.sample(100), each)
     np.testing.assert_allclose(one - drawn.sample(6, label=0), 2, rtol=1e-5)
     np.testing.assert_array_equal(one, run.sample(6, label=2))
 
@@ -283,6 +293,46 @@ def test_the_same_again_is_the_same(copied, train):
   """Other objects, which say and compute the same."""
   run = train(copied, data=POINTS.copy(), trainer=trainer(), log_every=3)
   assert run.outcome == 'done'
+
+
+def test_data_is_known_by_its_content_not_its_spelling(
+  train, tmp_path, monkeypatch, capsys
+):
+  """Another spelling, a moved folder, the size that it has anyway."""
+  for i in range(16):
+    save(tmp_path / 'set' / f'{i}.png', IMAGES[i, ..., 0])
+  monkeypatch.chdir(tmp_path)
+  workdir, how = tmp_path / 'run', dict(steps=1, batch_size=8)
+  first = train(workdir, data='folder:set', **how)
+  said = capsys.readouterr().err
+  assert 'data: folder:set, 16 images of 4x4x1\n  files: 16 .png;' in said
+  (tmp_path / 'set').rename(tmp_path / 'moved')
+  again = f'folder:{tmp_path}/./moved/'
+  other = dict(image_size=4, channels=1)
+  assert_same(train(workdir, data=again, **how, **other), first)
+  assert gj.open(workdir).config.dataset == again
+  save(tmp_path / 'moved' / '3.png', IMAGES[20, ..., 0])
+  with pytest.raises(IdentityError, match='data: folder:set .* there, folder:'):
+    train(workdir, data=again, **how)
+
+
+def test_copied_files_of_a_large_set_are_warned_of(tmp_path, monkeypatch):
+  monkeypatch.setattr(samples, '_HASHED_BYTES', 0)
+  save(tmp_path / 'a.png', IMAGES[0, ..., 0])
+  was = samples.hash_files([tmp_path / 'a.png'])
+  os.utime(tmp_path / 'a.png', (1, 1))
+  now = samples.hash_files([tmp_path / 'a.png'])
+  said = workdir_lib.check_data('run', was, now)  # which the loop warns of
+  assert said.startswith('run: the files of its data have other times than')
+  assert workdir_lib.check_data('run', was, was) == ''
+  rest = {'declared': {}, 'versions': {}}
+  assert identity.check('run', {'data': was} | rest, {'data': now} | rest) == ''
+  save(tmp_path / 'a.png', IMAGES[1, ..., 0])
+  other = samples.hash_files([tmp_path / 'a.png'])
+  with pytest.raises(IdentityError, match='run: its data was another'):
+    workdir_lib.check_data('run', was, other)
+  with pytest.raises(IdentityError, match=r'\n  data: '):
+    identity.check('run', {'data': was} | rest, {'data': other} | rest)
 
 
 def test_an_identity_that_the_user_vouches_for(copied, train, tmp_path):

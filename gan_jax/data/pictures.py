@@ -1,0 +1,199 @@
+"""Image files: which are read, and how their pixels become bytes.
+
+Every file becomes uint8 of 1 or 3 channels by fixed rules: 16 bits are divided
+by 257, what is transparent is laid on white, the first of several frames is
+taken. What no rule is right for (floats and 32-bit integers, of whose range a
+file says nothing) is refused by name.
+"""
+
+import functools
+import pathlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from numpy.typing import NDArray
+
+from gan_jax.runtime.errors import ArgumentError
+
+SUFFIXES = tuple(
+  '.png .jpg .jpeg .jpe .jfif .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm'
+  ' .pnm .tga .jp2 .avif'.split()
+)
+# By their content, whatever the suffix; never those that start a program.
+_FORMATS = 'PNG JPEG MPO WEBP BMP DIB GIF TIFF PPM TGA JPEG2000 AVIF'.split()
+BACKGROUND = 'white'
+MEGAPIXELS = 50.0  # of one image, at the most, unless it is said
+# What Pillow raises for a file that it can not read.
+UNREADABLE = (
+  OSError,
+  SyntaxError,
+  ValueError,
+  PIL.Image.DecompressionBombError,
+)
+_DIM = 4096  # 16-bit images below this are likely of 12 bits or fewer
+
+
+class ImageFacts(NamedTuple):
+  """What a look at an image file tells.
+
+  Attributes:
+    mode: Pillow's word for its pixels.
+    size: width and height, upright.
+    grey: whether it has one channel.
+    transparent: whether some of it may be.
+    frames: how many it has.
+    peak: largest value of a 16-bit image; 0 for others.
+  """
+
+  mode: str
+  size: tuple[int, int]
+  grey: bool
+  transparent: bool
+  frames: int
+  peak: int
+
+
+class Fault(NamedTuple):
+  """Why an image is of no use: its `kind` is size, range or damage."""
+
+  kind: str
+  text: str = ''
+
+
+@functools.cache
+def _formats() -> list[str]:
+  """The formats that this Pillow can read."""
+  PIL.Image.init()
+  return [name for name in _FORMATS if name in PIL.Image.OPEN]
+
+
+def open_image(path: pathlib.Path) -> PIL.Image.Image:
+  """An image file whose pixels are not read yet."""
+  return PIL.Image.open(path, formats=_formats())
+
+
+@contextmanager
+def allow_pixels(megapixels: float) -> Iterator[None]:
+  """Lets Pillow read images of so many pixels, without a warning.
+
+  A larger bound than its own stays, as the images are read again later.
+
+  Raises:
+    ArgumentError: for a bound that is none.
+  """
+  if not 0 < megapixels < np.inf:
+    raise ArgumentError(
+      'max_megapixels', megapixels, 'use millions of pixels, more than 0'
+    )
+  own = PIL.Image.MAX_IMAGE_PIXELS
+  if own is not None:
+    PIL.Image.MAX_IMAGE_PIXELS = max(own, int(megapixels * 1e6))
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
+    yield
+
+
+def look_at(path: pathlib.Path, megapixels: float) -> ImageFacts | Fault:
+  """What an image is, found by decoding it; why not, if it is of no use.
+
+  Args:
+    path: of the file.
+    megapixels: most million pixels, held against the header before any is
+      decoded.
+  """
+  try:
+    with open_image(path) as image:
+      mode, size = image.mode, image.size
+      if size[0] * size[1] > megapixels * 1e6:
+        return Fault('size', f'{size[0]}x{size[1]}')
+      frames = getattr(image, 'n_frames', 1)
+      if image.getexif().get(0x112, 1) >= 5:  # lies on its side
+        size = size[::-1]
+      image.draft(image.mode, (1, 1))
+      image.load()  # a cut-off file is found now, not amid training
+      peak = int(np.asarray(image).max()) if _is_deep(image) else 0
+      clear = image.has_transparency_data
+      grey = to_bytes(image).mode == 'L'
+      return ImageFacts(mode, size, grey, clear, frames, peak)
+  except PIL.Image.DecompressionBombError:  # by Pillow's own bound
+    return Fault('size', 'too many')
+  except _Unknown as error:
+    return Fault('range', str(error))
+  except UNREADABLE:
+    return Fault('damage')
+
+
+def is_dim(facts: ImageFacts) -> bool:
+  """Whether a 16-bit image is likely of fewer bits, and would be near black."""
+  return 0 < facts.peak < _DIM
+
+
+class _Unknown(ValueError):
+  """Pixels whose range nothing tells."""
+
+
+def to_bytes(image: PIL.Image.Image) -> PIL.Image.Image:
+  """An image upright, of 8 bits and opaque: of mode L or RGB.
+
+  Raises:
+    ValueError: for pixels whose range nothing tells.
+  """
+  deep = _is_deep(image)  # of its format, which is lost when it is turned
+  image = PIL.ImageOps.exif_transpose(image)  # cameras leave them lying
+  grey = image.mode in ('1', 'L', 'LA', 'La')
+  if deep:
+    image, grey = _from_16_bits(image), True
+  elif image.mode[0] in 'IF':
+    kind = 'floats' if image.mode == 'F' else '32-bit integers'
+    raise _Unknown(f'{kind}, of whose range the file says nothing')
+  if image.has_transparency_data:
+    canvas = PIL.Image.new('RGBA', image.size, BACKGROUND)
+    canvas.alpha_composite(image.convert('RGBA'))
+    image = canvas
+  return image.convert('L' if grey else 'RGB')
+
+
+def _is_deep(image: PIL.Image.Image) -> bool:
+  """Whether an image has 16 bits; those of PNG and PGM may come as 32."""
+  as_32 = image.mode == 'I' and image.format in ('PNG', 'PPM')
+  return as_32 or image.mode.startswith('I;16')
+
+
+def _from_16_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+  """16 bits as 8, which Pillow would clip at 255."""
+  values = np.asarray(image, np.float32)
+  clear = image.info.get('transparency')
+  pixels = np.rint(values / 257).clip(0, 255).astype(np.uint8)
+  if isinstance(clear, int):  # the one value that is transparent
+    pixels[values == clear] = 255
+  return PIL.Image.fromarray(pixels)
+
+
+def resize_and_crop(
+  image: PIL.Image.Image, size: int, channels: int
+) -> NDArray[np.uint8]:
+  """An image of another size and number of channels.
+
+  The shorter side is resized to `size` by Lanczos with antialiasing, the
+  longer one is cropped to it around the centre.
+
+  Args:
+    image: of any size and mode.
+    size: side in pixels; 0 leaves the image's own.
+    channels: 1 (grey) or 3 (colour).
+  """
+  image = to_bytes(image).convert('L' if channels == 1 else 'RGB')
+  if size:
+    scale = size / min(image.size)
+    wide, high = (max(size, round(side * scale)) for side in image.size)
+    if (wide, high) != image.size:
+      image = image.resize((wide, high), PIL.Image.Resampling.LANCZOS)
+    left, top = (wide - size) // 2, (high - size) // 2
+    image = image.crop((left, top, left + size, top + size))
+  pixels = np.asarray(image)
+  return pixels.reshape(*pixels.shape[:2], channels)
