@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from numpy.typing import NDArray
 
-from gan_jax.runtime import multihost
+from gan_jax.runtime import multihost, records, storage
 from gan_jax.runtime.array_cache import digest_arrays, digest_facts
 from gan_jax.runtime.errors import CheckpointError as CheckpointError
 
@@ -140,12 +140,27 @@ def _check_structure(
 def not_saved(folder: pathlib.Path, error: Exception) -> NotSaved:
   """What to tell of a write that failed: a full disk, a lost mount, ..."""
   first = (str(error).strip() or repr(error)).splitlines()[0][:300]
+  if isinstance(error, storage.ReadBackError):
+    return NotSaved(
+      f'what was saved in {folder} could not be read back: {first}\nIt does not'
+      ' count, and nothing that was saved before is lost: use a folder on'
+      ' another file system, or run the same command again.'
+    )
   free = shutil.disk_usage(folder).free / 2**20
   return NotSaved(
     f'could not write in {folder}: {first}\n({free:.0f} MiB are free there).'
     ' Nothing that was saved before is lost: make room, then run the same'
     ' command again.'
   )
+
+
+def find_steps(folder: pathlib.Path) -> list[int]:
+  """Steps of the finished checkpoints in a folder, oldest first."""
+  if not folder.is_dir():
+    return []
+  # Orbax gives a checkpoint its name when it is whole.
+  paths = [path for path in folder.iterdir() if path.name.isdigit()]
+  return sorted(int(path.name) for path in paths if path.is_dir())
 
 
 def _newest(steps: list[int], passed: list[int]) -> int:
@@ -217,9 +232,13 @@ class Checkpoints:
     if best and not read_only:
       retention = _retention(keep, best, self.steps)
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._record = self.folder.with_name('checkpoints.json')
     self._read_only = read_only
+    if not read_only:
+      storage.check_path(self.folder)
+    self._newest = -1  # saved by this process
     self._manager = ocp.CheckpointManager(
-      self.folder,
+      storage.literal_path(self.folder),
       options=_OPTIONS(
         **retention,
         create=not read_only,
@@ -228,6 +247,10 @@ class Checkpoints:
         enable_async_checkpointing=not read_only,
         step_format_fixed_length=9,
       ),
+      item_handlers={
+        'state': storage.StateHandler(),
+        'meta': storage.MetaHandler(),
+      },
     )
 
   def steps(self) -> list[int]:
@@ -250,12 +273,14 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.PyTreeSave(saved), meta=ocp.args.JsonSave(sealed)
+          state=storage.StateSave(saved), meta=storage.MetaSave(sealed)
         ),
         force=True,
       )
+      self._write_record()  # of those before; this one is still being written
     except Exception as error:
       raise not_saved(self.folder, error) from error
+    self._newest = step
 
   def wait(self) -> None:
     """Waits until everything is saved.
@@ -265,8 +290,28 @@ class Checkpoints:
     """
     try:
       self._manager.wait_until_finished()
+      if self._newest >= 0 and not self._exists(self._newest):
+        raise storage.ReadBackError(f'checkpoint {self._newest} is not there')
+      self._write_record()
     except Exception as error:
       raise not_saved(self.folder, error) from error
+
+  def _exists(self, step: int) -> bool:
+    return (self.folder / f'{step:09d}').is_dir()
+
+  def _write_record(self) -> None:
+    """Writes which checkpoints there are, so that one that goes is missed."""
+    if multihost.is_primary() and not self._read_only:
+      records.write(self._record, {'steps': find_steps(self.folder)}, None)
+
+  def _read_record(self, warn: Callable[[str], None]) -> list[int]:
+    """Checkpoints that were there when one was last saved."""
+    try:
+      record = records.read(self._record) or {}
+      return sorted(map(int, record.get('steps', ())))
+    except (records.DamagedRecord, TypeError, ValueError) as error:
+      warn(f'{self._record} is damaged ({error}) and left out')
+      return []
 
   def close(self) -> None:
     """Ends the background threads.
@@ -333,7 +378,7 @@ class Checkpoints:
     Raises:
       CheckpointUnreachable, CheckpointMismatch, CheckpointError: as `restore`.
     """
-    sealed = self._read(step, meta=ocp.args.JsonRestore())['meta']
+    sealed = self._read(step, meta=storage.MetaRestore())['meta']
     try:
       body: Meta = sealed['body']
       whole = sealed['digest'] == digest_facts(body)
@@ -370,7 +415,7 @@ class Checkpoints:
       path: ocp.RestoreArgs(restore_type=np.ndarray) for path in wanted
     }
     # No transformations: what is saved and not wanted is left out.
-    how = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, transforms={})
+    how = storage.StateRestore(wanted, restore_args=as_numpy, transforms={})
     host: Flat = dict(self._read(step, state=how)['state']) if wanted else {}
     for path, facts in arrays.items():
       if 'empty' in facts:

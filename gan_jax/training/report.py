@@ -4,7 +4,6 @@ Drawn from the files of the workdir alone, whether the run has ended or not.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from gan_jax.config.schema import FIELDS, Config, read_config
 from gan_jax.data import Density
+from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError, Error
 from gan_jax.runtime.files import write_atomic
 from gan_jax.training.setup import OWN_DATA, TRAINER_GROUPS
@@ -89,13 +89,17 @@ def _read_facts(folder: pathlib.Path) -> dict[str, Any]:
     ArgumentError: if it cannot be read.
   """
   try:
-    facts: dict[str, Any] = json.loads((folder / 'run.json').read_text())
-  except (OSError, json.JSONDecodeError) as error:
+    facts = records.read(folder / 'run.json')
+    reason = 'there is none'
+  except records.DamagedRecord as error:
+    facts, reason = None, str(error)
+  if facts is None:
     raise ArgumentError(
       'workdir',
       str(folder),
-      f'run.json cannot be read ({error}); it is written when training starts',
-    ) from error
+      f'run.json cannot be read ({reason}); it is written when training starts,'
+      ' and again where the command that trained is run again',
+    )
   return facts
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +17,13 @@ from gan_jax.config.schema import Config, read_config
 from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime.checkpoint import Checkpoints, flatten, to_host
+from gan_jax.runtime import records
+from gan_jax.runtime.checkpoint import (
+  Checkpoints,
+  find_steps,
+  flatten,
+  to_host,
+)
 from gan_jax.runtime.errors import (
   ArgumentError,
   CheckpointError,
@@ -32,6 +37,7 @@ from gan_jax.training.setup import (
   facts_of,
   load_dataset,
 )
+from gan_jax.training.workdir import read_facts
 from gan_jax.training.writers import read_rows
 
 PyTree = Any
@@ -356,15 +362,6 @@ def _load_exported(folder: pathlib.Path) -> Any:
 # From a workdir back to a run.
 
 
-def _facts(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """What run.json says; nothing if it cannot be read."""
-  try:
-    facts = json.loads((pathlib.Path(workdir) / 'run.json').read_text())
-  except (OSError, ValueError):
-    return {}
-  return facts if isinstance(facts, dict) else {}
-
-
 def _describe_dataset(
   config: Config, facts: Mapping[str, Any], networks: Networks | None
 ) -> Density | DatasetMetadata:
@@ -389,17 +386,16 @@ def _describe_dataset(
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:
   """Steps of a run's finished checkpoints, which it may delete at any time."""
-  folder = pathlib.Path(workdir) / 'checkpoints'
-  if not folder.is_dir():
-    return []
-  # Orbax gives a checkpoint its name when it is whole.
-  names = [path.name for path in folder.iterdir()]
-  return sorted(int(name) for name in names if name.isdigit())
+  return find_steps(pathlib.Path(workdir) / 'checkpoints')
 
 
 def outcome(workdir: str | pathlib.Path) -> str:
   """What run.json says of a run's end; empty if it says nothing yet."""
-  return str(_facts(workdir).get('outcome', ''))
+  try:
+    facts = records.read(pathlib.Path(workdir) / 'run.json') or {}
+  except records.DamagedRecord:
+    return ''
+  return str(facts.get('outcome', ''))
 
 
 @quiet_libraries()
@@ -423,7 +419,7 @@ def open_run(
   config = read_config(workdir)
   if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
     raise ArgumentError('workdir', workdir, 'no checkpoint was saved there yet')
-  facts = _facts(workdir)
+  facts = read_facts(pathlib.Path(workdir))
   dataset = _describe_dataset(config, facts, networks)
   own = networks or _networks(config, facts, dataset)
   checkpoints = Checkpoints(workdir, read_only=True)

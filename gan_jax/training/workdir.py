@@ -2,14 +2,13 @@
 
 import contextlib
 import fcntl
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from gan_jax.config import schema
+from gan_jax.config import app, schema
 from gan_jax.config.schema import Config
-from gan_jax.runtime import multihost
+from gan_jax.runtime import multihost, records
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
 
@@ -124,13 +123,21 @@ class RunFile:
   def __init__(self, workdir: pathlib.Path) -> None:
     """Reads what an earlier process of this run wrote."""
     self._path = workdir / 'run.json'
-    self.facts: dict[str, Any] = {}
-    if self._path.is_file():
-      with contextlib.suppress(json.JSONDecodeError):
-        self.facts = json.loads(self._path.read_text())
+    self.facts = read_facts(workdir)
 
   def update(self, **facts: Any) -> None:
     """Adds facts and writes the file (in process 0)."""
     self.facts.update(facts)
     if multihost.is_primary():
-      write_atomic(self._path, json.dumps(self.facts, indent=2) + '\n')
+      records.write(self._path, self.facts)
+
+
+def read_facts(workdir: pathlib.Path) -> dict[str, Any]:
+  """What `run.json` says; nothing, with a warning, if it is damaged."""
+  path = workdir / 'run.json'
+  try:
+    return records.read(path) or {}
+  except records.DamagedRecord as error:
+    if multihost.is_primary():
+      app.warn(f'{path} is damaged ({error}) and left out')
+    return {}
