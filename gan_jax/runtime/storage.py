@@ -107,6 +107,11 @@ class MetaHandler(ocp.JsonCheckpointHandler):  # type: ignore[misc]
       raise ReadBackError('its description is not what was written')
 
 
+def handlers() -> dict[str, Any]:
+  """What saves and restores the two items of a checkpoint."""
+  return {'state': StateHandler(), 'meta': MetaHandler()}
+
+
 def _arguments(base: Any, handler: Any, **use: bool) -> Any:
   """Orbax knows by its arguments which handler saves or restores an item."""
   own = type(base.__name__, (base,), {})

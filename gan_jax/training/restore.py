@@ -26,7 +26,6 @@ from gan_jax.runtime.checkpoint import (
 )
 from gan_jax.runtime.errors import (
   ArgumentError,
-  CheckpointError,
   NetworksNeeded,
 )
 from gan_jax.runtime.progress import progress_bar
@@ -42,6 +41,7 @@ from gan_jax.training.writers import read_rows
 
 PyTree = Any
 Samples = Float[np.ndarray, 'n *shape']
+NOTHING_SAVED = 'no checkpoint was saved there yet'
 GENERATOR = (
   'generator.jax'  # an exported G, of a run whose networks have no name
 )
@@ -417,8 +417,6 @@ def open_run(
     CheckpointError: if the checkpoint asked for (or every one) is damaged.
   """
   config = read_config(workdir)
-  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
-    raise ArgumentError('workdir', workdir, 'no checkpoint was saved there yet')
   facts = read_facts(pathlib.Path(workdir))
   dataset = _describe_dataset(config, facts, networks)
   own = networks or _networks(config, facts, dataset)
@@ -450,24 +448,17 @@ def _read_state(
   checkpoints: Checkpoints, workdir: str, step: int | None
 ) -> tuple[int, dict[str, NDArray[Any]]]:
   """The arrays of a checkpoint: that of a step, or the newest whole one."""
+  if step is None:
+    newest = checkpoints.read_newest(app.warn)
+    if newest is None:
+      raise ArgumentError('workdir', workdir, NOTHING_SAVED)
+    return newest
   steps = checkpoints.steps()
-  if not steps or (step is not None and step not in steps):
+  if step not in steps:
     existing = ', '.join(map(str, steps)) or 'none'
-    raise ArgumentError(
-      'step' if steps else 'workdir',
-      step if steps else workdir,
-      f'no such checkpoint; there are: {existing}',
-    )
-  if step is not None:
-    return step, checkpoints.read_flat(step)
-  for newest in reversed(steps):
-    try:
-      return newest, checkpoints.read_flat(newest)
-    except CheckpointError as error:
-      if not steps.index(newest):
-        raise
-      app.warn(f'{error}; passing over it')
-  raise AssertionError('there are steps')
+    remedy = f'no such checkpoint; there are: {existing}'
+    raise ArgumentError('step', step, remedy)
+  return step, checkpoints.read_flat(step)
 
 
 def run_in_memory(
