@@ -7,10 +7,13 @@ import contextlib
 import os
 import pathlib
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import IO
 
 Path = str | os.PathLike[str]
+_PARTIAL = '.partial'
+_LEFT = 3600.0  # seconds after which nobody is still writing a file
 
 
 @contextlib.contextmanager
@@ -20,7 +23,9 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
   Until then it lies under another name beside it; an exception removes it.
   """
   path = pathlib.Path(path)
-  handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
+  handle, name = tempfile.mkstemp(
+    prefix=f'.{path.name}.', suffix=_PARTIAL, dir=path.parent
+  )
   try:
     with os.fdopen(handle, 'wb') as file:
       yield file
@@ -32,6 +37,19 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
     with contextlib.suppress(FileNotFoundError):
       os.unlink(name)
     raise
+
+
+def remove_leftovers(*folders: Path) -> None:
+  """Removes what writers that were killed have left unfinished.
+
+  Only what is an hour old: another process may be writing.
+  """
+  oldest = time.time() - _LEFT
+  for folder in folders:
+    for path in pathlib.Path(folder).glob(f'.*{_PARTIAL}'):
+      with contextlib.suppress(OSError):  # another process was first
+        if path.stat().st_mtime < oldest:
+          path.unlink()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

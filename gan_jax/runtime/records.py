@@ -1,15 +1,19 @@
-"""JSON that carries its own checksum: whole files, and lines of a log.
+"""Files that are verified when read: JSON, lines of a log, arrays, pictures.
 
 A flipped bit turns one number into another that reads as well as the first.
-Each record holds the CRC-32 of the rest of it, under `crc32`; one that was
-written by hand and has none is taken as it is.
+Each record of JSON holds the CRC-32 of the rest of it, under `crc32`; one that
+was written by hand and has none is taken as it is.
 """
 
+import io
 import json
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gan_jax.runtime.files import write_atomic
 
@@ -82,6 +86,51 @@ def read(path: pathlib.Path) -> Record | None:
   except OSError as error:
     raise DamagedRecord(error.strerror or str(error)) from error
   return parse(content)
+
+
+def read_arrays(
+  path: pathlib.Path, names: Sequence[str] = ()
+) -> dict[str, NDArray[Any]]:
+  """The arrays of an `.npz` file, which has checksums of its own.
+
+  Args:
+    path: of the file.
+    names: arrays that it must have.
+
+  Raises:
+    DamagedRecord: if it cannot be read.
+  """
+  try:
+    # NumPy leaves a file open that it opened itself and could not read.
+    with open(path, 'rb') as file, np.load(file) as content:
+      arrays = dict(content)
+  except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+    first = (str(error) or repr(error)).splitlines()[0][:200]
+    raise DamagedRecord(first) from error
+  missing = [name for name in names if name not in arrays]
+  if missing:
+    raise DamagedRecord(f'no {", ".join(missing)}')
+  return arrays
+
+
+def read_png(path: pathlib.Path) -> bytes:
+  """The content of a picture, once it has been decoded.
+
+  Raises:
+    DamagedRecord: if it cannot be.
+  """
+  import PIL.Image
+
+  try:
+    content = path.read_bytes()
+    with PIL.Image.open(io.BytesIO(content)) as picture:
+      picture.verify()
+    with PIL.Image.open(io.BytesIO(content)) as picture:
+      picture.load()
+  except Exception as error:  # PIL raises many kinds
+    first = (str(error) or repr(error)).splitlines()[0][:200]
+    raise DamagedRecord(first.replace(str(path), path.name)) from error
+  return content
 
 
 def read_lines(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from gan_jax.config import app, registry, resolve
-from gan_jax.config.schema import Config, read_config
+from gan_jax.config.schema import Config
 from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
 from gan_jax.networks.base import Net, Networks
@@ -36,7 +36,7 @@ from gan_jax.training.setup import (
   facts_of,
   load_dataset,
 )
-from gan_jax.training.workdir import read_facts
+from gan_jax.training.workdir import read_config, read_facts
 from gan_jax.training.writers import read_rows
 
 PyTree = Any
