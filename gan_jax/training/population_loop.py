@@ -257,9 +257,10 @@ class PopulationLoop(HostLoop):
     return _select(self.state, slice(len(self.members)))
 
   def meta(self) -> dict[str, Any]:
-    """Layout and members."""
+    """Layout, members and how long their log is."""
     return {
       'layout': self.layout,
+      'rows': len(self.rows.get('step', ())),
       'members': self._identity,
       'seeds': [m.seed for m in self.members],
     }
@@ -292,7 +293,10 @@ class PopulationLoop(HostLoop):
         f' `layout={meta["layout"]}`, which rounds otherwise; use that, or'
         ' another folder'
       )
-    self.rows = read_stats(self.folder / 'stats.npz', int(meta['step']))
+    path, step = self.folder / 'stats.npz', int(meta['step'])
+    self.rows = read_stats(path, step)
+    if not path.exists() and meta['rows']:
+      self.warn(f'{path} is gone: the log goes on at step {step}')
 
   # The compiled program.
 
