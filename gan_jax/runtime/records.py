@@ -55,9 +55,13 @@ def parse(content: bytes) -> Record:
     raise DamagedRecord(str(error)) from error
   if not isinstance(record, dict):
     raise DamagedRecord(f'a {type(record).__name__} in the place of a record')
-  seal = record.pop(_SEAL, None)
-  if seal is not None and seal != _checksum(record):
-    raise DamagedRecord('it does not have its checksum')
+  if _SEAL in record:
+    if record.pop(_SEAL) != _checksum(record):
+      raise DamagedRecord('it does not have its checksum')
+  elif record:
+    *rest, (_, last) = record.items()
+    if last == _checksum(dict(rest)):  # only the name of the seal is damaged
+      return dict(rest)
   return record
 
 
