@@ -21,9 +21,9 @@ from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
 from gan_jax.config.app import warn
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.runtime import records, storage
+from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError, IdentityError
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import check_path, write_atomic
 
 # Options that may change while a run continues, but on which scores depend.
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
@@ -77,7 +77,7 @@ def check_folder(plan: AblationPlan) -> None:
     IdentityError: if it holds another ablation, with a line a difference.
   """
   folder = plan.folder
-  storage.check_path(folder)
+  check_path(folder)
   recorded = read_plan(folder)
   if recorded is not None:
     lines = list_differences(recorded, plan)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from gan_jax.runtime import multihost, records, storage
 from gan_jax.runtime.array_cache import digest_arrays, digest_facts
 from gan_jax.runtime.errors import CheckpointError as CheckpointError
+from gan_jax.runtime.files import check_path
 
 _OPTIONS = ocp.CheckpointManagerOptions
 _DELETION = 2.0  # seconds that a run may take to delete a checkpoint
@@ -247,7 +248,7 @@ class Checkpoints:
 
   def _make_manager(self, keep: int, best: Best | None) -> Any:
     """What writes, and deletes old ones."""
-    storage.check_path(self.folder)
+    check_path(self.folder)
     if os.path.lexists(self.folder) and not self.folder.is_dir():
       raise CheckpointError(
         f'{self.folder} is no folder any more, so that the checkpoints of'

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
+from gan_jax.runtime.errors import ArgumentError
+
 Path = str | os.PathLike[str]
 _PARTIAL = '.partial'
 _LEFT = 3600.0  # seconds after which nobody is still writing a file
@@ -56,3 +58,21 @@ def write_atomic(path: Path, content: bytes | str) -> None:
   """Writes a file in one step."""
   with open_atomic(path) as file:
     file.write(content.encode() if isinstance(content, str) else content)
+
+
+def check_path(path: pathlib.Path) -> None:
+  """Refuses a folder that no checkpoint can be saved in.
+
+  Raises:
+    ArgumentError: naming the characters.
+  """
+  bad = [part for part in path.absolute().parts if part in ('gs:', 's3:')]
+  if os.name != 'nt' and '\\' in str(path.absolute()):
+    bad.append('\\')  # TensorStore writes into the folder a/b for a\b
+  if bad:
+    raise ArgumentError(
+      'workdir',
+      str(path),
+      f'its whole path has {bad[0]} in it, which checkpoints cannot be saved'
+      ' under; use a folder whose name has not',
+    )

@@ -12,9 +12,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gan_jax.runtime.files import write_atomic
 
 Record = dict[str, Any]
@@ -94,7 +91,7 @@ def read(path: pathlib.Path) -> Record | None:
 
 def read_arrays(
   path: pathlib.Path, names: Sequence[str] = ()
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Any]:
   """The arrays of an `.npz` file, which has checksums of its own.
 
   Args:
@@ -104,6 +101,8 @@ def read_arrays(
   Raises:
     DamagedRecord: if it cannot be read.
   """
+  import numpy as np  # late: the rest of this is needed for `--help`
+
   try:
     # NumPy leaves a file open that it opened itself and could not read.
     with open(path, 'rb') as file, np.load(file) as content:

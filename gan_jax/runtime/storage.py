@@ -10,7 +10,6 @@ import collections
 import glob
 import json
 import math
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,28 +20,10 @@ import tensorstore as ts
 from etils import epath
 from numpy.typing import NDArray
 
-from gan_jax.runtime.errors import ArgumentError, CheckpointError
+from gan_jax.runtime.errors import CheckpointError
 
 Flat = Mapping[str, NDArray[Any]]
 _AT_ONCE = 16  # chunks of arrays that are read together
-
-
-def check_path(path: pathlib.Path) -> None:
-  """Refuses a folder that no checkpoint can be saved in.
-
-  Raises:
-    ArgumentError: naming the characters.
-  """
-  bad = [part for part in path.absolute().parts if part in ('gs:', 's3:')]
-  if os.name != 'nt' and '\\' in str(path.absolute()):
-    bad.append('\\')  # TensorStore writes into the folder a/b for a\b
-  if bad:
-    raise ArgumentError(
-      'workdir',
-      str(path),
-      f'its whole path has {bad[0]} in it, which checkpoints cannot be saved'
-      ' under; use a folder whose name has not',
-    )
 
 
 class ReadBackError(CheckpointError):

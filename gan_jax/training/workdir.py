@@ -10,14 +10,14 @@ from typing import IO, Any
 
 from gan_jax.config import app, schema
 from gan_jax.config.schema import Config, ConfigError
-from gan_jax.runtime import multihost, records, storage
+from gan_jax.runtime import multihost, records
 from gan_jax.runtime.checkpoint import Checkpoints, find_steps
 from gan_jax.runtime.errors import (
   ArgumentError,
   CheckpointError,
   IdentityError,
 )
-from gan_jax.runtime.files import remove_leftovers, write_atomic
+from gan_jax.runtime.files import check_path, remove_leftovers, write_atomic
 
 
 def check(config: Config) -> None:
@@ -32,7 +32,7 @@ def check(config: Config) -> None:
       'workdir', '', 'name the folder of the run, for example `workdir=runs/1`'
     )
   path = pathlib.Path(config.workdir)
-  storage.check_path(path)
+  check_path(path)
   flagfile = path / 'config.flags'
   if flagfile.is_file() or find_steps(path / 'checkpoints'):
     lines = schema.difference(read_config(path), config)
