@@ -16,6 +16,7 @@ assert VERSION is not None, 'gan_jax/__init__.py states no __version__'
 # Each bound is a version that CI installs: see tests/oldest.txt.
 REQUIRES = [
   'absl-py>=2.1.0',
+  'etils>=1.12.0',  # paths, as Orbax takes them
   'flatbuffers>=24.3.25',  # jax.export writes with it
   'flax>=0.10.6',
   'grain>=0.2.8',
@@ -33,6 +34,7 @@ REQUIRES = [
   'tabulate>=0.9.0',
   'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.8',
+  'tensorstore>=0.1.71',  # reads back what Orbax stores with it
   'tqdm>=4.66.0',
 ]
 TEST = [

@@ -12,7 +12,6 @@ import csv
 import dataclasses
 import fcntl
 import io
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,11 @@ from typing import Any
 from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
+from gan_jax.config.app import warn
 from gan_jax.config.schema import FIELDS, Config
+from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError, IdentityError
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import check_path, write_atomic
 
 # Options that may change while a run continues, but on which scores depend.
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
@@ -77,6 +78,7 @@ def check_folder(plan: AblationPlan) -> None:
     IdentityError: if it holds another ablation, with a line a difference.
   """
   folder = plan.folder
+  check_path(folder)
   recorded = read_plan(folder)
   if recorded is not None:
     lines = list_differences(recorded, plan)
@@ -158,19 +160,33 @@ def read_plan(folder: pathlib.Path) -> dict[str, Any] | None:
   Raises:
     ArgumentError: if it cannot be read.
   """
-  path = folder / 'plan.json'
-  if not path.is_file():
+  path, fault = folder / 'plan.json', None
+  for copy in (path, _plan_copy(folder)):
+    try:
+      plan = records.read(copy)
+      if plan is None:
+        continue
+      plan['base'], plan['options'], plan['scores']
+    except (records.DamagedRecord, KeyError) as error:
+      fault = fault or error
+      continue
+    if copy != path:
+      warn(f'{path} is damaged or gone, and written again from {copy}')
+      with contextlib.suppress(OSError):
+        records.write(path, plan)
+    return plan
+  if fault is None:
     return None
-  try:
-    plan: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-    plan['base'], plan['options'], plan['scores']
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise ArgumentError(
-      'workdir',
-      str(folder),
-      f'plan.json cannot be read ({error}); use another folder',
-    ) from error
-  return plan
+  raise ArgumentError(
+    'workdir',
+    str(folder),
+    f'plan.json cannot be read ({fault}), nor a copy of it; bring it back, or'
+    ' use another folder',
+  ) from fault
+
+
+def _plan_copy(folder: pathlib.Path) -> pathlib.Path:
+  return folder / 'programs' / 'plan.json'
 
 
 def write_plan(
@@ -238,8 +254,9 @@ def _write_record(
   }
   if plan.options.published:
     changed['published'] = read_published(plan.options.published)
-  text = json.dumps({**record, **changed}, indent=2) + '\n'
-  write_atomic(plan.folder / 'plan.json', text)
+  for path in (plan.folder / 'plan.json', _plan_copy(plan.folder)):
+    path.parent.mkdir(exist_ok=True)
+    records.write(path, {**record, **changed})
   return columns
 
 
@@ -266,10 +283,11 @@ def read_runs(plan: AblationPlan) -> list[dict[str, Any]]:
 
 def read_scores(path: pathlib.Path) -> dict[str, dict[str, Any]]:
   """Scores of a file by their key; none if it is missing or damaged."""
-  with contextlib.suppress(OSError, ValueError):
-    scores: dict[str, dict[str, Any]] = json.loads(path.read_text('utf-8'))
-    return scores
-  return {}
+  try:
+    return records.read(path) or {}
+  except records.DamagedRecord as error:
+    warn(f'{path} is damaged ({error}): scored again')
+    return {}
 
 
 def interim_path(plan: AblationPlan, number: int) -> pathlib.Path:

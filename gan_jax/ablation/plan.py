@@ -16,6 +16,7 @@ from gan_jax.ablation.spec import CellSpec
 from gan_jax.config import validate
 from gan_jax.config.registry import names
 from gan_jax.config.schema import Config, ConfigError
+from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError
 
 
@@ -137,14 +138,11 @@ class AblationPlan:
   def read_result(self, number: int) -> dict[str, Any] | None:
     """How a program ended; None before, or if the file was damaged since."""
     path = self.program_folder(number) / 'results.json'
-    if not path.is_file():
-      return None
     try:
-      result: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-      result['runs']
-    except (ValueError, KeyError, TypeError):
+      result = records.read(path)
+    except records.DamagedRecord:
       return None  # its checkpoint gives it again
-    return result
+    return result if result and 'runs' in result else None
 
   def is_finished(self, number: int) -> bool:
     """Whether nothing is left to do of a program; a crash is tried again."""

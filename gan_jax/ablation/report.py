@@ -36,6 +36,8 @@ from gan_jax.ablation.tables import (
   ranking_decimals,
 )
 from gan_jax.ablation.verdict import list_remarks, list_warnings, state_verdict
+from gan_jax.config.app import warn
+from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
 
@@ -146,6 +148,16 @@ def _flatten(
 # Logs and pictures of the runs.
 
 
+def _read_members(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The members of a program; none, with a warning, if the file is damaged."""
+  try:
+    members: list[dict[str, Any]] = json.loads(path.read_text('utf-8'))
+    return [m for m in members if m.keys() >= {'cell', 'seed'}]
+  except (OSError, ValueError, TypeError, AttributeError) as error:
+    warn(f'{path} is damaged ({error}): its curves and samples are left out')
+    return []
+
+
 class RunLogs:
   """What the runs of an ablation logged and scored, and their samples."""
 
@@ -154,11 +166,14 @@ class RunLogs:
     self._places: dict[tuple[int, int], tuple[pathlib.Path, int]] = {}
     self._arrays: dict[pathlib.Path, dict[str, NDArray[Any]]] = {}
     for path in sorted((folder / 'programs').glob('*/members.json')):
-      for i, member in enumerate(json.loads(path.read_text('utf-8'))):
+      for i, member in enumerate(_read_members(path)):
         self._places[member['cell'], member['seed']] = path.parent, i
-      if (path.parent / 'stats.npz').is_file():
-        with np.load(path.parent / 'stats.npz') as arrays:
-          self._arrays[path.parent] = dict(arrays)
+      stats = path.parent / 'stats.npz'
+      if stats.is_file():
+        try:
+          self._arrays[path.parent] = records.read_arrays(stats, ['step'])
+        except records.DamagedRecord as error:
+          warn(f'{stats} is damaged ({error}): its curves are left out')
     self._scores: dict[tuple[int, int], list[dict[str, str]]] = {}
     if (folder / 'scores.csv').is_file():
       with open(folder / 'scores.csv', encoding='utf-8', newline='') as file:
@@ -180,7 +195,11 @@ class RunLogs:
     """PNG file of a run's samples; None if there is none."""
     program, i = self._places.get((cell.index, seed), (pathlib.Path(), 0))
     path = program / 'samples' / f'member_{i:04d}.png'
-    return path.read_bytes() if path.is_file() else None
+    try:
+      return records.read_png(path) if path.is_file() else None
+    except records.DamagedRecord as error:
+      warn(f'{path} is damaged ({error}) and left out')
+      return None
 
   def curves(
     self, cell: CellResults, name: str

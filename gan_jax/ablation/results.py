@@ -7,7 +7,6 @@ not ended are missing and counted.
 import csv
 import dataclasses
 import itertools
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from gan_jax.ablation import statistics
 from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.statistics import Difference, Estimate, Summary
+from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError
 
 Floats = NDArray[np.float64]
@@ -236,7 +236,7 @@ def read_results(folder: str | pathlib.Path) -> AblationResults:
   folder = pathlib.Path(folder)
   command = f'python -m gan_jax.ablate --workdir={folder}'
   try:
-    plan = json.loads((folder / 'plan.json').read_text(encoding='utf-8'))
+    plan = records.parse((folder / 'plan.json').read_bytes())
     with open(folder / 'results.csv', encoding='utf-8', newline='') as file:
       rows = list(csv.DictReader(file))
     return make_results(plan, rows)

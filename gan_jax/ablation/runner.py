@@ -38,9 +38,9 @@ from gan_jax.ablation.scoring import (
 )
 from gan_jax.ablation.verdict import format_for_terminal
 from gan_jax.config import app, schema
-from gan_jax.runtime import preemption
+from gan_jax.runtime import preemption, records
 from gan_jax.runtime.checkpoint import not_saved
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import remove_leftovers, write_atomic
 from gan_jax.runtime.provenance import environment, now
 from gan_jax.training.workdir import RunFile
 
@@ -117,6 +117,7 @@ class AblationRunner:
       for number in plan.chosen_programs() if only else ():
         program = plan.program_folder(number)
         stack.enter_context(folder_lib.lock_folder(program))
+      self._mend_folders()
       try:
         seconds = self.estimate_seconds()
         say(describe_time(seconds))
@@ -126,6 +127,15 @@ class AblationRunner:
       finally:
         with contextlib.suppress(ValueError, OSError):
           self.close()
+
+  def _mend_folders(self) -> None:
+    """Removes what a kill left, writes again what the plan says of members."""
+    remove_leftovers(self.plan.folder)
+    for number in self.plan.chosen_programs():
+      folder = self.plan.program_folder(number)
+      if folder.is_dir():
+        remove_leftovers(folder, folder / 'samples')
+        self._write_members(number)
 
   def prepare(self, *, written: bool = True) -> None:
     """Checks every cell and its scores; writes the plan.
@@ -239,7 +249,7 @@ class AblationRunner:
   def _write_result(self, number: int, result: dict[str, Any]) -> None:
     folder = self.plan.program_folder(number)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / 'results.json', json.dumps(result, indent=1) + '\n')
+    records.write(folder / 'results.json', result, 1)
 
   def _run_programs(self, progress: Progress) -> str:
     for number in self.programs_left():
@@ -298,7 +308,9 @@ class AblationRunner:
       for m in self.plan.programs[number]
     ]
     path = self.plan.program_folder(number) / 'members.json'
-    write_atomic(path, json.dumps(members, indent=1) + '\n')
+    content = (json.dumps(members, indent=1) + '\n').encode()
+    if not path.is_file() or path.read_bytes() != content:
+      write_atomic(path, content)
 
   def _end_program(
     self, number: int, run: PopulationRun, progress: Progress

@@ -7,7 +7,6 @@ steps; `folder.collect_results` makes `scores.csv` of them.
 """
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +17,7 @@ from gan_jax.ablation.plan import AblationPlan, Member
 from gan_jax.ablation.population_run import PopulationRun
 from gan_jax.ablation.progress import Progress, say
 from gan_jax.config.schema import ConfigError
-from gan_jax.runtime import preemption
+from gan_jax.runtime import preemption, records
 from gan_jax.runtime.checkpoint import (
   CheckpointUnreachable,
   NotSaved,
@@ -26,7 +25,6 @@ from gan_jax.runtime.checkpoint import (
   to_host,
 )
 from gan_jax.runtime.errors import ArgumentError, Error
-from gan_jax.runtime.files import write_atomic
 
 # A disk that is full, or does not answer, concerns all programs.
 FATAL = (OSError, NotSaved, CheckpointUnreachable)
@@ -70,7 +68,7 @@ class _ScoreFile:
 
   def put(self, key: str, scores: dict[str, Any]) -> None:
     self._scores[key] = scores
-    write_atomic(self._path, json.dumps(self._scores))
+    records.write(self._path, self._scores, None)
 
 
 class Scoring:

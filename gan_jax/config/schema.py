@@ -9,6 +9,7 @@ imports nothing heavy, so that `--help` answers at once.
 import dataclasses
 import functools
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -595,9 +596,38 @@ def to_args(config: Config) -> list[str]:
   return words
 
 
+class DamagedConfig(ConfigError):
+  """A flagfile that does not have the checksum it was written with."""
+
+
+_SEAL = '# crc32 '  # a comment: whoever edits the file may remove it
+
+
+def format_flagfile(config: Config) -> str:
+  """A flagfile, with a checksum of its lines in the first."""
+  text = '\n'.join(to_args(config)) + '\n'
+  return f'{_SEAL}{zlib.crc32(text.encode()):08x}\n{text}'
+
+
 def load_flagfile(path: str | os.PathLike[str]) -> Config:
-  """The `Config` of a flagfile, such as a workdir's `config.flags`."""
-  return from_args([f'--flagfile={os.fspath(path)}'])
+  """The `Config` of a flagfile, such as a workdir's `config.flags`.
+
+  Raises:
+    DamagedConfig: if it has another checksum than it says.
+    ConfigError: as `from_args`.
+  """
+  with open(path, 'rb') as file:
+    content = file.read()
+  seal, _, text = content.partition(b'\n')
+  sealed = seal.startswith(_SEAL.encode())
+  if sealed and seal != f'{_SEAL}{zlib.crc32(text):08x}'.encode():
+    raise DamagedConfig(f'{os.fspath(path)}: damaged, or edited by hand')
+  try:
+    return from_args([f'--flagfile={os.fspath(path)}'])
+  except (ConfigError, UnicodeDecodeError, SystemExit) as error:
+    if sealed:
+      raise
+    raise DamagedConfig(f'{os.fspath(path)}: {error}') from error
 
 
 def read_config(workdir: str | os.PathLike[str]) -> Config:

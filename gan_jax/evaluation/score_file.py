@@ -7,7 +7,6 @@ added under a lock, after the end of what a kill cut short has been removed.
 
 import contextlib
 import fcntl
-import json
 import math
 import os
 import pathlib
@@ -17,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from gan_jax.config.app import warn
+from gan_jax.runtime import records
 
 Row = dict[str, Any]
 SPREAD = '/evaluation_std'
-_ALWAYS = 'step', 'key', 'model', 'primary'
+_ALWAYS = ('step', 'key', 'model', 'primary')
 
 
 def name_score(score: str, features: str) -> str:
@@ -83,17 +83,11 @@ class ScoreFile:
     A line that is damaged is warned of, once, and left out: its moment is
     scored again.
     """
-    if not self.path.is_file():
-      return []
-    rows: list[Row] = []
-    for number, line in enumerate(self.path.read_bytes().split(b'\n')[:-1], 1):
-      try:
-        row = json.loads(line)
-        rows.append({**row, **{name: row[name] for name in _ALWAYS}})
-      except (ValueError, KeyError, TypeError) as error:
-        if number not in self._warned:
-          self._warned.add(number)
-          warn(f'{self.path}, line {number}: damaged ({error}); left out')
+    rows, damaged = records.read_lines(self.path, _ALWAYS)
+    new = {n: why for n, why in damaged.items() if n not in self._warned}
+    if new:
+      self._warned |= new.keys()
+      warn(f'{records.describe_damage(self.path, new)}; scored again')
     return rows
 
   def find(self, step: int | None, key: str, model: str) -> Row | None:
@@ -122,7 +116,7 @@ class ScoreFile:
         return existing
       self._mend()
       with open(self.path, 'a', encoding='utf-8') as file:
-        file.write(json.dumps(replace_nonfinite(row)) + '\n')
+        file.write(records.format_line(replace_nonfinite(row)))
         file.flush()
         os.fsync(file.fileno())
     return row

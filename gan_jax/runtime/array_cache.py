@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.runtime.files import open_atomic
+from gan_jax.runtime.files import open_atomic, remove_leftovers
 
 Arrays = dict[str, NDArray[Any]]
 _SEAL = 'digest'  # the name of the hash among the arrays of a file
@@ -72,6 +72,7 @@ def cached_arrays(
 
 def _write(path: pathlib.Path, arrays: Arrays) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
+  remove_leftovers(path.parent)
   sealed: dict[str, Any] = {**arrays, _SEAL: np.array(digest_arrays(arrays))}
   with open_atomic(path) as file:
     np.savez(file, **sealed)

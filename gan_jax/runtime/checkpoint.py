@@ -8,10 +8,13 @@ damaged is named, moved aside and passed over for the one before it. Arrays are
 saved from the host, so that they restore on any number of devices or processes.
 """
 
+import contextlib
 import dataclasses
+import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,11 +23,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from numpy.typing import NDArray
 
-from gan_jax.runtime import multihost
+from gan_jax.runtime import multihost, records, storage
 from gan_jax.runtime.array_cache import digest_arrays, digest_facts
 from gan_jax.runtime.errors import CheckpointError as CheckpointError
+from gan_jax.runtime.files import check_path
 
 _OPTIONS = ocp.CheckpointManagerOptions
+_DELETION = 2.0  # seconds that a run may take to delete a checkpoint
+_LOOKS = 20  # at a folder whose checkpoints come and go
 PyTree = Any
 Meta = dict[str, Any]
 Flat = dict[str, NDArray[Any]]
@@ -32,6 +38,10 @@ Flat = dict[str, NDArray[Any]]
 
 class CheckpointUnreachable(CheckpointError):
   """It cannot be read now, which does not mean that it is damaged."""
+
+
+class CheckpointGone(CheckpointError):
+  """The run that trains deleted it while it was read."""
 
 
 class CheckpointMismatch(CheckpointError):
@@ -140,12 +150,27 @@ def _check_structure(
 def not_saved(folder: pathlib.Path, error: Exception) -> NotSaved:
   """What to tell of a write that failed: a full disk, a lost mount, ..."""
   first = (str(error).strip() or repr(error)).splitlines()[0][:300]
+  if isinstance(error, storage.ReadBackError):
+    return NotSaved(
+      f'what was saved in {folder} could not be read back: {first}\nIt does not'
+      ' count, and nothing that was saved before is lost: use a folder on'
+      ' another file system, or run the same command again.'
+    )
   free = shutil.disk_usage(folder).free / 2**20
   return NotSaved(
     f'could not write in {folder}: {first}\n({free:.0f} MiB are free there).'
     ' Nothing that was saved before is lost: make room, then run the same'
     ' command again.'
   )
+
+
+def find_steps(folder: pathlib.Path) -> list[int]:
+  """Steps of the finished checkpoints in a folder, oldest first."""
+  if not folder.is_dir():
+    return []
+  # Orbax gives a checkpoint its name when it is whole.
+  paths = [path for path in folder.iterdir() if path.name.isdigit()]
+  return sorted(int(path.name) for path in paths if path.is_dir())
 
 
 def _newest(steps: list[int], passed: list[int]) -> int:
@@ -213,26 +238,45 @@ class Checkpoints:
 
     The newest `keep` stay, and of all the one that `best` names.
     """
-    retention: dict[str, Any] = {'max_to_keep': None if read_only else keep}
-    if best and not read_only:
-      retention = _retention(keep, best, self.steps)
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-    self._read_only = read_only
-    self._manager = ocp.CheckpointManager(
-      self.folder,
-      options=_OPTIONS(
-        **retention,
-        create=not read_only,
-        read_only=read_only,
-        cleanup_tmp_directories=not read_only,
-        enable_async_checkpointing=not read_only,
-        step_format_fixed_length=9,
-      ),
+    self._record = self.folder.with_name('checkpoints.json')
+    self._newest = -1  # saved by this process
+    self._reader = ocp.Checkpointer(
+      ocp.CompositeCheckpointHandler(**storage.handlers())
     )
+    self._manager = None if read_only else self._make_manager(keep, best)
+
+  def _make_manager(self, keep: int, best: Best | None) -> Any:
+    """What writes, and deletes old ones."""
+    check_path(self.folder)
+    if os.path.lexists(self.folder) and not self.folder.is_dir():
+      raise CheckpointError(
+        f'{self.folder} is no folder any more, so that the checkpoints of'
+        ' this run are gone; nothing was changed. Restore it from a copy, or'
+        ' start over in another workdir.'
+      )
+    retention: dict[str, Any] = {'max_to_keep': keep}
+    if best:
+      retention = _retention(keep, best, self._listed)
+    return ocp.CheckpointManager(
+      storage.literal_path(self.folder),
+      options=_OPTIONS(
+        **retention, cleanup_tmp_directories=True, step_format_fixed_length=9
+      ),
+      item_handlers=storage.handlers(),
+    )
+
+  def _writer(self) -> Any:
+    assert self._manager is not None, 'opened to be read only'
+    return self._manager
 
   def steps(self) -> list[int]:
     """Steps of the finished checkpoints, oldest first."""
-    return sorted(self._manager.all_steps())
+    return find_steps(self.folder)
+
+  def _listed(self) -> list[int]:
+    """The same as Orbax has it, with those that are being written."""
+    return sorted(self._writer().all_steps())
 
   def save(self, step: int, state: PyTree, meta: Meta) -> None:
     """Starts to save; returns when the state has been copied.
@@ -247,15 +291,17 @@ class Checkpoints:
     sealed = {'body': body, 'digest': digest_facts(body)}
     saved = {path: x for path, x in host.items() if x.size}
     try:
-      self._manager.save(
+      self._writer().save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.PyTreeSave(saved), meta=ocp.args.JsonSave(sealed)
+          state=storage.StateSave(saved), meta=storage.MetaSave(sealed)
         ),
         force=True,
       )
+      self._write_record()  # of those before; this one is still being written
     except Exception as error:
       raise not_saved(self.folder, error) from error
+    self._newest = step
 
   def wait(self) -> None:
     """Waits until everything is saved.
@@ -264,9 +310,29 @@ class Checkpoints:
       CheckpointError: as `save`.
     """
     try:
-      self._manager.wait_until_finished()
+      self._writer().wait_until_finished()
+      if self._newest >= 0 and not self._exists(self._newest):
+        raise storage.ReadBackError(f'checkpoint {self._newest} is not there')
+      self._write_record()
     except Exception as error:
       raise not_saved(self.folder, error) from error
+
+  def _exists(self, step: int) -> bool:
+    return (self.folder / f'{step:09d}').is_dir()
+
+  def _write_record(self) -> None:
+    """Writes which checkpoints there are, so that one that goes is missed."""
+    if multihost.is_primary():
+      records.write(self._record, {'steps': find_steps(self.folder)}, None)
+
+  def _read_record(self, warn: Callable[[str], None]) -> list[int]:
+    """Checkpoints that were there when one was last saved."""
+    try:
+      record = records.read(self._record) or {}
+      return sorted(map(int, record.get('steps', ())))
+    except (records.DamagedRecord, TypeError, ValueError) as error:
+      warn(f'{self._record} is damaged ({error}) and left out')
+      return []
 
   def close(self) -> None:
     """Ends the background threads.
@@ -274,6 +340,9 @@ class Checkpoints:
     Raises:
       CheckpointError: as `save`.
     """
+    self._reader.close()
+    if self._manager is None:
+      return
     try:
       self._manager.close()
     except Exception as error:
@@ -295,7 +364,13 @@ class Checkpoints:
       CheckpointMismatch: if it is whole and of another structure.
       CheckpointError: if it is damaged.
     """
-    meta = self.read_meta(step)
+    with self._noticing_deletion(step):
+      return self._restore(step, template, partial)
+
+  def _restore(
+    self, step: int, template: PyTree, partial: bool
+  ) -> tuple[PyTree, Meta]:
+    meta = self._read_meta(step)
     saved, leaves = meta['arrays'], flatten(template)
     types = {path: facts['type'] for path, facts in saved.items()}
     if partial:
@@ -323,9 +398,99 @@ class Checkpoints:
     Raises:
       CheckpointUnreachable, CheckpointError: as `restore`.
     """
-    arrays = self.read_meta(step)['arrays']
-    wanted = {p: facts for p, facts in arrays.items() if p.startswith(prefix)}
-    return self._read_arrays(step, wanted)
+    with self._noticing_deletion(step):
+      arrays = self._read_meta(step)['arrays']
+      wanted = {p: facts for p, facts in arrays.items() if p.startswith(prefix)}
+      return self._read_arrays(step, wanted)
+
+  def read_newest(self, warn: Callable[[str], None]) -> tuple[int, Flat] | None:
+    """Step and arrays of the newest checkpoint that is whole.
+
+    A run that trains meanwhile deletes old ones: they are looked for again.
+
+    Returns:
+      None if there is no checkpoint.
+
+    Raises:
+      CheckpointError: if there are some, or were, and none can be read.
+    """
+    recorded, damaged = self._read_record(warn), dict[int, CheckpointError]()
+    for _ in range(_LOOKS):
+      steps = self.steps()
+      step = max((s for s in steps if s not in damaged), default=-1)
+      if step < 0:
+        break
+      try:
+        arrays = self.read_flat(step)
+      except CheckpointGone:
+        continue
+      except CheckpointError as error:
+        damaged[step] = error
+        if len(damaged) < len(steps):
+          warn(f'{error}; passing over it')
+        continue
+      self._name_missing(recorded, steps, step, warn)
+      return step, arrays
+    if damaged:
+      raise damaged[min(damaged)]
+    if steps:
+      raise CheckpointError(
+        f'{self.folder}: the run deletes its checkpoints before they can be'
+        ' read; raise `checkpoint_every` or `keep_checkpoints`'
+      )
+    self._check_any(recorded)
+    return None
+
+  @contextlib.contextmanager
+  def _noticing_deletion(self, step: int) -> Iterator[None]:
+    """Within, a checkpoint is read that another process may delete.
+
+    It deletes file by file, and only what is older than another: such a one
+    looks damaged for a moment, and is gone in the next.
+
+    Raises:
+      CheckpointGone: in the place of the error that it looked like.
+    """
+    try:
+      yield
+    except CheckpointError as error:
+      until = time.monotonic() + _DELETION
+      while self._manager is None and not isinstance(error, CheckpointMismatch):
+        if not self._exists(step):
+          steps = ', '.join(map(str, self.steps())) or 'none'
+          raise CheckpointGone(
+            f'{self._name(step)} was deleted meanwhile; there are: {steps}'
+          ) from error
+        if step == max(self.steps(), default=step) or time.monotonic() > until:
+          break
+        time.sleep(_DELETION / 20)
+      raise
+
+  def _name_missing(
+    self,
+    recorded: Sequence[int],
+    steps: Sequence[int],
+    chosen: int,
+    warn: Callable[[str], None],
+  ) -> list[int]:
+    """Warns of newer checkpoints that were saved and are not there."""
+    missing = [s for s in recorded if s > chosen and s not in steps]
+    for step in missing:
+      warn(f'{self._name(step)} was saved and is gone; passing over it')
+    return missing
+
+  def _check_any(self, recorded: Sequence[int]) -> None:
+    """Refuses to start afresh where there were checkpoints.
+
+    Raises:
+      CheckpointError: naming them.
+    """
+    if recorded:
+      raise CheckpointError(
+        f'all checkpoints in {self.folder} ({", ".join(map(str, recorded))})'
+        ' are gone; nothing was changed. Restore the folder from a copy, or'
+        f' start over: in another workdir, or without {self._record}.'
+      )
 
   def read_meta(self, step: int) -> Meta:
     """What was saved beside the state of one step, verified.
@@ -333,7 +498,11 @@ class Checkpoints:
     Raises:
       CheckpointUnreachable, CheckpointMismatch, CheckpointError: as `restore`.
     """
-    sealed = self._read(step, meta=ocp.args.JsonRestore())['meta']
+    with self._noticing_deletion(step):
+      return self._read_meta(step)
+
+  def _read_meta(self, step: int) -> Meta:
+    sealed = self._read(step, meta=storage.MetaRestore())['meta']
     try:
       body: Meta = sealed['body']
       whole = sealed['digest'] == digest_facts(body)
@@ -370,7 +539,7 @@ class Checkpoints:
       path: ocp.RestoreArgs(restore_type=np.ndarray) for path in wanted
     }
     # No transformations: what is saved and not wanted is left out.
-    how = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, transforms={})
+    how = storage.StateRestore(wanted, restore_args=as_numpy, transforms={})
     host: Flat = dict(self._read(step, state=how)['state']) if wanted else {}
     for path, facts in arrays.items():
       if 'empty' in facts:
@@ -387,7 +556,10 @@ class Checkpoints:
       CheckpointUnreachable, CheckpointError: as `restore`.
     """
     try:
-      return self._manager.restore(step, args=ocp.args.Composite(**items))
+      return self._reader.restore(
+        storage.literal_path(self.folder / f'{step:09d}'),
+        args=ocp.args.Composite(**items),
+      )
     except Exception as error:
       # Orbax raises bare exceptions of many kinds for damaged files.
       first = (str(error).strip() or repr(error)).splitlines()[0][:300]
@@ -418,7 +590,7 @@ class Checkpoints:
       CheckpointMismatch: if the newest whole one is of another structure.
       CheckpointError: if there are checkpoints and all of them are damaged.
     """
-    steps = self.steps()
+    recorded, steps = self._read_record(warn), self.steps()
     passed: list[int] = []
     while (step := multihost.broadcast_number(_newest(steps, passed))) >= 0:
       restored, error = None, None
@@ -428,7 +600,8 @@ class Checkpoints:
         error = caught
       worst = multihost.find_maximum(_severity(error))
       if worst == 0:
-        self._set_aside(passed)
+        missing = self._name_missing(recorded, steps, step, warn)
+        self._set_aside(passed + missing)
         return restored
       reason = error or CheckpointError(
         f'{self._name(step)} cannot be read by another process'
@@ -443,20 +616,24 @@ class Checkpoints:
         ' damaged; nothing was changed. Restore the folder from a copy, or'
         ' start over in another workdir.'
       )
+    self._check_any(recorded)
     return None
 
   def _set_aside(self, steps: list[int]) -> None:
     """Moves damaged checkpoints out of the way of the ones to come."""
-    if not steps or self._read_only:
+    if not steps or self._manager is None:
       return
     if multihost.is_primary():
       aside = self.folder.parent / 'damaged'
       aside.mkdir(exist_ok=True)
       for step in steps:
         name, n = f'{step:09d}', 1
-        while (aside / name).exists():  # it was damaged before
+        if not os.path.lexists(self.folder / name):
+          continue  # it is gone
+        while os.path.lexists(aside / name):  # it was damaged before
           n += 1
           name = f'{step:09d}.{n}'
         shutil.move(self.folder / f'{step:09d}', aside / name)
+      self._write_record()
     multihost.wait_for_all('damaged checkpoints set aside')
-    self._manager.reload()
+    self._writer().reload()

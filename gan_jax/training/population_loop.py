@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.config import resolve, schema
+from gan_jax.config import app, resolve, schema
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Dataset, Density
 from gan_jax.figures import images
@@ -29,7 +29,7 @@ from gan_jax.game.population import PopulationState, Progress
 from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import norm
 from gan_jax.game.trainer import Trainer
-from gan_jax.runtime import preemption, sharding
+from gan_jax.runtime import preemption, records, sharding
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.training import setup as setup_lib
@@ -74,12 +74,22 @@ def members_of(configs: Sequence[Config]) -> list[Member]:
 
 
 def read_stats(path: pathlib.Path, step: int) -> Rows:
-  """The rows of a `stats.npz` up to a step; none if there is no file."""
-  if not path.is_file():
+  """The rows of a `stats.npz` up to a step; none if there is no file.
+
+  None, with a warning, if it is damaged: no update depends on them.
+  """
+  if not path.exists():
     return {}
-  with np.load(path) as file:
-    rows = file['step'] <= step
-    return {name: file[name][rows] for name in file.files}
+  try:
+    arrays = records.read_arrays(path, ['step'])
+    rows = arrays['step'] <= step
+    return {name: x[rows] for name, x in arrays.items()}
+  except (records.DamagedRecord, IndexError) as error:
+    app.warn(
+      f'{path} is damaged ({error}) and left out: the log goes on at step'
+      f' {step}'
+    )
+    return {}
 
 
 def write_npz(path: pathlib.Path, arrays: Rows) -> None:
@@ -248,9 +258,10 @@ class PopulationLoop(HostLoop):
     return _select(self.state, slice(len(self.members)))
 
   def meta(self) -> dict[str, Any]:
-    """Layout and members."""
+    """Layout, members and how long their log is."""
     return {
       'layout': self.layout,
+      'rows': len(self.rows.get('step', ())),
       'members': self._identity,
       'seeds': [m.seed for m in self.members],
     }
@@ -283,7 +294,10 @@ class PopulationLoop(HostLoop):
         f' `layout={meta["layout"]}`, which rounds otherwise; use that, or'
         ' another folder'
       )
-    self.rows = read_stats(self.folder / 'stats.npz', int(meta['step']))
+    path, step = self.folder / 'stats.npz', int(meta['step'])
+    self.rows = read_stats(path, step)
+    if not path.exists() and meta['rows']:
+      self.warn(f'{path} is gone: the log goes on at step {step}')
 
   # The compiled program.
 

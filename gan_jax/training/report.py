@@ -4,21 +4,23 @@ Drawn from the files of the workdir alone, whether the run has ended or not.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.config.schema import FIELDS, Config, read_config
+from gan_jax.config.app import warn
+from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Density
+from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError, Error
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import remove_leftovers, write_atomic
 from gan_jax.training.setup import OWN_DATA, TRAINER_GROUPS
+from gan_jax.training.workdir import read_config
 
 _PICTURES = 6  # steps of a run whose samples are drawn
 
@@ -34,6 +36,7 @@ def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
   page = render_report(workdir)
   try:
     write_atomic(path, page)
+    remove_leftovers(path.parent)
   except OSError as error:
     raise ArgumentError(
       'workdir',
@@ -89,13 +92,17 @@ def _read_facts(folder: pathlib.Path) -> dict[str, Any]:
     ArgumentError: if it cannot be read.
   """
   try:
-    facts: dict[str, Any] = json.loads((folder / 'run.json').read_text())
-  except (OSError, json.JSONDecodeError) as error:
+    facts = records.read(folder / 'run.json')
+    reason = 'there is none'
+  except records.DamagedRecord as error:
+    facts, reason = None, str(error)
+  if facts is None:
     raise ArgumentError(
       'workdir',
       str(folder),
-      f'run.json cannot be read ({error}); it is written when training starts',
-    ) from error
+      f'run.json cannot be read ({reason}); it is written when training starts,'
+      ' and again where the command that trained is run again',
+    )
   return facts
 
 
@@ -239,6 +246,19 @@ def _find_samples(
   return files
 
 
+def _read_samples(
+  files: Mapping[int, pathlib.Path], read: Callable[[pathlib.Path], Any]
+) -> dict[int, Any]:
+  """What some of the files hold; damaged ones are warned of and left out."""
+  contents = {}
+  for step, path in files.items():
+    try:
+      contents[step] = read(path)
+    except records.DamagedRecord as error:
+      warn(f'{path} is damaged ({error}) and left out')
+  return contents
+
+
 def _draw_grids(workdir: pathlib.Path) -> dict[str, Any]:
   """Sample grids of an image run, over time and newest."""
   from gan_jax.figures.page import data_uri
@@ -248,14 +268,18 @@ def _draw_grids(workdir: pathlib.Path) -> dict[str, Any]:
     files = _find_samples(workdir, kind, 'png')
     if files:
       *earlier, newest = sorted(files)
-      steps = [*choose_evenly(earlier), newest]
-      uris = {s: data_uri(files[s].read_bytes(), 'png') for s in steps}
+      chosen = {s: files[s] for s in (*choose_evenly(earlier), newest)}
+      pictures = _read_samples(chosen, records.read_png)
+      if not pictures:
+        continue
+      uris = {s: data_uri(png, 'png') for s, png in pictures.items()}
+      *steps, newest = uris
       kinds.append(
         {
           'title': title,
           'newest': uris[newest],
           'step': newest,
-          'earlier': [{'step': step, 'uri': uris[step]} for step in steps[:-1]],
+          'earlier': [{'step': step, 'uri': uris[step]} for step in steps],
         }
       )
   return {'kinds': kinds}
@@ -273,10 +297,11 @@ def _draw_density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
     return {}  # its density is not known
   density = data.load(config.dataset)
   assert isinstance(density, Density)  # only these leave .npz files
-  arrays = {}
-  for step in choose_evenly(sorted(files)):
-    with np.load(files[step]) as file:
-      arrays[step] = dict(file)
+  chosen = {step: files[step] for step in choose_evenly(sorted(files))}
+  names = ('z', 'x', 'grid', 'prob', 'real')
+  arrays = _read_samples(chosen, lambda p: records.read_arrays(p, names))
+  if not arrays:
+    return {}
   newest = arrays[max(arrays)]
   flat = density.dim == 1
   draw_one = figures.density_1d if flat else figures.density_2d

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,15 +13,20 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from gan_jax.config import app, registry, resolve
-from gan_jax.config.schema import Config, read_config
+from gan_jax.config.schema import Config
 from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.classes import check_sampling, numbered_classes
 from gan_jax.game.sampler import BATCH, Sampler
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime.checkpoint import Checkpoints, flatten, to_host
+from gan_jax.runtime import records
+from gan_jax.runtime.checkpoint import (
+  Checkpoints,
+  find_steps,
+  flatten,
+  to_host,
+)
 from gan_jax.runtime.errors import (
   ArgumentError,
-  CheckpointError,
   NetworksNeeded,
 )
 from gan_jax.runtime.progress import progress_bar
@@ -33,10 +37,12 @@ from gan_jax.training.setup import (
   data_spec,
   load_dataset,
 )
+from gan_jax.training.workdir import read_config, read_facts
 from gan_jax.training.writers import read_rows
 
 PyTree = Any
 Samples = Float[np.ndarray, 'n *shape']
+NOTHING_SAVED = 'no checkpoint was saved there yet'
 GENERATOR = (
   'generator.jax'  # an exported G, of a run whose networks have no name
 )
@@ -404,15 +410,6 @@ def _load_exported(folder: pathlib.Path) -> Any:
 # From a workdir back to a run.
 
 
-def _facts(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """What run.json says; nothing if it cannot be read."""
-  try:
-    facts = json.loads((pathlib.Path(workdir) / 'run.json').read_text())
-  except (OSError, ValueError):
-    return {}
-  return facts if isinstance(facts, dict) else {}
-
-
 def _describe_dataset(
   config: Config, facts: Mapping[str, Any], networks: Networks | None
 ) -> Density | DatasetMetadata:
@@ -442,17 +439,16 @@ def _describe_dataset(
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:
   """Steps of a run's finished checkpoints, which it may delete at any time."""
-  folder = pathlib.Path(workdir) / 'checkpoints'
-  if not folder.is_dir():
-    return []
-  # Orbax gives a checkpoint its name when it is whole.
-  names = [path.name for path in folder.iterdir()]
-  return sorted(int(name) for name in names if name.isdigit())
+  return find_steps(pathlib.Path(workdir) / 'checkpoints')
 
 
 def outcome(workdir: str | pathlib.Path) -> str:
   """What run.json says of a run's end; empty if it says nothing yet."""
-  return str(_facts(workdir).get('outcome', ''))
+  try:
+    facts = records.read(pathlib.Path(workdir) / 'run.json') or {}
+  except records.DamagedRecord:
+    return ''
+  return str(facts.get('outcome', ''))
 
 
 @quiet_libraries()
@@ -474,9 +470,7 @@ def open_run(
     CheckpointError: if the checkpoint asked for (or every one) is damaged.
   """
   config = read_config(workdir)
-  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
-    raise ArgumentError('workdir', workdir, 'no checkpoint was saved there yet')
-  facts = _facts(workdir)
+  facts = read_facts(pathlib.Path(workdir))
   dataset = _describe_dataset(config, facts, networks)
   own = networks or _networks(config, facts, dataset)
   checkpoints = Checkpoints(workdir, read_only=True)
@@ -507,24 +501,17 @@ def _read_state(
   checkpoints: Checkpoints, workdir: str, step: int | None
 ) -> tuple[int, dict[str, NDArray[Any]]]:
   """The arrays of a checkpoint: that of a step, or the newest whole one."""
+  if step is None:
+    newest = checkpoints.read_newest(app.warn)
+    if newest is None:
+      raise ArgumentError('workdir', workdir, NOTHING_SAVED)
+    return newest
   steps = checkpoints.steps()
-  if not steps or (step is not None and step not in steps):
+  if step not in steps:
     existing = ', '.join(map(str, steps)) or 'none'
-    raise ArgumentError(
-      'step' if steps else 'workdir',
-      step if steps else workdir,
-      f'no such checkpoint; there are: {existing}',
-    )
-  if step is not None:
-    return step, checkpoints.read_flat(step)
-  for newest in reversed(steps):
-    try:
-      return newest, checkpoints.read_flat(newest)
-    except CheckpointError as error:
-      if not steps.index(newest):
-        raise
-      app.warn(f'{error}; passing over it')
-  raise AssertionError('there are steps')
+    remedy = f'no such checkpoint; there are: {existing}'
+    raise ArgumentError('step', step, remedy)
+  return step, checkpoints.read_flat(step)
 
 
 def run_in_memory(

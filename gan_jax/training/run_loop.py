@@ -100,7 +100,8 @@ class RunLoop(HostLoop):
     for text in self.warnings():
       self.warn(text)
     self.snapshots = snapshots.Snapshots(setup)
-    self.log = Log(folder, self.step) if self.primary else None
+    last_row = self.step - self.totals.steps
+    self.log = Log(folder, self.step, last_row) if self.primary else None
     self.progress = Progress(self.step, self.config.steps, self.primary)
 
   # The state.
@@ -248,9 +249,10 @@ class RunLoop(HostLoop):
 
   def evaluate(self) -> None:
     """Scores this moment, unless it was before a restart, and shows it."""
-    scores, text = self.scorer(self.state, self.step)
+    scores, text, is_new = self.scorer(self.state, self.step)
     if self.log is not None:
-      self.log.show(scores, self.step)
+      if is_new:
+        self.log.show(scores, self.step)
       self.progress.say(f'step {self.step}  {text}')
     if self.config.keep_best:
       self.run_file.update(best=self.scorer.best_of_all())

@@ -94,20 +94,26 @@ class TrainingScorer:
     self._reached = step if is_scored else step - 1
     return is_scored
 
-  def __call__(self, state: State, step: int) -> tuple[dict[str, float], str]:
-    """Finite scores with their spreads by name, and as a line of text."""
+  def __call__(
+    self, state: State, step: int
+  ) -> tuple[dict[str, float], str, bool]:
+    """Finite scores with their spreads by name, and as a line of text.
+
+    Returns:
+      Both, and whether they are new: not scored before a restart.
+    """
     source = self._source(state)
-    row, _ = self.scorer.score_generator(
+    row, is_new = self.scorer.score_generator(
       step, source.params, source.stats, self.ema
     )
     self._reached = step
     if not row:  # of a process that writes no rows
-      return {}, ''
+      return {}, '', is_new
     names = [name + end for name in scores_of(row) for end in ('', SPREAD)]
     values = {name: row.get(name) for name in names}
     finite = {n: x for n, x in values.items() if x is not None}
     text = format_row(row)
-    return {n: x for n, x in finite.items() if math.isfinite(x)}, text
+    return {n: x for n, x in finite.items() if math.isfinite(x)}, text, is_new
 
   def _find_best(self, steps: Sequence[int] | None = None) -> Row | None:
     rows = {

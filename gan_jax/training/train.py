@@ -179,7 +179,8 @@ def _conduct(
   run_file = loop.run_file
   done = loop.step >= loop.config.steps
   try:
-    if not done:
+    lost = 'identity' not in run_file.facts
+    if not done or lost:
       _write_start(loop, own)
     if loop.step:
       loop.progress.say(f'continuing at step {loop.step}')
@@ -192,7 +193,7 @@ def _conduct(
     _report_stop(stopped)
     return Trained(loop, 'saved')
   facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
-  if not done:
+  if not done or lost:
     facts |= {'finished': now(), 'train_sec': round(loop.train_sec, 3)}
   if outcome == 'diverged':
     facts['not_finite'] = loop.bad

@@ -1,18 +1,24 @@
 """The folder of a run: who may write to it, what it says of itself."""
 
 import contextlib
+import dataclasses
 import fcntl
-import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from gan_jax.config import schema
-from gan_jax.config.schema import Config
+from gan_jax.config import app, schema
+from gan_jax.config.schema import Config, ConfigError
 from gan_jax.data.samples import without_times
-from gan_jax.runtime import multihost
-from gan_jax.runtime.errors import ArgumentError, IdentityError
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime import multihost, records
+from gan_jax.runtime.checkpoint import Checkpoints, find_steps
+from gan_jax.runtime.errors import (
+  ArgumentError,
+  CheckpointError,
+  IdentityError,
+)
+from gan_jax.runtime.files import check_path, remove_leftovers, write_atomic
 
 
 def check(config: Config) -> None:
@@ -27,9 +33,10 @@ def check(config: Config) -> None:
       'workdir', '', 'name the folder of the run, for example `workdir=runs/1`'
     )
   path = pathlib.Path(config.workdir)
+  check_path(path)
   flagfile = path / 'config.flags'
-  if flagfile.is_file():
-    lines = schema.difference(schema.load_flagfile(flagfile), config)
+  if flagfile.is_file() or find_steps(path / 'checkpoints'):
+    lines = schema.difference(read_config(path), config)
     if lines:
       raise IdentityError(
         f'`workdir={config.workdir}`: holds a run of another configuration:\n'
@@ -43,6 +50,39 @@ def check(config: Config) -> None:
       config.workdir,
       'is not empty and holds no run; use another folder',
     )
+
+
+def read_config(workdir: str | os.PathLike[str]) -> Config:
+  """The `Config` of the run in a workdir.
+
+  Where `config.flags` is damaged or gone, that of the newest checkpoint.
+
+  Raises:
+    ConfigError: if the folder holds no run, or no whole configuration.
+  """
+  path = pathlib.Path(workdir)
+  try:
+    return schema.read_config(workdir)
+  except ConfigError as error:
+    if (path / 'config.flags').exists() and not isinstance(
+      error, schema.DamagedConfig
+    ):
+      raise
+    saved = _saved_config(path)
+    if saved is None:
+      raise
+    app.warn(f'{error}; taken from the newest checkpoint')
+    return dataclasses.replace(saved, workdir=os.fspath(workdir))
+
+
+def _saved_config(workdir: pathlib.Path) -> Config | None:
+  """The configuration of the newest checkpoint that is whole."""
+  with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+    for step in reversed(checkpoints.steps()):
+      with contextlib.suppress(CheckpointError):
+        words = checkpoints.read_meta(step).get('config')
+        return schema.from_args(words) if words else None
+  return None
 
 
 def check_data(place: str, there: str, here: str) -> str:
@@ -99,6 +139,7 @@ def held(config: Config) -> Iterator[pathlib.Path]:
       if not (path / 'config.flags').is_file():
         claim(config)
       (path / 'samples').mkdir(exist_ok=True)
+      remove_leftovers(path, path / 'samples')
     except OSError as error:
       raise ArgumentError(
         'workdir',
@@ -124,8 +165,8 @@ def _lock(config: Config, lock: IO[str]) -> None:
 def claim(config: Config) -> None:
   """Writes into the folder that this configuration is its run's."""
   if multihost.is_primary():
-    text = '\n'.join(schema.to_args(config)) + '\n'
-    write_atomic(pathlib.Path(config.workdir) / 'config.flags', text)
+    path = pathlib.Path(config.workdir) / 'config.flags'
+    write_atomic(path, schema.format_flagfile(config))
 
 
 class RunFile:
@@ -134,13 +175,21 @@ class RunFile:
   def __init__(self, workdir: pathlib.Path) -> None:
     """Reads what an earlier process of this run wrote."""
     self._path = workdir / 'run.json'
-    self.facts: dict[str, Any] = {}
-    if self._path.is_file():
-      with contextlib.suppress(json.JSONDecodeError):
-        self.facts = json.loads(self._path.read_text())
+    self.facts = read_facts(workdir)
 
   def update(self, **facts: Any) -> None:
     """Adds facts and writes the file (in process 0)."""
     self.facts.update(facts)
     if multihost.is_primary():
-      write_atomic(self._path, json.dumps(self.facts, indent=2) + '\n')
+      records.write(self._path, self.facts)
+
+
+def read_facts(workdir: pathlib.Path) -> dict[str, Any]:
+  """What `run.json` says; nothing, with a warning, if it is damaged."""
+  path = workdir / 'run.json'
+  try:
+    return records.read(path) or {}
+  except records.DamagedRecord as error:
+    if multihost.is_primary():
+      app.warn(f'{path} is damaged ({error}) and left out')
+    return {}

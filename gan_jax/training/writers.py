@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import math
 import os
 import pathlib
@@ -19,6 +18,8 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
+from gan_jax.config.app import warn
+from gan_jax.runtime import records
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
 
@@ -26,13 +27,14 @@ Row = Mapping[str, Any]
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Lines of a stats.jsonl; a last line that a kill cut short is left out."""
-  if not path.is_file():
-    return []
-  rows = []
-  for line in path.read_text().splitlines(keepends=True):
-    if line.endswith('\n'):
-      rows.append(json.loads(line))
+  """Rows of a log such as stats.jsonl.
+
+  A last line that a kill cut short is left out, and so is a damaged one, which
+  is warned of.
+  """
+  rows, damaged = records.read_lines(path)
+  if damaged:
+    warn(records.describe_damage(path, damaged))
   return rows
 
 
@@ -50,44 +52,78 @@ class _Board:
   """
 
   def __init__(self, folder: pathlib.Path, purge: int) -> None:
-    """Starts a file; what earlier ones say from step `purge` on is hidden."""
-    folder.mkdir(exist_ok=True)
+    """Starts no file before there is something to write.
+
+    Args:
+      folder: of the event files.
+      purge: what earlier files say from this step on is hidden.
+    """
+    self._folder, self._purge = folder, purge
+    self._writer: RecordWriter | None = None
+
+  def _start(self) -> RecordWriter:
+    self._folder.mkdir(exist_ok=True)
     now = time.time()
     name = f'events.out.tfevents.{now:.0f}.{platform.node()}.{os.getpid()}'
-    self._writer = RecordWriter(str(folder / name))
-    self._write(Event(wall_time=now, file_version='brain.Event:2'))
+    writer = RecordWriter(str(self._folder / name))
     start = SessionLog(status=SessionLog.START)
-    self._write(Event(wall_time=now, step=purge, session_log=start))
-
-  def _write(self, event: Event) -> None:
-    self._writer.write(event.SerializeToString())
+    for event in (
+      Event(wall_time=now, file_version='brain.Event:2'),
+      Event(wall_time=now, step=self._purge, session_log=start),
+    ):
+      writer.write(event.SerializeToString())
+    return writer
 
   def add(self, value: Any, step: float) -> None:
     """Adds a summary."""
-    self._write(Event(wall_time=time.time(), step=int(step), summary=value))
+    if self._writer is None:
+      self._writer = self._start()
+    event = Event(wall_time=time.time(), step=int(step), summary=value)
+    self._writer.write(event.SerializeToString())
 
   def flush(self) -> None:
     """Hands everything to the operating system."""
-    self._writer.flush()
+    if self._writer is not None:
+      self._writer.flush()
 
   def close(self) -> None:
     """Writes out what is buffered."""
-    self._writer.close()
+    if self._writer is not None:
+      self._writer.close()
 
 
 class Log:
   """Rows of numbers, one a line, and the same to TensorBoard."""
 
-  def __init__(self, workdir: pathlib.Path, step: int) -> None:
-    """Continues the log of a run at `step`; later rows are dropped."""
+  def __init__(
+    self, workdir: pathlib.Path, step: int, last_row: int = 0
+  ) -> None:
+    """Continues the log of a run at `step`; later rows are dropped.
+
+    Args:
+      workdir: folder of the run.
+      step: of the checkpoint that it continues from; 0 for none.
+      last_row: step of the newest row when that was saved; 0 for none.
+    """
     self._folder, self._files = workdir, contextlib.ExitStack()
     self._open: dict[str, IO[str]] = {}
+    # What is written at the start is written again where it starts afresh.
+    kept = step if step else -1
     for name in ('stats', 'dynamics'):
       path = workdir / f'{name}.jsonl'
       if name == 'stats' or path.exists():
-        rows = [r for r in read_rows(path) if r['step'] <= step]
-        write_atomic(path, ''.join(json.dumps(r) + '\n' for r in rows))
-    self._board = _Board(workdir / 'tensorboard', step + 1)
+        rows = [
+          row
+          for row in read_rows(path)
+          if row['step'] is not None and row['step'] <= kept
+        ]
+        newest = max((row['step'] for row in rows), default=0)
+        if name == 'stats' and newest < last_row:
+          warn(
+            f'{path}: ends at step {newest}, and had rows up to step {last_row}'
+          )
+        write_atomic(path, ''.join(map(records.format_line, rows)))
+    self._board = _Board(workdir / 'tensorboard', kept + 1)
     self._files.callback(self._board.close)
     self._file('stats')
 
@@ -107,7 +143,7 @@ class Log:
       name: of the file, `stats` or `dynamics`.
     """
     file = self._file(name)
-    file.write(json.dumps({k: _finite(v) for k, v in row.items()}) + '\n')
+    file.write(records.format_line({k: _finite(v) for k, v in row.items()}))
     file.flush()
     self.show({k: v for k, v in row.items() if k != 'step'}, row['step'])
 
@@ -116,6 +152,7 @@ class Log:
     for key, number in numbers.items():
       if isinstance(number, int | float) and math.isfinite(number):
         self._board.add(summary.scalar(key, number), step)
+    self._board.flush()
 
   def image(self, name: str, png: bytes, step: int) -> None:
     """Shows a PNG file in TensorBoard."""

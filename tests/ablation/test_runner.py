@@ -28,7 +28,7 @@ from gan_jax.ablation.plan import make_plan
 from gan_jax.ablation.results import read_results
 from gan_jax.ablation.verdict import format_for_terminal, state_verdict
 from gan_jax.config import app
-from gan_jax.runtime import checkpoint
+from gan_jax.runtime import checkpoint, records
 from gan_jax.runtime.errors import ArgumentError, Error
 
 
@@ -104,6 +104,76 @@ def test_damaged_results_are_made_again(text, calm, tmp_path):
   assert run_fake(plan(path, *GRID)) == app.DONE
   assert damaged.read_text() == (calm / 'programs/001/results.json').read_text()
   assert same_results(path, calm)
+
+
+# What is damaged beside results that are whole.
+
+
+def test_a_damaged_plan_is_written_again_from_its_copy(calm, tmp_path, capsys):
+  for i, content in enumerate([b'', b'null', None, 'flip']):
+    path = tmp_path / str(i)
+    shutil.copytree(calm, path)
+    file = path / 'plan.json'
+    good = file.read_bytes()
+    file.unlink()
+    if content is not None:
+      file.write_bytes(good.replace(b'lr_g', b'lr_h') if i == 3 else content)
+    assert run_fake(plan(path, *GRID), no_run) == app.DONE
+    said = capsys.readouterr().err
+    assert said.count(f'{file} is damaged or gone, and written again') == 1
+    assert records.parse(file.read_bytes()) == records.parse(good)
+    assert same_results(path, calm)
+    with pytest.raises(Error, match='seeds: 2 there, 3 now'):
+      run_fake(plan(path, *GRID, seeds=3), no_run)
+
+
+def test_a_plan_that_is_damaged_twice_is_named(calm, tmp_path):
+  path = tmp_path / 'a'
+  shutil.copytree(calm, path)
+  for file in (path / 'plan.json', path / 'programs' / 'plan.json'):
+    file.write_text(file.read_text()[:-9])
+  with pytest.raises(ArgumentError, match='cannot be read.*nor a copy of it'):
+    run_fake(plan(path, *GRID), no_run)
+
+
+def test_facts_of_a_program_that_are_damaged_do_not_end_it(
+  calm, tmp_path, capsys
+):
+  path = reopened(calm, tmp_path / 'a', 0, 1)
+  program = path / 'programs' / '000'
+  (program / 'run.json').write_text('null')
+  (program / 'members.json').write_text('[{')
+  (program / 'final_scores.json').write_text('7')
+  assert run_fake(plan(path, *GRID)) == app.DONE
+  said = capsys.readouterr().err
+  assert f'{program / "run.json"} is damaged' in said
+  assert f'{program / "final_scores.json"} is damaged' in said
+  assert same_results(path, calm)
+  for name in ('members.json', 'results.json'):
+    there = calm / 'programs' / '000' / name
+    assert (program / name).read_bytes() == there.read_bytes()
+
+
+def test_members_of_a_finished_program_are_written_again(calm, tmp_path):
+  path = tmp_path / 'a'
+  shutil.copytree(calm, path)
+  file = path / 'programs' / '001' / 'members.json'
+  good = file.read_bytes()
+  file.write_bytes(good[:-9])
+  assert run_fake(plan(path, *GRID), no_run) == app.DONE
+  assert file.read_bytes() == good
+
+
+def test_a_score_that_was_changed_is_taken_again(calm, tmp_path):
+  """A digit of it, so that the file reads as well as before."""
+  path = tmp_path / 'a'
+  shutil.copytree(calm, path)
+  file = path / 'programs' / '001' / 'results.json'
+  good = file.read_text()
+  file.write_text(good.replace('"modes": 1', '"modes": 9'))
+  assert file.read_text() != good
+  assert run_fake(plan(path, *GRID)) == app.DONE
+  assert file.read_text() == good and same_results(path, calm)
 
 
 @pytest.mark.parametrize(

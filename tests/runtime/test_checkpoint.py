@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore
 
-from gan_jax.runtime import checkpoint
+from gan_jax.runtime import checkpoint, storage
 from gan_jax.runtime.array_cache import digest_facts
 from gan_jax.runtime.checkpoint import CheckpointError, Checkpoints
+from gan_jax.runtime.errors import ArgumentError
 
 # Orbax's reading threads outlive its event loop when a file is damaged.
 pytestmark = pytest.mark.filterwarnings(
@@ -312,3 +314,220 @@ def test_a_failed_save_is_told_and_loses_nothing(saved, monkeypatch):
   checkpoints.close()
   (state, _), _ = restored(saved)
   assert int(state['step']) == 3
+
+
+# Names of folders.
+
+ODD = [
+  '[1]',
+  'a*',
+  'a?',
+  '**',
+  '{x}',
+  '%41',
+  '#',
+  ' a ',
+  ':',
+  '~',
+  '\'"',
+  'é',
+  '$A',
+]
+
+
+def test_any_folder_holds_checkpoints(tmp_path):
+  """Orbax reads the whole path as a pattern, and others match it."""
+  (tmp_path / 'ab').mkdir()
+  for name in [*ODD, 'new\nline', ' '.join(ODD)]:
+    path = tmp_path / name
+    for step in (1, 2):  # another process continues
+      checkpoints = Checkpoints(path, keep=1)
+      assert bool(checkpoints.restore_newest(state_of(0), pytest.fail)) == (
+        step == 2
+      )
+      checkpoints.save(step, state_of(step), META)
+      checkpoints.close()
+    with reader(path) as checkpoints:
+      assert checkpoints.steps() == [2], name
+      assert checkpoints.read_flat(2)['step'] == 2, name
+
+
+@pytest.mark.parametrize('name', ['a\\b', 'gs:'])
+def test_a_folder_that_cannot_hold_them_is_refused(name, tmp_path):
+  with pytest.raises(ArgumentError, match='`workdir=.*has .* in it'):
+    Checkpoints(tmp_path / name)
+  assert not list(tmp_path.iterdir())
+
+
+# Read back.
+
+
+def remove_index(folder):
+  (folder / 'manifest.ocdbt').unlink()
+
+
+def cut_data(folder):
+  path = max(folder.rglob('d/*'), key=lambda p: p.stat().st_size)
+  path.write_bytes(path.read_bytes()[:99])
+
+
+def lose_an_array(folder):
+  shutil.rmtree(folder / 'd')
+  (folder / 'manifest.ocdbt').unlink()
+  spec = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
+  tensorstore.KvStore.open(spec).result().write('step/0', b'').result()
+
+
+def spoil(folder):
+  (folder / 'metadata').write_text('{}')
+
+
+@pytest.mark.parametrize(
+  'handler, damage',
+  [
+    ('PyTreeCheckpointHandler', remove_index),
+    ('PyTreeCheckpointHandler', cut_data),
+    ('PyTreeCheckpointHandler', lose_an_array),
+    ('JsonCheckpointHandler', spoil),
+  ],
+)
+def test_a_save_counts_once_it_was_read_back(
+  handler, damage, tmp_path, monkeypatch
+):
+  """Whatever the cause: the write reports success, and nothing is there."""
+  checkpoints = Checkpoints(tmp_path, keep=1)
+  checkpoints.save(1, state_of(1), META)
+  checkpoints.wait()
+  kind = getattr(storage.ocp, handler)
+  original = kind.finalize
+
+  def finalize(self, directory):
+    original(self, directory)
+    damage(pathlib.Path(str(directory)))
+
+  monkeypatch.setattr(kind, 'finalize', finalize)
+  checkpoints.save(2, state_of(2), META)
+  with pytest.raises(checkpoint.NotSaved, match='could not be read back') as e:
+    checkpoints.wait()
+  assert 'make room' not in str(e.value)
+  with contextlib.suppress(CheckpointError):
+    checkpoints.close()
+  (state, _), told = restored(tmp_path)
+  assert int(state['step']) == 1 and not told
+
+
+# Gone.
+
+
+def test_one_that_is_gone_is_named_once(saved):
+  shutil.rmtree(step_folder(saved, 3))
+  with reader(saved) as checkpoints:
+    told = []
+    assert checkpoints.read_newest(told.append)[0] == 2
+    assert 'checkpoint 3 in' in told[0] and 'gone' in told[0]
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 2
+  assert len(told) == 1 and 'checkpoint 3 in' in told[0]
+  assert restored(saved)[1] == []
+
+
+@pytest.mark.parametrize('kind', ['file', 'link'])
+def test_one_that_was_replaced_is_named_and_out_of_the_way(kind, saved):
+  shutil.rmtree(step_folder(saved, 3))
+  if kind == 'file':
+    step_folder(saved, 3).write_text('what is this')
+  else:
+    step_folder(saved, 3).symlink_to('nowhere')
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 2 and 'checkpoint 3 in' in told[0]
+  checkpoints = Checkpoints(saved)
+  checkpoints.save(3, state_of(3), META)
+  checkpoints.close()
+  assert int(restored(saved)[0][0]['step']) == 3
+
+
+def test_one_that_is_older_than_what_is_restored_is_not_missed(saved):
+  shutil.rmtree(step_folder(saved, 1))
+  assert restored(saved)[1] == []
+
+
+@pytest.mark.parametrize('folder', [True, False])
+def test_where_all_are_gone_nothing_starts_afresh(folder, saved):
+  for step in (1, 2, 3):
+    shutil.rmtree(step_folder(saved, step))
+  if not folder:
+    (saved / 'checkpoints').rmdir()
+  gone = r'all checkpoints in .* \(1, 2, 3\) are gone'
+  with pytest.raises(CheckpointError, match=gone):
+    restored(saved)
+  with reader(saved) as checkpoints:
+    with pytest.raises(CheckpointError, match=gone):
+      checkpoints.read_newest(pytest.fail)
+  (saved / 'checkpoints.json').unlink()  # as it is told to
+  assert restored(saved) == (None, [])
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(saved):
+  shutil.rmtree(saved / 'checkpoints')
+  (saved / 'checkpoints').write_text('')
+  with pytest.raises(CheckpointError, match='checkpoints is no folder any'):
+    restored(saved)
+
+
+def test_a_damaged_list_of_them_is_named_and_costs_none(saved):
+  (saved / 'checkpoints.json').write_text('{"steps": "x"}')
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 3 and 'checkpoints.json is damaged' in told[0]
+
+
+# Deleted by the run that trains, while they are read.
+
+
+def delete_in_reading(checkpoints, steps, monkeypatch, whole=True):
+  """Each of these is being deleted when it is read."""
+  original = checkpoints._reader.restore
+
+  def restore(path, **kwargs):
+    step = int(pathlib.Path(str(path)).name)
+    if step in steps:
+      steps.remove(step)
+      for part in ('state', 'meta'):
+        shutil.rmtree(pathlib.Path(str(path)) / part)
+      if whole:
+        shutil.rmtree(str(path))
+    return original(path, **kwargs)
+
+  monkeypatch.setattr(checkpoints._reader, 'restore', restore)
+
+
+def test_a_reader_looks_again_for_what_was_deleted(saved, monkeypatch):
+  with reader(saved) as checkpoints:
+    shutil.copytree(step_folder(saved, 3), saved / 'new')
+    real = checkpoints.steps
+    looks = []
+
+    def steps():
+      looks.append(0)
+      if len(looks) == 2:
+        (saved / 'new').rename(step_folder(saved, 4))
+      return real()
+
+    monkeypatch.setattr(checkpoints, 'steps', steps)
+    delete_in_reading(checkpoints, [3], monkeypatch)
+    assert checkpoints.read_newest(pytest.fail)[0] == 4
+
+
+def test_one_that_is_asked_for_and_deleted_meanwhile_is_not_damaged(
+  saved, monkeypatch
+):
+  with reader(saved) as checkpoints:
+    delete_in_reading(checkpoints, [1], monkeypatch)
+    with pytest.raises(
+      checkpoint.CheckpointGone, match='deleted meanwhile; there are: 2, 3'
+    ):
+      checkpoints.read_flat(1)
+    # Half of it is there for good: it is damaged.
+    monkeypatch.setattr(checkpoint, '_DELETION', 0.1)
+    delete_in_reading(checkpoints, [2], monkeypatch, whole=False)
+    with pytest.raises(CheckpointError, match='cannot be read'):
+      checkpoints.read_flat(2)

@@ -291,6 +291,23 @@ def test_it_restores_on_other_devices(devices, whole, copied):
       )
 
 
+@pytest.mark.parametrize('damage', ['cut', 'gone'])
+def test_a_log_that_is_lost_costs_no_member(damage, whole, copied, capsys):
+  """Its rows are: those from its checkpoint on are written."""
+  path = copied / 'stats.npz'
+  content = path.read_bytes()
+  path.unlink()
+  if damage == 'cut':
+    path.write_bytes(content[: len(content) // 2])
+  shutil.rmtree(copied / 'checkpoints' / f'{20:09d}')
+  with opened(configs_of(), copied) as loop:
+    assert loop.run(preemption.Listener()) == 'done'
+    said = capsys.readouterr().err
+    assert f'{path} is {"damaged" if damage == "cut" else "gone"}' in said
+    assert bits(loop) == bits(whole[0])
+    assert loop.rows['step'].tolist() == [18, 20]
+
+
 def test_other_members_and_layouts_are_refused(copied):
   """A population is restored as what it was begun as, or not at all."""
   a, b, c = configs = configs_of()

@@ -1,7 +1,6 @@
 """Scores of a run's checkpoints: afterwards, and while they appear."""
 
 import dataclasses
-import json
 import shutil
 import threading
 import time
@@ -19,7 +18,12 @@ from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.evaluation.scorer import EvaluationOptions
 from gan_jax.metrics import Metric
 from gan_jax.runtime.errors import ArgumentError, Error
-from gan_jax.training import restore, run_evaluator, score_checkpoints
+from gan_jax.training import (
+  restore,
+  run_evaluator,
+  score_checkpoints,
+  workdir,
+)
 
 # Orbax's reading threads outlive its event loop when a file is damaged.
 pytestmark = pytest.mark.filterwarnings(
@@ -156,8 +160,7 @@ def test_a_run_is_followed_to_its_end(saved, tmp_path):
 
 
 def test_a_follower_gives_up_in_time(run):
-  facts = json.loads((run / 'run.json').read_text())
-  (run / 'run.json').write_text(json.dumps({**facts, 'outcome': 'running'}))
+  workdir.RunFile(run).update(outcome='running')
   with pytest.raises(Error, match='no new checkpoint.*follow_timeout'):
     score_checkpoints.follow(str(run), ASKED, 0.1, poll=0.02)
   assert len(rows(run)) == 3
@@ -288,12 +291,9 @@ def test_the_generator_that_was_exported_scores_the_same(run):
   opened = restore.open_run(run)
   exported = restore.export_generator(opened.networks)
   (run / restore.GENERATOR).write_bytes(exported)
-  facts = json.loads((run / 'run.json').read_text())
-  facts |= {
-    'references': {'networks': restore.GENERATOR},
-    'generator': {'classes': 0},
-  }
-  (run / 'run.json').write_text(json.dumps(facts))
+  workdir.RunFile(run).update(
+    references={'networks': restore.GENERATOR}, generator={'classes': 0}
+  )
   (other,) = evaluate(run)
   assert other['by_evaluation_seed']['fid'] == pytest.approx(
     row['by_evaluation_seed']['fid'], rel=1e-4

@@ -95,6 +95,11 @@ def test_scores_change_nothing_but_their_file(scored, at, tmp_path):
   assert train_config(at(plain, TOY, **changes)) == app.DONE
   assert [row['step'] for row in rows(plain)] == [12]
   assert rows(plain)[0]['model'] == row['model']
+  # Once: run again it adds nothing to what TensorBoard shows.
+  files = {p: p.read_bytes() for p in (plain / 'tensorboard').iterdir()}
+  assert train_config(at(plain, TOY, **changes)) == app.DONE
+  again = {p: p.read_bytes() for p in (plain / 'tensorboard').iterdir()}
+  assert again == files and len(rows(plain)) == 1
 
 
 class Killed(BaseException):

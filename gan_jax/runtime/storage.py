@@ -1,0 +1,151 @@
+"""Orbax in any folder, and every save of it read back.
+
+Orbax finds its own files by patterns into which it puts the whole path: a `[`,
+`*` or `?` in the name of a folder is read as part of the pattern, the arrays
+are left without an index, and the save reports success. And whatever the cause:
+a save counts once it was read back, before the checkpoint gets its name.
+"""
+
+import collections
+import glob
+import json
+import math
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+from etils import epath
+from numpy.typing import NDArray
+
+from gan_jax.runtime.errors import CheckpointError
+
+Flat = Mapping[str, NDArray[Any]]
+_AT_ONCE = 16  # chunks of arrays that are read together
+
+
+class ReadBackError(CheckpointError):
+  """What was written is not what is read: the save does not count."""
+
+
+class _LiteralPath(type(epath.Path('.'))):  # type: ignore[misc]
+  """A path in which only what it is joined with is a pattern."""
+
+  def glob(self, pattern: str) -> Iterator[Any]:
+    escaped = type(self)(glob.escape(str(self)))
+    return super(_LiteralPath, escaped).glob(pattern)
+
+
+def literal_path(path: pathlib.Path) -> Any:
+  """A path as Orbax takes it, every character of which stands for itself."""
+  return _LiteralPath(str(path))
+
+
+class StateHandler(ocp.PyTreeCheckpointHandler):  # type: ignore[misc]
+  """Saves host arrays by path, and reads them back."""
+
+  def __init__(self) -> None:
+    """Saves nothing yet."""
+    super().__init__(use_zarr3=False)  # `read_back` reads these
+    self._saved: Flat = {}
+
+  async def async_save(self, directory: Any, args: Any) -> Any:
+    """Starts to write."""
+    self._saved = dict(args.item)
+    return await super().async_save(directory, args=args)
+
+  def finalize(self, directory: Any) -> None:
+    """Joins the arrays to one store, and reads that.
+
+    Raises:
+      ReadBackError: if an array is missing, of another shape or type, or not
+        to be read.
+    """
+    super().finalize(directory)
+    read_back(pathlib.Path(str(directory)), self._saved)
+    self._saved = {}  # they are large
+
+
+class MetaHandler(ocp.JsonCheckpointHandler):  # type: ignore[misc]
+  """Saves a description, and reads it back."""
+
+  async def async_save(self, directory: Any, args: Any) -> Any:
+    """Starts to write."""
+    self._saved = json.dumps(args.item)
+    return await super().async_save(directory, args=args)
+
+  def finalize(self, directory: Any) -> None:
+    """Reads what was written.
+
+    Raises:
+      ReadBackError: if it is not what was given.
+    """
+    super().finalize(directory)
+    path = pathlib.Path(str(directory)) / 'metadata'
+    if not path.is_file() or path.read_text('utf-8') != self._saved:
+      raise ReadBackError('its description is not what was written')
+
+
+def handlers() -> dict[str, Any]:
+  """What saves and restores the two items of a checkpoint."""
+  return {'state': StateHandler(), 'meta': MetaHandler()}
+
+
+def _arguments(base: Any, handler: Any, **use: bool) -> Any:
+  """Orbax knows by its arguments which handler saves or restores an item."""
+  own = type(base.__name__, (base,), {})
+  return ocp.args.register_with_handler(handler, **use)(own)
+
+
+StateSave = _arguments(ocp.args.PyTreeSave, StateHandler, for_save=True)
+StateRestore = _arguments(
+  ocp.args.PyTreeRestore, StateHandler, for_restore=True
+)
+MetaSave = _arguments(ocp.args.JsonSave, MetaHandler, for_save=True)
+MetaRestore = _arguments(ocp.args.JsonRestore, MetaHandler, for_restore=True)
+
+
+def read_back(folder: pathlib.Path, arrays: Flat) -> None:
+  """Reads a store of arrays: its index and every byte, compressed as they are.
+
+  Args:
+    folder: of the store.
+    arrays: what it should hold, by path.
+
+  Raises:
+    ReadBackError: if an array is missing, of another shape or type, or not to
+      be read.
+  """
+  spec = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
+  try:
+    store = ts.KvStore.open(spec).result()
+    keys = [key.decode() for key in store.list().result()]
+    headers: dict[str, Any] = {}
+    chunks = collections.Counter[str]()
+    for start in range(0, len(keys), _AT_ONCE):
+      some = keys[start : start + _AT_ONCE]
+      reads = [store.read(key) for key in some]
+      for key, read in zip(some, reads, strict=True):
+        path, _, name = key.rpartition('/')
+        content = read.result().value
+        if name == '.zarray':
+          headers[path] = json.loads(content)
+        else:
+          chunks[path] += 1
+  except (ValueError, OSError) as error:
+    first = str(error).splitlines()[0][:300]
+    raise ReadBackError(f'its arrays cannot be read: {first}') from error
+  for path, array in arrays.items():
+    if not _is_whole(headers.get(path), chunks[path], array):
+      raise ReadBackError(f'{path} is missing or of another shape')
+
+
+def _is_whole(header: Any, chunks: int, array: NDArray[Any]) -> bool:
+  """Whether a stored array is all there and of the right shape and type."""
+  if header is None or tuple(header['shape']) != array.shape:
+    return False
+  lengths = zip(header['shape'], header['chunks'], strict=True)
+  count = math.prod(-(-total // part) for total, part in lengths)
+  return chunks == count and np.dtype(header['dtype']) == array.dtype

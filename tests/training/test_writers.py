@@ -1,0 +1,77 @@
+"""The log of a run: what a kill leaves of it, and what a restart writes."""
+
+import contextlib
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from gan_jax.training import writers
+from gan_jax.training.writers import Log, read_rows
+
+
+def read_events(folder):
+  """(step, tag) of every event that is shown, in the order of the files."""
+  events = []
+  for path in sorted((folder / 'tensorboard').iterdir()):
+    content = path.read_bytes()
+    while content:
+      length = int.from_bytes(content[:8], 'little')
+      event = Event.FromString(content[12 : 12 + length])
+      content = content[16 + length :]
+      if event.HasField('session_log'):  # hides what is later
+        events = [e for e in events if e[0] < event.step]
+      events += [(event.step, value.tag) for value in event.summary.value]
+  return events
+
+
+@pytest.fixture
+def start(tmp_path):
+  """Starts a log, as a process does that is killed later."""
+  with contextlib.ExitStack() as stack:
+    yield lambda *at: stack.enter_context(
+      contextlib.closing(Log(tmp_path, *at))
+    )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """Each event file has a name of its own, in order."""
+  seconds = iter(range(10**9, 2 * 10**9))
+  monkeypatch.setattr(writers.time, 'time', lambda: float(next(seconds)))
+
+
+def test_a_kill_loses_no_row_that_was_written(start, tmp_path):
+  """Read before anything is closed."""
+  log = start(0)
+  log.write({'step': 5, 'd/loss': 0.5})
+  assert read_rows(tmp_path / 'stats.jsonl') == [{'step': 5, 'd/loss': 0.5}]
+  assert read_events(tmp_path) == [(5, 'd/loss')]
+
+
+def test_what_was_written_at_the_start_is_written_once(start, tmp_path, clock):
+  """Killed before its first checkpoint, twice."""
+  for _ in range(3):
+    log = start(0)
+    log.write({'step': 0, 'x': 1.0}, 'dynamics')
+    log.write({'step': 5, 'd/loss': 0.5})
+  assert read_rows(tmp_path / 'dynamics.jsonl') == [{'step': 0, 'x': 1.0}]
+  assert len(read_rows(tmp_path / 'stats.jsonl')) == 1
+  assert sorted(read_events(tmp_path)) == [(0, 'x'), (5, 'd/loss')]
+
+
+def test_a_restart_keeps_what_its_checkpoint_has(start, tmp_path, clock):
+  log = start(0)
+  log.write({'step': 0, 'x': 1.0}, 'dynamics')
+  for step in (5, 10):
+    log.write({'step': step, 'd/loss': 0.5})
+  log = start(7, 5)
+  log.write({'step': 10, 'd/loss': 0.25})
+  steps = [row['step'] for row in read_rows(tmp_path / 'stats.jsonl')]
+  assert steps == [5, 10]
+  assert read_events(tmp_path) == [(0, 'x'), (5, 'd/loss'), (10, 'd/loss')]
+  assert len(read_rows(tmp_path / 'dynamics.jsonl')) == 1
+
+
+def test_a_log_of_nothing_starts_no_event_file(tmp_path):
+  Log(tmp_path, 0).close()
+  assert not (tmp_path / 'tensorboard').exists()
