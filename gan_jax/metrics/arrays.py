@@ -68,7 +68,7 @@ def as_table(
     raise fault(argument, x, 'has another shape; give (samples, dimensions)')
   check_count(argument, x, minimum)
   check_numbers(argument, x)
-  if x.dtype.kind == 'f' and np.abs(x).max() > LARGEST:
+  if x.dtype.kind == 'f' and float(np.abs(x).max()) > LARGEST:
     remedy = f'has values beyond {LARGEST:g}: distances would overflow'
     raise fault(argument, x, f'{remedy}; scale it')
   return x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)

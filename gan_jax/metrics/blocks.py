@@ -107,11 +107,24 @@ def rounding_bounds(
   A sum of `dim` products is off by `dim eps / 2` of the sum of their sizes.
   The floor is for devices that only emulate float64.
   """
-  unit = max(1e-12, (a.shape[1] + 16) * float(np.finfo(np.float64).eps))
   norms_a, norms_b = (
     jnp.sum(jnp.square(x.astype(jnp.float64) - centre), 1) for x in (a, b)
   )
-  return unit * (norms_a[:, None] + norms_b[None, :])
+  return _unit(a.shape[1]) * (norms_a[:, None] + norms_b[None, :])
+
+
+def _unit(dim: int) -> float:
+  """Rounding of a squared distance over the sum of both squared norms."""
+  return max(1e-12, (dim + 16) * float(np.finfo(np.float64).eps))
+
+
+def _rounding(x: Numbers, centre: NDArray[np.float64]) -> NDArray[np.float64]:
+  """What each sample adds to the `rounding_bounds` of its pairs, (n,)."""
+  norms = [
+    np.square(part - centre).sum(axis=1)
+    for part in np.array_split(x, -(-len(x) // ROWS))
+  ]
+  return _unit(x.shape[1]) * np.concatenate(norms)
 
 
 def exact_squares(
@@ -137,23 +150,21 @@ class _Best(NamedTuple):
 
   Attributes:
     least: lower bounds of squared distances, ascending.
-    most: their upper bounds.
-    index: which samples.
+    which: their indices.
   """
 
   least: Float64[Array, 'rows k']
-  most: Float64[Array, 'rows k']
-  index: Int[Array, 'rows k']
+  which: Int[Array, 'rows k']
 
 
-def _bounds(
+def _least(
   a: Num[Array, 'rows dim'],
   b: Num[Array, 'columns dim'],
   centre: Float64[Array, '1 dim'],
   columns: Int[Array, ' columns'],
   own: Int[Array, ' rows'],
-) -> tuple[Float64[Array, 'rows columns'], Float64[Array, 'rows columns']]:
-  """Least and greatest squared distances; infinite of what is hidden.
+) -> Float64[Array, 'rows columns']:
+  """Lower bounds of squared distances; infinite of what is hidden.
 
   Args:
     a: samples.
@@ -162,13 +173,9 @@ def _bounds(
     columns: index of each of `b`; -1 for padding.
     own: index of the sample that is not to be found, each sample's own.
   """
-  squares = squared_distances(a, b, centre)
-  bounds = rounding_bounds(a, b, centre)
+  squares = squared_distances(a, b, centre) - rounding_bounds(a, b, centre)
   hidden = (columns[None, :] < 0) | (columns[None, :] == own[:, None])
-  return (
-    jnp.where(hidden, jnp.inf, squares - bounds),
-    jnp.where(hidden, jnp.inf, squares + bounds),
-  )
+  return jnp.where(hidden, jnp.inf, squares)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -182,11 +189,10 @@ def _update_nearest(
   own: Int[Array, ' rows'],
 ) -> _Best:
   """The `k` first of the best and of a further block."""
-  least, most = _bounds(a, b, centre, columns, own)
+  least = _least(a, b, centre, columns, own)
   index = jnp.broadcast_to(columns[None], least.shape)
   least = jnp.concatenate([best.least, least], axis=1)
-  most = jnp.concatenate([best.most, most], axis=1)
-  index = jnp.concatenate([best.index, index], axis=1)
+  index = jnp.concatenate([best.which, index], axis=1)
 
   # `top_k` sorts whole rows: on a CPU that takes six times as long.
   def take(
@@ -194,7 +200,7 @@ def _update_nearest(
   ) -> tuple[Array, _Best]:
     at = jnp.argmin(squares, axis=1)[:, None]
     first = _Best(
-      *(jnp.take_along_axis(v, at, 1)[:, 0] for v in (squares, most, index))
+      *(jnp.take_along_axis(v, at, 1)[:, 0] for v in (squares, index))
     )
     rows_taken = jnp.arange(squares.shape[1])[None, :] == at
     return jnp.where(rows_taken, jnp.inf, squares), first
@@ -213,7 +219,7 @@ def _candidates(
   own: Int[Array, ' rows'],
 ) -> Bool[Array, 'rows columns']:
   """Which pairs may be as near as `reach`, squared."""
-  least, _ = _bounds(a, b, centre, columns, own)
+  least = _least(a, b, centre, columns, own)
   return (least <= reach[:, None]) & jnp.isfinite(least)
 
 
@@ -240,14 +246,13 @@ def nearest(
   rows = rows_for(len(x), len(among))
   right = split(among, rows)
   index = np.empty((len(x), k), np.int64)
-  reach = np.empty(len(x))
-  unsure = np.empty(len(x), bool)
+  least = np.empty((len(x), k + 1))
+  middle = centre_of(among)
   with x64():
-    centre = jnp.asarray(centre_of(among))
+    centre = jnp.asarray(middle)
     for a in split(x, rows):
       own = np.arange(a.start, a.start + rows) if not itself else _none(rows)
       best = _Best(
-        jnp.full((rows, k + 1), jnp.inf),
         jnp.full((rows, k + 1), jnp.inf),
         jnp.zeros((rows, k + 1), jnp.int64),
       )
@@ -255,15 +260,15 @@ def nearest(
         best = _update_nearest(
           k + 1, best, a.x, b.x, centre, _columns(b, rows), own
         )
-      least, most, which = (np.asarray(v)[: a.filled] for v in best)
-      index[a.rows] = which[:, :k]
-      reach[a.rows] = most[:, :k].max(axis=1)
-      unsure[a.rows] = least[:, k] <= reach[a.rows]
+      least[a.rows] = np.asarray(best.least)[: a.filled]
+      index[a.rows] = np.asarray(best.which)[: a.filled, :k]
+    bounds = _rounding(x, middle)[:, None] + _rounding(among, middle)[index]
+    reach = (least[:, :k] + 2 * bounds).max(axis=1)
     squares = exact_squares(
       x, among, np.repeat(np.arange(len(x)), k), index.ravel()
     ).reshape(index.shape)
     index, squares = _sort(index, squares)
-    again = np.flatnonzero(unsure)
+    again = np.flatnonzero(least[:, k] <= reach)
     index[again], squares[again] = _nearest_exactly(
       x, again, right, among, reach[again], centre, k, itself
     )
@@ -326,21 +331,22 @@ def _nearest_exactly(
       row, column = np.nonzero(np.asarray(near)[: a.filled])
       column = column + b.start
       exact = exact_squares(x, among, members[row], column)
-      merged = (
-        np.concatenate([old, new])
-        for old, new in zip(found, (row, column, exact), strict=True)
+      found = _first_of_each(
+        k,
+        np.concatenate([found[0], row]),
+        np.concatenate([found[1], column]),
+        np.concatenate([found[2], exact]),
       )
-      found = _first_of_each(*merged, k)
     index[a.rows] = found[1].reshape(-1, k)
     squares[a.rows] = found[2].reshape(-1, k)
   return index, squares
 
 
 def _first_of_each(
+  k: int,
   row: NDArray[np.int64],
   column: NDArray[np.int64],
   squares: NDArray[np.float64],
-  k: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
   """The `k` nearest columns of each row, in order; all where it has fewer."""
   order = np.lexsort((column, squares, row))

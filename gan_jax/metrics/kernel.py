@@ -114,5 +114,6 @@ KID = Metric(
   {'kid': 'lower', 'kid_std': '', 'kid_subset_size': ''},
   sees='features',
   minimum=4,
+  version='2',
   checks=Checks(_examples, by_place=True, options={'subsets': 5}),
 )

@@ -29,6 +29,7 @@ from gan_jax.runtime.errors import ArgumentError
 
 K_PR = 3
 K_DC = 5
+Floats = Array | NDArray[np.float64]
 
 
 class _Radii(NamedTuple):
@@ -40,9 +41,9 @@ class _Radii(NamedTuple):
     fake_pr: of the fake balls, for recall.
   """
 
-  real_pr: Array
-  real_dc: Array
-  fake_pr: Array
+  real_pr: Floats
+  real_dc: Floats
+  fake_pr: Floats
 
 
 @jax.jit
@@ -129,8 +130,8 @@ def _squared_radii(
   return [squares[:, k - 1] for k in ks]
 
 
-def _pad(x: NDArray[np.floating], block: blocks.Block) -> NDArray[np.floating]:
-  padded = np.zeros(block.x.shape[0], x.dtype)
+def _pad(x: Floats, block: blocks.Block) -> NDArray[np.float64]:
+  padded = np.zeros(block.x.shape[0])
   padded[: block.filled] = x[block.rows]
   return padded
 
@@ -219,5 +220,6 @@ PRDC = Metric(
   },
   sees='features',
   minimum=max(K_PR, K_DC) + 1,
+  version='2',
   checks=Checks(_examples, best=1.0),
 )
