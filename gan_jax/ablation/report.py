@@ -36,6 +36,7 @@ from gan_jax.ablation.tables import (
   ranking_decimals,
 )
 from gan_jax.ablation.verdict import list_remarks, list_warnings, state_verdict
+from gan_jax.runtime.archives import read_arrays
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
 
@@ -157,8 +158,7 @@ class RunLogs:
       for i, member in enumerate(json.loads(path.read_text('utf-8'))):
         self._places[member['cell'], member['seed']] = path.parent, i
       if (path.parent / 'stats.npz').is_file():
-        with np.load(path.parent / 'stats.npz') as arrays:
-          self._arrays[path.parent] = dict(arrays)
+        self._arrays[path.parent] = read_arrays(path.parent / 'stats.npz')
     self._scores: dict[tuple[int, int], list[dict[str, str]]] = {}
     if (folder / 'scores.csv').is_file():
       with open(folder / 'scores.csv', encoding='utf-8', newline='') as file:

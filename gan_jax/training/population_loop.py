@@ -29,6 +29,7 @@ from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import norm
 from gan_jax.game.trainer import Trainer
 from gan_jax.runtime import preemption, sharding
+from gan_jax.runtime.archives import read_arrays
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.training import setup as setup_lib
@@ -76,9 +77,9 @@ def read_stats(path: pathlib.Path, step: int) -> Rows:
   """The rows of a `stats.npz` up to a step; none if there is no file."""
   if not path.is_file():
     return {}
-  with np.load(path) as file:
-    rows = file['step'] <= step
-    return {name: file[name][rows] for name in file.files}
+  arrays = read_arrays(path)
+  rows = arrays['step'] <= step
+  return {name: array[rows] for name, array in arrays.items()}
 
 
 def write_npz(path: pathlib.Path, arrays: Rows) -> None:

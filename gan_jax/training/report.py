@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gan_jax.config.schema import FIELDS, Config, read_config
 from gan_jax.data import Density
+from gan_jax.runtime.archives import read_arrays
 from gan_jax.runtime.errors import ArgumentError, Error
 from gan_jax.runtime.files import write_atomic
 from gan_jax.training.setup import OWN_DATA, TRAINER_GROUPS
@@ -275,8 +276,7 @@ def _draw_density(workdir: pathlib.Path, config: Config) -> dict[str, Any]:
   assert isinstance(density, Density)  # only these leave .npz files
   arrays = {}
   for step in choose_evenly(sorted(files)):
-    with np.load(files[step]) as file:
-      arrays[step] = dict(file)
+    arrays[step] = read_arrays(files[step])
   newest = arrays[max(arrays)]
   flat = density.dim == 1
   draw_one = figures.density_1d if flat else figures.density_2d
