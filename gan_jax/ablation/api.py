@@ -24,7 +24,7 @@ from gan_jax.ablation.progress import describe_plan, say
 from gan_jax.ablation.results import AblationResults, make_results, read_results
 from gan_jax.ablation.runner import AblationRunner
 from gan_jax.ablation.spec import PARTS, CellSpec, vary_spec
-from gan_jax.ablation.tables import format_markdown
+from gan_jax.ablation.tables import disarm, format_markdown
 from gan_jax.ablation.verdict import list_warnings
 from gan_jax.game.component import Component, snake_case
 from gan_jax.game.trainer import Trainer
@@ -96,12 +96,18 @@ class Table:
     ]
 
   def to_csv(self, path: str | pathlib.Path | None = None) -> str:
-    """The rows as CSV, written to a file if there is a path."""
+    """The rows as CSV, written to a file if there is a path.
+
+    A text that a spreadsheet would take for a formula has a quote before it.
+    """
     text = io.StringIO()
     columns = dict.fromkeys(name for row in self.rows for name in row)
     writer = csv.DictWriter(text, list(columns), lineterminator='\n')
     writer.writeheader()
-    writer.writerows(self.rows)
+    for row in self.rows:
+      writer.writerow(
+        {k: disarm(v) if isinstance(v, str) else v for k, v in row.items()}
+      )
     if path is not None:
       write_atomic(path, text.getvalue())
     return text.getvalue()

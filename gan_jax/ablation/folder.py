@@ -20,6 +20,7 @@ from typing import Any
 from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
+from gan_jax.ablation.tables import disarm
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
@@ -343,8 +344,9 @@ def _format_csv(
   writer.writeheader()
   for run in runs:
     cell = plan.cells[run['cell']]
-    row = {'cell': run['cell'], 'label': cell.label, 'seed': run['seed']}
-    row |= {name: format_value(v) for name, v in cell.settings.items()}
+    row = {'cell': run['cell'], 'seed': run['seed']}
+    row['label'] = disarm(cell.label)
+    row |= {n: disarm(format_value(v)) for n, v in cell.settings.items()}
     row |= {fact: run[fact] for fact in facts} | run['scores']
     for name, value in run['evaluation_std'].items():
       row[f'evaluation_std_{name}'] = value
