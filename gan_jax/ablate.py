@@ -9,9 +9,7 @@ flags or a workdir of another ablation, 75 saved after a signal (run the command
 again).
 """
 
-import contextlib
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -67,27 +65,6 @@ def _options() -> AblationOptions:
   return AblationOptions(base=base, vary=vary, **given)
 
 
-@contextlib.contextmanager
-def _pointing_to_vary() -> Iterator[None]:
-  """Values with commas, where one is taken, are meant to be compared.
-
-  Raises:
-    ConfigError: with the words that compare them.
-  """
-  try:
-    yield
-  except schema.ConfigError as error:
-    several = [
-      f'`vary={fault.argument}={fault.value}`'
-      for fault in error.faults
-      if ',' in str(fault.value) and fault.argument in schema.FIELDS
-    ]
-    if not several:
-      raise
-    hint = f'to compare several values, use {" ".join(several)}'
-    raise schema.ConfigError(*error.faults, hint) from error
-
-
 def _use_all_cores() -> None:
   """A virtual device for each core; of no effect on other back ends."""
   flag = '--xla_force_host_platform_device_count'
@@ -99,7 +76,7 @@ def _use_all_cores() -> None:
 
 def main() -> int:
   """Runs, plans or collects, as the flags say."""
-  with _pointing_to_vary():
+  with grid.pointing_to_vary():
     plan = make_plan(_options())  # reports bad flags without JAX
   folder.check_folder(plan)
   if not flags.FLAGS.collect:

@@ -4,11 +4,12 @@
 cells. Nothing here needs JAX.
 """
 
+import contextlib
 import itertools
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gan_jax.config import schema as config_lib
@@ -282,6 +283,27 @@ def _draw(word: str, name: str, text: str, seed: int) -> list[float] | None:
   for x in numbers:
     _check_bounds(word, name, x)
   return numbers
+
+
+@contextlib.contextmanager
+def pointing_to_vary() -> Iterator[None]:
+  """Values with commas, where one is taken, are meant to be compared.
+
+  Raises:
+    ConfigError: with the words that compare them.
+  """
+  try:
+    yield
+  except config_lib.ConfigError as error:
+    several = [
+      f'`vary={fault.argument}={fault.value}`'
+      for fault in error.faults
+      if ',' in str(fault.value) and fault.argument in FIELDS
+    ]
+    if not several:
+      raise
+    hint = f'to compare several values, use {" ".join(several)}'
+    raise config_lib.ConfigError(*error.faults, hint) from error
 
 
 def add_networks(words: Sequence[str], base: Config) -> tuple[str, ...]:
