@@ -13,7 +13,7 @@ import numpy as np
 
 from gan_jax.ablation import folder as folder_lib
 from gan_jax.ablation import grid
-from gan_jax.ablation.grid import Axis, format_value
+from gan_jax.ablation.grid import Axis, disarm, format_value
 from gan_jax.ablation.plan import (
   AblationOptions,
   AblationPlan,
@@ -24,7 +24,7 @@ from gan_jax.ablation.progress import describe_plan, say
 from gan_jax.ablation.results import AblationResults, make_results, read_results
 from gan_jax.ablation.runner import AblationRunner
 from gan_jax.ablation.spec import PARTS, CellSpec, vary_spec
-from gan_jax.ablation.tables import disarm, format_markdown
+from gan_jax.ablation.tables import format_markdown
 from gan_jax.ablation.verdict import list_warnings
 from gan_jax.game.component import Component, snake_case
 from gan_jax.game.trainer import Trainer

@@ -17,10 +17,9 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gan_jax.ablation.grid import format_value
+from gan_jax.ablation.grid import disarm, format_value
 from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
-from gan_jax.ablation.tables import disarm
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic

@@ -71,6 +71,20 @@ def format_value(value: Any) -> str:
   return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def disarm(text: str) -> str:
+  """A text that no spreadsheet takes for a formula; a number as it is.
+
+  >>> disarm('=HYPERLINK("http://x")'), disarm('-0.5'), disarm('hinge')
+  ('\'=HYPERLINK("http://x")', '-0.5', 'hinge')
+  """
+  if not text.startswith(('=', '+', '-', '@', '\t', '\r')):
+    return text
+  with contextlib.suppress(ValueError):
+    float(text)
+    return text
+  return f"'{text}"
+
+
 # Axes from words.
 
 

@@ -1,6 +1,5 @@
 """The ranking of an ablation as text: cells of a row, Markdown and LaTeX."""
 
-import contextlib
 import html
 import math
 import re
@@ -182,20 +181,6 @@ def format_markdown(results: AblationResults) -> str:
 def escape_latex(text: str) -> str:
   """A text as LaTeX prints it."""
   return ''.join(tabulate_module.LATEX_ESCAPE_RULES.get(c, c) for c in text)
-
-
-def disarm(text: str) -> str:
-  """A text that no spreadsheet takes for a formula; a number as it is.
-
-  >>> disarm('=HYPERLINK("http://x")'), disarm('-0.5'), disarm('hinge')
-  ('\'=HYPERLINK("http://x")', '-0.5', 'hinge')
-  """
-  if not text.startswith(('=', '+', '-', '@', '\t', '\r')):
-    return text
-  with contextlib.suppress(ValueError):
-    float(text)
-    return text
-  return f"'{text}"
 
 
 _SYMBOLS = {'†': r'$\dagger$', '–': '--', '·': r'$\cdot$', '\xa0': '~'}

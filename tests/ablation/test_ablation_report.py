@@ -13,7 +13,7 @@ from helpers.ablation_folder import small
 from helpers.htmlpage import Page, svg_words
 from scipy import stats
 
-from gan_jax.ablation import tables
+from gan_jax.ablation.grid import disarm
 from gan_jax.ablation.report import (
   RunLogs,
   draw_curves,
@@ -401,7 +401,7 @@ def test_odd_names_reach_figures_tables_and_pages_as_they_are(tmp_path):
 
 
 def test_cells_of_a_spreadsheet_are_no_formulas():
-  assert [tables.disarm(x) for x in ('=1', '+a', '-b', '@c', '\td')] == [
+  assert [disarm(x) for x in ('=1', '+a', '-b', '@c', '\td')] == [
     "'=1",
     "'+a",
     "'-b",
@@ -409,7 +409,7 @@ def test_cells_of_a_spreadsheet_are_no_formulas():
     "'\td",
   ]
   for text in ('-0.5', '+3', '-inf', 'hinge', '', 'a=b'):
-    assert tables.disarm(text) == text
+    assert disarm(text) == text
 
 
 @pytest.mark.parametrize(
