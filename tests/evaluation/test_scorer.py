@@ -58,7 +58,7 @@ def test_a_row_has_scores_and_the_whole_protocol(evaluator, tmp_path):
   assert protocol['evaluation_seeds'] == [0, 1, 2] and protocol['ema'] is True
   assert protocol['samples'] == protocol['real_samples'] == 64
   assert protocol['reference'] == 'ring' and protocol['reference_fingerprint']
-  assert protocol['metrics'] == {'modes': '1', 'fid': '1'}
+  assert protocol['metrics'] == {'modes': '2', 'fid': '1'}
   assert row['versions']['jax'] and row['devices']
 
 
