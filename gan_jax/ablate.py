@@ -76,7 +76,8 @@ def _use_all_cores() -> None:
 
 def main() -> int:
   """Runs, plans or collects, as the flags say."""
-  plan = make_plan(_options())  # reports bad flags without JAX
+  with grid.pointing_to_vary():
+    plan = make_plan(_options())  # reports bad flags without JAX
   folder.check_folder(plan)
   if not flags.FLAGS.collect:
     _use_all_cores()

@@ -56,6 +56,7 @@ REFUSED = (
   ('--vary=lrd=1', 'there is no option `lrd`; did you mean lr_d'),
   ('--vary=lr_d=-1', '--vary=lr_d=-1: --lr_d=-1.0: use more than 0'),
   ('--seeds=0', '--seeds=0: use 1 or more'),
+  ('--objective=hinge,minimax', 'use --vary=objective=hinge,minimax'),
   ('--seeds=two', '--seeds=two: use a whole number'),
   ('--vary=nonsense', "--vary=nonsense: there is no '='; write --vary=NAME="),
   ('--metrics=mods', '--metrics=mods: mods: did you mean modes?'),

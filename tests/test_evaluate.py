@@ -17,7 +17,7 @@ def test_command(run):
   words = ['--metrics=modes', '--samples=50', '--eval_seeds=2', '--devices=1']
   done = commands.run('evaluate', f'--workdir={run}', *words)
   assert done.returncode == 0, done.stderr
-  assert 'step 12, averaged G: modes ' in done.stdout
+  assert 'step 12, averaged G: mode_jsd ' in done.stdout
   assert '± over 2 evaluation seeds' in done.stdout
   assert [row['step'] for row in rows(run)] == [12]
 

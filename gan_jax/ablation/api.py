@@ -13,7 +13,7 @@ import numpy as np
 
 from gan_jax.ablation import folder as folder_lib
 from gan_jax.ablation import grid
-from gan_jax.ablation.grid import Axis, format_value
+from gan_jax.ablation.grid import Axis, disarm, format_value
 from gan_jax.ablation.plan import (
   AblationOptions,
   AblationPlan,
@@ -97,12 +97,18 @@ class Table:
     ]
 
   def to_csv(self, path: str | pathlib.Path | None = None) -> str:
-    """The rows as CSV, written to a file if there is a path."""
+    """The rows as CSV, written to a file if there is a path.
+
+    A text that a spreadsheet would take for a formula has a quote before it.
+    """
     text = io.StringIO()
     columns = dict.fromkeys(name for row in self.rows for name in row)
     writer = csv.DictWriter(text, list(columns), lineterminator='\n')
     writer.writeheader()
-    writer.writerows(self.rows)
+    for row in self.rows:
+      writer.writerow(
+        {k: disarm(v) if isinstance(v, str) else v for k, v in row.items()}
+      )
     if path is not None:
       write_atomic(path, text.getvalue())
     return text.getvalue()

@@ -19,7 +19,8 @@ from matplotlib.ticker import (
 from numpy.typing import NDArray
 
 from gan_jax.ablation.results import RankedCell
-from gan_jax.figures.page import FAKE, LINE, STYLE, uri
+from gan_jax.ablation.tables import format_rank
+from gan_jax.figures.page import FAKE, LINE, STYLE, plain, uri
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +109,7 @@ def _draw_strip(
     axes.spines['left'].set_visible(False)
     _set_ticks(axes.xaxis, log)
     axes.tick_params(top=len(rows) > 8, labeltop=len(rows) > 8)
-    axes.set_xlabel(metric)
+    axes.set_xlabel(plain(metric))
     return uri(figure, 'svg')
 
 
@@ -119,7 +120,7 @@ def _labels(row: RankedCell) -> tuple[str, str]:
     for outcome in ('diverged', 'failed')
     if row.cell.count(outcome)
   ]
-  return f'{row.rank or "–"}  {row.cell.name}', ', '.join(counts)
+  return f'{format_rank(row)}  {row.cell.name}', ', '.join(counts)
 
 
 def _draw_row(
@@ -135,7 +136,7 @@ def _draw_row(
     'va': 'center',
     'bbox': {'facecolor': 'white', 'edgecolor': 'none', 'pad': 1},
   }
-  axes.text(0, y + 0.31, label, **style)
+  axes.text(0, y + 0.31, plain(label), **style)
   if counts:
     axes.text(1, y + 0.31, counts, ha='right', color=WARN, **style)
   scores = np.sort(row.cell.finite_scores(metric))

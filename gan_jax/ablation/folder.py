@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gan_jax.ablation.grid import format_value
+from gan_jax.ablation.grid import disarm, format_value
 from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
 from gan_jax.config.app import warn
@@ -371,8 +371,9 @@ def _format_csv(
   writer.writeheader()
   for run in runs:
     cell = plan.cells[run['cell']]
-    row = {'cell': run['cell'], 'label': cell.label, 'seed': run['seed']}
-    row |= {name: format_value(v) for name, v in cell.settings.items()}
+    row = {'cell': run['cell'], 'seed': run['seed']}
+    row['label'] = disarm(cell.label)
+    row |= {n: disarm(format_value(v)) for n, v in cell.settings.items()}
     row |= {fact: run[fact] for fact in facts} | run['scores']
     for name, value in run['evaluation_std'].items():
       row[f'evaluation_std_{name}'] = value

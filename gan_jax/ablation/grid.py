@@ -4,11 +4,12 @@
 cells. Nothing here needs JAX.
 """
 
+import contextlib
 import itertools
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gan_jax.config import schema as config_lib
@@ -68,6 +69,20 @@ class Cell(NamedTuple):
 def format_value(value: Any) -> str:
   """A value as flags and tables have it."""
   return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def disarm(text: str) -> str:
+  """A text that no spreadsheet takes for a formula; a number as it is.
+
+  >>> disarm('=HYPERLINK("http://x")'), disarm('-0.5'), disarm('hinge')
+  ('\'=HYPERLINK("http://x")', '-0.5', 'hinge')
+  """
+  if not text.startswith(('=', '+', '-', '@', '\t', '\r')):
+    return text
+  with contextlib.suppress(ValueError):
+    float(text)
+    return text
+  return f"'{text}"
 
 
 # Axes from words.
@@ -282,6 +297,27 @@ def _draw(word: str, name: str, text: str, seed: int) -> list[float] | None:
   for x in numbers:
     _check_bounds(word, name, x)
   return numbers
+
+
+@contextlib.contextmanager
+def pointing_to_vary() -> Iterator[None]:
+  """Values with commas, where one is taken, are meant to be compared.
+
+  Raises:
+    ConfigError: with the words that compare them.
+  """
+  try:
+    yield
+  except config_lib.ConfigError as error:
+    several = [
+      f'`vary={fault.argument}={fault.value}`'
+      for fault in error.faults
+      if ',' in str(fault.value) and fault.argument in FIELDS
+    ]
+    if not several:
+      raise
+    hint = f'to compare several values, use {" ".join(several)}'
+    raise config_lib.ConfigError(*error.faults, hint) from error
 
 
 def add_networks(words: Sequence[str], base: Config) -> tuple[str, ...]:

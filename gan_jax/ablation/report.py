@@ -29,6 +29,7 @@ from gan_jax.ablation.tables import (
   format_interval,
   format_latex,
   format_markdown,
+  format_rank,
   format_rate,
   format_row,
   format_score,
@@ -93,11 +94,14 @@ def render_report(results: AblationResults, folder: pathlib.Path) -> str:
     plan=plan,
     pairs=results.pairs,
     rows=[format_row(row, decimals) for row in rows],
+    compared=[format_row(r, decimals) for r in rows if r.difference],
+    tied=any(row.tied for row in rows),
     unranked=len(results.ranking) - len(results.ranked),
     strips=figures.draw_strips(results.ranking, results.primary),
     heat=_heat_map(results),
     curves=draw_curves(results, logs),
     pictures=list(_sample_pictures(results, logs)),
+    truth=_describe_truth(results.plan),
     divergence=_divergence_rows(results),
     whole=format_rate(
       statistics.rate(diverged, diverged + results.count('done'))
@@ -254,11 +258,26 @@ def _sample_pictures(
     if picture is not None:
       yield {
         'name': cell.name,
-        'rank': row.rank,
+        'rank': format_rank(row) if row.rank else '',
         'seed': cell.seeds[run],
         'score': format_score(float(scores[run]), decimals),
         'uri': data_uri(picture, 'png'),
       }
+
+
+def _describe_truth(plan: Mapping[str, Any]) -> str:
+  """What the pictures show of a known density; empty for other data."""
+  from gan_jax.data import DENSITIES
+
+  name = plan.get('base', {}).get('dataset')
+  if name not in DENSITIES:
+    return ''
+  density = DENSITIES[name]()
+  if density.dim == 1:
+    return 'Dotted: the true density.'
+  if density.modes is None:
+    return 'The line: 95% of the data are inside of it.'
+  return f'Circles with a cross: the {len(density.modes)} true modes.'
 
 
 # Learning curves.
@@ -397,7 +416,7 @@ def _heat_map(results: AblationResults) -> dict[str, Any] | None:
       'diverged': row.cell.count('diverged'),
       'failed': row.cell.count('failed'),
       'shade': f'{shade(row):.2f}',
-      'best': row.rank == 1,
+      'best': row.rank == 1 and not row.tied,
     }
 
   # Rows by the best cell in each, columns as they were asked for.

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import math
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,15 +24,18 @@ from gan_jax.runtime.errors import ArgumentError
 
 Floats = NDArray[np.float64]
 ALPHA = 0.05
+ROUNDING = 1e-12  # of means: those that differ by less are equal
 # Settings whose values say what they are values of.
 _SELF_EXPLAINING = ('dataset', 'network', 'objective')
 
 
 def short_setting(name: str, value: Any) -> str:
   """One setting in few words."""
+  # Control characters would break lines of tables, and pictures.
+  text = re.sub(r'[\x00-\x1f\x7f]+', ' ', format_value(value))
   if name in _SELF_EXPLAINING:
-    return format_value(value).replace('_', '-')
-  return f'{name}\xa0{format_value(value) or "(none)"}'
+    return text.replace('_', '-')
+  return f'{name}\xa0{text or "(none)"}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +84,14 @@ class RankedCell(NamedTuple):
 
   Attributes:
     cell: the cell.
-    rank: 1 is the best; None if too few of its runs have a score.
+    rank: 1 is the best; None if too few of its runs have a score. Cells of
+      equal means share one, and the next has as many more.
     summary: of its scores.
     diverged: proportion of runs that diverged, of those that did not fail.
     difference: its scores less those of the best, on shared seeds.
     p: of that difference, adjusted for all pairs of ranked cells.
     beaten: probability that a run of the best is better than one of it.
+    tied: whether it shares its rank.
   """
 
   cell: CellResults
@@ -95,6 +101,7 @@ class RankedCell(NamedTuple):
   difference: Difference | None = None
   p: float = math.nan
   beaten: Estimate | None = None
+  tied: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +145,11 @@ class AblationResults:
   def ranked(self) -> list[RankedCell]:
     """The cells that have a rank."""
     return [row for row in self.ranking if row.rank is not None]
+
+  @property
+  def level(self) -> list[RankedCell]:
+    """The cells that share the first rank; one if no other is level."""
+    return [row for row in self.ranking if row.rank == 1]
 
   @property
   def total(self) -> int:
@@ -302,6 +314,27 @@ def _can_be_ranked(row: RankedCell) -> bool:
   return row.summary.n >= max(2, len(row.cell.seeds) / 2)
 
 
+def are_level(a: float, b: float) -> bool:
+  """Whether two means differ by no more than rounding."""
+  return math.isclose(a, b, rel_tol=ROUNDING, abs_tol=0.0)
+
+
+def _assign_ranks(ordered: Sequence[RankedCell]) -> list[RankedCell]:
+  """The rows, best first, with their ranks; equal means share one."""
+  groups: list[list[RankedCell]] = []
+  for row in ordered:
+    if groups and are_level(groups[-1][0].summary.mean, row.summary.mean):
+      groups[-1].append(row)
+    else:
+      groups.append([row])
+  ranks = itertools.accumulate([1, *(len(group) for group in groups)])
+  return [
+    row._replace(rank=rank, tied=len(group) > 1)
+    for rank, group in zip(ranks, groups, strict=False)
+    for row in group
+  ]
+
+
 def rank_cells(
   cells: Sequence[CellResults], metric: str, better: str
 ) -> tuple[list[RankedCell], int]:
@@ -309,10 +342,10 @@ def rank_cells(
 
   Cells are ranked by the mean over the runs that have a score, if those are at
   least two and at least half of the runs that ended; the others follow, by how
-  many have one. The best is picked by the same scores that it is then
-  compared with, so that Holm's correction is over every pair of ranked cells:
-  over the pairs with the best alone it would be too lenient
-  (experiments/statistics/coverage).
+  many have one. Equal means share a rank, and the first in the plan stands for
+  the best. It is picked by the same scores that it is then compared with, so
+  that Holm's correction is over every pair of ranked cells: over the pairs with
+  the best alone it would be too lenient (experiments/statistics/coverage).
   """
   sign = 1 if better == 'lower' else -1
   rows = [_summarise_cell(cell, metric) for cell in cells]
@@ -333,8 +366,8 @@ def rank_cells(
       strict=True,
     )
   )
-  for i, row in enumerate(ranked):
-    ranked[i] = row = row._replace(rank=i + 1)
+  for i, row in enumerate(_assign_ranks(ranked)):
+    ranked[i] = row
     if i:
       ranked[i] = row._replace(
         difference=differences[0, i],

@@ -1,10 +1,12 @@
 """The ranking of an ablation as text: cells of a row, Markdown and LaTeX."""
 
+import html
 import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
+import tabulate as tabulate_module
 from tabulate import tabulate
 
 from gan_jax.ablation.results import AblationResults, RankedCell
@@ -64,12 +66,19 @@ def format_rate(rate: Estimate) -> str:
   return f'{rate.value:.0%} ({low:.0%} to {high:.0%})'
 
 
+def format_rank(row: RankedCell) -> str:
+  """A rank, with a sign where others have it too."""
+  if row.rank is None:
+    return NONE
+  return f'{row.rank}=' if row.tied else str(row.rank)
+
+
 def format_row(row: RankedCell, decimals: int | None) -> dict[str, str]:
   """A row of the ranking as text, by column."""
   cell, scores, difference = row.cell, row.summary, row.difference
   diverged = cell.count('diverged')
   return {
-    'rank': str(row.rank or NONE),
+    'rank': format_rank(row),
     'name': cell.name,
     # The mean is that of the runs which did not diverge.
     'survivors': '†' if diverged and row.rank is not None else '',
@@ -127,7 +136,7 @@ def _format_table(results: AblationResults, table_format: str) -> str:
     texts = format_row(oriented(row, results.better), decimals)
     texts['name'] = f'{texts["name"]} {texts["survivors"]}'.rstrip()
     if table_format == 'pipe':  # which tabulate does not escape
-      texts['name'] = texts['name'].replace('|', r'\|')
+      texts['name'] = escape_markdown(texts['name'])
     rows.append([texts[key] for key in _COLUMNS])
   headers = dict(_COLUMNS)
   if results.better == 'higher':
@@ -152,9 +161,26 @@ def _note(results: AblationResults) -> str:
   return note
 
 
+def escape_markdown(text: str) -> str:
+  """A name as a cell of a Markdown table shows it, without markup or HTML.
+
+  >>> print(escape_markdown('<b>|$x$, lr_g 2'))
+  &lt;b&gt;\\|\\$x\\$, lr_g 2
+  """
+  text = re.sub(r'[\\`*\[\]$~|]|(?<!\w)_|_(?!\w)', r'\\\g<0>', text)
+  return html.escape(text, quote=False)
+
+
 def format_markdown(results: AblationResults) -> str:
   """The ranking as a Markdown table."""
-  return f'{_format_table(results, "pipe")}\n\n{_note(results)}\n'
+  table, note = _format_table(results, 'pipe'), _note(results)
+  primary = escape_markdown(results.primary)
+  return f'{table}\n\n{note.replace(results.primary, primary, 1)}\n'
+
+
+def escape_latex(text: str) -> str:
+  """A text as LaTeX prints it."""
+  return ''.join(tabulate_module.LATEX_ESCAPE_RULES.get(c, c) for c in text)
 
 
 _SYMBOLS = {'†': r'$\dagger$', '–': '--', '·': r'$\cdot$', '\xa0': '~'}
@@ -163,7 +189,7 @@ _SYMBOLS = {'†': r'$\dagger$', '–': '--', '·': r'$\cdot$', '\xa0': '~'}
 def format_latex(results: AblationResults) -> str:
   """The ranking as a LaTeX table, for the booktabs package."""
   table = _format_table(results, 'latex_booktabs')
-  note = re.sub('[&%$#_{}]', r'\\\g<0>', _note(results))
+  note = escape_latex(_note(results))
   text = (
     '% \\usepackage{booktabs}\n\\begin{table}\n\\centering\n'
     f'{table}\n\\caption{{{note}}}\n\\end{{table}}\n'

@@ -5,10 +5,16 @@ One source for both, so that a page and a terminal never disagree.
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from gan_jax.ablation.results import ALPHA, AblationResults, RankedCell
+from gan_jax.ablation.results import (
+  ALPHA,
+  AblationResults,
+  RankedCell,
+  are_level,
+)
 from gan_jax.ablation.tables import (
   format_interval,
   format_p,
@@ -18,6 +24,7 @@ from gan_jax.ablation.tables import (
   ranking_decimals,
 )
 
+_NAMED = 4  # cells or scores in a sentence
 _ROWS = 24  # of the ranking in a terminal; table.md has all
 
 
@@ -28,8 +35,8 @@ def _describe_runner_up(second: RankedCell, results: AblationResults) -> str:
   assert difference is not None  # only the best has none
   if not difference.mean:
     return (
-      f', exactly level with the next, {second.cell.name}, on {difference.n}'
-      ' shared seeds'
+      f', level with the next, {second.cell.name}, on the {difference.n} seeds'
+      ' that they share'
     )
   if not math.isfinite(second.p):
     return (
@@ -65,6 +72,8 @@ def state_verdict(results: AblationResults) -> tuple[str, str]:
     return 'No cell can be ranked', (
       f': that takes two scored runs, and half of those that ended; {runs}.'
     )
+  if len(results.level) > 1:
+    return _describe_tie(results, runs)
   best, *others = results.ranked
   decimals = ranking_decimals(results.ranking)
   scores, lost = best.summary, best.cell.count('diverged')
@@ -82,10 +91,53 @@ def state_verdict(results: AblationResults) -> tuple[str, str]:
   )
 
 
+def _join(names: Sequence[str]) -> str:
+  """Names as a sentence has them, a few of many."""
+  shown = [*names[:_NAMED]]
+  if len(names) > _NAMED:
+    shown.append(f'{len(names) - _NAMED} more')
+  return ' and '.join(filter(None, [', '.join(shown[:-1]), shown[-1]]))
+
+
+def _describe_tie(results: AblationResults, runs: str) -> tuple[str, str]:
+  """The answer where several cells have the best mean."""
+  level, primary = results.level, results.primary
+  extreme = 'lowest' if results.better == 'lower' else 'highest'
+  score = format_score(level[0].summary.mean, ranking_decimals(results.ranking))
+  count = 'All' if len(level) == len(results.ranked) else f'{len(level)} of the'
+  head = (
+    f'{count} {len(results.ranked)} ranked cells are level at the {extreme}'
+    f' {primary}, {score}'
+  )
+  others = [
+    metric
+    for metric in results.plan['metrics']
+    if metric != primary and _tells_apart(metric, level)
+  ]
+  advice = (
+    f' Rank by a score that does (`primary`): {_join(others)}.'
+    if others
+    else ''
+  )
+  return head, (
+    f': {_join([row.cell.name for row in level])}. {primary} does not tell them'
+    f' apart.{advice} {runs[0].upper()}{runs[1:]}.'
+  )
+
+
+def _tells_apart(metric: str, rows: Sequence[RankedCell]) -> bool:
+  """Whether the cells' means of a score differ."""
+  scores = [row.cell.finite_scores(metric) for row in rows]
+  if not all(x.size for x in scores):
+    return False
+  means = [float(x.mean()) for x in scores]
+  return not all(are_level(means[0], mean) for mean in means)
+
+
 def list_remarks(results: AblationResults) -> list[str]:
   """What a reader should know before the tables."""
   others = results.ranked[1:]
-  if len(others) < 2:
+  if len(others) < 2 or len(results.level) > 1:
     return []
   beaten = sum(row.p < ALPHA for row in others)
   remark = (

@@ -8,6 +8,7 @@ builder of our own. Importing this module imports TFDS.
 """
 
 import gzip
+import math
 import pathlib
 import struct
 import tarfile
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.image_classification import cifar, mnist
 
+from gan_jax.runtime import archives
 from gan_jax.runtime.errors import DataError
 
 Example = tuple[int, dict[str, Any]]
@@ -30,12 +32,16 @@ Example = tuple[int, dict[str, Any]]
 def read_idx(path: pathlib.Path) -> NDArray[np.uint8]:
   """An array from a gzipped idx file of bytes (LeCun's MNIST format).
 
+  Memory is that of the array, which has at most `archives.RATIO` times the
+  file's bytes, or `archives.FLOOR` where that is less.
+
   Raises:
     DataError: if the file is cut short or of another format.
   """
+  most = max(archives.FLOOR, archives.RATIO * path.stat().st_size)
   try:
     with gzip.open(path) as file:
-      content = file.read()
+      content = file.read(most + 1)
   except (EOFError, OSError, zlib.error) as error:
     raise DataError(
       f'{path}: is cut short or no gzip file ({error}); copy it again'
@@ -46,7 +52,11 @@ def read_idx(path: pathlib.Path) -> NDArray[np.uint8]:
     raise DataError(f'{path}: is no idx file of bytes; copy it again')
   shape = struct.unpack(f'>{dims}I', content[4:header])
   values = np.frombuffer(content, np.uint8, offset=header)
-  if values.size != np.prod(shape):
+  if len(content) > most:
+    raise DataError(
+      f'{path}: unpacks to more than {most:,} bytes; copy it again'
+    )
+  if values.size != math.prod(shape):
     raise DataError(
       f'{path}: holds {values.size} bytes where its header says {shape}; copy'
       ' it again'
@@ -89,6 +99,7 @@ class _Idx:
       yield i, {'image': _picture(image), 'label': int(label)}
 
 
+_CIFAR_BYTES = 1 << 26  # of a batch of 10,000 images, with room to spare
 _DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error)
 
 
@@ -109,7 +120,8 @@ def read_cifar(path: pathlib.Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         if not member.name.endswith('.bin'):
           continue
         file = archive.extractfile(member)
-        assert file is not None  # a .bin is a file
+        if file is None or member.size > _CIFAR_BYTES:
+          raise ValueError(f'{member.name[-30:]} is no batch of images')
         records = np.frombuffer(file.read(), np.uint8)
         yield pathlib.PurePath(member.name).name, records.reshape(-1, 3073)
   except _DAMAGED as error:

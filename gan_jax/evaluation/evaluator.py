@@ -238,6 +238,15 @@ class Evaluator:
     dim = self.features.dim if self.features else self.dataset.shape[0]
     return frechet.describe_bias(min(self.samples, self.real_samples), dim)
 
+  def remarks(self, scores: Mapping[str, Any]) -> list[str]:
+    """What a reader of scores, by public name, should know of them."""
+    remarks = []
+    for metric in self.metrics:
+      names = {s: self._name(metric, s) for s in metric.scores}
+      if metric.remark and all(name in scores for name in names.values()):
+        remarks.append(metric.remark({s: scores[n] for s, n in names.items()}))
+    return [remark for remark in remarks if remark]
+
   def _make_protocol(self) -> dict[str, Any]:
     data, network = self.dataset, self.features
     protocol: dict[str, Any] = {

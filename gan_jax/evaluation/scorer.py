@@ -209,6 +209,8 @@ class Scorer:
       for metric, reason in unscored.items():
         moment = '' if step is None else f'step {step}: '
         warn(f'{moment}{metric} is not finite: {reason}')
+      for remark in self.evaluator.remarks(row):
+        warn(remark if step is None else f'step {step}: {remark}')
       row = self.file.add(row)
     return row, True
 

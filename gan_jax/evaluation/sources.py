@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gan_jax import data
 from gan_jax.data import Dataset, Density, SampleSet
 from gan_jax.evaluation import references
-from gan_jax.runtime import multihost
+from gan_jax.runtime import archives, multihost
 from gan_jax.runtime.errors import ArgumentError, Error
 
 Samples = NDArray[Any]
@@ -78,16 +78,15 @@ def _read_archive(path: pathlib.Path, argument: str) -> Samples:
   if not os.path.isfile(path):
     raise ArgumentError(argument, str(path), 'no such file')
   try:
-    # NumPy leaves a file open that it opened itself and could not read.
-    with open(path, 'rb') as file, np.load(file) as archive:
-      names = [n for n in ('samples', 'images') if n in archive.files]
-      if not names and len(archive.files) == 1:
-        names = archive.files
+    with archives.open_arrays(path) as archive:
+      names = [n for n in ('samples', 'images') if n in archive]
+      if not names and len(archive) == 1:
+        names = list(archive)
       if names:
-        return np.asarray(archive[names[0]])
-      arrays = ', '.join(archive.files) or 'none'
-  except Exception as error:  # zipfile, zlib and NumPy raise many kinds
-    reason = str(error).splitlines()[0][:200]
+        return archive[names[0]]
+      arrays = ', '.join(archive) or 'none'
+  except (archives.ArchiveError, OSError) as error:
+    reason = getattr(error, 'reason', str(error))
     remedy = f'cannot be read ({reason}); write it with numpy.savez'
     raise ArgumentError(argument, str(path), remedy) from error
   remedy = f'has arrays {arrays}; name one of them samples'

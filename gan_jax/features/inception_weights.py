@@ -16,7 +16,6 @@ import os
 import pathlib
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import IO, NamedTuple
 
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gan_jax.features import torch_file
+from gan_jax.runtime import archives
 from gan_jax.runtime.array_cache import Arrays
 from gan_jax.runtime.errors import ArgumentError, DataError
 from gan_jax.runtime.files import open_atomic
@@ -339,12 +339,9 @@ def read_npz(path: pathlib.Path) -> Arrays:
     DataError: if it is damaged, or holds anything but arrays.
   """
   try:
-    with open(path, 'rb') as file, np.load(file) as arrays:
-      return dict(arrays)
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-    raise DataError(
-      f'{path}: cannot be read as .npz ({error}); it is damaged, get it again'
-    ) from error
+    return archives.read_arrays(path)
+  except OSError as error:
+    raise archives.ArchiveError(path, str(error)) from error
 
 
 def _read_npz(path: pathlib.Path, layers: Sequence[str]) -> Folded:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FixedLocator
 from numpy.typing import NDArray
 
-from gan_jax.figures.page import FAKE, LINE, REAL, STYLE, D, uri
+from gan_jax.figures.page import FAKE, LINE, REAL, STYLE, D, plain, uri
 
 Row = Mapping[str, Any]
 
@@ -179,7 +179,7 @@ def _drawn(
     with plt.rc_context(STYLE):
       figure, axes = plt.subplots(figsize=(4.2, 2.5))
       for name, label, colour in lines:
-        _curve(axes, rows, name, label=label, color=colour)
+        _curve(axes, rows, name, label=plain(label), color=colour)
       _mark_levels(axes, marks)
       if title == "D's probability":
         axes.set_ylim(-0.02, 1.02)

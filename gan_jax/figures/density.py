@@ -156,15 +156,24 @@ _PALE = ListedColormap(1 - 0.55 * (1 - plt.get_cmap('RdBu_r')(np.arange(256))))
 
 
 def draw_truth_2d(axes: Axes, density: Density) -> None:
-  """The density: its modes, or the line that 95% of the data are inside of."""
+  """The density: its modes, or the line that 95% of the data are inside of.
+
+  Modes lie above all else, so that samples upon them hide none.
+  """
   if density.modes is not None:
+    across, up = np.asarray(density.modes, np.float64).T
+    for size, width, colour in ((70, 2.2, 'white'), (70, 1.1, REAL)):
+      axes.scatter(
+        across,
+        up,
+        s=size,
+        facecolors='none',
+        edgecolors=colour,
+        linewidths=width,
+        zorder=4,
+      )
     axes.scatter(
-      density.modes[:, 0],
-      density.modes[:, 1],
-      s=34,
-      facecolors='none',
-      edgecolors=REAL,
-      linewidths=0.7,
+      across, up, s=14, marker='+', color=REAL, linewidths=0.8, zorder=5
     )
     return
   axis = np.linspace(*density.extent, 128, dtype=np.float32)

@@ -37,6 +37,11 @@ def template(name: str) -> jinja2.Template:
   return environment.get_template(name)
 
 
+def plain(text: str) -> str:
+  """A text that Matplotlib writes as it is: a dollar sign begins no formula."""
+  return text.replace('$', r'\$')
+
+
 def uri(figure: Figure, kind: str) -> str:
   """A figure (`png` or `svg`), which is closed, as the address of an <img>."""
   buffer = io.BytesIO()

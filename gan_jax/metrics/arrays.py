@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from gan_jax.runtime.errors import ArgumentError
 
 Array = NDArray[np.generic]
+LARGEST = 1e50  # of features: sixth powers of it are finite
 
 
 def describe(x: Array) -> str:
@@ -67,6 +68,9 @@ def as_table(
     raise fault(argument, x, 'has another shape; give (samples, dimensions)')
   check_count(argument, x, minimum)
   check_numbers(argument, x)
+  if x.dtype.kind == 'f' and float(np.abs(x).max()) > LARGEST:
+    remedy = f'has values beyond {LARGEST:g}: distances would overflow'
+    raise fault(argument, x, f'{remedy}; scale it')
   return x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
 
 

@@ -110,6 +110,8 @@ class Metric(NamedTuple):
       `compute` changes.
     reads_real: whether it reads `real`, which may be None otherwise.
     checks: what the conformance tests hold it to.
+    remark: what a reader of such scores should know before believing them, by
+      their names here; '' of most.
 
   >>> def shift(real, fake, *, seed):
   ...   return {'shift': float(abs(fake.mean() - real.mean()))}
@@ -127,6 +129,7 @@ class Metric(NamedTuple):
   version: str = '1'
   reads_real: bool = True
   checks: Checks | None = None
+  remark: Callable[[Mapping[str, float]], str] | None = None
 
   @property
   def primary(self) -> str:

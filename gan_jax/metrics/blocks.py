@@ -5,7 +5,9 @@ block. Blocks are padded to one shape: each computation is compiled once.
 
 Everything is in float64. In float32 |a|^2 + |b|^2 - 2ab loses the digits that
 say which of two neighbours is nearer, and precision, density and coverage are
-counts of such decisions.
+counts of such decisions. Even in float64 it does where samples lie far from the
+centre: every pair has a bound of its own on its rounding, and what lies within
+it is decided by the differences of the samples themselves.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ from jaxtyping import Array, Bool, Float64, Int, Num
 from numpy.typing import NDArray
 
 ROWS = 1024  # of a block, at the most
+ELEMENTS = 1 << 22  # of the differences that are held at once
 
 Numbers = NDArray[np.floating] | NDArray[np.integer]
 
@@ -86,21 +89,55 @@ def squared_distances(
 
 
 def centre_of(x: Numbers) -> NDArray[np.float64]:
-  """The mean of a set, (1, dim)."""
-  return x.mean(axis=0, keepdims=True, dtype=np.float64)
+  """A median of each column, (1, dim), which outliers do not move.
 
-
-def slack_of(centre: NDArray[np.float64], *sets: NDArray[np.floating]) -> float:
-  """How far rounding can move a squared distance, with room to spare.
-
-  Squared distances that differ by less are taken as equal.
+  Of at most `ROWS` samples: any centre is right, a near one loses no digits.
   """
-  longest = max(
-    float(np.square(rows - centre).sum(axis=1).max())
-    for x in sets
-    for rows in np.array_split(x, 1 + len(x) // ROWS)
+  some = x[:: -(-len(x) // ROWS)]
+  return np.median(some.astype(np.float64), axis=0, keepdims=True)
+
+
+def rounding_bounds(
+  a: Num[Array, 'rows dim'],
+  b: Num[Array, 'columns dim'],
+  centre: Float64[Array, '1 dim'],
+) -> Float64[Array, 'rows columns']:
+  """How far rounding can move each of `squared_distances`, at the most.
+
+  A sum of `dim` products is off by `dim eps / 2` of the sum of their sizes.
+  The floor is for devices that only emulate float64.
+  """
+  norms_a, norms_b = (
+    jnp.sum(jnp.square(x.astype(jnp.float64) - centre), 1) for x in (a, b)
   )
-  return 1e-12 * longest
+  return _unit(a.shape[1]) * (norms_a[:, None] + norms_b[None, :])
+
+
+def _unit(dim: int) -> float:
+  """Rounding of a squared distance over the sum of both squared norms."""
+  return max(1e-12, (dim + 16) * float(np.finfo(np.float64).eps))
+
+
+def _rounding(x: Numbers, centre: NDArray[np.float64]) -> NDArray[np.float64]:
+  """What each sample adds to the `rounding_bounds` of its pairs, (n,)."""
+  norms = [
+    np.square(part - centre).sum(axis=1)
+    for part in np.array_split(x, -(-len(x) // ROWS))
+  ]
+  return _unit(x.shape[1]) * np.concatenate(norms)
+
+
+def exact_squares(
+  x: Numbers, y: Numbers, i: NDArray[np.int64], j: NDArray[np.int64]
+) -> NDArray[np.float64]:
+  """`|x[i] - y[j]|^2` of listed pairs, of their differences in float64."""
+  squares = np.empty(len(i))
+  step = max(1, ELEMENTS // x.shape[1])
+  for start in range(0, len(i), step):
+    part = slice(start, start + step)
+    differences = x[i[part]].astype(np.float64) - y[j[part]]
+    squares[part] = np.square(differences).sum(axis=1)
+  return squares
 
 
 def pairs(a: list[Block], b: list[Block]) -> Iterator[tuple[Block, Block]]:
@@ -108,39 +145,82 @@ def pairs(a: list[Block], b: list[Block]) -> Iterator[tuple[Block, Block]]:
   return ((left, right) for left in a for right in b)
 
 
-Best = tuple[Float64[Array, 'rows k'], Int[Array, 'rows k']]
+class _Best(NamedTuple):
+  """The samples that may be nearest so far, by the least they can be away.
+
+  Attributes:
+    least: lower bounds of squared distances, ascending.
+    which: their indices.
+  """
+
+  least: Float64[Array, 'rows k']
+  which: Int[Array, 'rows k']
+
+
+def _least(
+  a: Num[Array, 'rows dim'],
+  b: Num[Array, 'columns dim'],
+  centre: Float64[Array, '1 dim'],
+  columns: Int[Array, ' columns'],
+  own: Int[Array, ' rows'],
+) -> Float64[Array, 'rows columns']:
+  """Lower bounds of squared distances; infinite of what is hidden.
+
+  Args:
+    a: samples.
+    b: those among which their neighbours are.
+    centre: that both are moved to.
+    columns: index of each of `b`; -1 for padding.
+    own: index of the sample that is not to be found, each sample's own.
+  """
+  squares = squared_distances(a, b, centre) - rounding_bounds(a, b, centre)
+  hidden = (columns[None, :] < 0) | (columns[None, :] == own[:, None])
+  return jnp.where(hidden, jnp.inf, squares)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _update_nearest(
   k: int,
-  best: Best,
+  best: _Best,
   a: Num[Array, 'rows dim'],
   b: Num[Array, 'columns dim'],
   centre: Float64[Array, '1 dim'],
-  start: Int[Array, ''],
-  hidden: Bool[Array, 'rows columns'],
-) -> Best:
-  """The `k` least distances, and whose, with a further block."""
-  squares = jnp.where(hidden, jnp.inf, squared_distances(a, b, centre))
-  index = jnp.broadcast_to(start + jnp.arange(b.shape[0])[None], squares.shape)
-  squares = jnp.concatenate([best[0], squares], axis=1)
-  index = jnp.concatenate([best[1], index], axis=1)
+  columns: Int[Array, ' columns'],
+  own: Int[Array, ' rows'],
+) -> _Best:
+  """The `k` first of the best and of a further block."""
+  least = _least(a, b, centre, columns, own)
+  index = jnp.broadcast_to(columns[None], least.shape)
+  least = jnp.concatenate([best.least, least], axis=1)
+  index = jnp.concatenate([best.which, index], axis=1)
 
   # `top_k` sorts whole rows: on a CPU that takes six times as long.
   def take(
     squares: Float64[Array, 'rows columns'], _: None
-  ) -> tuple[Array, tuple[Array, Array]]:
+  ) -> tuple[Array, _Best]:
     at = jnp.argmin(squares, axis=1)[:, None]
-    least = jnp.take_along_axis(squares, at, 1)[:, 0]
-    rows_taken = jnp.arange(squares.shape[1])[None, :] == at
-    return jnp.where(rows_taken, jnp.inf, squares), (
-      least,
-      jnp.take_along_axis(index, at, 1)[:, 0],
+    first = _Best(
+      *(jnp.take_along_axis(v, at, 1)[:, 0] for v in (squares, index))
     )
+    rows_taken = jnp.arange(squares.shape[1])[None, :] == at
+    return jnp.where(rows_taken, jnp.inf, squares), first
 
-  _, (least, nearest) = jax.lax.scan(take, squares, None, length=k)
-  return least.T, nearest.T
+  _, firsts = jax.lax.scan(take, least, None, length=k)
+  return _Best(*(x.T for x in firsts))
+
+
+@jax.jit
+def _candidates(
+  reach: Float64[Array, ' rows'],
+  a: Num[Array, 'rows dim'],
+  b: Num[Array, 'columns dim'],
+  centre: Float64[Array, '1 dim'],
+  columns: Int[Array, ' columns'],
+  own: Int[Array, ' rows'],
+) -> Bool[Array, 'rows columns']:
+  """Which pairs may be as near as `reach`, squared."""
+  least = _least(a, b, centre, columns, own)
+  return (least <= reach[:, None]) & jnp.isfinite(least)
 
 
 def nearest(
@@ -160,44 +240,116 @@ def nearest(
       own neighbour.
 
   Returns:
-    Their indices and distances, (n, k), nearest first, the earlier first where
-    two are equally near. The distances are those of float64 differences.
+    Their indices and squared distances, (n, k), nearest first, the earlier
+    first where two are equally near: those of float64 differences.
   """
   rows = rows_for(len(x), len(among))
-  left, right = split(x, rows), split(among, rows)
+  right = split(among, rows)
   index = np.empty((len(x), k), np.int64)
-  across = np.arange(rows)
+  least = np.empty((len(x), k + 1))
+  middle = centre_of(among)
   with x64():
-    centre = jnp.asarray(centre_of(among))
-    for a in left:
-      best: Best = (
-        jnp.full((rows, k), jnp.inf),
-        jnp.zeros((rows, k), jnp.int64),
+    centre = jnp.asarray(middle)
+    for a in split(x, rows):
+      own = np.arange(a.start, a.start + rows) if not itself else _none(rows)
+      best = _Best(
+        jnp.full((rows, k + 1), jnp.inf),
+        jnp.zeros((rows, k + 1), jnp.int64),
       )
       for b in right:
-        hidden = np.broadcast_to(across >= b.filled, (rows, rows))
-        if not itself:
-          same = a.start + across[:, None] == b.start + across[None, :]
-          hidden = hidden | same
         best = _update_nearest(
-          k, best, a.x, b.x, centre, np.int64(b.start), hidden
+          k + 1, best, a.x, b.x, centre, _columns(b, rows), own
         )
-      index[a.rows] = np.asarray(best[1])[: a.filled]
-  return _sort_by_distance(x, among, index)
+      least[a.rows] = np.asarray(best.least)[: a.filled]
+      index[a.rows] = np.asarray(best.which)[: a.filled, :k]
+    bounds = _rounding(x, middle)[:, None] + _rounding(among, middle)[index]
+    reach = (least[:, :k] + 2 * bounds).max(axis=1)
+    squares = exact_squares(
+      x, among, np.repeat(np.arange(len(x)), k), index.ravel()
+    ).reshape(index.shape)
+    index, squares = _sort(index, squares)
+    again = np.flatnonzero(least[:, k] <= reach)
+    index[again], squares[again] = _nearest_exactly(
+      x, again, right, among, reach[again], centre, k, itself
+    )
+  return index, squares
 
 
-def _sort_by_distance(
-  x: Numbers, among: Numbers, index: NDArray[np.int64]
+def _none(rows: int) -> NDArray[np.int64]:
+  return np.full(rows, -1)
+
+
+def _columns(block: Block, rows: int) -> NDArray[np.int64]:
+  """Index in its set of each row of a block; -1 for padding."""
+  across = np.arange(rows)
+  return np.where(across < block.filled, block.start + across, -1)
+
+
+def _sort(
+  index: NDArray[np.int64], squares: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
   """Neighbours in the order of their exact distances, and these."""
-  distances = np.empty(index.shape)
-  for column in range(index.shape[1]):
-    for start in range(0, len(x), ROWS):
-      rows = slice(start, start + ROWS)
-      near = among[index[rows, column]].astype(np.float64)
-      distances[rows, column] = np.linalg.norm(x[rows] - near, axis=1)
-  order = np.lexsort((index, distances), axis=1)
+  order = np.lexsort((index, squares), axis=1)
   return (
     np.take_along_axis(index, order, 1),
-    np.take_along_axis(distances, order, 1),
+    np.take_along_axis(squares, order, 1),
   )
+
+
+def _nearest_exactly(
+  x: Numbers,
+  chosen: NDArray[np.int64],
+  right: list[Block],
+  among: Numbers,
+  reach: NDArray[np.float64],
+  centre: Array,
+  k: int,
+  itself: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+  """`nearest` of the chosen samples, by differences alone.
+
+  Args:
+    x: the set.
+    chosen: indices into it.
+    right: blocks of those among which their neighbours are.
+    among: the same, whole.
+    reach: squared distance that the k-th neighbour does not exceed.
+    centre: that all are moved to.
+    k: neighbours.
+    itself: whether a sample may be its own neighbour.
+  """
+  index = np.empty((len(chosen), k), np.int64)
+  squares = np.empty((len(chosen), k))
+  rows = right[0].x.shape[0]
+  for a in split(x[chosen], rows):
+    members = np.pad(chosen[a.rows], (0, rows - a.filled))
+    limits = np.pad(reach[a.rows], (0, rows - a.filled), constant_values=-1)
+    own = _none(rows) if itself else members
+    found = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    for b in right:
+      near = _candidates(limits, a.x, b.x, centre, _columns(b, rows), own)
+      row, column = np.nonzero(np.asarray(near)[: a.filled])
+      column = column + b.start
+      exact = exact_squares(x, among, members[row], column)
+      found = _first_of_each(
+        k,
+        np.concatenate([found[0], row]),
+        np.concatenate([found[1], column]),
+        np.concatenate([found[2], exact]),
+      )
+    index[a.rows] = found[1].reshape(-1, k)
+    squares[a.rows] = found[2].reshape(-1, k)
+  return index, squares
+
+
+def _first_of_each(
+  k: int,
+  row: NDArray[np.int64],
+  column: NDArray[np.int64],
+  squares: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+  """The `k` nearest columns of each row, in order; all where it has fewer."""
+  order = np.lexsort((column, squares, row))
+  row, column, squares = row[order], column[order], squares[order]
+  place = np.arange(len(row)) - np.searchsorted(row, row)
+  return row[place < k], column[place < k], squares[place < k]

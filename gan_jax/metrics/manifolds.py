@@ -7,11 +7,15 @@ in how many real balls a fake lies, over k; coverage: the part of the real
 samples whose ball has a fake in it.
 
 Precision and recall take balls as closed, density and coverage as open, each as
-their authors do; it matters for sets with equal distances only.
+their authors do; it matters for sets with equal distances only. Every decision
+is that of differences in float64, however far some samples lie from the others.
 
 Reference: Kynkäänniemi et al. 2019, arXiv:1904.06991, equations 1 and 2, k = 3;
 Naeem et al. 2020, arXiv:2002.09797, equations 2 and 3, k = 5.
 """
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +29,21 @@ from gan_jax.runtime.errors import ArgumentError
 
 K_PR = 3
 K_DC = 5
+Floats = Array | NDArray[np.float64]
+
+
+class _Radii(NamedTuple):
+  """Squared radii of the balls around samples.
+
+  Attributes:
+    real_pr: of the real balls, for precision.
+    real_dc: of the real balls, for density and coverage.
+    fake_pr: of the fake balls, for recall.
+  """
+
+  real_pr: Floats
+  real_dc: Floats
+  fake_pr: Floats
 
 
 @jax.jit
@@ -32,9 +51,7 @@ def _compare_blocks(
   a: Float[Array, 'rows dim'],
   b: Float[Array, 'columns dim'],
   centre: Float64[Array, '1 dim'],
-  slack: Float[Array, ''],
-  radii: tuple[Float64[Array, 'rows 1'], ...],
-  radius: Float64[Array, '1 columns'],
+  radii: _Radii,
   valid: Bool[Array, 'rows columns'],
 ) -> tuple[Array, ...]:
   """What one block of pairs, real (rows) and fake (columns), adds.
@@ -43,33 +60,78 @@ def _compare_blocks(
     a: real samples.
     b: fakes.
     centre: that both are moved to.
-    slack: squared distances closer than this are equal.
-    radii: squared, of the real balls for precision and for density.
-    radius: squared, of the fake balls for recall.
+    radii: around them.
     valid: which pairs are of no padding.
 
   Returns:
     Whether each fake is in a real ball, whether each real sample is in a fake
-    one, whether each real ball has a fake, and how many times one has.
+    one, whether each real ball has a fake, and how many times one has: of pairs
+    that are farther from a border than rounding moves them; and which are not.
   """
   squares = blocks.squared_distances(a, b, centre)
-  real_pr, real_dc = radii
-  precise = jnp.any((squares <= real_pr + slack) & valid, axis=0)
-  recalled = jnp.any((squares <= radius + slack) & valid, axis=1)
-  inside = (squares + slack < real_dc) & valid
-  return precise, recalled, jnp.any(inside, axis=1), jnp.sum(inside)
+  bounds = blocks.rounding_bounds(a, b, centre)
+  real_pr, real_dc = radii.real_pr[:, None], radii.real_dc[:, None]
+  fake_pr = radii.fake_pr[None, :]
+  gaps = [jnp.abs(squares - r) for r in (real_pr, real_dc, fake_pr)]
+  unsure = valid & (functools.reduce(jnp.minimum, gaps) <= bounds)
+  sure = valid & ~unsure
+  inside = sure & (squares < real_dc)
+  return (
+    jnp.any(sure & (squares <= real_pr), axis=0),
+    jnp.any(sure & (squares <= fake_pr), axis=1),
+    jnp.any(inside, axis=1),
+    jnp.sum(inside),
+    unsure,
+  )
+
+
+class _Tally:
+  """What has been seen of all pairs so far."""
+
+  def __init__(
+    self, real: NDArray[np.floating], fake: NDArray[np.floating], radii: _Radii
+  ) -> None:
+    self.real, self.fake, self.radii = real, fake, radii
+    self.precise = np.zeros(len(fake), bool)
+    self.recalled = np.zeros(len(real), bool)
+    self.covered = np.zeros(len(real), bool)
+    self.count = 0
+
+  def add(self, a: blocks.Block, b: blocks.Block, centre: Array) -> None:
+    """A block of real samples and one of fakes."""
+    real_pr, real_dc = (_pad(r, a) for r in self.radii[:2])
+    radii = _Radii(real_pr, real_dc, _pad(self.radii.fake_pr, b))
+    across = np.arange(len(a.x))
+    valid = (across < a.filled)[:, None] & (across < b.filled)[None, :]
+    *sums, unsure = _compare_blocks(a.x, b.x, centre, radii, valid)
+    precise, recalled, covered, count = (np.asarray(v) for v in sums)
+    self.precise[b.rows] |= precise[: b.filled]
+    self.recalled[a.rows] |= recalled[: a.filled]
+    self.covered[a.rows] |= covered[: a.filled]
+    self.count += int(count)
+    i, j = np.nonzero(np.asarray(unsure))
+    self._add_pairs(i + a.start, j + b.start)
+
+  def _add_pairs(self, i: NDArray[np.int64], j: NDArray[np.int64]) -> None:
+    """Pairs near a border, by their differences."""
+    squares = blocks.exact_squares(self.real, self.fake, i, j)
+    inside = squares < self.radii.real_dc[i]
+    self.precise[j[squares <= self.radii.real_pr[i]]] = True
+    self.recalled[i[squares <= self.radii.fake_pr[j]]] = True
+    self.covered[i[inside]] = True
+    self.count += int(inside.sum())
 
 
 def _squared_radii(
   x: NDArray[np.floating], *ks: int
 ) -> list[NDArray[np.float64]]:
   """Squared distance of each sample to its k-th neighbour, for each k."""
-  _, distances = blocks.nearest(x, x, max(ks), itself=False)
-  return [np.square(distances[:, k - 1]) for k in ks]
+  _, squares = blocks.nearest(x, x, max(ks), itself=False)
+  return [squares[:, k - 1] for k in ks]
 
 
-def _pad(x: NDArray[np.floating], block: blocks.Block) -> NDArray[np.floating]:
-  padded = np.zeros(block.x.shape[0], x.dtype)
+def _pad(x: Floats, block: blocks.Block) -> NDArray[np.float64]:
+  padded = np.zeros(block.x.shape[0])
   padded[: block.filled] = x[block.rows]
   return padded
 
@@ -114,31 +176,19 @@ def prdc(
     raise arrays.fault('real', reals, 'all samples are the same one')
   real_pr, real_dc = _squared_radii(reals, k_pr, k_dc)
   fake_pr, _ = _squared_radii(fakes, k_pr, k_dc)  # compiled once for both
-  precise, recalled = np.zeros(len(fakes), bool), np.zeros(len(reals), bool)
-  covered, count = np.zeros(len(reals), bool), 0
+  tally = _Tally(reals, fakes, _Radii(real_pr, real_dc, fake_pr))
   rows = blocks.rows_for(len(reals), len(fakes))
-  across = np.arange(rows)
   with blocks.x64():
-    centre = blocks.centre_of(reals)
-    slack = np.float64(blocks.slack_of(centre, reals, fakes))
+    centre = jnp.asarray(blocks.centre_of(reals))
     for a, b in blocks.pairs(
       blocks.split(reals, rows), blocks.split(fakes, rows)
     ):
-      radii = _pad(real_pr, a)[:, None], _pad(real_dc, a)[:, None]
-      radius = _pad(fake_pr, b)[None, :]
-      valid = (across < a.filled)[:, None] & (across < b.filled)[None, :]
-      p, r, c, inside = _compare_blocks(
-        a.x, b.x, centre, slack, radii, radius, valid
-      )
-      precise[b.rows] |= np.asarray(p)[: b.filled]
-      recalled[a.rows] |= np.asarray(r)[: a.filled]
-      covered[a.rows] |= np.asarray(c)[: a.filled]
-      count += int(inside)
+      tally.add(a, b, centre)
   return {
-    'precision': float(precise.mean()),
-    'recall': float(recalled.mean()),
-    'density': count / (k_dc * len(fakes)),
-    'coverage': float(covered.mean()),
+    'precision': float(tally.precise.mean()),
+    'recall': float(tally.recalled.mean()),
+    'density': tally.count / (k_dc * len(fakes)),
+    'coverage': float(tally.covered.mean()),
   }
 
 
@@ -170,5 +220,6 @@ PRDC = Metric(
   },
   sees='features',
   minimum=max(K_PR, K_DC) + 1,
+  version='2',
   checks=Checks(_examples, best=1.0),
 )

@@ -44,8 +44,8 @@ def nearest_neighbours(
   known, x = _flatten('train', train), _flatten('fake', fake)
   if not 1 <= k <= len(known):
     raise ArgumentError('k', k, f'of {len(known)} samples; use 1 to that many')
-  nearest, distances = blocks.nearest(x, known, k)
-  return nearest, distances / np.sqrt(known.shape[1] if is_image else 1)
+  nearest, squares = blocks.nearest(x, known, k)
+  return nearest, np.sqrt(squares / (known.shape[1] if is_image else 1))
 
 
 def join_neighbours(

@@ -123,5 +123,6 @@ C2ST = Metric(
   },
   sees='features',
   minimum=MINIMUM,
+  version='2',
   checks=Checks(_examples, by_place=True),
 )

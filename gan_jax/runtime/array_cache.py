@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_jax.runtime.archives import ArchiveError, read_arrays
 from gan_jax.runtime.files import open_atomic, remove_leftovers
 
 Arrays = dict[str, NDArray[Any]]
@@ -83,13 +84,13 @@ def _read(path: pathlib.Path) -> Arrays | None:
   if not path.is_file():
     return None
   try:
-    # NumPy leaves a file open that it opened itself and could not read.
-    with open(path, 'rb') as file, np.load(file) as content:
-      arrays = dict(content)
+    arrays = read_arrays(path)
     if str(arrays.pop(_SEAL)) == digest_arrays(arrays):
       return arrays
     reason = 'its content does not have the hash it was written with'
-  except Exception as error:  # zipfile, zlib and NumPy raise many kinds
+  except ArchiveError as error:
+    reason = error.reason
+  except (OSError, KeyError) as error:
     reason = (str(error) or repr(error)).splitlines()[0][:200]
   print(f'warning: {path} is damaged ({reason}): made anew', file=sys.stderr)
   return None

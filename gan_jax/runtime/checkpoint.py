@@ -544,6 +544,8 @@ class Checkpoints:
     for path, facts in arrays.items():
       if 'empty' in facts:
         dtype, shape = facts['empty']
+        if 0 not in shape:
+          raise self._damaged(step, path)
         host[path] = np.zeros(shape, dtype)
       if digest_arrays({path: host[path]}) != facts['digest']:
         raise self._damaged(step, path)

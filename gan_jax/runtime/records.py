@@ -101,15 +101,14 @@ def read_arrays(
   Raises:
     DamagedRecord: if it cannot be read.
   """
-  import numpy as np  # late: the rest of this is needed for `--help`
+  from gan_jax.runtime import archives  # late: `--help` needs the rest of this
 
   try:
-    # NumPy leaves a file open that it opened itself and could not read.
-    with open(path, 'rb') as file, np.load(file) as content:
-      arrays = dict(content)
-  except Exception as error:  # zipfile, zlib and NumPy raise many kinds
-    first = (str(error) or repr(error)).splitlines()[0][:200]
-    raise DamagedRecord(first) from error
+    arrays = archives.read_arrays(path)
+  except archives.ArchiveError as error:
+    raise DamagedRecord(error.reason) from error
+  except OSError as error:
+    raise DamagedRecord(str(error)) from error
   missing = [name for name in names if name not in arrays]
   if missing:
     raise DamagedRecord(f'no {", ".join(missing)}')

@@ -16,6 +16,7 @@ from gan_jax.runtime.checkpoint import Checkpoints, find_steps
 from gan_jax.runtime.errors import (
   ArgumentError,
   CheckpointError,
+  Error,
   IdentityError,
 )
 from gan_jax.runtime.files import check_path, remove_leftovers, write_atomic
@@ -122,7 +123,8 @@ def held(config: Config) -> Iterator[pathlib.Path]:
   """Makes the folder and holds it against a second process.
 
   A new folder says at once whose it is; what an old one says of itself is left
-  until `claim`.
+  until `claim`. A run that is refused before it has begun leaves nothing that
+  would stand in the way of the corrected one.
 
   Raises:
     ArgumentError: if it cannot be written, or another process trains there.
@@ -136,7 +138,8 @@ def held(config: Config) -> Iterator[pathlib.Path]:
       path.mkdir(parents=True, exist_ok=True)
       lock = stack.enter_context(open(path / '.lock', 'w'))
       _lock(config, lock)
-      if not (path / 'config.flags').is_file():
+      is_new = not (path / 'config.flags').is_file()
+      if is_new:
         claim(config)
       (path / 'samples').mkdir(exist_ok=True)
       remove_leftovers(path, path / 'samples')
@@ -147,7 +150,29 @@ def held(config: Config) -> Iterator[pathlib.Path]:
         f'cannot write there ({error.strerror or error}); use a folder that you'
         ' may write to',
       ) from error
-    yield path
+    try:
+      yield path
+    except Error:
+      if is_new:
+        _forget(path)
+      raise
+
+
+_BARE = ('.lock', 'config.flags', 'samples', 'checkpoints')
+
+
+def _forget(path: pathlib.Path) -> None:
+  """Takes back whose the folder is, unless a run has begun to write there.
+
+  The lock stays: another process may hold it by now.
+  """
+  inside = [p for name in _BARE[2:] for p in (path / name).glob('*')]
+  if inside or any(p.name not in _BARE for p in path.iterdir()):
+    return
+  for name in _BARE[2:]:
+    with contextlib.suppress(OSError):
+      (path / name).rmdir()
+  (path / 'config.flags').unlink(missing_ok=True)
 
 
 def _lock(config: Config, lock: IO[str]) -> None:

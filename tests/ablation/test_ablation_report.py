@@ -13,6 +13,7 @@ from helpers.ablation_folder import small
 from helpers.htmlpage import Page, svg_words
 from scipy import stats
 
+from gan_jax.ablation.grid import disarm
 from gan_jax.ablation.report import (
   RunLogs,
   draw_curves,
@@ -359,6 +360,56 @@ def test_words_of_the_plan_are_no_markup(tmp_path):
   lines = (folder / 'table.md').read_text().split('\n')[:4]
   assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines} == {12}
   assert r'a\|b' in lines[2] and r'\&' in (folder / 'table.tex').read_text()
+
+
+NAMES = (
+  r'density:$\frac{$.txt',
+  '=HYPERLINK("http://x")|',
+  r'50% \input{x} #1 & {y}^~',
+  '<img src=x onerror=alert(1)>*[a](b)`_c_',
+  'two\nlines\x00',
+)
+
+
+def test_odd_names_reach_figures_tables_and_pages_as_they_are(tmp_path):
+  """Formulas, commands, cells and markup are none of them."""
+  plan = ablation_folder.plan_of({'dataset': NAMES}, [0, 1])
+  cells, metric = plan['cells'], 's$_1$|<b>'
+  rows = [
+    ablation_folder.row_of(i, cells[i], s, 'done', 9, {metric: i + s})
+    for i in range(len(NAMES))
+    for s in range(2)
+  ]
+  plan |= {'metrics': [metric], 'primary': metric}
+  folder = ablation_folder.write(tmp_path, plan, rows)
+  found = Report(folder)
+  assert '<img src=x' not in found.page.source
+  assert r'density:$\frac{$.txt' in found.text
+  markdown = (folder / 'table.md').read_text()
+  assert '<' not in markdown and r'&lt;img src=x onerror' in markdown
+  assert r'\*\[a\](b)\`-c-' in markdown and 'two lines' in markdown
+  table = [line for line in markdown.split('\n') if line.startswith('|')]
+  assert len(table) == 2 + len(NAMES)
+  assert {len(re.findall(r'(?<!\\)\|', line)) for line in table} == {12}
+  tex = (folder / 'table.tex').read_text()
+  assert r'\$\textbackslash{}frac\{\$.txt' in tex
+  assert (
+    r'50\% \textbackslash{}input\{x\} \#1 \& \{y\}\^{}\textasciitilde{}' in tex
+  )
+  body = re.search(r'\\midrule\n(.*)\\bottomrule', tex, re.S)[1]
+  assert len(body.strip().split('\n')) == len(NAMES)
+
+
+def test_cells_of_a_spreadsheet_are_no_formulas():
+  assert [disarm(x) for x in ('=1', '+a', '-b', '@c', '\td')] == [
+    "'=1",
+    "'+a",
+    "'-b",
+    "'@c",
+    "'\td",
+  ]
+  for text in ('-0.5', '+3', '-inf', 'hinge', '', 'a=b'):
+    assert disarm(text) == text
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_plan_of_no_use_is_refused(vary, changes, message, tmp_path):
     (
       (),
       dict(primary='high_qualit', better='lower'),
-      'use one of modes, high_quality',
+      'use one of mode_jsd, modes, high_quality',
     ),
     (
       (),

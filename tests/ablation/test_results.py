@@ -3,12 +3,17 @@
 import math
 
 import pytest
-from helpers.ablation_folder import small
+from helpers.ablation_folder import plan_of, row_of, small, write
 from scipy import stats
 
 from gan_jax.ablation import tables
+from gan_jax.ablation.report import write_ablation_report
 from gan_jax.ablation.results import read_results
-from gan_jax.ablation.verdict import format_for_terminal, state_verdict
+from gan_jax.ablation.verdict import (
+  format_for_terminal,
+  list_remarks,
+  state_verdict,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,9 +21,50 @@ from gan_jax.ablation.verdict import format_for_terminal, state_verdict
 )  # the second without a spread: it has no p
 def test_what_is_level_is_not_said_to_be_better(other, tmp_path):
   found = small(tmp_path, [[1.0, 2.0, 3.0], other, [7.0, 8.0, 9.5]])
-  told = ''.join(state_verdict(read_results(found)))
-  assert 'exactly level with the next, game-1, on 3 shared seeds' in told
-  assert 'better than' not in told
+  results = read_results(found)
+  told = ''.join(state_verdict(results))
+  assert told.startswith(
+    '2 of the 3 ranked cells are level at the lowest swd, 2.0: game-0 and'
+    ' game-1. swd does not tell them apart. None of 9 runs diverged.'
+  )
+  assert 'better than' not in told and list_remarks(results) == []
+  ranks = [tables.format_rank(row) for row in results.ranking]
+  assert ranks == ['1=', '1=', '3']
+  assert '1=' in tables.format_markdown(results)
+
+
+def test_many_cells_are_level_at_eight_modes(tmp_path):
+  """The score that does not tell them apart is named, and those that do."""
+  metrics = ['modes', 'high_quality']
+  names = [f'game_{i}' for i in range(6)]
+  facts = {'metrics': metrics, 'primary': 'modes', 'better': 'higher'}
+  plan = plan_of({'objective': names}, range(3), **facts)
+  rows = [
+    row_of(i, cell, seed, 'done', 100, {'modes': 8.0, 'high_quality': i / 9})
+    for i, cell in enumerate(plan['cells'])
+    for seed in range(3)
+  ]
+  folder = write(tmp_path, plan, rows)
+  results = read_results(folder)
+  head, rest = state_verdict(results)
+  assert head == 'All 6 ranked cells are level at the highest modes, 8.000'
+  assert rest.startswith(
+    ': game-0, game-1, game-2, game-3 and 2 more. modes does not tell them'
+    ' apart. Rank by a score that does (`primary`): high_quality. None of'
+  )
+  page = write_ablation_report(folder).read_text('utf-8')
+  assert '<tr class="best">' not in page
+  assert 'Cells with the same mean share a rank.' in page
+
+
+def test_means_that_rounding_moves_are_level(tmp_path):
+  near = [[0.1, 0.2, 0.3], [0.3, 0.1, 0.2], [0.2, 0.3, 0.1 + 1e-9]]
+  ranking = read_results(small(tmp_path, near)).ranking
+  assert [(row.rank, row.tied) for row in ranking] == [
+    (1, True),
+    (1, True),
+    (3, False),
+  ]
 
 
 def test_a_diverged_run_loses_every_comparison_of_runs(tmp_path):

@@ -58,7 +58,7 @@ def test_a_row_has_scores_and_the_whole_protocol(evaluator, tmp_path):
   assert protocol['evaluation_seeds'] == [0, 1, 2] and protocol['ema'] is True
   assert protocol['samples'] == protocol['real_samples'] == 64
   assert protocol['reference'] == 'ring' and protocol['reference_fingerprint']
-  assert protocol['metrics'] == {'modes': '1', 'fid': '1'}
+  assert protocol['metrics'] == {'modes': '2', 'fid': '1'}
   assert row['versions']['jax'] and row['devices']
 
 
@@ -315,3 +315,18 @@ def test_keys_are_drawn_once(evaluator, tmp_path):
     one, _ = score(evaluator, tmp_path / 'a')
     two, _ = score(evaluator, tmp_path / 'b')
   assert one['by_evaluation_seed'] == two['by_evaluation_seed']
+
+
+def test_a_distance_within_its_noise_is_said_to_be(tmp_path, capsys):
+  ring = data.load('ring')
+  mesh = sharding.make_mesh(1)
+  evaluator = Evaluator(ring, None, ['kid'], samples=16, mesh=mesh)
+  own = Scorer(evaluator, ScoreFile(tmp_path / 'scores.jsonl'), [0])
+  x = np.asarray(ring.sample(jax.random.key(3), 16))
+  row, _ = own.score_samples(x, 'x')
+  assert abs(row['kid']) < row['kid_std']
+  said = capsys.readouterr().err
+  assert f'warning: kid {row["kid"]:.3g} cannot be told from 0: subsets' in said
+  assert f'of 8 samples vary by {row["kid_std"]:.3g} (standard' in said
+  own.score_samples(x + 9, 'y')
+  assert capsys.readouterr().err == ''

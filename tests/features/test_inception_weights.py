@@ -254,16 +254,11 @@ def test_a_file_cut_short_is_told(name, keep, raw, wanted, tmp_path):
     inception_weights.load(path, ['conv'])
 
 
-def test_a_tensor_beyond_its_storage_is_refused():
-  storage = np.zeros(4, np.float32)
-  assert torch_file._tensor(storage, 1, (3,), (1,)).shape == (3,)
-  for offset, size, stride in (
-    (2, (3,), (1,)),
-    (0, (2, 2), (4, 1)),
-    (-1, (1,), (1,)),
-  ):
-    with pytest.raises(pickle.UnpicklingError, match='exceeds'):
-      torch_file._tensor(storage, offset, size, stride)
+class Opaque:
+  """An array as PyTorch would write a part of a storage."""
+
+  def __init__(self, offset, size, stride):
+    self.part = offset, size, stride
 
 
 def test_a_script_is_told_from_a_state_dict(tmp_path):

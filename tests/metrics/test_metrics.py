@@ -149,6 +149,14 @@ def test_images_are_bytes_of_any_size(name):
   assert np.isfinite([*scores.values()]).all()
 
 
+@pytest.mark.parametrize('name', ['fid', 'kid', 'prdc', 'c2st'])
+def test_features_whose_powers_overflow_are_refused(name):
+  real, fake = np.random.default_rng(0).normal(size=(2, 20, 3))
+  fake[0] *= 1e200
+  with pytest.raises(ValueError, match=r'`fake=.*beyond 1e\+50.*scale'):
+    METRICS[name].compute(real, fake)
+
+
 def test_probabilities_are_distributions():
   p = make_samples('probabilities', N)
   for wrong, message in (

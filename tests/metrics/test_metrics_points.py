@@ -12,6 +12,7 @@ import scipy.stats
 
 from gan_jax import data
 from gan_jax.metrics import (
+  METRICS,
   blocks,
   class_modes,
   density,
@@ -44,7 +45,12 @@ def pacgan(truth, x):
   good = away.min(axis=1) <= 3 * truth.mode_std
   counts = np.bincount(away.argmin(axis=1)[good], minlength=len(truth.modes))
   p = counts / counts.sum()
+  near = scipy.stats.chi2.cdf(9, truth.dim)
+  shares = np.append(counts, len(x) - counts.sum()) / len(x)
+  expected = np.append(np.full(len(p), near / len(p)), 1 - near)
+  rows, middle = (shares, expected), (shares + expected) / 2
   return {
+    'mode_jsd': sum(scipy.special.rel_entr(q, middle).sum() for q in rows) / 2,
     'modes': np.count_nonzero(counts),
     'high_quality': good.mean(),
     'reverse_kl': sum(v * np.log(v * len(p)) for v in p if v),
@@ -68,6 +74,7 @@ def test_modes_against_the_formula(name):
 def test_modes_of_a_perfect_a_collapsed_and_a_lost_generator():
   truth = load('ring')
   perfect = modes(np.tile(truth.modes, (100, 1)), truth=truth)
+  assert 0 < perfect.pop('mode_jsd') < 0.005  # none of the 1.1% that lie off
   zero = {'reverse_kl': 0, 'forward_kl': 0}
   expected = {'modes': 8, 'high_quality': 1, **zero}
   assert perfect == pytest.approx(expected, abs=1e-12)
@@ -77,7 +84,37 @@ def test_modes_of_a_perfect_a_collapsed_and_a_lost_generator():
   assert collapsed['reverse_kl'] == pytest.approx(np.log(8))
   assert collapsed['forward_kl'] > 4
   lost = modes(0 * one, truth=truth)
-  assert lost == collapsed | {'modes': 0.0, 'high_quality': 0.0}
+  assert 0.6 < lost.pop('mode_jsd') < np.log(2)
+  assert lost == {
+    **{k: collapsed[k] for k in ('reverse_kl', 'forward_kl')},
+    **{'modes': 0.0, 'high_quality': 0.0},
+  }
+
+
+def test_points_are_ranked_by_what_sees_quality_and_variety():
+  """All modes found by few lucky samples, one mode found by all: both bad."""
+  assert next(iter(METRICS['modes'].scores)) == 'mode_jsd'
+  ring, rng = load('ring'), np.random.default_rng(0)
+  good = np.asarray(ring.sample(jax.random.key(0), 2500))
+  wild = np.concatenate([good[:25], rng.uniform(3, 4, (2475, 2))])
+  collapsed = ring.modes[:1] + ring.mode_std * rng.normal(size=(2500, 2))
+  half = np.concatenate([good[:1250], rng.uniform(3, 4, (1250, 2))])
+  scores = [
+    modes(x.astype(np.float32), truth=ring)
+    for x in (good, half, collapsed, wild)
+  ]
+  assert [s['modes'] for s in scores] == [8, 8, 1, 8]
+  assert scores[2]['high_quality'] > 0.98 > 0.02 > scores[3]['high_quality']
+  jsd = [s['mode_jsd'] for s in scores]
+  assert jsd[0] < 0.002 and 0.1 < jsd[1] < jsd[2] < jsd[3] < np.log(2)
+  # By hand: 1/8 of the true mass near each mode, all samples near one.
+  near = 1 - np.exp(-4.5)
+  truth, found = np.full(9, near / 8), np.zeros(9)
+  truth[8], found[0] = 1 - near, scores[2]['high_quality']
+  found[8] = 1 - found[0]
+  middle = (truth + found) / 2
+  both = scipy.special.rel_entr([truth, found], middle).sum() / 2
+  assert jsd[2] == pytest.approx(both, rel=1e-9)
 
 
 def test_points_that_must_be_hit():

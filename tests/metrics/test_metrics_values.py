@@ -163,6 +163,14 @@ def test_kid_against_the_formula():
   assert found['kid_subset_size'] == 40
 
 
+def test_kid_with_one_sample_far_out():
+  """A trace taken from a sum of like size would leave nothing."""
+  x, y = features(40, 8), features(40, 8, seed=1, mean=0.3)
+  y[0] += 1e6
+  found = kid(x, y, subsets=1, subset_size=40)
+  assert found['kid'] == pytest.approx(mmd2(x, y), rel=1e-9)
+
+
 def test_kid_of_known_gaussians():
   """On a line: `3 (m1 - n1)^2 + 3 (m2 - n2)^2 + (m3 - n3)^2` of the moments."""
   rng = np.random.default_rng(0)
@@ -264,6 +272,37 @@ def test_prdc_far_from_zero():
   assert np.abs(crude - exact).max() > 0.5 * exact.max()
 
 
+@pytest.mark.parametrize('side', ['real', 'fake', 'both'])
+def test_prdc_with_one_sample_far_out(side):
+  """Every other decision stays what differences in float64 say."""
+  for size in 10.0 ** np.arange(2, 13):
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(2, 300, 8))
+    if side in ('real', 'both'):
+      real[0] += size
+    if side in ('fake', 'both'):
+      fake[0] += size
+    expected = brute_prdc(real, fake, 3, 5)
+    assert prdc(real, fake) == pytest.approx(expected, abs=1e-12), size
+    assert 0.8 < expected['precision'] < 1 and 0.8 < expected['recall'] < 1
+
+
+def test_prdc_of_two_groups_far_apart(monkeypatch):
+  """No centre is near both: all decisions are made of differences."""
+  monkeypatch.setattr(blocks, 'ROWS', 64)
+  monkeypatch.setattr(blocks, 'ELEMENTS', 1000)
+  real, fake = np.random.default_rng(0).normal(size=(2, 150, 8))
+  real[:75], fake[:75] = real[:75] + 1e9, fake[:75] + 1e9
+  expected = brute_prdc(real, fake, 3, 5)
+  assert prdc(real, fake) == pytest.approx(expected, abs=1e-12)
+  both = np.concatenate([real, fake])
+  found, squares = blocks.nearest(both, both, 5, itself=False)
+  exact = scipy.spatial.distance.cdist(both, both, 'sqeuclidean')
+  np.fill_diagonal(exact, np.inf)
+  np.testing.assert_array_equal(found, np.argsort(exact, 1, 'stable')[:, :5])
+  np.testing.assert_allclose(squares, np.sort(exact)[:, :5], rtol=1e-12)
+
+
 def test_prdc_tells_quality_from_variety():
   real = features(120, 6)
   dull = prdc(real, real[::-1] * 0.2)
@@ -281,7 +320,7 @@ def test_nearest_against_scikit_learn(itself, monkeypatch):
   model = sklearn.neighbors.NearestNeighbors(n_neighbors=5).fit(among)
   away_true, which_true = model.kneighbors(x if itself else None)
   np.testing.assert_array_equal(which, which_true)
-  np.testing.assert_allclose(away, away_true, rtol=1e-6)
+  np.testing.assert_allclose(np.sqrt(away), away_true, rtol=1e-6)
 
 
 def test_neighbours_of_copies():

@@ -18,6 +18,7 @@ from helpers import small
 from helpers.small import final, rows, signal_when
 
 from gan_jax.config import app
+from gan_jax.config.schema import Config
 from gan_jax.runtime import checkpoint
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.training import restore, run_loop, setup, workdir, writers
@@ -228,6 +229,31 @@ def test_other_data_is_refused_and_does_not_claim_the_folder(make, tmp_path):
   with pytest.raises(IdentityError, match=r'\n  data: .+ there, .+ now'):
     train_config(dataclasses.replace(config, log_every=3))
   assert (run / 'config.flags').read_text() == said
+
+
+def test_a_run_that_was_refused_does_not_hold_its_folder(tmp_path):
+  """What was begun there, or was there before, stays."""
+  folder = tmp_path / 'run'
+  refused, corrected = (
+    Config(workdir=str(folder), dataset='ring', seed=seed) for seed in (0, 1)
+  )
+
+  def refuse(config):
+    with pytest.raises(ArgumentError, match='features'):
+      with workdir.held(config):
+        (folder / 'checkpoints').mkdir(exist_ok=True)
+        raise ArgumentError('features', '', 'say what fid sees')
+
+  refuse(refused)
+  assert [path.name for path in folder.iterdir()] == ['.lock']
+  with workdir.held(corrected):
+    assert '--seed=1' in (folder / 'config.flags').read_text()
+  refuse(corrected)  # of a folder that was there
+  assert (folder / 'config.flags').exists()
+  (folder / 'config.flags').unlink()
+  (folder / 'stats.jsonl').write_text('{}')
+  refuse(refused)
+  assert (folder / 'config.flags').exists()
 
 
 def test_two_processes_do_not_share_a_workdir(finished):
