@@ -328,7 +328,7 @@ def refused_folders(root):
 def test_a_folder_of_no_use_is_refused(name, message, tmp_path):
   refused_folders(tmp_path)
   with pytest.raises((data.DataError, ArgumentError), match=message) as told:
-    folder(tmp_path / name)
+    data.load(f'folder:{tmp_path / name}', data_dir=str(tmp_path / 'root'))
   assert '\n' not in str(told.value)
 
 

@@ -425,8 +425,9 @@ def test_a_report_names_what_was_handed_in(own):
   assert '<h1>soft GAN on data</h1>' in page
   assert 'discriminator (own networks) played the soft game on data' in page
   assert 'objective.temperature' in page
+  assert '<td class="name">residence</td>' in page
   for option in ('conditioning', 'lr_warmup'):  # nothing was made by these
-    assert option not in page
+    assert f'<td class="name">{option}</td>' not in page
 
 
 # Refused, before a file is written.
