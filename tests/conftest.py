@@ -20,6 +20,18 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
 
 
+HEAVY = (pathlib.Path(__file__).parent / 'heavy.txt').read_text('utf-8')
+
+
+@pytest.hookimpl(tryfirst=True)  # before what carries the mark is left out
+def pytest_collection_modifyitems(items):
+  """Marks as slow what `heavy.txt` lists."""
+  heavy = {line for line in HEAVY.splitlines() if not line.startswith('#')}
+  for item in items:
+    if not heavy.isdisjoint((item.nodeid, item.nodeid.split('[')[0])):
+      item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope='session')
 def real_data() -> pathlib.Path:
   """The folder of real data sets named by GAN_JAX_TEST_DATA."""

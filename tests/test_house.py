@@ -146,3 +146,12 @@ def test_every_bound_is_the_version_that_ci_installs():
     bounds.pop(tool)
   assert {'jax', 'flax', 'pytest'} <= set(bounds)
   assert bounds == {name: pins.get(name) for name in bounds}
+
+
+def test_what_is_listed_as_heavy_is_there():
+  lines = (ROOT / 'tests' / 'heavy.txt').read_text(encoding='utf-8')
+  tests = [line for line in lines.splitlines() if not line.startswith('#')]
+  assert tests == sorted({*tests})
+  for test in tests:
+    path, name = test.split('[')[0].split('::')
+    assert f'def {name}(' in (ROOT / path).read_text(encoding='utf-8'), test
