@@ -38,7 +38,7 @@ from gan_jax.ablation.scoring import (
 )
 from gan_jax.ablation.verdict import format_for_terminal
 from gan_jax.config import app, schema
-from gan_jax.runtime import preemption
+from gan_jax.runtime import numerics, preemption
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.provenance import environment, now
@@ -146,8 +146,10 @@ class AblationRunner:
     identities = identify_programs(self.plan)
     recorded = folder_lib.read_plan(self.plan.folder) or {}
     check_identities(self.plan, recorded.get('identities', []), identities)
+    folder_lib.check_numerics(self.plan.folder, recorded)
     facts: dict[str, Any] = {
       'environment': environment(),
+      'numerics': numerics.settings(),
       'protocol': scorer.protocol(),
     }
     facts |= {'identities': identities} if identities else {}

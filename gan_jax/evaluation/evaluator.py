@@ -25,7 +25,7 @@ from gan_jax.features import FeaturePass, Features, batched
 from gan_jax.game.sampler import Sampler
 from gan_jax.metrics import METRICS, Metric, frechet, select_metrics
 from gan_jax.networks.base import Networks, Params, Stats
-from gan_jax.runtime import sharding
+from gan_jax.runtime import numerics, sharding
 from gan_jax.runtime.array_cache import Arrays
 from gan_jax.runtime.errors import ArgumentError
 
@@ -238,6 +238,8 @@ class Evaluator:
       protocol['validation_fingerprint'] = self._validation.fingerprint
     if self._is_image:
       protocol['range'] = 'uint8 of [-1, 1], rounded and clipped'
+    if numerics.changed():
+      protocol['numerics'] = numerics.changed()
     return protocol
 
   # Samples as the metrics see them.
