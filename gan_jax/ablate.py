@@ -17,40 +17,47 @@ from absl import flags
 from gan_jax.ablation import folder, grid
 from gan_jax.ablation.plan import AblationOptions, make_plan
 from gan_jax.config import app, schema
+from gan_jax.config.parsing import INT_MAX
+from gan_jax.config.schema import Flag
 
-FLAGS = {
-  'vary': (
+FLAGS: dict[str, Flag] = {
+  'vary': Flag(
     [],
     'FLAG=VALUE,VALUE,... is an axis of the grid; given again, every'
     ' combination is a cell. Values that hold commas have ; between them.'
     ' FLAG+FLAG=A,B gives both flags the same value, FLAG+FLAG=A/C,B/D each its'
     ' own. FLAG=loguniform(LOW,HIGH,COUNT) and uniform(...) draw values.',
   ),
-  'seeds': (1, 'Runs of each cell, of seeds --seed, --seed + 1 and so on.'),
-  'search_seed': (0, 'Seed of the values that ranges draw.'),
-  'layout': (
+  'seeds': Flag(
+    1, 'Runs of each cell, of seeds --seed, --seed + 1 and so on.', 1, 10**5
+  ),
+  'search_seed': Flag(0, 'Seed of the values that ranges draw.', 0, INT_MAX),
+  'layout': Flag(
     'auto',
     'How the members of a compiled program are computed: vmap (together), map'
     ' (in turn), or auto (by the networks and the device).',
   ),
-  'primary': ('', 'Score that ranks the cells. Empty: the first of --metrics.'),
-  'better': (
+  'primary': Flag(
+    '', 'Score that ranks the cells. Empty: the first of --metrics.'
+  ),
+  'better': Flag(
     '',
     'Whether lower or higher values of --primary are better. Empty: the'
     " metric's own direction.",
   ),
-  'published': (
+  'published': Flag(
     '',
     'JSON file {source, rows} of published values to put beside the scores.'
     ' Empty: none.',
+    place=True,
   ),
-  'only': (
+  'only': Flag(
     '',
     'K/N: every N-th compiled program from the K-th on, the share of one task'
     ' of a cluster. Empty: all.',
   ),
-  'dry_run': (False, 'Whether only to print the plan and what it costs.'),
-  'collect': (False, 'Whether only to write the results of ended runs.'),
+  'dry_run': Flag(False, 'Whether only to print the plan and what it costs.'),
+  'collect': Flag(False, 'Whether only to write the results of ended runs.'),
 }
 _ACTIONS = ('dry_run', 'collect')
 

@@ -11,23 +11,32 @@ import pathlib
 from absl import flags
 
 from gan_jax.config import app, schema
+from gan_jax.config.parsing import INT_MAX
+from gan_jax.config.schema import Flag
 from gan_jax.runtime.errors import ArgumentError
 
-FLAGS = {
-  'workdir': ('', 'Folder of the run.'),
-  'num': (64, 'Samples to draw.'),
-  'seed': (0, 'Seed of the noise.'),
-  'out': (
+FLAGS: dict[str, Flag] = {
+  'workdir': Flag('', 'Folder of the run.', place=True),
+  'num': Flag(64, 'Samples to draw.', 1, 10**9),
+  'seed': Flag(0, 'Seed of the noise.', 0, INT_MAX),
+  'out': Flag(
     'samples.png',
     'Where the samples are written: FILE.png, FILE.npz or a folder.',
+    place=True,
   ),
-  'ema': (bool, 'Whether the average of G is used. Not given: if it was kept.'),
-  'step': (int, 'Step of the checkpoint. Not given: the newest.'),
-  'label': (
+  'ema': Flag(
+    bool, 'Whether the average of G is used. Not given: if it was kept.'
+  ),
+  'step': Flag(
+    int, 'Step of the checkpoint. Not given: the newest.', 0, INT_MAX
+  ),
+  'label': Flag(
     int,
     'Class of all samples of a conditional run. Not given: all in turn.',
+    0,
+    INT_MAX,
   ),
-  'interpolate': (
+  'interpolate': Flag(
     False,
     'Whether to draw rows of 8 samples on the way from one latent vector to'
     ' another.',

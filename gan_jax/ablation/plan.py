@@ -128,7 +128,7 @@ class AblationPlan:
     only = self.options.only
     if not only:
       return [*programs]
-    match = re.fullmatch(r'(\d+)/(\d+)', only)
+    match = re.fullmatch(r'([0-9]{1,9})/([0-9]{1,9})', only)
     k, n = map(int, match.groups()) if match else (0, 0)
     if not 1 <= k <= n:
       raise ArgumentError('only', only, 'write K/N with K from 1 to N')

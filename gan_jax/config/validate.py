@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gan_jax.config import registry
+from gan_jax.config.parsing import bound_remedy, parse_float, place_remedy
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.names import check_names, suggest
 
@@ -71,22 +72,19 @@ def _remedy(
         return nearest(value, words)
     if value != value.strip() or not value.isprintable():
       return 'remove white space at the ends and line breaks'
-    return ''
+    return place_remedy(value) if limits['place'] else ''
   if isinstance(value, bool):
     return ''
+  names = ('low', 'high', 'above', 'below')
+  bounds = {name: limits[name] for name in names}
+  if isinstance(value, int):
+    return bound_remedy(value, **bounds)
   if not math.isfinite(value):
     return 'use a finite number'
   if value and not _FLOAT32_MIN <= abs(_float32(value)) < math.inf:
     return 'use 0 or a size from 1e-37 to 3e38 (float32)'
-  if limits['low'] is not None and value < limits['low']:
-    return f'use {limits["low"]} or more'
-  if limits['above'] is not None and value <= limits['above']:
-    return f'use more than {limits["above"]}'
-  if limits['high'] is not None and value > limits['high']:
-    return f'use {limits["high"]} or less'
-  if limits['below'] is not None and _float32(value) >= limits['below']:
-    return f'use less than {limits["below"]}'
-  return ''
+  as_given = bound_remedy(value, **(bounds | {'below': None}))
+  return as_given or bound_remedy(_float32(value), below=bounds['below'])
 
 
 def contradictions(c: Any) -> list[ArgumentError]:
@@ -306,7 +304,7 @@ def _split_penalty(
 
 def _weight(number: str) -> float:
   try:
-    return float(number)
+    return parse_float(number)
   except ValueError:
     return math.nan
 

@@ -30,7 +30,7 @@ from gan_jax.evaluation.score_file import (
 from gan_jax.features import Features
 from gan_jax.metrics import Metric, select_metrics
 from gan_jax.networks.base import Networks, Params, Stats
-from gan_jax.runtime import checkpoint, multihost, provenance, sharding
+from gan_jax.runtime import backend, checkpoint, multihost, provenance, sharding
 from gan_jax.runtime.array_cache import digest_facts
 from gan_jax.runtime.errors import ArgumentError
 
@@ -264,6 +264,7 @@ def evaluate_images(
     DataError: if samples cannot be had.
   """
   options.check()
+  backend.check_devices()
   metrics = select_metrics(options.metrics)
   check_validation(options)
   if any(metric.reads_real for metric in metrics) and not options.against:

@@ -1,4 +1,4 @@
-"""Settings of JAX that change the numbers of a program without being part of it.
+"""Settings of JAX that change the numbers of a program from outside of it.
 
 Each is set by an environment variable of its name or by `jax.config.update`.
 They are recorded with a run and with its scores.

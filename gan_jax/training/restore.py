@@ -18,6 +18,7 @@ from gan_jax.config.schema import Config, read_config
 from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
 from gan_jax.networks.base import Net, Networks
+from gan_jax.runtime import backend
 from gan_jax.runtime.checkpoint import Checkpoints, flatten, to_host
 from gan_jax.runtime.errors import (
   ArgumentError,
@@ -421,6 +422,7 @@ def open_run(
     CheckpointError: if the checkpoint asked for (or every one) is damaged.
   """
   config = read_config(workdir)
+  backend.check_devices()
   if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
     raise ArgumentError('workdir', workdir, 'no checkpoint was saved there yet')
   facts = _facts(workdir)

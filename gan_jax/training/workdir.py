@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from gan_jax.config import schema
+from gan_jax.config import parsing, schema
 from gan_jax.config.schema import Config
 from gan_jax.runtime import multihost
 from gan_jax.runtime.errors import ArgumentError, IdentityError
@@ -114,7 +114,7 @@ def _lock(config: Config, lock: IO[str]) -> None:
 def claim(config: Config) -> None:
   """Writes into the folder that this configuration is its run's."""
   if multihost.is_primary():
-    text = '\n'.join(schema.to_args(config)) + '\n'
+    text = parsing.format_flagfile(schema.to_args(config))
     write_atomic(pathlib.Path(config.workdir) / 'config.flags', text)
 
 
