@@ -15,10 +15,11 @@ from typing import Any
 from absl import flags
 
 from gan_jax.ablation import folder, grid
-from gan_jax.ablation.plan import AblationOptions, make_plan
+from gan_jax.ablation.plan import AblationOptions, make_plan, with_metrics
 from gan_jax.config import app, schema
 from gan_jax.config.parsing import INT_MAX
 from gan_jax.config.schema import Flag
+from gan_jax.runtime.errors import ArgumentError
 
 FLAGS: dict[str, Flag] = {
   'vary': Flag(
@@ -66,7 +67,7 @@ def _options() -> AblationOptions:
   given: dict[str, Any] = {
     name: flags.FLAGS[name].value for name in FLAGS.keys() - _ACTIONS
   }
-  base, vary = schema.from_flags(), tuple(given.pop('vary'))
+  base, vary = schema.from_flags(with_metrics), tuple(given.pop('vary'))
   if not flags.FLAGS.network:
     vary = grid.add_networks(vary, base)
   return AblationOptions(base=base, vary=vary, **given)
@@ -81,8 +82,17 @@ def _use_all_cores() -> None:
     os.environ['XLA_FLAGS'] = f'{words} {flag}={cores}'
 
 
+def _check_actions() -> None:
+  f = flags.FLAGS
+  if f.collect and f.dry_run:
+    raise ArgumentError('dry_run', True, 'has no effect beside `collect`')
+  if f.collect and f.only:
+    raise ArgumentError('only', f.only, 'has no effect beside `collect`')
+
+
 def main() -> int:
   """Runs, plans or collects, as the flags say."""
+  _check_actions()
   plan = make_plan(_options())  # reports bad flags without JAX
   folder.check_folder(plan)
   if not flags.FLAGS.collect:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gan_jax.ablation import folder as folder_lib
-from gan_jax.ablation.plan import AblationPlan, choose_primary
+from gan_jax.ablation.plan import AblationPlan, choose_primary, idle_options
 from gan_jax.ablation.population_run import (
   MakeRun,
   PopulationRun,
@@ -70,6 +70,8 @@ def ablate(
     Error: whose message names the argument or file and the remedy.
   """
   folder_lib.check_folder(plan)
+  for message in idle_options(plan.base):
+    app.warn(message)
   (print if dry_run else say)(describe_plan(plan))
   try:
     with preemption.listen() as listener:

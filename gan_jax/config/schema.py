@@ -9,7 +9,7 @@ imports nothing heavy, so that `--help` answers at once.
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -17,6 +17,7 @@ from absl import flags
 from gan_jax.config import parsing, registry, validate
 from gan_jax.config.parsing import INT_MAX
 from gan_jax.config.validate import ConfigError as ConfigError
+from gan_jax.runtime.errors import ArgumentError
 
 _Registry = tuple[str, str]  # module and name of a dict
 
@@ -310,7 +311,7 @@ class Config:
   )
   lr_schedule: str = _optimizers(
     'constant',
-    'Decay of both learning rates over the run.',
+    'Decay of both learning rates over the run, to --lr_final of themselves.',
     registry=('gan_jax.game.optimizers', 'DECAYS'),
   )
   lr_warmup: int = _optimizers(
@@ -320,8 +321,9 @@ class Config:
     high=INT_MAX,
   )
   lr_final: float = _optimizers(
-    1.0,
-    'Factor that both learning rates have decayed to at the last step.',
+    0.0,
+    'Factor that both learning rates have decayed to at the end of the run,'
+    ' under a --lr_schedule. exponential needs one of more than 0.',
     low=0,
     high=1,
   )
@@ -614,10 +616,19 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   define(table, flag_values)
 
 
-def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
-  """The validated `Config` that the parsed flags say."""
+def from_flags(
+  complete: Callable[[Config], Config] | None = None,
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> Config:
+  """The validated `Config` that the parsed flags say.
+
+  Args:
+    complete: fills in what a command has other defaults for.
+    flag_values: that were parsed.
+  """
   values: dict[str, Any] = {name: flag_values[name].value for name in FIELDS}
-  return Config(**values).validate()
+  config = Config(**values)
+  return (complete(config) if complete else config).validate()
 
 
 def from_args(args: Sequence[str]) -> Config:
@@ -630,11 +641,13 @@ def from_args(args: Sequence[str]) -> Config:
   define_flags(flag_values)
   try:
     rest = flag_values(['gan_jax', *parsing.expand_flagfiles(args)])[1:]
+  except ArgumentError as error:
+    raise ConfigError(error) from error
   except flags.Error as error:
     raise ConfigError(str(error)) from error
   if rest:
     raise ConfigError(f'{rest[0]}: not a flag; write --name=value')
-  return from_flags(flag_values)
+  return from_flags(flag_values=flag_values)
 
 
 def to_args(config: Config) -> list[str]:

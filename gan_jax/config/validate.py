@@ -108,7 +108,7 @@ def _list_faults(c: Any) -> Iterator[ArgumentError]:
 
 
 def _rate_faults(c: Any) -> Iterator[ArgumentError]:
-  if c.lr_schedule == 'constant' and c.lr_final != 1:
+  if c.lr_schedule == 'constant' and c.lr_final:
     yield ArgumentError(
       'lr_final',
       c.lr_final,
@@ -124,8 +124,11 @@ _IDLE_ON_DIRAC = {
 
 
 def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
-  """Warnings of values that are accepted and have no effect."""
-  messages = []
+  """Warnings of values that are accepted and have no effect.
+
+  They are of use in another cell of a sweep, or in a longer run.
+  """
+  messages = _idle_rates(c)
   for name, rule in (('beta2_g', 'optimizer_g'), ('beta2_d', 'optimizer_d')):
     value = getattr(c, name)
     if value != fields[name].default and getattr(c, rule) == 'sgd':
@@ -137,6 +140,11 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
         f'`beta1_final_{player}={final}`: has no effect: `beta1_{player}` is'
         f' {final} from the start'
       )
+  if c.eval_every > c.steps:
+    messages.append(
+      f'`eval_every={c.eval_every}`: has no effect in a run of'
+      f' `steps={c.steps}`, which is scored at its end anyway'
+    )
   apart = c.schedule == 'extragradient' or relativistic
   if c.reuse_real and c.d_steps == 1 and not apart:
     messages.append(
@@ -149,6 +157,46 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
         f'`regularizer={c.regularizer}`: {term.name} has no effect on'
         f' `network=dirac`, which has no {_IDLE_ON_DIRAC[term.name]}'
       )
+  return messages
+
+
+def _idle_rates(c: Any) -> list[str]:
+  messages = []
+  if c.lr_schedule != 'constant' and c.lr_final == 1:
+    messages.append(
+      f'`lr_final=1.0`: has no effect, and neither has'
+      f' `lr_schedule={c.lr_schedule}`: a decay to 1 is none'
+    )
+  if c.lr_warmup == 1:
+    messages.append(
+      '`lr_warmup=1`: has no effect: the first step has the whole rate anyway'
+    )
+  return messages
+
+
+def idle_on_data(
+  c: Any, fields: Mapping[str, Any], *, density: bool, own: bool
+) -> list[str]:
+  """Warnings of values that have no effect on data of a kind.
+
+  Args:
+    c: the options.
+    fields: of the options.
+    density: whether samples are drawn from a density.
+    own: whether the data was handed in.
+  """
+  messages = []
+  for name, kind, idle_there in (
+    ('data_dir', 'a density, which is not prepared', density),
+    ('residence', 'a density, whose samples are drawn', density),
+    ('num_samples', 'a density, of which 4,096 points are drawn', density),
+    ('data_dir', 'data that was handed in', own),
+    ('image_size', 'data that was handed in; resize it', own),
+    ('channels', 'data that was handed in; convert it', own),
+  ):
+    value = getattr(c, name)
+    if idle_there and value != fields[name].default:
+      messages.append(f'`{name}={value}`: has no effect on {kind}')
   return messages
 
 
@@ -203,6 +251,10 @@ def check_evaluation(values: Mapping[str, Any], given: Collection[str]) -> None:
     if name in given:
       remedy = f'has no effect on {asked}, only on {other}; leave it out'
       faults.append(ArgumentError(name, values[name], remedy))
+  if 'follow_timeout' in given and workdir and not values['follow']:
+    remedy = 'has no effect without `follow`; leave it out'
+    value = values['follow_timeout']
+    faults.append(ArgumentError('follow_timeout', value, remedy))
   if (values['step'] is not None) + values['all'] + values['follow'] > 1:
     name = 'all' if values['all'] else 'follow'
     remedy = 'of `step`, `all` and `follow` use one of them'
@@ -238,9 +290,16 @@ def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
 def _score_faults(c: Any) -> Iterator[ArgumentError]:
   words = metric_words(c.metrics)
   yield from metric_faults(c.metrics)
-  for name in ('eval_every', 'features', 'weights', 'keep_best'):
+  for name, default in (
+    ('eval_every', 0),
+    ('eval_samples', 10000),
+    ('eval_seeds', 1),
+    ('features', ''),
+    ('weights', ''),
+    ('keep_best', ''),
+  ):
     value = getattr(c, name)
-    if value and not words:
+    if value != default and not words:
       yield ArgumentError(
         name,
         value,

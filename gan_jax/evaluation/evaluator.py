@@ -30,7 +30,7 @@ from gan_jax.runtime.array_cache import Arrays
 from gan_jax.runtime.errors import ArgumentError
 
 BATCH = 128  # samples that go through the networks at a time, at the most
-_NETWORK = {'features', 'probabilities'}  # what takes a feature network
+FEATURE_KINDS = {'features', 'probabilities'}  # what takes a feature network
 
 
 class Evaluator:
@@ -109,7 +109,7 @@ class Evaluator:
     self.rows = self._choose_rows(batch)
     self._pass = FeaturePass(
       self.features or feature_networks.make_raw(dataset.shape),
-      sorted(self._kinds & _NETWORK),
+      sorted(self._kinds & FEATURE_KINDS),
       mesh=self.mesh,
       batch=self.rows,
     )
@@ -128,7 +128,7 @@ class Evaluator:
 
   def _name(self, metric: Metric, score: str) -> str:
     seen = self.features.name if self.features else 'points'
-    return name_score(score, seen if metric.sees in _NETWORK else '')
+    return name_score(score, seen if metric.sees in FEATURE_KINDS else '')
 
   def _count_real(self, asked: int) -> int:
     size = self.dataset.size
@@ -172,12 +172,14 @@ class Evaluator:
   def _load_features(
     self, features: str | Features, weights: str, data_dir: str
   ) -> Features | None:
-    names = [m.name for m in self.metrics if m.sees in _NETWORK]
+    names = [m.name for m in self.metrics if m.sees in FEATURE_KINDS]
     if not self._is_image:
       if features or weights:
         remedy = f'points of {self.dataset.name} are seen as they are'
         name = features if isinstance(features, str) else features.name
-        raise ArgumentError('features', name, f'{remedy}; leave it out')
+        argument = 'features' if name else 'weights'
+        remedy = f'{remedy}; leave it out'
+        raise ArgumentError(argument, name or weights, remedy)
       return None
     if not names:
       return None
@@ -248,9 +250,9 @@ class Evaluator:
   def reference(self) -> Arrays:
     """The real samples as the metrics see them."""
     kinds = {m.sees for m in self.metrics if m.reads_real}
-    if not kinds & _NETWORK or self.features is None:
+    if not kinds & FEATURE_KINDS or self.features is None:
       return self._see_real(self.dataset, self.real_samples) if kinds else {}
-    outputs = sorted(kinds & _NETWORK)
+    outputs = sorted(kinds & FEATURE_KINDS)
     facts = {
       'of': self.dataset.fingerprint,
       'features': self.features.digest,

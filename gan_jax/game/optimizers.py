@@ -44,12 +44,12 @@ class RateDecay(Component):
   Attributes:
     steps: of the whole run.
     warmup: steps of linear warm-up, 0 for none.
-    final: the factor at the end of the run.
+    final: the factor at the end of the run; 0 unless it is given.
   """
 
   steps: int = static(1)
   warmup: int = static(0)
-  final: float = 1.0
+  final: float = 0.0
 
   def weight(self, done: Scalar) -> Scalar:
     """What falls from 1 to 0 as the run goes from 0 to 1."""
@@ -85,6 +85,17 @@ class Constant(RateDecay):
     """1."""
     return jnp.ones_like(done)
 
+  def check(self) -> None:
+    """Refuses an end that it does not move to."""
+    super().check()
+    if self.final != 0:
+      raise ArgumentError(
+        'final',
+        self.final,
+        'has no effect on a rate that is constant; choose a fall, or leave it'
+        ' out',
+      )
+
 
 class Linear(RateDecay):
   """A linear fall."""
@@ -105,7 +116,7 @@ class Cosine(RateDecay):
 class Exponential(RateDecay):
   """A geometric fall: the 2014 code's division by a constant every batch.
 
-  `final` is greater than 0.
+  `final` has to be given, and is greater than 0.
   """
 
   def fall(self, done: Scalar) -> Scalar:

@@ -17,6 +17,7 @@ from gan_jax.config import app, registry, resolve
 from gan_jax.config.schema import Config, read_config
 from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
+from gan_jax.game.streams import check_seed
 from gan_jax.networks.base import Net, Networks
 from gan_jax.runtime import backend
 from gan_jax.runtime.checkpoint import Checkpoints, flatten, to_host
@@ -224,6 +225,7 @@ class Run:
     """
     if n < 1:
       raise ArgumentError('n', n, 'use 1 or more')
+    check_seed('seed', seed)
     labels = self.labels(n, label)
     if self.networks is None:
       return self._exported(n, seed, labels, self._prefix(ema))

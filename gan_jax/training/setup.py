@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from gan_jax import data
 from gan_jax.config import resolve
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.config.validate import idle
+from gan_jax.config.validate import idle, idle_on_data
 from gan_jax.data import Dataset, DatasetMetadata, Feed, SampleSet
 from gan_jax.game.game import Batch
 from gan_jax.game.sampler import Sampler
@@ -280,6 +280,12 @@ def cautions(setup: Setup) -> list[str]:
   """Warnings of options that are accepted together and may be a mistake."""
   config, game = setup.config, setup.trainer.game
   warnings = idle(config, FIELDS, game.objective.relativistic)
+  warnings += idle_on_data(
+    config,
+    FIELDS,
+    density=isinstance(setup.dataset, data.Density),
+    own=config.dataset.startswith(OWN_DATA),
+  )
   paths = jax.tree_util.tree_leaves_with_path(setup.shapes.d.stats)
   by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
   for term in game.terms if by_batch else ():
