@@ -55,12 +55,14 @@ def main() -> int:
   export.check(f.num, out)
   run = open_run(f.workdir, f.step)
   ema = run.has_average if f.ema is None else f.ema
-  x = export.draw(run, f.num, f.seed, ema, f.interpolate, f.label)
+  count = export.count_of(f.num, f.interpolate)
+  export.check_size(run, count, out)
+  x = export.batches(run, f.num, f.seed, ema, f.interpolate, f.label)
   try:
     # A class a column, where all of them are drawn in turn.
     columns = run.classes if f.label is None else 0
     columns = export.COLUMNS if f.interpolate else columns
-    export.write(run, x, out, columns)
+    export.write(run, x, count, out, columns)
   except OSError as error:
     raise ArgumentError(
       'out',
@@ -71,7 +73,7 @@ def main() -> int:
   averaged = run.has_average if f.ema is None else f.ema
   which = 'averaged' if averaged else 'live'
   kind = f', {export.interpolation(run)} interpolation' if f.interpolate else ''
-  print(f'{len(x)} samples of the {which} G at step {run.step}{kind}: {out}')
+  print(f'{count} samples of the {which} G at step {run.step}{kind}: {out}')
   return app.DONE
 
 

@@ -114,14 +114,14 @@ def test_images_as_an_array_a_grid_and_files(image_run, tmp_path):
   x = export.draw(image_run, 5, 0, False, False)
   assert x.shape == (5, 8, 8, 1) and np.abs(x).max() <= 1
   u = images.to_uint8(x)
-  export.write(image_run, x, tmp_path / 'a.npz')
+  export.write(image_run, [x], len(x), tmp_path / 'a.npz')
   with np.load(tmp_path / 'a.npz') as arrays:
     assert arrays.files == ['samples']
     assert arrays['samples'].dtype == np.uint8
     np.testing.assert_array_equal(arrays['samples'], u)
-  export.write(image_run, x, tmp_path / 'a.png')
+  export.write(image_run, [x], len(x), tmp_path / 'a.png')
   assert (tmp_path / 'a.png').read_bytes() == images.grid_png(x)
-  export.write(image_run, x, tmp_path / 'new' / 'folder')
+  export.write(image_run, [x], len(x), tmp_path / 'new' / 'folder')
   found = sorted((tmp_path / 'new' / 'folder').iterdir())
   assert [p.name for p in found] == [f'{i:05d}.png' for i in range(5)]
   for path, image in zip(found, u, strict=True):
@@ -133,17 +133,17 @@ def test_images_as_an_array_a_grid_and_files(image_run, tmp_path):
 def test_a_density_as_an_array_and_a_figure(name, tmp_path):
   run = opened(dataset=name)
   x = export.draw(run, 50, 0, False, False)
-  export.write(run, x, tmp_path / 'a.npz')
+  export.write(run, [x], len(x), tmp_path / 'a.npz')
   with np.load(tmp_path / 'a.npz') as arrays:
     assert arrays['samples'].dtype == np.float32
     np.testing.assert_array_equal(arrays['samples'], x)
-  export.write(run, x, tmp_path / 'a.png')
+  export.write(run, [x], len(x), tmp_path / 'a.png')
   with PIL.Image.open(tmp_path / 'a.png') as picture:
     colours = np.asarray(picture.convert('RGB')).reshape(-1, 3)
   greenish = (colours[:, 1] > colours[:, 0].astype(int) + 30).mean()
   assert greenish > 1e-4  # G's samples are there
   with pytest.raises(ArgumentError, match=r'`out=.*\.npz'):
-    export.write(run, x, tmp_path / 'folder')
+    export.write(run, [x], len(x), tmp_path / 'folder')
 
 
 @pytest.mark.parametrize(

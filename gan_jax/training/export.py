@@ -1,7 +1,9 @@
 """Samples of a run as files: an array, a grid, single pictures."""
 
-import io
+import math
 import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,13 +12,16 @@ from numpy.typing import NDArray
 from gan_jax.data import Density
 from gan_jax.figures import images
 from gan_jax.game.sampler import BATCH
+from gan_jax.game.streams import check_seed
+from gan_jax.runtime.backend import require_memory
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import open_atomic, write_atomic
 from gan_jax.runtime.progress import progress_bar
 from gan_jax.training.restore import Run
 
 Samples = NDArray[np.float32]
 COLUMNS = 8  # steps of an interpolation
+_GRID_PIXELS = 2**28  # of one PNG
 
 
 def check(num: int, out: pathlib.Path) -> None:
@@ -71,14 +76,41 @@ def interpolation(run: Run) -> str:
   return 'spherical' if normal else 'linear'
 
 
-def draw(
+def count_of(num: int, interpolate: bool) -> int:
+  """Samples that are drawn where `num` are asked for: whole rows."""
+  return -(-num // COLUMNS) * COLUMNS if interpolate else num
+
+
+def check_size(run: Run, count: int, out: pathlib.Path) -> None:
+  """Refuses more samples than one file, or the memory, can hold.
+
+  Raises:
+    ArgumentError: saying how many pixels or bytes they have.
+  """
+  size = math.prod(run.dataset.shape)
+  if out.suffix == '.png' and run.dataset.bounded:
+    pixels = count * math.prod(run.dataset.shape[:2])
+    if pixels > _GRID_PIXELS:
+      raise ArgumentError(
+        'num',
+        count,
+        f'one PNG would have {pixels:,} pixels, and {_GRID_PIXELS:,} are the'
+        ' most; end `out` in .npz, or name a folder',
+      )
+  if out.suffix:
+    width = 1 if run.dataset.bounded else 4
+    what = 'the samples of one file'
+    require_memory('num', count, width * count * size, what, host=True)
+
+
+def batches(
   run: Run,
   num: int,
   seed: int,
   ema: bool | None,
   interpolate: bool,
   label: int | None = None,
-) -> Samples:
+) -> Iterable[Samples]:
   """Samples (n, *shape): those of `Run.sample`, or rows of an interpolation.
 
   With `interpolate` one row of `COLUMNS` for each `COLUMNS` of `num`, rounded
@@ -89,43 +121,84 @@ def draw(
     ArgumentError: for an unknown class, or an average that was not kept.
   """
   if not interpolate:
-    return run.sample(num, seed=seed, label=label, ema=ema)
-  rows = -(-num // COLUMNS)
-  z = interpolated(
-    run.latent(seed, 2 * rows), interpolation(run) == 'spherical'
-  )
-  labels = run.labels(len(z), label)
+    return run.sample_batches(num, seed=seed, label=label, ema=ema)
+  check_seed('seed', seed)
+  labels = run.labels(count_of(num, True), label)
   if labels is None and run.classes:
-    labels = np.repeat(np.arange(rows, dtype=np.int32) % run.classes, COLUMNS)
-  parts = []
-  starts = range(0, len(z), BATCH)
+    rows = np.arange(-(-num // COLUMNS), dtype=np.int32)
+    labels = np.repeat(rows % run.classes, COLUMNS)
+  run.generator(ema)
+  return _rows(run, -(-num // COLUMNS), seed, ema, labels)
+
+
+def _rows(
+  run: Run,
+  rows: int,
+  seed: int,
+  ema: bool | None,
+  labels: NDArray[np.int32] | None,
+) -> Iterator[Samples]:
+  """Rows of an interpolation, some at a time."""
+  spherical = interpolation(run) == 'spherical'
+  step = BATCH // COLUMNS
+  starts = range(0, rows, step)
   for start in progress_bar(starts, len(starts), 'sampling'):
+    stop = min(start + step, rows)
+    ends = run.latent(seed, 2 * stop, 2 * start)
+    z = interpolated(ends, spherical)
     # Padded, so that every batch is of one compiled program.
-    rest = BATCH - len(z[start : start + BATCH])
-    batch = np.pad(z[start : start + BATCH], ((0, rest), (0, 0)))
+    rest = BATCH - len(z)
     own = None
     if labels is not None:
-      own = np.pad(labels[start : start + BATCH], (0, rest))
-    parts.append(run.generate(batch, own, ema=ema)[: BATCH - rest])
-  return np.concatenate(parts)
+      own = np.pad(labels[start * COLUMNS : stop * COLUMNS], (0, rest))
+    z = np.pad(z, ((0, rest), (0, 0)))
+    yield run.generate(z, own, ema=ema)[: BATCH - rest]
 
 
-def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:
+def draw(
+  run: Run,
+  num: int,
+  seed: int,
+  ema: bool | None,
+  interpolate: bool,
+  label: int | None = None,
+) -> Samples:
+  """The samples of `batches`, all of them."""
+  return np.concatenate(list(batches(run, num, seed, ema, interpolate, label)))
+
+
+def write(
+  run: Run,
+  samples: Iterable[Samples],
+  count: int,
+  out: pathlib.Path,
+  columns: int = 0,
+) -> None:
   """Writes samples in the format that the name of `out` says.
+
+  Of images no more is held than their bytes, once; of single pictures a batch.
+
+  Args:
+    run: that they are of.
+    samples: batches of them.
+    count: how many they are.
+    out: the file or folder.
+    columns: of a grid.
 
   Raises:
     ArgumentError: for a folder of pictures of points.
   """
   bounded = run.dataset.bounded
   if out.suffix == '.npz':
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, samples=images.to_uint8(x) if bounded else x)
-    write_atomic(out, buffer.getvalue())
+    with open_atomic(out) as file:
+      np.savez_compressed(file, samples=_joined(run, samples, count))
   elif out.suffix == '.png' and bounded:
-    write_atomic(out, images.grid_png(x, columns))
+    grid = images.grid(_joined(run, samples, count), columns)
+    write_atomic(out, images.png(images.enlarged(grid)))
   elif out.suffix == '.png' and isinstance(run.dataset, Density):
     from gan_jax.figures.density import samples_png
 
+    x = _joined(run, samples, count)
     write_atomic(out, samples_png(run.dataset, x))
   else:
     if not bounded:
@@ -135,5 +208,21 @@ def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:
       remedy = f'PNG files are for images; {whose}'
       raise ArgumentError('out', str(out), remedy)
     out.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images.to_uint8(x)):
-      write_atomic(out / f'{i:05d}.png', images.png(image))
+    number = 0
+    for batch in samples:
+      for image in images.to_uint8(batch):
+        write_atomic(out / f'{number:05d}.png', images.png(image))
+        number += 1
+
+
+def _joined(run: Run, samples: Iterable[Samples], count: int) -> NDArray[Any]:
+  """All samples in one array: images as bytes, points as they are."""
+  bounded = run.dataset.bounded
+  kind = np.uint8 if bounded else np.float32
+  joined = np.empty((count, *run.dataset.shape), kind)
+  start = 0
+  for batch in samples:
+    rows = images.to_uint8(batch) if bounded else batch
+    joined[start : start + len(rows)] = rows
+    start += len(rows)
+  return joined

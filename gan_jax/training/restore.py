@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -174,10 +174,12 @@ class Run:
     """The compiled sampler of its G."""
     return Sampler(self._needed())
 
-  def latent(self, seed: int, n: int) -> Float[np.ndarray, 'n latent_dim']:
-    """G's noise: that of samples 0 to n of a seed."""
+  def latent(
+    self, seed: int, stop: int, start: int = 0
+  ) -> Float[np.ndarray, 'n latent_dim']:
+    """G's noise: that of samples `start` to `stop` of a seed."""
     key = jax.random.key(seed)
-    return np.asarray(self.sampler.latent(key, jnp.arange(n)))
+    return np.asarray(self.sampler.latent(key, jnp.arange(start, stop)))
 
   def generate(
     self, z: Any, label: Any = None, *, ema: bool | None = None
@@ -225,14 +227,39 @@ class Run:
     """
     if n < 1:
       raise ArgumentError('n', n, 'use 1 or more')
+    batches = self.sample_batches(n, seed=seed, label=label, ema=ema)
+    x = np.empty((n, *self.dataset.shape), np.float32)
+    start = 0
+    for batch in batches:
+      x[start : start + len(batch)] = batch
+      start += len(batch)
+    return x
+
+  def sample_batches(
+    self,
+    n: int,
+    *,
+    seed: int = 0,
+    label: int | Sequence[int] | None = None,
+    ema: bool | None = None,
+  ) -> Iterable[Samples]:
+    """The samples of `sample`, a batch at a time.
+
+    Raises:
+      ArgumentError: as `sample`, at once.
+    """
     check_seed('seed', seed)
     labels = self.labels(n, label)
     if self.networks is None:
-      return self._exported(n, seed, labels, self._prefix(ema))
-    source = self.generator(ema)
-    batches = self.sampler.batches(source.params, source.stats, seed, n, labels)
-    count = -(-n // self.sampler.batch)
-    return np.concatenate(list(progress_bar(batches, count, 'sampling')))
+      batches: Iterable[Samples] = self._exported(
+        n, seed, labels, self._prefix(ema)
+      )
+    else:
+      source = self.generator(ema)
+      batches = self.sampler.batches(
+        source.params, source.stats, seed, n, labels
+      )
+    return progress_bar(batches, -(-n // BATCH), 'sampling')
 
   def labels(self, n: int, label: Any) -> NDArray[np.int32] | None:
     """Classes (n,), checked; None for all in turn.
@@ -251,7 +278,9 @@ class Run:
       )
     return labels
 
-  def _exported(self, n: int, seed: int, labels: Any, prefix: str) -> Samples:
+  def _exported(
+    self, n: int, seed: int, labels: Any, prefix: str
+  ) -> Iterator[Samples]:
     """Samples by the exported G."""
     call = _load_exported(self.workdir)
     arrays = {
@@ -260,7 +289,6 @@ class Run:
       if path.startswith(f'{prefix}/') and '/opt_state/' not in path
     }
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    batches = []
     for start in range(0, n, BATCH):
       number = np.arange(start, start + BATCH, dtype=np.int32)
       rows = min(BATCH, n - start)
@@ -269,8 +297,7 @@ class Run:
       own = (number % max(self.classes, 1)).astype(np.int32)
       if labels is not None:
         own[:rows] = labels[start : start + rows]
-      batches.append(np.asarray(call(arrays, key, number, own))[:rows])
-    return np.concatenate(batches)
+      yield np.asarray(call(arrays, key, number, own))[:rows]
 
   @quiet_libraries()
   def score(

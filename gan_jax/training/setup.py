@@ -67,16 +67,19 @@ class Setup:
       item: of the feed, one step.
       state: whose key and step say what is drawn.
     """
-    batches = [
-      self.feed.decode(
+    key, count = state.key, self.trainer.real_batches
+
+    def decode(i: Any) -> Any:
+      return self.feed.decode(
         constants,
-        jax.tree.map(lambda a, i=i: a[i], item),
-        stream(state.key, 'data', state.step, i),
+        jax.tree.map(lambda a: a[i], item),
+        stream(key, 'data', state.step, i),
         self.config.batch_size,
       )
-      for i in range(self.trainer.real_batches)
-    ]
-    return jax.tree.map(lambda *x: jnp.stack(x), *batches)
+
+    if count == 1:
+      return jax.tree.map(lambda x: x[None], decode(0))
+    return jax.lax.map(decode, jnp.arange(count))
 
   def real_batch(self, constants: PyTree, item: PyTree, state: State) -> Batch:
     """The first batch of real samples of a step; traced."""
