@@ -75,6 +75,15 @@ def bound_remedy(
   return ''
 
 
+def text_remedy(text: str) -> str:
+  """What is wrong with a word that is a value; '' for nothing."""
+  if text != text.strip():
+    return 'remove white space at the ends'
+  if not text.isprintable():
+    return 'remove line breaks and what is no character of UTF-8'
+  return ''
+
+
 def place_remedy(text: str) -> str:
   """What is wrong with the name of a file or folder; '' for nothing.
 
@@ -124,13 +133,16 @@ def _within(value: Any, parser: Any) -> Any:
   return value
 
 
-class _Place(flags.ArgumentParser[str]):
-  """Names of files and folders."""
+class _Text(flags.ArgumentParser[str]):
+  """Words, and names of files and folders."""
 
   syntactic_help = ''
 
+  def __init__(self, place: bool) -> None:
+    self._place = place
+
   def parse(self, argument: str) -> str:
-    remedy = place_remedy(argument)
+    remedy = text_remedy(argument) or (self._place and place_remedy(argument))
     if remedy:
       raise ValueError(remedy)
     return argument
@@ -156,13 +168,17 @@ def define_number(
   )
 
 
-def define_place(
-  name: str, default: Any, text: str, flag_values: flags.FlagValues
+def define_text(
+  name: str,
+  default: Any,
+  text: str,
+  place: bool,
+  flag_values: flags.FlagValues,
 ) -> None:
-  """Defines a flag of a file or folder."""
+  """Defines a flag of a word, or of a file or folder."""
   serializer: Any = flags.ArgumentSerializer()
   flags.DEFINE(
-    _Place(),
+    _Text(place),
     name,
     default,
     text,

@@ -589,20 +589,23 @@ class Flag(NamedTuple):
 def define(
   table: Mapping[str, Flag],
   flag_values: flags.FlagValues = flags.FLAGS,
+  *,
+  checked: bool = True,
 ) -> None:
   """Defines absl flags.
 
   Args:
     table: flags by name.
     flag_values: where they are defined.
+    checked: whether strings are checked as they are parsed.
   """
   for name, (default, text, low, high, place) in table.items():
     kind = default if isinstance(default, type) else type(default)
     default = None if default is kind else default
     if kind in (int, float):
       parsing.define_number(kind, name, default, text, low, high, flag_values)
-    elif place:
-      parsing.define_place(name, default, text, flag_values)
+    elif kind is str and checked:
+      parsing.define_text(name, default, text, place, flag_values)
     else:
       _DEFINE[kind](name, default, text, flag_values=flag_values)
 
@@ -613,7 +616,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   Their bounds are checked by `Config.validate`, all of them together.
   """
   table = {n: Flag(f.default, f.metadata['help']) for n, f in FIELDS.items()}
-  define(table, flag_values)
+  define(table, flag_values, checked=False)
 
 
 def from_flags(

@@ -12,7 +12,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gan_jax.config import registry
-from gan_jax.config.parsing import bound_remedy, parse_float, place_remedy
+from gan_jax.config.parsing import (
+  bound_remedy,
+  parse_float,
+  place_remedy,
+  text_remedy,
+)
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.names import check_names, suggest
 
@@ -70,9 +75,9 @@ def _remedy(
     if words and value not in words and value != field.default:
       if not (limits['registry'] and registry.is_reference(value)):
         return nearest(value, words)
-    if value != value.strip() or not value.isprintable():
-      return 'remove white space at the ends and line breaks'
-    return place_remedy(value) if limits['place'] else ''
+    return text_remedy(value) or (
+      place_remedy(value) if limits['place'] else ''
+    )
   if isinstance(value, bool):
     return ''
   names = ('low', 'high', 'above', 'below')

@@ -271,6 +271,17 @@ def check_reads(options: EvaluationOptions) -> None:
       raise ArgumentError(name, getattr(options, name), remedy)
 
 
+def _check_out(out: pathlib.Path) -> None:
+  """Refuses a place that takes no file, before anything is scored."""
+  remedy = ''
+  if not out.name or out.is_dir():
+    remedy = 'is a folder; name a file, such as metrics.jsonl'
+  elif not out.parent.is_dir():
+    remedy = f'no folder {out.parent}; make it first'
+  if remedy:
+    raise ArgumentError('out', str(out), remedy)
+
+
 def evaluate_images(
   options: EvaluationOptions, images: str, out: str | pathlib.Path
 ) -> Row:
@@ -293,6 +304,8 @@ def evaluate_images(
   if any(metric.reads_real for metric in metrics) and not options.against:
     remedy = 'name what the images are held against: a dataset, a folder or an'
     raise ArgumentError('against', '', f'{remedy} .npz')
+
+  _check_out(pathlib.Path(out))
 
   def load(text: str, argument: str) -> Dataset:
     source = sources.load_source(text, argument, options.data_dir)

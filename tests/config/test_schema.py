@@ -68,7 +68,8 @@ def consistent(kwargs):
   if not kwargs['regularizer']:
     kwargs['regularizer_every'] = 1
   if not kwargs['metrics']:
-    for name in ('eval_every', 'features', 'weights'):
+    scoring = ('eval_every', 'eval_samples', 'eval_seeds')
+    for name in (*scoring, 'features', 'weights'):
       kwargs[name] = FIELDS[name].default
   else:
     kwargs['keep_best'] = kwargs['metrics'].split(',')[0]

@@ -1,0 +1,52 @@
+"""Command lines that nobody should write, for all commands, from a seed.
+
+Each is answered by one line or done: no traceback, no hang, no nonsense taken.
+"""
+
+import pytest
+from helpers import fuzz, small
+
+from gan_jax.training import train
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory, programs):
+  """A finished run, which lines are about."""
+  path = tmp_path_factory.mktemp('fuzz') / 'run'
+  config = small.ring(workdir=str(path), compilation_cache=programs)
+  assert train.train_config(config) == 0
+  return path
+
+
+def wrong(lines):
+  """The lines that are not answered as they should be."""
+  answers = ((line, fuzz.check(line)) for line in lines)
+  return [
+    f'{line.command} {" ".join(map(repr, line.words))}\n  {answer}'
+    for line, answer in answers
+    if answer
+  ]
+
+
+def test_hostile_command_lines_are_answered(run, monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  with fuzz.cut(*fuzz.BEGINNINGS):
+    found = wrong(fuzz.lines(seed=0, count=96, run=run))
+  assert not found, '\n'.join(found)
+
+
+@pytest.mark.slow
+def test_a_thousand_hostile_command_lines_are_answered(
+  run, monkeypatch, tmp_path
+):
+  monkeypatch.chdir(tmp_path)
+  with fuzz.cut(*fuzz.BEGINNINGS):
+    found = wrong(fuzz.lines(seed=1, count=1000, run=run))
+  assert not found, '\n'.join(found)
+
+
+def test_the_fuzzer_sees_nonsense_that_is_taken(run):
+  taken = fuzz.Line('report', [f'--workdir={run}'], ['--workdir=x'])
+  assert fuzz.check(taken) == "accepted ['--workdir=x']"
+  with fuzz.cut('gan_jax.training.report.write_report'):
+    assert fuzz.check(taken._replace(nonsense=[])) == ''
