@@ -1,7 +1,9 @@
 """Samples of a run: the same for a seed, in the form that was asked for."""
 
 import dataclasses
+import pathlib
 import shutil
+import tracemalloc
 
 import numpy as np
 import PIL.Image
@@ -264,3 +266,47 @@ def test_the_way_of_interpolation_is_the_noise_s(ring_run):
   assert (
     export.interpolation(opened(dataset='ring', latent='uniform')) == 'linear'
   )
+
+
+class _Shown:
+  """A run as far as files of its samples ask for it."""
+
+  class dataset:
+    bounded, shape = True, (16, 16, 1)
+
+
+@pytest.mark.parametrize('name', ['a.npz', 'a.png', 'folder'])
+def test_memory_of_many_samples_is_that_of_their_bytes(name, tmp_path):
+  """Not of their float32, which is four times as much, or of copies of it."""
+  count = 300 if name == 'folder' else 20_480
+  x = np.random.default_rng(0).uniform(-1, 1, (256, 16, 16, 1))
+  x = x.astype(np.float32)
+  batches = (x[: min(256, count - i)] for i in range(0, count, 256))
+  tracemalloc.start()
+  try:
+    export.write(_Shown, batches, count, tmp_path / name)
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  held = 0 if name == 'folder' else 3 * count * 256
+  assert peak < held + 3 * 2**20
+  if name == 'folder':
+    assert len(list((tmp_path / name).iterdir())) == count
+
+
+def test_more_samples_than_a_file_or_the_memory_holds_are_refused():
+  out = pathlib.Path('a.png')
+  with pytest.raises(ArgumentError, match='one PNG would have 2,560,000,000'):
+    export.check_size(_Shown, 10**7, out)
+  with pytest.raises(ArgumentError, match='the samples of one file would take'):
+    export.check_size(_Shown, 10**12, out.with_suffix('.npz'))
+  export.check_size(_Shown, 10**12, pathlib.Path('folder'))
+
+
+def test_seeds_beyond_32_bits_are_refused(ring_run):
+  for seed in (-1, 2**31, 2**32 + 1):
+    for call in (ring_run.sample, ring_run.sample_batches):
+      with pytest.raises(ArgumentError, match=f'`seed={seed}`: use 0 to 2147'):
+        call(1, seed=seed)
+    with pytest.raises(ArgumentError, match=f'`seed={seed}`'):
+      export.batches(ring_run, 8, seed, None, True)

@@ -51,7 +51,7 @@ def as_flags(
 
   def flag(match: re.Match[str]) -> str:
     name, value = paths.get(match[1], match[1]), match[2] or ''
-    if name not in defined:
+    if name not in defined and name != 'flagfile':  # absl's own
       return match[0]
     if value in ('=True', '=False'):
       value = value.lower()

@@ -25,7 +25,7 @@ from gan_jax.features import FeaturePass, Features, batched
 from gan_jax.game.sampler import Sampler
 from gan_jax.metrics import METRICS, Metric, frechet, select_metrics
 from gan_jax.networks.base import Networks, Params, Stats
-from gan_jax.runtime import numerics, sharding
+from gan_jax.runtime import backend, numerics, sharding
 from gan_jax.runtime.array_cache import Arrays
 from gan_jax.runtime.errors import ArgumentError
 
@@ -107,6 +107,11 @@ class Evaluator:
       self._check_metric(metric)
     self.features = self._load_features(features, weights, data_dir)
     self.rows = self._choose_rows(batch)
+    for name in ('samples', 'real_samples'):
+      count = getattr(self, name)
+      needed = 4 * count * self._dim
+      what = 'what its metrics read'
+      backend.require_memory(name, count, needed, what, host=True)
     self._pass = FeaturePass(
       self.features or feature_networks.make_raw(dataset.shape),
       sorted(self._kinds & FEATURE_KINDS),
@@ -125,6 +130,11 @@ class Evaluator:
   @property
   def _is_image(self) -> bool:
     return len(self.dataset.shape) == 3
+
+  @property
+  def _dim(self) -> int:
+    """Numbers of a sample that metrics compare."""
+    return self.features.dim if self.features else self.dataset.shape[0]
 
   def _name(self, metric: Metric, score: str) -> str:
     seen = self.features.name if self.features else 'points'
@@ -215,8 +225,9 @@ class Evaluator:
     """The warning about a Fréchet distance of so few samples; mostly ''."""
     if 'fid' not in self.primary:
       return ''
-    dim = self.features.dim if self.features else self.dataset.shape[0]
-    return frechet.describe_bias(min(self.samples, self.real_samples), dim)
+    return frechet.describe_bias(
+      min(self.samples, self.real_samples), self._dim
+    )
 
   def _make_protocol(self) -> dict[str, Any]:
     data, network = self.dataset, self.features

@@ -21,7 +21,7 @@ from gan_jax.game.state import State, count_parameters
 from gan_jax.game.streams import stream
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
-from gan_jax.runtime import sharding
+from gan_jax.runtime import backend, sharding
 from gan_jax.runtime.checkpoint import Checkpoints
 from gan_jax.runtime.errors import ArgumentError
 
@@ -184,6 +184,10 @@ def build(
   if trainer is None:
     trainer = resolve.build_trainer(config, facts_of(dataset), objects)
   _check_fit(config, dataset, trainer)
+  if config.residence == 'device' and isinstance(dataset, SampleSet):
+    needed = dataset.size * int(np.prod(dataset.shape))
+    what = f'{dataset.size:,} samples'
+    backend.require_memory('residence', 'device', needed, what)
   feed = data.make_feed(
     dataset,
     seed=config.seed,
