@@ -3,6 +3,8 @@
 Each is answered by one line or done: no traceback, no hang, no nonsense taken.
 """
 
+import shutil
+
 import pytest
 from helpers import fuzz, small
 
@@ -42,6 +44,23 @@ def test_a_thousand_hostile_command_lines_are_answered(
   monkeypatch.chdir(tmp_path)
   with fuzz.cut(*fuzz.BEGINNINGS):
     found = wrong(fuzz.lines(seed=1, count=1000, run=run))
+  assert not found, '\n'.join(found)
+
+
+@pytest.mark.slow
+def test_some_hostile_command_lines_are_run_to_the_end(
+  run, monkeypatch, tmp_path
+):
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(run, tmp_path / 'run')
+  endless = {'1000000000', '2147483647'}
+  lines = [
+    line
+    for line in fuzz.lines(seed=2, count=60, run=tmp_path / 'run')
+    if not any(word.partition('=')[2] in endless for word in line.words)
+  ]
+  assert len(lines) > 40
+  found = wrong(lines)
   assert not found, '\n'.join(found)
 
 

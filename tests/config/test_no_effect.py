@@ -14,7 +14,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from helpers import small
+from helpers import commands, small
 from jax.interpreters import partial_eval
 
 from gan_jax.config.schema import FIELDS
@@ -197,24 +197,114 @@ def verdict(base, name, value):
   return 'ignored' if same else 'changed'
 
 
-def changes(base):
+def changes(name):
+  """Flags of a base at other values: all, or those of the game and its play."""
+  base, groups = BASES[name], ('The game', 'Optimizers')
   return [
-    (name, value)
-    for name, values in VALUES.items()
+    (flag, value)
+    for flag, values in VALUES.items()
     for value in values
-    if value != getattr(base, name)
+    if value != getattr(base, flag)
+    if name in ('points', 'images') or FIELDS[flag].metadata['group'] in groups
   ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('base', BASES)
-def test_no_flag_is_ignored(base, digits):
+@pytest.mark.parametrize('name', BASES)
+def test_no_flag_is_ignored(name, digits):
   del digits
-  config = BASES[base]
   verdicts = {
-    f'{name}={value}': verdict(config, name, value)
-    for name, value in changes(config)
+    f'{flag}={value}': verdict(BASES[name], flag, value)
+    for flag, value in changes(name)
   }
   ignored = [word for word, what in verdicts.items() if what == 'ignored']
   assert ignored == [], verdicts
   assert list(verdicts.values()).count('changed') > 10
+
+
+def test_the_rule_sees_a_flag_that_is_ignored(monkeypatch):
+  """Were it not said, the folder of data would be ignored by a density."""
+  assert verdict(POINTS, 'data_dir', 'elsewhere') == 'warned'
+  assert verdict(POINTS, 'd_steps', 2) == 'changed'
+  assert verdict(POINTS, 'lr_final', 0.5) == 'refused'
+  build.cache_clear()
+  monkeypatch.setattr(setup_lib, 'cautions', lambda setup: [])
+  assert verdict(POINTS, 'data_dir', 'elsewhere') == 'ignored'
+  build.cache_clear()
+
+
+def test_what_is_of_scores_is_refused_without_any():
+  for name, values in SCORING.items():
+    for value in values:
+      with pytest.raises(ConfigError, match=f'`{name}={value}`: has no effect'):
+        dataclasses.replace(POINTS, **{name: value}).validate()
+      dataclasses.replace(POINTS, metrics='modes', **{name: value}).validate()
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'density', 'own'),
+  [
+    ('num_samples', 9, True, False),
+    ('residence', 'device', True, False),
+    ('data_dir', 'x', True, False),
+    ('data_dir', 'x', False, True),
+    ('image_size', 8, False, True),
+    ('channels', 1, False, True),
+  ],
+)
+def test_what_some_data_has_no_use_of_is_warned_of(name, value, density, own):
+  config = dataclasses.replace(POINTS, **{name: value})
+  (text,) = validate.idle_on_data(config, FIELDS, density=density, own=own)
+  assert text.startswith(f'`{name}={value}`: has no effect on ')
+  assert not validate.idle_on_data(config, FIELDS, density=False, own=False)
+
+
+def test_flags_of_the_other_commands_without_effect(tmp_path):
+  workdir = tmp_path / 'run'
+  workdir.mkdir()
+  (workdir / 'config.flags').write_text('--dataset=ring\n')
+  run, base = (
+    f'--workdir={workdir}',
+    ('--dataset=ring', '--vary=lr_g=1e-3,1e-4'),
+  )
+  ablation = f'--workdir={tmp_path / "a"}'
+  for command, words, said in (
+    (
+      'evaluate',
+      [run, '--follow_timeout=3'],
+      '--follow_timeout=3.0: has no ef',
+    ),
+    ('evaluate', [run, '--out=x'], '--out=x: has no effect on a run'),
+    ('evaluate', ['--images=digits', '--step=3'], '--step=3: has no effect on'),
+    ('ablate', [ablation, *base, '--search_seed=3'], '--search_seed=3: has no'),
+    (
+      'ablate',
+      [ablation, *base, '--collect', '--dry_run'],
+      '--dry_run=true: h',
+    ),
+    ('ablate', [ablation, *base, '--collect', '--only=1/2'], '--only=1/2: has'),
+    ('ablate', [ablation, *base, '--keep_best=x'], '--keep_best=x: is none of'),
+  ):
+    done = commands.run(command, *words)
+    assert done.returncode == app.REFUSED, done.stderr
+    assert f'error: {said}' in done.stderr
+  told = plan.idle_options(
+    dataclasses.replace(POINTS, sample_every=7, keep_checkpoints=9)
+  )
+  assert [text.partition(':')[0] for text in told] == [
+    '`sample_every=7`',
+    '`keep_checkpoints=9`',
+  ]
+
+
+def test_what_no_metric_reads_is_refused():
+  for metrics, name, value in (
+    ('ms_ssim', 'features', 'pixels'),
+    ('ms_ssim', 'weights', 'w.npz'),
+    ('inception_score', 'real_samples', 9),
+    ('inception_score', 'against', 'digits'),
+  ):
+    options = scorer.EvaluationOptions(metrics=metrics, **{name: value})
+    with pytest.raises(ArgumentError, match=f'`{name}={value}`: has no effect'):
+      scorer.check_reads(options)
+    scorer.check_reads(scorer.EvaluationOptions(metrics=metrics))

@@ -144,7 +144,11 @@ def lines(seed, count, run):
   """
   draw, tables = random.Random(seed), _tables()
   bases = {
-    'train': ['--dataset=ring', f'--workdir={run}/fresh'],
+    'train': [
+      *('--dataset=ring', '--width=4', '--depth=1', '--batch_size=4'),
+      *('--steps=2', '--report=false', '--compilation_cache=off'),
+      f'--workdir={run}/../fresh',
+    ],
     'sample': [f'--workdir={run}', f'--out={run}/../fuzz.npz'],
     'evaluate': [f'--workdir={run}', '--metrics=modes', '--samples=64'],
     'ablate': [
