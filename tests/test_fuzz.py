@@ -30,10 +30,19 @@ def wrong(lines):
   ]
 
 
-def test_hostile_command_lines_are_answered(run, monkeypatch, tmp_path):
+@pytest.fixture
+def folder(tmp_path):
+  """What says that it is a run, and nothing else."""
+  path = tmp_path / 'run'
+  path.mkdir()
+  (path / 'config.flags').write_text('--dataset=ring\n')
+  return path
+
+
+def test_hostile_command_lines_are_answered(folder, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
-  with fuzz.cut(*fuzz.BEGINNINGS):
-    found = wrong(fuzz.lines(seed=0, count=96, run=run))
+  with fuzz.cut(*fuzz.BEGINNINGS, *fuzz.READINGS):
+    found = wrong(fuzz.lines(seed=0, count=96, run=folder))
   assert not found, '\n'.join(found)
 
 
@@ -64,8 +73,12 @@ def test_some_hostile_command_lines_are_run_to_the_end(
   assert not found, '\n'.join(found)
 
 
-def test_the_fuzzer_sees_nonsense_that_is_taken(run):
-  taken = fuzz.Line('report', [f'--workdir={run}'], ['--workdir=x'])
-  assert fuzz.check(taken) == "accepted ['--workdir=x']"
+def test_the_fuzzer_sees_what_is_wrong(folder, monkeypatch):
+  taken = fuzz.Line('report', [f'--workdir={folder}'], ['--workdir=x'])
   with fuzz.cut('gan_jax.training.report.write_report'):
+    assert fuzz.check(taken) == "accepted ['--workdir=x']"
     assert fuzz.check(taken._replace(nonsense=[])) == ''
+  monkeypatch.setattr(
+    'gan_jax.training.report.write_report', lambda path: 1 / 0
+  )
+  assert 'ZeroDivisionError' in fuzz.check(taken)

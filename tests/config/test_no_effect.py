@@ -17,7 +17,10 @@ import pytest
 from helpers import commands, small
 from jax.interpreters import partial_eval
 
-from gan_jax.config.schema import FIELDS
+from gan_jax.ablation import plan
+from gan_jax.config import app, validate
+from gan_jax.config.schema import FIELDS, ConfigError
+from gan_jax.evaluation import scorer
 from gan_jax.game.component import hyperparameters
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import setup as setup_lib

@@ -229,6 +229,11 @@ BEGINNINGS = (
   'gan_jax.training.summary.summarise',
   'gan_jax.data.prepare',
 )
+# What reads a run, for lines about a folder that holds none.
+READINGS = (
+  'gan_jax.training.restore.open_run',
+  'gan_jax.training.report.write_report',
+)
 
 
 @contextlib.contextmanager
