@@ -72,7 +72,7 @@ class Setup:
     def decode(i: Any) -> Any:
       return self.feed.decode(
         constants,
-        jax.tree.map(lambda a: a[i], item),
+        jax.tree.map(lambda a: jnp.asarray(a)[i], item),
         stream(key, 'data', state.step, i),
         self.config.batch_size,
       )
