@@ -110,7 +110,7 @@ def batches(
   ema: bool | None,
   interpolate: bool,
   label: int | None = None,
-) -> Iterable[Samples]:
+) -> Iterator[Samples]:
   """Samples (n, *shape): those of `Run.sample`, or rows of an interpolation.
 
   With `interpolate` one row of `COLUMNS` for each `COLUMNS` of `num`, rounded

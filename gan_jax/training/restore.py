@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -242,7 +242,7 @@ class Run:
     seed: int = 0,
     label: int | Sequence[int] | None = None,
     ema: bool | None = None,
-  ) -> Iterable[Samples]:
+  ) -> Iterator[Samples]:
     """The samples of `sample`, a batch at a time.
 
     Raises:
@@ -251,15 +251,14 @@ class Run:
     check_seed('seed', seed)
     labels = self.labels(n, label)
     if self.networks is None:
-      batches: Iterable[Samples] = self._exported(
-        n, seed, labels, self._prefix(ema)
-      )
+      batches = self._exported(n, seed, labels, self._prefix(ema))
     else:
       source = self.generator(ema)
       batches = self.sampler.batches(
         source.params, source.stats, seed, n, labels
       )
-    return progress_bar(batches, -(-n // BATCH), 'sampling')
+    bar = progress_bar(batches, -(-n // BATCH), 'sampling')
+    return (batch for batch in bar)
 
   def labels(self, n: int, label: Any) -> NDArray[np.int32] | None:
     """Classes (n,), checked; None for all in turn.

@@ -119,6 +119,6 @@ def test_a_decay_decays_to_0_unless_told_otherwise():
     assert float(decay.factor(0)) == 1
     assert float(decay.factor(10)) == pytest.approx(0, abs=1e-6)
   with pytest.raises(ArgumentError, match='never reaches 0'):
-    optimizers.sgd(decay=optimizers.exponential(steps=10))
+    optimizers.exponential(steps=10).check()
   with pytest.raises(ArgumentError, match='has no effect on a rate that is'):
-    optimizers.sgd(decay=optimizers.constant(steps=10, final=0.5))
+    optimizers.constant(steps=10, final=0.5).check()

@@ -279,7 +279,7 @@ def test_batches_of_a_step_are_read_in_a_loop(dataset, digits):
     state = State(
       *(jnp.int32(5), jax.random.key(3), None, None, None, None, None)
     )
-    constants = parts.feed.constants
+    constants = jax.tree.map(jnp.asarray, parts.feed.constants)
     batches = lambda state: parts.batch_of(constants, item, state)
     program = jax.make_jaxpr(batches)(state)
     single = [
