@@ -15,42 +15,50 @@ from typing import Any
 from absl import flags
 
 from gan_jax.ablation import folder, grid
-from gan_jax.ablation.plan import AblationOptions, make_plan
+from gan_jax.ablation.plan import AblationOptions, make_plan, with_metrics
 from gan_jax.config import app, schema
+from gan_jax.config.parsing import INT_MAX
+from gan_jax.config.schema import Flag
+from gan_jax.runtime.errors import ArgumentError
 
-FLAGS = {
-  'vary': (
+FLAGS: dict[str, Flag] = {
+  'vary': Flag(
     [],
     'FLAG=VALUE,VALUE,... is an axis of the grid; given again, every'
     ' combination is a cell. Values that hold commas have ; between them.'
     ' FLAG+FLAG=A,B gives both flags the same value, FLAG+FLAG=A/C,B/D each its'
     ' own. FLAG=loguniform(LOW,HIGH,COUNT) and uniform(...) draw values.',
   ),
-  'seeds': (1, 'Runs of each cell, of seeds --seed, --seed + 1 and so on.'),
-  'search_seed': (0, 'Seed of the values that ranges draw.'),
-  'layout': (
+  'seeds': Flag(
+    1, 'Runs of each cell, of seeds --seed, --seed + 1 and so on.', 1, 10**5
+  ),
+  'search_seed': Flag(0, 'Seed of the values that ranges draw.', 0, INT_MAX),
+  'layout': Flag(
     'auto',
     'How the members of a compiled program are computed: vmap (together), map'
     ' (in turn), or auto (by the networks and the device).',
   ),
-  'primary': ('', 'Score that ranks the cells. Empty: the first of --metrics.'),
-  'better': (
+  'primary': Flag(
+    '', 'Score that ranks the cells. Empty: the first of --metrics.'
+  ),
+  'better': Flag(
     '',
     'Whether lower or higher values of --primary are better. Empty: the'
     " metric's own direction.",
   ),
-  'published': (
+  'published': Flag(
     '',
     'JSON file {source, rows} of published values to put beside the scores.'
     ' Empty: none.',
+    place=True,
   ),
-  'only': (
+  'only': Flag(
     '',
     'K/N: every N-th compiled program from the K-th on, the share of one task'
     ' of a cluster. Empty: all.',
   ),
-  'dry_run': (False, 'Whether only to print the plan and what it costs.'),
-  'collect': (False, 'Whether only to write the results of ended runs.'),
+  'dry_run': Flag(False, 'Whether only to print the plan and what it costs.'),
+  'collect': Flag(False, 'Whether only to write the results of ended runs.'),
 }
 _ACTIONS = ('dry_run', 'collect')
 
@@ -59,7 +67,7 @@ def _options() -> AblationOptions:
   given: dict[str, Any] = {
     name: flags.FLAGS[name].value for name in FLAGS.keys() - _ACTIONS
   }
-  base, vary = schema.from_flags(), tuple(given.pop('vary'))
+  base, vary = schema.from_flags(with_metrics), tuple(given.pop('vary'))
   if not flags.FLAGS.network:
     vary = grid.add_networks(vary, base)
   return AblationOptions(base=base, vary=vary, **given)
@@ -74,8 +82,17 @@ def _use_all_cores() -> None:
     os.environ['XLA_FLAGS'] = f'{words} {flag}={cores}'
 
 
+def _check_actions() -> None:
+  f = flags.FLAGS
+  if f.collect and f.dry_run:
+    raise ArgumentError('dry_run', True, 'has no effect beside `collect`')
+  if f.collect and f.only:
+    raise ArgumentError('only', f.only, 'has no effect beside `collect`')
+
+
 def main() -> int:
   """Runs, plans or collects, as the flags say."""
+  _check_actions()
   with grid.pointing_to_vary():
     plan = make_plan(_options())  # reports bad flags without JAX
   folder.check_folder(plan)

@@ -8,22 +8,25 @@ fashion_mnist and cifar10.
 from absl import flags
 
 from gan_jax.config import app, schema
+from gan_jax.config.schema import Flag
 from gan_jax.runtime.errors import ArgumentError
 
-FLAGS = {
-  'dataset': (
+FLAGS: dict[str, Flag] = {
+  'dataset': Flag(
     '',
     'Dataset to prepare: mnist, fashion_mnist, cifar10, or another of TFDS. Of'
     ' folder:PATH, which needs no preparation, it is listed what a run reads.',
   ),
-  'data_dir': (
+  'data_dir': Flag(
     '',
     'Folder of prepared datasets. Empty: $TFDS_DATA_DIR, or'
     ' ~/tensorflow_datasets.',
+    place=True,
   ),
-  'from': (
+  'from': Flag(
     '',
     'Folder that holds the original files. Empty: they are downloaded.',
+    place=True,
   ),
 }
 

@@ -11,7 +11,10 @@ import pathlib
 from absl import flags
 
 from gan_jax.config import app, schema
+from gan_jax.config.schema import Flag
 from gan_jax.runtime.errors import ArgumentError
+
+FLAGS = {'workdir': Flag('', 'Folder of the run or the ablation.', place=True)}
 
 
 def main() -> int:
@@ -33,5 +36,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  schema.define({'workdir': ('', 'Folder of the run or the ablation.')})
+  schema.define(FLAGS)
   app.run(main)

@@ -11,30 +11,39 @@ import pathlib
 from absl import flags
 
 from gan_jax.config import app, schema
+from gan_jax.config.parsing import INT_MAX
+from gan_jax.config.schema import Flag
 from gan_jax.runtime.errors import ArgumentError
 
-FLAGS = {
-  'workdir': ('', 'Folder of the run.'),
-  'num': (64, 'Samples to draw.'),
-  'seed': (0, 'Seed of the noise.'),
-  'out': (
+FLAGS: dict[str, Flag] = {
+  'workdir': Flag('', 'Folder of the run.', place=True),
+  'num': Flag(64, 'Samples to draw.', 1, 10**9),
+  'seed': Flag(0, 'Seed of the noise.', 0, INT_MAX),
+  'out': Flag(
     'samples.png',
     'Where the samples are written: FILE.png, FILE.npz or a folder.',
+    place=True,
   ),
-  'ema': (bool, 'Whether the average of G is used. Not given: if it was kept.'),
-  'step': (int, 'Step of the checkpoint. Not given: the newest.'),
-  'label': (
+  'ema': Flag(
+    bool, 'Whether the average of G is used. Not given: if it was kept.'
+  ),
+  'step': Flag(
+    int, 'Step of the checkpoint. Not given: the newest.', 0, INT_MAX
+  ),
+  'label': Flag(
     int,
     'Class of all samples of a conditional run. Not given: as --class_sampling'
     ' says.',
+    0,
+    INT_MAX,
   ),
-  'class_sampling': (
+  'class_sampling': Flag(
     '',
     'How often G of a conditional run is asked for each class: data, as often'
     ' as the training data has it, or uniform, in turn. Not given: as it was'
     ' trained; in a grid, in turn, a class a column.',
   ),
-  'interpolate': (
+  'interpolate': Flag(
     False,
     'Whether to draw rows of 8 samples on the way from one latent vector to'
     ' another.',
@@ -53,14 +62,16 @@ def main() -> int:
   export.check(f.num, out)
   run = open_run(f.workdir, f.step)
   ema = run.has_average if f.ema is None else f.ema
+  count = export.count_of(f.num, f.interpolate)
+  export.check_size(run, count, out)
   label, columns = f.label, export.COLUMNS if f.interpolate else 0
   if label is None and not f.class_sampling and not f.interpolate:
     label, columns = export.lay_out_classes(run, f.num, out)
-  x = export.draw(
+  x = export.batches(
     run, f.num, f.seed, ema, f.interpolate, label, f.class_sampling
   )
   try:
-    export.write(run, x, out, columns)
+    export.write(run, x, count, out, columns)
   except OSError as error:
     raise ArgumentError(
       'out',
@@ -71,7 +82,7 @@ def main() -> int:
   averaged = run.has_average if f.ema is None else f.ema
   which = 'averaged' if averaged else 'live'
   kind = f', {export.interpolation(run)} interpolation' if f.interpolate else ''
-  print(f'{len(x)} samples of the {which} G at step {run.step}{kind}: {out}')
+  print(f'{count} samples of the {which} G at step {run.step}{kind}: {out}')
   return app.DONE
 
 

@@ -8,6 +8,13 @@ after a signal (run the command again).
 from absl import flags
 
 from gan_jax.config import app, schema
+from gan_jax.config.schema import Flag
+
+FLAGS = {
+  'summary': Flag(
+    False, 'Whether to print parameters and FLOPs, and not train.'
+  )
+}
 
 
 def main() -> int:
@@ -25,12 +32,5 @@ def main() -> int:
 
 if __name__ == '__main__':
   schema.define_flags()
-  schema.define(
-    {
-      'summary': (
-        False,
-        'Whether to print parameters and FLOPs, and not train.',
-      )
-    }
-  )
+  schema.define(FLAGS)
   app.run(main)

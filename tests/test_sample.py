@@ -1,7 +1,9 @@
 """Samples of a run: the same for a seed, in the form that was asked for."""
 
 import dataclasses
+import pathlib
 import shutil
+import tracemalloc
 
 import numpy as np
 import PIL.Image
@@ -11,6 +13,7 @@ from helpers import commands
 import gan_jax as gj
 from gan_jax.config import app
 from gan_jax.config.schema import Config
+from gan_jax.data import DatasetMetadata
 from gan_jax.figures import images
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import export, restore, setup
@@ -114,14 +117,14 @@ def test_images_as_an_array_a_grid_and_files(image_run, tmp_path):
   x = export.draw(image_run, 5, 0, False, False)
   assert x.shape == (5, 8, 8, 1) and np.abs(x).max() <= 1
   u = images.to_uint8(x)
-  export.write(image_run, x, tmp_path / 'a.npz')
+  export.write(image_run, [x], len(x), tmp_path / 'a.npz')
   with np.load(tmp_path / 'a.npz') as arrays:
     assert arrays.files == ['samples']
     assert arrays['samples'].dtype == np.uint8
     np.testing.assert_array_equal(arrays['samples'], u)
-  export.write(image_run, x, tmp_path / 'a.png')
+  export.write(image_run, [x], len(x), tmp_path / 'a.png')
   assert (tmp_path / 'a.png').read_bytes() == images.grid_png(x)
-  export.write(image_run, x, tmp_path / 'new' / 'folder')
+  export.write(image_run, [x], len(x), tmp_path / 'new' / 'folder')
   found = sorted((tmp_path / 'new' / 'folder').iterdir())
   assert [p.name for p in found] == [f'{i:05d}.png' for i in range(5)]
   for path, image in zip(found, u, strict=True):
@@ -133,17 +136,17 @@ def test_images_as_an_array_a_grid_and_files(image_run, tmp_path):
 def test_a_density_as_an_array_and_a_figure(name, tmp_path):
   run = opened(dataset=name)
   x = export.draw(run, 50, 0, False, False)
-  export.write(run, x, tmp_path / 'a.npz')
+  export.write(run, [x], len(x), tmp_path / 'a.npz')
   with np.load(tmp_path / 'a.npz') as arrays:
     assert arrays['samples'].dtype == np.float32
     np.testing.assert_array_equal(arrays['samples'], x)
-  export.write(run, x, tmp_path / 'a.png')
+  export.write(run, [x], len(x), tmp_path / 'a.png')
   with PIL.Image.open(tmp_path / 'a.png') as picture:
     colours = np.asarray(picture.convert('RGB')).reshape(-1, 3)
   greenish = (colours[:, 1] > colours[:, 0].astype(int) + 30).mean()
   assert greenish > 1e-4  # G's samples are there
   with pytest.raises(ArgumentError, match=r'`out=.*\.npz'):
-    export.write(run, x, tmp_path / 'folder')
+    export.write(run, [x], len(x), tmp_path / 'folder')
 
 
 @pytest.mark.parametrize(
@@ -264,3 +267,47 @@ def test_the_way_of_interpolation_is_the_noise_s(ring_run):
   assert (
     export.interpolation(opened(dataset='ring', latent='uniform')) == 'linear'
   )
+
+
+def shown():
+  """A run as far as files of its samples ask for it."""
+  data = DatasetMetadata('folder:x', (16, 16, 1))
+  return restore.Run(Config(), data, None, 0, {})
+
+
+@pytest.mark.parametrize('name', ['a.npz', 'a.png', 'folder'])
+def test_memory_of_many_samples_is_that_of_their_bytes(name, tmp_path):
+  """Not of their float32, which is four times as much, or of copies of it."""
+  count = {'a.npz': 163_840, 'a.png': 20_480, 'folder': 300}[name]
+  x = np.zeros((256, 16, 16, 1), np.float32)
+  batches = (x[: min(256, count - i)] for i in range(0, count, 256))
+  tracemalloc.start()
+  try:
+    export.write(shown(), batches, count, tmp_path / name)
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  # NumPy compresses 16 MiB at a time, of which it makes copies.
+  more = {'a.npz': 52 * 2**20, 'a.png': 2 * count * 256, 'folder': 0}[name]
+  held = 0 if name == 'folder' else count * 256
+  assert peak < held + more + 3 * 2**20
+  if name == 'folder':
+    assert len(list((tmp_path / name).iterdir())) == count
+
+
+def test_more_samples_than_a_file_or_the_memory_holds_are_refused():
+  out = pathlib.Path('a.png')
+  with pytest.raises(ArgumentError, match='one PNG would have 2,560,000,000'):
+    export.check_size(shown(), 10**7, out)
+  with pytest.raises(ArgumentError, match='the samples of one file would take'):
+    export.check_size(shown(), 10**12, out.with_suffix('.npz'))
+  export.check_size(shown(), 10**12, pathlib.Path('folder'))
+
+
+def test_seeds_beyond_32_bits_are_refused(ring_run):
+  for seed in (-1, 2**31, 2**32 + 1):
+    for call in (ring_run.sample, ring_run.sample_batches):
+      with pytest.raises(ArgumentError, match=f'`seed={seed}`: use 0 to 2147'):
+        call(1, seed=seed)
+    with pytest.raises(ArgumentError, match=f'`seed={seed}`'):
+      export.batches(ring_run, 8, seed, None, True)

@@ -243,7 +243,7 @@ def plan_components(
   if data is None and 'dataset' not in {*given, *vary}:
     raise ArgumentError('data', None, 'give the data, or name a `dataset`')
   names, own_metrics = _split_metrics(given['metrics'])
-  given = {**given, 'metrics': '' if own_metrics else names}
+  given = {**given, 'metrics': own_metrics.get('metrics', names)}
   config, objects = train_lib.parse_options(given, trainer)
   dataset, config = train_lib.resolve_data(data, config, given)
   config = dataclasses.replace(config, metrics=names)

@@ -98,6 +98,23 @@ def check_folder(plan: AblationPlan) -> None:
     )
 
 
+def check_numerics(folder: pathlib.Path, recorded: Mapping[str, Any]) -> None:
+  """Refuses to go on under settings of JAX that change the numbers.
+
+  Raises:
+    IdentityError: a line for each difference.
+  """
+  from gan_jax.runtime import numerics  # which needs JAX
+
+  lines = numerics.differences(recorded.get('numerics', {}))
+  if lines:
+    raise IdentityError(
+      f'`workdir={folder}`: was begun under other settings of JAX:\n'
+      + '\n'.join(f'  {line}' for line in lines)
+      + '\nUse another `workdir`, or the settings of that ablation.'
+    )
+
+
 def list_differences(
   recorded: Mapping[str, Any], plan: AblationPlan
 ) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from gan_jax.config import schema as config_lib
 from gan_jax.config import validate
+from gan_jax.config.parsing import parse_float, parse_int
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError
 
@@ -21,6 +22,7 @@ _RANGE = re.compile(r'(uniform|loguniform)\((.*)\)')
 _USAGE = 'write `vary=NAME=VALUE,VALUE`, for example `vary=lr_d=1e-4,2e-4`'
 # Digits of a number that was drawn: enough to search, few enough to read.
 _DIGITS = 5
+MOST_VALUES = 10_000  # that a range may draw
 
 
 class Axis(NamedTuple):
@@ -218,12 +220,15 @@ def _parse_value(word: str, name: str, text: str) -> Any:
     raise ArgumentError(
       'vary', word, f'a value of `{name}` is missing; {_USAGE}'
     )
+  value: Any
   try:
     if kind is bool:
       words = {'true': True, '1': True, 'false': False, '0': False}
       value = words[text.lower()]
+    elif kind is str:
+      value = text
     else:
-      value = kind(text)
+      value = (parse_int if kind is int else parse_float)(text)
   except (KeyError, ValueError) as error:
     kinds = {bool: 'true or false', int: 'a whole number', float: 'a number'}
     raise ArgumentError(
@@ -269,9 +274,10 @@ def _draw(word: str, name: str, text: str, seed: int) -> list[float] | None:
   kind, inside = match.groups()
   try:
     a, b, count = inside.split(',')
-    low, high, n = float(a), float(b), int(count)
+    low, high = parse_float(a), parse_float(b)
+    n = parse_int(count)
     valid = math.isfinite(low) and math.isfinite(high) and low < high and n > 0
-    valid = valid and (kind == 'uniform' or low > 0)
+    valid = valid and (kind == 'uniform' or low > 0) and high - low < math.inf
   except ValueError:
     valid = False
   if not valid:
@@ -279,6 +285,10 @@ def _draw(word: str, name: str, text: str, seed: int) -> list[float] | None:
       'vary',
       word,
       f'{text}: write {kind}(low,high,count), for example {kind}(1e-5,1e-3,8)',
+    )
+  if n > MOST_VALUES:
+    raise ArgumentError(
+      'vary', word, f'{text}: draw {MOST_VALUES:,} values at the most'
     )
   if type(FIELDS[name].default) is not float:
     raise ArgumentError(

@@ -15,7 +15,7 @@ from gan_jax.ablation.grid import Axis, Cell
 from gan_jax.ablation.spec import CellSpec
 from gan_jax.config import validate
 from gan_jax.config.registry import names
-from gan_jax.config.schema import Config, ConfigError
+from gan_jax.config.schema import FIELDS, Config, ConfigError
 from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError
 
@@ -129,7 +129,7 @@ class AblationPlan:
     only = self.options.only
     if not only:
       return [*programs]
-    match = re.fullmatch(r'(\d+)/(\d+)', only)
+    match = re.fullmatch(r'([0-9]{1,9})/([0-9]{1,9})', only)
     k, n = map(int, match.groups()) if match else (0, 0)
     if not 1 <= k <= n:
       raise ArgumentError('only', only, 'write K/N with K from 1 to N')
@@ -157,8 +157,7 @@ def make_plan(options: AblationOptions) -> AblationPlan:
     ArgumentError: naming the argument, its value and the remedy.
   """
   check_options(options)
-  metrics = choose_metrics(options.base)
-  base = dataclasses.replace(options.base, metrics=metrics)
+  base = with_metrics(options.base)
   axes = grid.parse_axes(options.vary, options.search_seed)
 
   def make_spec(values: Mapping[str, Any]) -> CellSpec:
@@ -249,6 +248,13 @@ def check_options(options: AblationOptions) -> None:
       True,
       'the programs of an ablation are shared out by `only=K/N`; leave it out',
     )
+  drawn = any('uniform(' in word for word in options.vary)
+  if options.search_seed and not drawn:
+    raise ArgumentError(
+      'search_seed',
+      options.search_seed,
+      'has no effect: no axis of `vary` draws its values; leave it out',
+    )
   for name in ('keep_best', 'dynamics_every'):
     if getattr(base, name):
       raise ArgumentError(
@@ -270,6 +276,18 @@ def check_options(options: AblationOptions) -> None:
   read_published(options.published)
 
 
+def idle_options(base: Config) -> list[str]:
+  """Warnings of options of the runs that are not read in an ablation."""
+  return [
+    f'`{name}={getattr(base, name)}`: has no effect in an ablation, {reason}'
+    for name, reason in (
+      ('sample_every', 'which draws samples at the end of its runs'),
+      ('keep_checkpoints', 'which keeps two'),
+    )
+    if getattr(base, name) != FIELDS[name].default
+  ]
+
+
 def choose_metrics(config: Config) -> str:
   """The metrics of an ablation, which may leave them out for densities.
 
@@ -284,6 +302,11 @@ def choose_metrics(config: Config) -> str:
     return 'density'
   known = ', '.join(names('gan_jax.metrics', 'METRICS'))
   raise ArgumentError('metrics', '', f'name what runs are ranked by: {known}')
+
+
+def with_metrics(config: Config) -> Config:
+  """A configuration with the metrics that its runs are scored by."""
+  return dataclasses.replace(config, metrics=choose_metrics(config))
 
 
 def _check_features(spec: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gan_jax.ablation import folder as folder_lib
-from gan_jax.ablation.plan import AblationPlan, choose_primary
+from gan_jax.ablation.plan import AblationPlan, choose_primary, idle_options
 from gan_jax.ablation.population_run import (
   MakeRun,
   PopulationRun,
@@ -38,7 +38,7 @@ from gan_jax.ablation.scoring import (
 )
 from gan_jax.ablation.verdict import format_for_terminal
 from gan_jax.config import app, schema
-from gan_jax.runtime import preemption, records
+from gan_jax.runtime import numerics, preemption, records
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.files import remove_leftovers, write_atomic
 from gan_jax.runtime.provenance import environment, now
@@ -70,6 +70,8 @@ def ablate(
     Error: whose message names the argument or file and the remedy.
   """
   folder_lib.check_folder(plan)
+  for message in idle_options(plan.base):
+    app.warn(message)
   (print if dry_run else say)(describe_plan(plan))
   try:
     with preemption.listen() as listener:
@@ -156,8 +158,10 @@ class AblationRunner:
     identities = identify_programs(self.plan)
     recorded = folder_lib.read_plan(self.plan.folder) or {}
     check_identities(self.plan, recorded.get('identities', []), identities)
+    folder_lib.check_numerics(self.plan.folder, recorded)
     facts: dict[str, Any] = {
       'environment': environment(),
+      'numerics': numerics.settings(),
       'protocol': scorer.protocol(),
     }
     facts |= {'identities': identities} if identities else {}

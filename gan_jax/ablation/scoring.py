@@ -245,7 +245,10 @@ class EvaluatorScorer:
       self._evaluators[key] = make_run_evaluator(
         config,
         EvaluationOptions(
-          metrics=spec.objects.get('metrics', ''), samples=config.eval_samples
+          metrics=spec.objects.get('metrics', ''),
+          samples=config.eval_samples,
+          features=config.features,
+          weights=config.weights,
         ),
         spec.networks(data_spec(dataset)),
         dataset=dataset,

@@ -6,26 +6,27 @@ diverged, 75 saved after a signal: run the command again.
 
 import os
 import re
+import shlex
 import shutil
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from gan_jax.config import help as help_lib
+from gan_jax.config import parsing
 from gan_jax.config.schema import FIELDS
 from gan_jax.runtime.errors import Error
 
 # Python's words for a value of another type, and better ones.
-_TYPES = (
-  (r'invalid literal for int\(\).*', 'use a whole number'),
-  (r'could not convert string to float.*', 'use a number'),
-  (r'\(.Non-boolean argument.*\)', 'use true or false'),
-)
+_TYPES = ((r'\(.Non-boolean argument.*\)', 'use true or false'),)
 _ARGUMENT = re.compile(r'`([\w.]+)(=[^`]*)?`')
 _PREPARE = re.compile(r"`gan_jax\.data\.prepare\('(.*?)'(.*?)\)`")
 _HELP = re.compile(r'--?(?:help|helpshort|h|\?)(?:=(.*))?')
+_LONGEST_REASON = 200  # characters of an exception's text
 DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
 Failure = Error
 
@@ -50,7 +51,7 @@ def as_flags(
 
   def flag(match: re.Match[str]) -> str:
     name, value = paths.get(match[1], match[1]), match[2] or ''
-    if name not in defined:
+    if name not in defined and name != 'flagfile':  # absl's own
       return match[0]
     if value in ('=True', '=False'):
       value = value.lower()
@@ -107,7 +108,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if asked:
       _print_help(asked[1])
   try:
-    words = flags.FLAGS(argv)
+    words = flags.FLAGS([argv[0], *parsing.expand_flagfiles(argv[1:])])
+  except Error as error:  # of a flagfile
+    fail(str(error), REFUSED)
   except flags.Error as error:
     message = str(error)
     for pattern, remedy in _TYPES:
@@ -127,11 +130,50 @@ def _report_unraisable(fault: Any) -> None:
     sys.__unraisablehook__(fault)
 
 
+def describe_crash(error: BaseException) -> str:
+  """One line on what nobody foresaw, whose traceback is written to a file."""
+  if 'jax' in sys.modules:
+    from gan_jax.runtime import backend
+
+    try:
+      backend.check_devices()
+    except Error as cause:
+      return str(cause)
+  reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+  if len(reason) > _LONGEST_REASON:
+    reason = f'{reason[:_LONGEST_REASON]}...'
+  text = ''.join(traceback.format_exception(error))
+  command = shlex.join(sys.orig_argv)
+  try:
+    with tempfile.NamedTemporaryFile(
+      'w',
+      encoding='utf-8',
+      errors='backslashreplace',
+      prefix='gan_jax_',
+      suffix='.log',
+      delete=False,
+    ) as log:
+      log.write(f'{command}\n\n{text}')
+    where = f'the traceback is in {log.name}'
+  except OSError:  # no room, or no folder for temporary files
+    where = f'no file could be written for the traceback:\n{text}'
+  if _is_memory(error):
+    return (
+      f'out of memory ({reason}); use a smaller `batch_size` or network, fewer'
+      f' samples, or a device with more; {where}'
+    )
+  return f'an error that was not foreseen ({reason}); {where}'
+
+
+def _is_memory(error: BaseException) -> bool:
+  return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
+
+
 def run(main: Callable[[], int]) -> NoReturn:
   """Runs a command whose flags are defined.
 
-  An `Error` is a message to the user, and is printed without a traceback; any
-  other exception is a bug, and is not.
+  An `Error` is a message to the user. Of any other exception one line is
+  printed, which names the file that has the traceback.
   """
 
   def guarded(argv: Sequence[str]) -> int:
@@ -142,11 +184,10 @@ def run(main: Callable[[], int]) -> NoReturn:
       logging.set_verbosity(logging.FATAL)
     try:
       return main()
-    except ValueError as error:
-      code = getattr(error, 'exit_code', None)
-      if code is None:
-        raise
-      fail(str(error), code)
+    except Error as error:
+      fail(str(error), error.exit_code)
+    except Exception as error:
+      fail(describe_crash(error))
 
   app.run(guarded, flags_parser=_parse)
   raise AssertionError('app.run returned')

@@ -10,13 +10,15 @@ import dataclasses
 import functools
 import os
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from absl import flags
 
-from gan_jax.config import registry, validate
+from gan_jax.config import parsing, registry, validate
+from gan_jax.config.parsing import INT_MAX
 from gan_jax.config.validate import ConfigError as ConfigError
+from gan_jax.runtime.errors import ArgumentError
 
 _Registry = tuple[str, str]  # module and name of a dict
 
@@ -33,6 +35,7 @@ def _field(
   registry: _Registry | None = None,
   words: tuple[_Registry, ...] = (),
   free: bool = False,
+  place: bool = False,
   group: str = '',
   path: str = '',
   none: float | None = None,
@@ -42,7 +45,7 @@ def _field(
   Args:
     default: its default, which also gives its type.
     help: full sentences, with the unit and what a default of 0 or '' does.
-    low: least value allowed.
+    low: least value allowed; a whole number has `high` as well.
     above: the value must be greater than this.
     high: greatest value allowed.
     below: the value must be less than this.
@@ -50,6 +53,7 @@ def _field(
     registry: whose keys are the words allowed.
     words: registries whose keys its words, separated by commas, begin with.
     free: whether a run may be continued with another value.
+    place: whether it names a file or folder.
     group: heading of `--help` under which it stands.
     path: of the hyper-parameter that it sets, `objective.smoothing`; '' for a
       flag that is compiled in.
@@ -66,6 +70,7 @@ def _field(
     registry=registry,
     words=words,
     free=free,
+    place=place,
     group=group,
     path=path,
     none=none,
@@ -98,12 +103,13 @@ class Config:
     "Order of the players' updates within a step.",
     registry=('gan_jax.game.schedules', 'SCHEDULES'),
   )
-  d_steps: int = _game(1, 'Updates of D in a step.', low=1)
-  g_steps: int = _game(1, 'Updates of G in a step.', low=1)
+  d_steps: int = _game(1, 'Updates of D in a step.', low=1, high=10**6)
+  g_steps: int = _game(1, 'Updates of G in a step.', low=1, high=10**6)
   unroll_steps: int = _game(
     5,
     'Updates of D that an update of G looks ahead, under --schedule=unrolled.',
     low=1,
+    high=10**4,
   )
   consensus: float = _game(
     0.1,
@@ -130,6 +136,7 @@ class Config:
     "Steps from one application of D's penalties to the next; each is then"
     ' multiplied by their number (lazy regularization).',
     low=1,
+    high=INT_MAX,
   )
   label_smoothing: float = _game(
     0.0,
@@ -180,6 +187,7 @@ class Config:
     1,
     'Samples that D judges together (PacGAN); a divisor of --batch_size.',
     low=1,
+    high=2**20,
   )
   network: str = _networks(
     '',
@@ -187,16 +195,20 @@ class Config:
     registry=('gan_jax.networks.designs', 'ARCHITECTURES'),
   )
   width: int = _networks(
-    0, "Base width, in units or channels. 0: the architecture's own.", low=0
+    0,
+    "Base width, in units or channels. 0: the architecture's own.",
+    low=0,
+    high=2**20,
   )
   depth: int = _networks(
     0,
     'Hidden layers, where their number can be chosen. 0: the'
     " architecture's own.",
     low=0,
+    high=1000,
   )
   latent_dim: int = _networks(
-    0, "Dimensions of G's noise. 0: the architecture's own.", low=0
+    0, "Dimensions of G's noise. 0: the architecture's own.", low=0, high=2**20
   )
   latent: str = _networks(
     '',
@@ -300,17 +312,19 @@ class Config:
   )
   lr_schedule: str = _optimizers(
     'constant',
-    'Decay of both learning rates over the run.',
+    'Decay of both learning rates over the run, to --lr_final of themselves.',
     registry=('gan_jax.game.optimizers', 'DECAYS'),
   )
   lr_warmup: int = _optimizers(
     0,
     'Steps over which both learning rates rise linearly from 0 at the start.',
     low=0,
+    high=INT_MAX,
   )
   lr_final: float = _optimizers(
-    1.0,
-    'Factor that both learning rates have decayed to at the last step.',
+    0.0,
+    'Factor that both learning rates have decayed to at the end of the run,'
+    ' under a --lr_schedule. exponential needs one of more than 0.',
     low=0,
     high=1,
   )
@@ -336,11 +350,13 @@ class Config:
     'Folder of prepared datasets. Empty: $TFDS_DATA_DIR, or'
     ' ~/tensorflow_datasets.',
     free=True,
+    place=True,
   )
   image_size: int = _data(
     0,
     'Side in pixels that images are resized and cropped to. 0: as they are.',
     low=0,
+    high=2**13,
   )
   channels: int = _data(
     0,
@@ -374,17 +390,24 @@ class Config:
     free=True,
   )
   log_every: int = _looks(
-    100, 'Steps between two lines of the log, which are means over them.', low=1
+    100,
+    'Steps between two lines of the log, which are means over them.',
+    low=1,
+    high=INT_MAX,
   )
   sample_every: int = _looks(
-    1000, 'Steps between two sample grids, of one fixed latent batch.', low=1
+    1000,
+    'Steps between two sample grids, of one fixed latent batch.',
+    low=1,
+    high=INT_MAX,
   )
-  num_samples: int = _looks(64, 'Samples in a grid.', low=1)
+  num_samples: int = _looks(64, 'Samples in a grid.', low=1, high=2**16)
   dynamics_every: int = _looks(
     0,
     "Steps between two analyses of the game's gradient field and the"
     ' eigenvalues of its Jacobian, written to dynamics.jsonl. 0: none.',
     low=0,
+    high=INT_MAX,
   )
   metrics: str = _looks(
     '',
@@ -394,13 +417,22 @@ class Config:
     words=(('gan_jax.metrics', 'METRICS'),),
   )
   eval_every: int = _looks(
-    0, 'Steps between two evaluations by --metrics. 0: the last alone.', low=0
+    0,
+    'Steps between two evaluations by --metrics. 0: the last alone.',
+    low=0,
+    high=INT_MAX,
   )
   eval_samples: int = _looks(
-    10000, 'Generated samples of an evaluation, and real ones.', low=1
+    10000,
+    'Generated samples of an evaluation, and real ones.',
+    low=1,
+    high=10**7,
   )
   eval_seeds: int = _looks(
-    1, 'Draws of noise over which the scores of an evaluation are means.', low=1
+    1,
+    'Draws of noise over which the scores of an evaluation are means.',
+    low=1,
+    high=10**4,
   )
   features: str = _looks(
     '',
@@ -408,7 +440,7 @@ class Config:
     ' pixels, ... Needed by the metrics that compare features.',
     words=(('gan_jax.features', 'FEATURES'),),
   )
-  weights: str = _looks('', 'File of the weights of --features.')
+  weights: str = _looks('', 'File of the weights of --features.', place=True)
   keep_best: str = _looks(
     '',
     'One of --metrics: the checkpoint that is best by it is kept besides the'
@@ -421,31 +453,42 @@ class Config:
     '',
     'Folder of the run. It is created, or the run in it is continued.',
     free=True,
+    place=True,
   )
   steps: int = _run(
     5000,
     'Steps of the run. A step has --d_steps updates of D and --g_steps of G.',
     low=1,
+    high=INT_MAX,
   )
   batch_size: int = _run(
     64,
     'Real and as many generated samples in an update, over all devices.',
     low=1,
+    high=2**24,
   )
   seed: int = _run(
     0,
     'Seed of the initial parameters, the noise and the order of the data.',
     low=0,
-    high=2**31 - 1,
+    high=INT_MAX,
   )
   checkpoint_every: int = _run(
-    1000, 'Steps between two checkpoints.', low=1, free=True
+    1000, 'Steps between two checkpoints.', low=1, high=INT_MAX, free=True
   )
   keep_checkpoints: int = _run(
-    3, 'Checkpoints that are kept, the newest ones.', low=1, free=True
+    3,
+    'Checkpoints that are kept, the newest ones.',
+    low=1,
+    high=INT_MAX,
+    free=True,
   )
   devices: int = _run(
-    0, 'Devices that the run uses. 0: all of them.', low=0, free=True
+    0,
+    'Devices that the run uses. 0: all of them.',
+    low=0,
+    high=2**20,
+    free=True,
   )
   multihost: bool = _run(
     False,
@@ -458,6 +501,7 @@ class Config:
     'Folder in which compiled programs are kept from one run to the next. off:'
     ' they are not kept.',
     free=True,
+    place=True,
   )
 
   def __post_init__(self) -> None:
@@ -534,39 +578,75 @@ def static(config: Config) -> Config:
 
 _DEFINE: dict[type, Any] = {
   bool: flags.DEFINE_boolean,
-  int: flags.DEFINE_integer,
-  float: flags.DEFINE_float,
   str: flags.DEFINE_string,
   list: flags.DEFINE_multi_string,
 }
 
 
+class Flag(NamedTuple):
+  """A flag of a command.
+
+  Attributes:
+    default: its default; a type stands for none.
+    help: full sentences.
+    low: least number allowed.
+    high: greatest number allowed.
+    place: whether it names a file or folder.
+  """
+
+  default: Any
+  help: str
+  low: float | None = None
+  high: float | None = None
+  place: bool = False
+
+
 def define(
-  table: Mapping[str, tuple[Any, str]],
+  table: Mapping[str, Flag],
   flag_values: flags.FlagValues = flags.FLAGS,
+  *,
+  checked: bool = True,
 ) -> None:
   """Defines absl flags.
 
   Args:
-    table: default and help text by name; a type stands for no default.
+    table: flags by name.
     flag_values: where they are defined.
+    checked: whether strings are checked as they are parsed.
   """
-  for name, (default, text) in table.items():
+  for name, (default, text, low, high, place) in table.items():
     kind = default if isinstance(default, type) else type(default)
     default = None if default is kind else default
-    _DEFINE[kind](name, default, text, flag_values=flag_values)
+    if kind in (int, float):
+      parsing.define_number(kind, name, default, text, low, high, flag_values)
+    elif kind is str and checked:
+      parsing.define_text(name, default, text, place, flag_values)
+    else:
+      _DEFINE[kind](name, default, text, flag_values=flag_values)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-  """Defines one absl flag for each field of `Config`."""
-  table = {n: (f.default, f.metadata['help']) for n, f in FIELDS.items()}
-  define(table, flag_values)
+  """Defines one absl flag for each field of `Config`.
+
+  Their bounds are checked by `Config.validate`, all of them together.
+  """
+  table = {n: Flag(f.default, f.metadata['help']) for n, f in FIELDS.items()}
+  define(table, flag_values, checked=False)
 
 
-def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
-  """The validated `Config` that the parsed flags say."""
+def from_flags(
+  complete: Callable[[Config], Config] | None = None,
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> Config:
+  """The validated `Config` that the parsed flags say.
+
+  Args:
+    complete: fills in what a command has other defaults for.
+    flag_values: that were parsed.
+  """
   values: dict[str, Any] = {name: flag_values[name].value for name in FIELDS}
-  return Config(**values).validate()
+  config = Config(**values)
+  return (complete(config) if complete else config).validate()
 
 
 def from_args(args: Sequence[str]) -> Config:
@@ -578,12 +658,14 @@ def from_args(args: Sequence[str]) -> Config:
   flag_values = flags.FlagValues()
   define_flags(flag_values)
   try:
-    rest = flag_values(['gan_jax', *args])[1:]
+    rest = flag_values(['gan_jax', *parsing.expand_flagfiles(args)])[1:]
+  except ArgumentError as error:
+    raise ConfigError(error) from error
   except flags.Error as error:
     raise ConfigError(str(error)) from error
   if rest:
     raise ConfigError(f'{rest[0]}: not a flag; write --name=value')
-  return from_flags(flag_values)
+  return from_flags(flag_values=flag_values)
 
 
 def to_args(config: Config) -> list[str]:
@@ -605,7 +687,7 @@ _SEAL = '# crc32 '  # a comment: whoever edits the file may remove it
 
 def format_flagfile(config: Config) -> str:
   """A flagfile, with a checksum of its lines in the first."""
-  text = '\n'.join(to_args(config)) + '\n'
+  text = parsing.format_flagfile(to_args(config))
   return f'{_SEAL}{zlib.crc32(text.encode()):08x}\n{text}'
 
 

@@ -12,6 +12,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gan_jax.config import registry
+from gan_jax.config.parsing import (
+  bound_remedy,
+  parse_float,
+  place_remedy,
+  text_remedy,
+)
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.names import check_names, suggest
 
@@ -69,24 +75,21 @@ def _remedy(
     if words and value not in words and value != field.default:
       if not (limits['registry'] and registry.is_reference(value)):
         return nearest(value, words)
-    if value != value.strip() or not value.isprintable():
-      return 'remove white space at the ends and line breaks'
-    return ''
+    return text_remedy(value) or (
+      place_remedy(value) if limits['place'] else ''
+    )
   if isinstance(value, bool):
     return ''
+  names = ('low', 'high', 'above', 'below')
+  bounds = {name: limits[name] for name in names}
+  if isinstance(value, int):
+    return bound_remedy(value, **bounds)
   if not math.isfinite(value):
     return 'use a finite number'
   if value and not _FLOAT32_MIN <= abs(_float32(value)) < math.inf:
     return 'use 0 or a size from 1e-37 to 3e38 (float32)'
-  if limits['low'] is not None and value < limits['low']:
-    return f'use {limits["low"]} or more'
-  if limits['above'] is not None and value <= limits['above']:
-    return f'use more than {limits["above"]}'
-  if limits['high'] is not None and value > limits['high']:
-    return f'use {limits["high"]} or less'
-  if limits['below'] is not None and _float32(value) >= limits['below']:
-    return f'use less than {limits["below"]}'
-  return ''
+  as_given = bound_remedy(value, **(bounds | {'below': None}))
+  return as_given or bound_remedy(_float32(value), below=bounds['below'])
 
 
 def contradictions(c: Any) -> list[ArgumentError]:
@@ -110,7 +113,7 @@ def _list_faults(c: Any) -> Iterator[ArgumentError]:
 
 
 def _rate_faults(c: Any) -> Iterator[ArgumentError]:
-  if c.lr_schedule == 'constant' and c.lr_final != 1:
+  if c.lr_schedule == 'constant' and c.lr_final:
     yield ArgumentError(
       'lr_final',
       c.lr_final,
@@ -126,8 +129,11 @@ _IDLE_ON_DIRAC = {
 
 
 def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
-  """Warnings of values that are accepted and have no effect."""
-  messages = []
+  """Warnings of values that are accepted and have no effect.
+
+  They are of use in another cell of a sweep, or in a longer run.
+  """
+  messages = _idle_rates(c)
   for name, rule in (('beta2_g', 'optimizer_g'), ('beta2_d', 'optimizer_d')):
     value = getattr(c, name)
     if value != fields[name].default and getattr(c, rule) == 'sgd':
@@ -139,6 +145,11 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
         f'`beta1_final_{player}={final}`: has no effect: `beta1_{player}` is'
         f' {final} from the start'
       )
+  if c.eval_every > c.steps:
+    messages.append(
+      f'`eval_every={c.eval_every}`: has no effect in a run of'
+      f' `steps={c.steps}`, which is scored at its end anyway'
+    )
   apart = c.schedule == 'extragradient' or relativistic
   if c.reuse_real and c.d_steps == 1 and not apart:
     messages.append(
@@ -151,6 +162,46 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
         f'`regularizer={c.regularizer}`: {term.name} has no effect on'
         f' `network=dirac`, which has no {_IDLE_ON_DIRAC[term.name]}'
       )
+  return messages
+
+
+def _idle_rates(c: Any) -> list[str]:
+  messages = []
+  if c.lr_schedule != 'constant' and c.lr_final == 1:
+    messages.append(
+      f'`lr_final=1.0`: has no effect, and neither has'
+      f' `lr_schedule={c.lr_schedule}`: a decay to 1 is none'
+    )
+  if c.lr_warmup == 1:
+    messages.append(
+      '`lr_warmup=1`: has no effect: the first step has the whole rate anyway'
+    )
+  return messages
+
+
+def idle_on_data(
+  c: Any, fields: Mapping[str, Any], *, density: bool, own: bool
+) -> list[str]:
+  """Warnings of values that have no effect on data of a kind.
+
+  Args:
+    c: the options.
+    fields: of the options.
+    density: whether samples are drawn from a density.
+    own: whether the data was handed in.
+  """
+  messages = []
+  for name, kind, idle_there in (
+    ('data_dir', 'a density, which is not prepared', density),
+    ('residence', 'a density, whose samples are drawn', density),
+    ('num_samples', 'a density, of which 4,096 points are drawn', density),
+    ('data_dir', 'data that was handed in', own),
+    ('image_size', 'data that was handed in; resize it', own),
+    ('channels', 'data that was handed in; convert it', own),
+  ):
+    value = getattr(c, name)
+    if idle_there and value != fields[name].default:
+      messages.append(f'`{name}={value}`: has no effect on {kind}')
   return messages
 
 
@@ -213,6 +264,10 @@ def check_evaluation(values: Mapping[str, Any], given: Collection[str]) -> None:
     if name in given:
       remedy = f'has no effect on {asked}, only on {other}; leave it out'
       faults.append(ArgumentError(name, values[name], remedy))
+  if 'follow_timeout' in given and workdir and not values['follow']:
+    remedy = 'has no effect without `follow`; leave it out'
+    value = values['follow_timeout']
+    faults.append(ArgumentError('follow_timeout', value, remedy))
   if (values['step'] is not None) + values['all'] + values['follow'] > 1:
     name = 'all' if values['all'] else 'follow'
     remedy = 'of `step`, `all` and `follow` use one of them'
@@ -248,9 +303,16 @@ def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
 def _score_faults(c: Any) -> Iterator[ArgumentError]:
   words = metric_words(c.metrics)
   yield from metric_faults(c.metrics)
-  for name in ('eval_every', 'features', 'weights', 'keep_best'):
+  for name, default in (
+    ('eval_every', 0),
+    ('eval_samples', 10000),
+    ('eval_seeds', 1),
+    ('features', ''),
+    ('weights', ''),
+    ('keep_best', ''),
+  ):
     value = getattr(c, name)
-    if value and not words:
+    if value != default and not words:
       yield ArgumentError(
         name,
         value,
@@ -314,7 +376,7 @@ def _split_penalty(
 
 def _weight(number: str) -> float:
   try:
-    return float(number)
+    return parse_float(number)
   except ValueError:
     return math.nan
 

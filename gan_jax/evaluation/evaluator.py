@@ -26,12 +26,12 @@ from gan_jax.game.classes import check_sampling, describe_sampling
 from gan_jax.game.sampler import Sampler
 from gan_jax.metrics import METRICS, Metric, frechet, select_metrics
 from gan_jax.networks.base import Networks, Params, Stats
-from gan_jax.runtime import sharding
+from gan_jax.runtime import backend, numerics, sharding
 from gan_jax.runtime.array_cache import Arrays
 from gan_jax.runtime.errors import ArgumentError
 
 BATCH = 128  # samples that go through the networks at a time, at the most
-_NETWORK = {'features', 'probabilities'}  # what takes a feature network
+FEATURE_KINDS = {'features', 'probabilities'}  # what takes a feature network
 
 
 class Evaluator:
@@ -116,9 +116,14 @@ class Evaluator:
       self._check_metric(metric)
     self.features = self._load_features(features, weights, data_dir)
     self.rows = self._choose_rows(batch)
+    for name in ('samples', 'real_samples'):
+      count = getattr(self, name)
+      needed = 4 * count * self._dim
+      what = 'what its metrics read'
+      backend.require_memory(name, count, needed, what, host=True)
     self._pass = FeaturePass(
       self.features or feature_networks.make_raw(dataset.shape),
-      sorted(self._kinds & _NETWORK),
+      sorted(self._kinds & FEATURE_KINDS),
       mesh=self.mesh,
       batch=self.rows,
     )
@@ -148,9 +153,14 @@ class Evaluator:
       return networks
     return networks._replace(class_counts=data.class_counts)
 
+  @property
+  def _dim(self) -> int:
+    """Numbers of a sample that metrics compare."""
+    return self.features.dim if self.features else self.dataset.shape[0]
+
   def _name(self, metric: Metric, score: str) -> str:
     seen = self.features.name if self.features else 'points'
-    return name_score(score, seen if metric.sees in _NETWORK else '')
+    return name_score(score, seen if metric.sees in FEATURE_KINDS else '')
 
   def _count_real(self, asked: int) -> int:
     size = self.dataset.size
@@ -194,12 +204,14 @@ class Evaluator:
   def _load_features(
     self, features: str | Features, weights: str, data_dir: str
   ) -> Features | None:
-    names = [m.name for m in self.metrics if m.sees in _NETWORK]
+    names = [m.name for m in self.metrics if m.sees in FEATURE_KINDS]
     if not self._is_image:
       if features or weights:
         remedy = f'points of {self.dataset.name} are seen as they are'
         name = features if isinstance(features, str) else features.name
-        raise ArgumentError('features', name, f'{remedy}; leave it out')
+        argument = 'features' if name else 'weights'
+        remedy = f'{remedy}; leave it out'
+        raise ArgumentError(argument, name or weights, remedy)
       return None
     if not names:
       return None
@@ -235,8 +247,9 @@ class Evaluator:
     """The warning about a Fréchet distance of so few samples; mostly ''."""
     if 'fid' not in self.primary:
       return ''
-    dim = self.features.dim if self.features else self.dataset.shape[0]
-    return frechet.describe_bias(min(self.samples, self.real_samples), dim)
+    return frechet.describe_bias(
+      min(self.samples, self.real_samples), self._dim
+    )
 
   def remarks(self, scores: Mapping[str, Any]) -> list[str]:
     """What a reader of scores, by public name, should know of them."""
@@ -273,6 +286,8 @@ class Evaluator:
       )
     if self._is_image:
       protocol['range'] = 'uint8 of [-1, 1], rounded and clipped'
+    if numerics.changed():
+      protocol['numerics'] = numerics.changed()
     return protocol
 
   # Samples as the metrics see them.
@@ -281,9 +296,9 @@ class Evaluator:
   def reference(self) -> Arrays:
     """The real samples as the metrics see them."""
     kinds = {m.sees for m in self.metrics if m.reads_real}
-    if not kinds & _NETWORK or self.features is None:
+    if not kinds & FEATURE_KINDS or self.features is None:
       return self._see_real(self.dataset, self.real_samples) if kinds else {}
-    outputs = sorted(kinds & _NETWORK)
+    outputs = sorted(kinds & FEATURE_KINDS)
     facts = {
       'of': self.dataset.fingerprint,
       'features': self.features.digest,

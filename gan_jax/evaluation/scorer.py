@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gan_jax.config.app import warn
 from gan_jax.data import Dataset
 from gan_jax.evaluation import sources
-from gan_jax.evaluation.evaluator import Evaluator
+from gan_jax.evaluation.evaluator import FEATURE_KINDS, Evaluator
 from gan_jax.evaluation.score_file import (
   Row,
   ScoreFile,
@@ -28,10 +28,11 @@ from gan_jax.evaluation.score_file import (
   summarize_seeds,
 )
 from gan_jax.features import Features
+from gan_jax.game import streams
 from gan_jax.game.classes import check_sampling
 from gan_jax.metrics import Metric, select_metrics
 from gan_jax.networks.base import Networks, Params, Stats
-from gan_jax.runtime import checkpoint, multihost, provenance, sharding
+from gan_jax.runtime import backend, checkpoint, multihost, provenance, sharding
 from gan_jax.runtime.array_cache import digest_facts
 from gan_jax.runtime.errors import ArgumentError
 
@@ -92,6 +93,7 @@ class EvaluationOptions:
         raise ArgumentError(name, getattr(self, name), f'use {least} or more')
     if self.class_sampling:
       check_sampling(self.class_sampling)
+    streams.check_seed('seed', self.seed, self.eval_seeds)
 
   @property
   def seeds(self) -> list[int]:
@@ -263,6 +265,37 @@ def check_validation(options: EvaluationOptions) -> bool:
   return needed
 
 
+def check_reads(options: EvaluationOptions) -> None:
+  """Refuses what no metric reads.
+
+  Raises:
+    ArgumentError: for features or weights that are given where none compares
+      features, and for real samples where none reads any.
+  """
+  metrics = select_metrics(options.metrics)
+  names = ', '.join(metric.name for metric in metrics)
+  unread: list[str] = []
+  if not any(metric.sees in FEATURE_KINDS for metric in metrics):
+    unread += ['features', 'weights']
+  if not any(metric.reads_real for metric in metrics):
+    unread += ['against', 'real_samples']
+  for name in unread:
+    if getattr(options, name):
+      remedy = f'has no effect: none of {names} reads it; leave it out'
+      raise ArgumentError(name, getattr(options, name), remedy)
+
+
+def _check_out(out: pathlib.Path) -> None:
+  """Refuses a place that takes no file, before anything is scored."""
+  remedy = ''
+  if not out.name or out.is_dir():
+    remedy = 'is a folder; name a file, such as metrics.jsonl'
+  elif not out.parent.is_dir():
+    remedy = f'no folder {out.parent}; make it first'
+  if remedy:
+    raise ArgumentError('out', str(out), remedy)
+
+
 def evaluate_images(
   options: EvaluationOptions, images: str, out: str | pathlib.Path
 ) -> Row:
@@ -278,11 +311,15 @@ def evaluate_images(
     DataError: if samples cannot be had.
   """
   options.check()
+  backend.check_devices()
   metrics = select_metrics(options.metrics)
   check_validation(options)
+  check_reads(options)
   if any(metric.reads_real for metric in metrics) and not options.against:
     remedy = 'name what the images are held against: a dataset, a folder or an'
     raise ArgumentError('against', '', f'{remedy} .npz')
+
+  _check_out(pathlib.Path(out))
 
   def load(text: str, argument: str) -> Dataset:
     source = sources.load_source(text, argument, options.data_dir)

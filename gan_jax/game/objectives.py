@@ -201,7 +201,8 @@ class _CrossEntropy(Objective):
   Attributes:
     smoothing: one-sided label smoothing: real samples are labelled 1 minus
       this (Salimans et al. 2016, arXiv:1606.03498, section 3.4); the label of
-      generated samples stays 0. In [0, 1).
+      generated samples stays 0. In [0, 1). TF-GAN mixes the label with 1/2: its
+      default of 0.25 is 0.125 here.
 
   Reference: Goodfellow et al. 2014, arXiv:1406.2661, equation 1.
   """
@@ -438,6 +439,10 @@ class _RelativisticAverage(Objective):
   `E[on_real(r)] + E[on_fake(f)]` with `r = D(x) - E D(G(z))` and `f = D(G(z)) -
   E D(x)`. G's loss is D's with the kinds exchanged; so are its value and
   slopes.
+
+  These are the sums of the paper. Its authors' code (AlexiaJM/RelativisticGAN)
+  halves both players' losses: a penalty beside them weighs there what twice its
+  weight does here, and a rate of SGD there is twice one here.
   """
 
   relativistic: ClassVar[bool] = True

@@ -44,12 +44,12 @@ class RateDecay(Component):
   Attributes:
     steps: of the whole run.
     warmup: steps of linear warm-up, 0 for none.
-    final: the factor at the end of the run.
+    final: the factor at the end of the run; 0 unless it is given.
   """
 
   steps: int = static(1)
   warmup: int = static(0)
-  final: float = 1.0
+  final: float = 0.0
 
   def weight(self, done: Scalar) -> Scalar:
     """What falls from 1 to 0 as the run goes from 0 to 1."""
@@ -85,6 +85,17 @@ class Constant(RateDecay):
     """1."""
     return jnp.ones_like(done)
 
+  def check(self) -> None:
+    """Refuses an end that it does not move to."""
+    super().check()
+    if self.final != 0:
+      raise ArgumentError(
+        'final',
+        self.final,
+        'has no effect on a rate that is constant; choose a fall, or leave it'
+        ' out',
+      )
+
 
 class Linear(RateDecay):
   """A linear fall."""
@@ -105,7 +116,7 @@ class Cosine(RateDecay):
 class Exponential(RateDecay):
   """A geometric fall: the 2014 code's division by a constant every batch.
 
-  `final` is greater than 0.
+  `final` has to be given, and is greater than 0.
   """
 
   def fall(self, done: Scalar) -> Scalar:
@@ -299,19 +310,51 @@ class Lion(Adaptive):
     )
 
 
+def _scale_by_rms(decay: Any, eps: float) -> optax.GradientTransformation:
+  """`g / (sqrt(v) + eps)`; Optax's has no slope where a gradient is 0."""
+
+  def init(params: PyTree) -> Any:
+    return optax.ScaleByRmsState(nu=jax.tree.map(jnp.zeros_like, params))
+
+  def update(grads: PyTree, state: Any, params: Any = None) -> Any:
+    del params
+    nu = jax.tree.map(
+      lambda v, g: decay * v + (1 - decay) * jnp.square(g), state.nu, grads
+    )
+    scaled = jax.tree.map(
+      lambda g, v: g / (jnp.sqrt(v + _EPS_ROOT) + eps), grads, nu
+    )
+    return scaled, optax.ScaleByRmsState(nu=nu)
+
+  return optax.GradientTransformation(init, update)
+
+
 class Rmsprop(Adaptive):
-  """RMSProp with decay `beta2` and, after it, momentum `beta1`."""
+  """RMSProp with decay `beta2` and, after it, momentum `beta1`.
+
+  `g / (sqrt(v) + 1e-8)`, as PyTorch and the code of WGAN have it; Optax's own
+  has its epsilon under the root, where it is 1e-4 of a gradient and stops the
+  smallest ones. WGAN's authors train with `beta1=0`, `beta2=0.99` and a rate of
+  5e-5, TensorFlow's default decay is 0.9; the defaults here are those of all
+  optimizers.
+
+  Reference: Tieleman & Hinton 2012, Coursera lecture 6.5; Arjovsky et al. 2017,
+  arXiv:1701.07875, algorithm 1.
+  """
 
   def rule(self, beta1: Any) -> optax.GradientTransformation:
     """RMSProp's direction."""
     return optax.chain(
-      optax.scale_by_rms(decay=self.beta2), optax.trace(decay=beta1)
+      _scale_by_rms(self.beta2, 1e-8), optax.trace(decay=beta1)
     )
 
   def reference(self) -> optax.GradientTransformation:
     """As Optax spells it."""
     return optax.rmsprop(
-      self.learning_rate, decay=self.beta2, momentum=self.beta1
+      self.learning_rate,
+      decay=self.beta2,
+      momentum=self.beta1,
+      eps_in_sqrt=False,
     )
 
 

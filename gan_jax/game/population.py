@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gan_jax.game.game import Logs
 from gan_jax.game.state import Node, State, all_finite, count_parameters
+from gan_jax.game.streams import check_seed
 from gan_jax.game.trainer import Trainer
 from gan_jax.runtime.errors import ArgumentError
 
@@ -148,6 +149,8 @@ class Population:
     self.seeds = tuple(int(seed) for seed in seeds)
     if not self.seeds:
       raise ArgumentError('seeds', seeds, 'give one or more')
+    for seed in self.seeds:
+      check_seed('seeds', seed)
     if layout not in ('auto', *LAYOUTS):
       raise ArgumentError('layout', layout, 'use auto, vmap or map')
     self.vary = _check_vary(trainer, len(self.seeds), vary or {})

@@ -178,28 +178,21 @@ class Schedule(Component):
     return optimizer
 
 
-def _at(reals: Batch, i: int) -> Batch:
+def _at(reals: Batch, i: Any) -> Batch:
   return jax.tree.map(lambda x: x[i], reals)
 
 
 def _repeat(
-  update: Callable[[State, Batch, RngKey], tuple[State, Logs]],
-  state: State,
-  reals: list[Batch],
-  keys: list[RngKey],
+  update: Callable[[State, Any], tuple[State, Logs]], state: State, count: int
 ) -> tuple[State, Logs]:
-  """Some updates of one player; the logs are those of the last."""
-  if len(keys) == 1:
-    return update(state, reals[0], keys[0])
-  stacked = jax.tree.map(lambda *x: jnp.stack(x), *reals)
-  # Cloned, for the key-reuse checker takes stacking for a use.
-  every = jax.random.clone(jnp.stack(keys))
+  """Some updates of one player, by their numbers; the logs of the last.
 
-  def body(state: State, one: Any) -> tuple[State, Logs]:
-    return update(state, *one)
-
+  A loop, so that what is compiled does not grow with their number.
+  """
+  if count == 1:
+    return update(state, 0)
   # Without the root key, which no update needs and every one would carry.
-  bare, logs = jax.lax.scan(body, state.replace(key=None), (stacked, every))
+  bare, logs = jax.lax.scan(update, state.replace(key=None), jnp.arange(count))
   return bare.replace(key=state.key), jax.tree.map(lambda x: x[-1], logs)
 
 
@@ -243,36 +236,30 @@ class Alternating(Schedule):
     """G's gradient of one of its updates."""
     return u.g_gradient(state, real, key)
 
-  def _keys(self, key: RngKey) -> tuple[list[RngKey], list[RngKey]]:
-    """Of D's and of G's updates."""
+  def _key(self, key: RngKey, player: str, i: Any) -> RngKey:
+    """Of the i-th update of a player."""
     if self.reuse_noise:
-      one = stream(key, 'update')
-      clones = [jax.random.clone(one) for _ in range(self.d_steps)]
-      return clones, [jax.random.clone(one) for _ in range(self.g_steps)]
-    return (
-      [stream(key, 'd', i) for i in range(self.d_steps)],
-      [stream(key, 'g', i) for i in range(self.g_steps)],
-    )
+      return stream(key, 'update')
+    return stream(key, player, i)
 
   def _updates(self, u: Updates, reals: Batch, key: RngKey) -> list[Any]:
     """All updates of D, and all of G, as functions of the state."""
-    keys_d, keys_g = self._keys(key)
     last = reals.x.shape[0] - 1
-    real = [_at(reals, i) for i in range(last + 1)]
-    reals_d = [real[min(i, last)] for i in range(self.d_steps)]
-    reals_g = [real[min(self.d_steps + i, last)] for i in range(self.g_steps)]
 
-    def one_d(state: State, real: Batch, key: RngKey) -> tuple[State, Logs]:
-      gradient = u.d_gradient(state, real, key)
+    def one_d(state: State, i: Any) -> tuple[State, Logs]:
+      real = _at(reals, i if last else 0)
+      gradient = u.d_gradient(state, real, self._key(key, 'd', i))
       return u.apply_d(state, gradient), gradient.logs
 
-    def one_g(state: State, real: Batch, key: RngKey) -> tuple[State, Logs]:
-      gradient = self.g_gradient(u, state, real, key)
+    def one_g(state: State, i: Any) -> tuple[State, Logs]:
+      own = last >= self.d_steps  # relativistic: G is shown some of its own
+      real = _at(reals, self.d_steps + i if own else last)
+      gradient = self.g_gradient(u, state, real, self._key(key, 'g', i))
       return u.apply_g(state, gradient), gradient.logs
 
     return [
-      lambda state: _repeat(one_d, state, reals_d, keys_d),
-      lambda state: _repeat(one_g, state, reals_g, keys_g),
+      lambda state: _repeat(one_d, state, self.d_steps),
+      lambda state: _repeat(one_g, state, self.g_steps),
     ]
 
   def update(
@@ -320,12 +307,16 @@ class Unrolled(Alternating):
   ) -> Gradient:
     """G's gradient through the updates of D that it looks ahead."""
     if self.reuse_noise:
-      ahead_keys = [jax.random.clone(key) for _ in range(self.unroll_steps)]
       key_loss = jax.random.clone(key)
     else:
-      ahead_keys = [stream(key, 'ahead', i) for i in range(self.unroll_steps)]
       key_loss = stream(key, 'loss')
-    keys = jax.random.clone(jnp.stack(ahead_keys))
+
+    def key_ahead(i: Any) -> RngKey:
+      return (
+        jax.random.clone(key) if self.reuse_noise else stream(key, 'ahead', i)
+      )
+
+    keys = jax.random.clone(jax.vmap(key_ahead)(jnp.arange(self.unroll_steps)))
 
     def loss(
       g_params: Params, state: State, real: Batch, key: RngKey

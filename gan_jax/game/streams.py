@@ -9,6 +9,10 @@ import zlib
 import jax
 from jaxtyping import Array, Int, Key
 
+from gan_jax.runtime.errors import ArgumentError
+
+SEED_MAX = 2**31 - 1
+
 
 def stream(
   key: Key[Array, ''], name: str, *index: int | Int[Array, '']
@@ -33,6 +37,24 @@ def stream(
 def _number(name: str) -> int:
   """A number of a name, the same in every process; Python's hash is not."""
   return zlib.crc32(name.encode()) & 0x7FFFFFFF
+
+
+def check_seed(argument: str, seed: int, count: int = 1) -> None:
+  """Refuses a seed that a key would cut short, to be that of another.
+
+  Args:
+    argument: its name.
+    seed: the first of `count`.
+    count: of seeds.
+
+  Raises:
+    ArgumentError: for one that is not of 0 to 2^31 - 1.
+  """
+  if not 0 <= seed <= SEED_MAX:
+    raise ArgumentError(argument, seed, f'use 0 to {SEED_MAX}')
+  if seed + count - 1 > SEED_MAX:
+    remedy = f'{count} seeds from it on exceed {SEED_MAX}; use a smaller one'
+    raise ArgumentError(argument, seed, remedy)
 
 
 class Streams:

@@ -1,9 +1,12 @@
 """DCGAN for square images of any side from 8 to 128.
 
 The sides are halved, rounding up, until at most 7 and at least twice; the
-channels double meanwhile. For 64 pixels and width 64 both networks have the
-channels of the paper's figure 1: 64, 128, 256, 512. Weights are from N(0, .02),
-the scales of batch normalisation from N(1, .02).
+channels double meanwhile. For 64 pixels and the default width of 64 both
+networks have 64, 128, 256 and 512 channels, as in most code since; the
+generator of the paper's figure 1 has twice as many (1024 to 128: `width=128`).
+Kernels are 4 x 4, where the paper's are 5 x 5: of stride 2, every place of the
+output is then reached by as many weights. Weights are from N(0, .02), the
+scales of batch normalisation from N(1, .02).
 
 Reference: Radford et al. 2016, arXiv:1511.06434, sections 3 and 4, and its code
 (`Newmu/dcgan_code`) for the scales.

@@ -219,7 +219,11 @@ class BatchNorm(nn.Module):
   ones move by a tenth an update: a GAN's layers never settle, so a long memory
   would normalise by networks of the past.
 
-  Reference: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
+  The running variance is the mean of the batches' own, which divide by their
+  size n, as in Flax and TensorFlow. The paper's algorithm 2 and PyTorch have
+  n / (n - 1) times as much: of a batch of 64 at 4 x 4 places a thousandth more.
+
+  Reference: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1.
   """
 
   classes: int = 0

@@ -1,8 +1,8 @@
 """Samples of a run as files: an array, a grid, single pictures."""
 
-import io
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,13 +13,16 @@ from gan_jax.data import Density
 from gan_jax.figures import images
 from gan_jax.game.classes import classes_in_turn
 from gan_jax.game.sampler import BATCH
+from gan_jax.game.streams import check_seed
+from gan_jax.runtime.backend import require_memory
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import open_atomic, write_atomic
 from gan_jax.runtime.progress import progress_bar
 from gan_jax.training.restore import Run
 
 Samples = NDArray[np.float32]
 COLUMNS = 8  # steps of an interpolation
+_GRID_PIXELS = 2**28  # of one PNG
 
 
 def check(num: int, out: pathlib.Path) -> None:
@@ -74,7 +77,34 @@ def interpolation(run: Run) -> str:
   return 'spherical' if normal else 'linear'
 
 
-def draw(
+def count_of(num: int, interpolate: bool) -> int:
+  """Samples that are drawn where `num` are asked for: whole rows."""
+  return -(-num // COLUMNS) * COLUMNS if interpolate else num
+
+
+def check_size(run: Run, count: int, out: pathlib.Path) -> None:
+  """Refuses more samples than one file, or the memory, can hold.
+
+  Raises:
+    ArgumentError: saying how many pixels or bytes they have.
+  """
+  size = math.prod(run.dataset.shape)
+  if out.suffix == '.png' and run.dataset.bounded:
+    pixels = count * math.prod(run.dataset.shape[:2])
+    if pixels > _GRID_PIXELS:
+      raise ArgumentError(
+        'num',
+        count,
+        f'one PNG would have {pixels:,} pixels, and {_GRID_PIXELS:,} are the'
+        ' most; end `out` in .npz, or name a folder',
+      )
+  if out.suffix:
+    width = 1 if run.dataset.bounded else 4
+    what = 'the samples of one file'
+    require_memory('num', count, width * count * size, what, host=True)
+
+
+def batches(
   run: Run,
   num: int,
   seed: int,
@@ -82,7 +112,7 @@ def draw(
   interpolate: bool,
   label: int | Sequence[int] | NDArray[Any] | None = None,
   class_sampling: str = '',
-) -> Samples:
+) -> Iterator[Samples]:
   """Samples (n, *shape): those of `Run.sample`, or rows of an interpolation.
 
   With `interpolate` one row of `COLUMNS` for each `COLUMNS` of `num`, rounded
@@ -93,30 +123,43 @@ def draw(
     ArgumentError: for an unknown class, or an average that was not kept.
   """
   if not interpolate:
-    return run.sample(
+    return run.sample_batches(
       num, seed=seed, label=label, ema=ema, class_sampling=class_sampling
     )
   if class_sampling:
     remedy = 'has no effect on an interpolation; leave it out'
     raise ArgumentError('class_sampling', class_sampling, remedy)
-  rows = -(-num // COLUMNS)
-  z = interpolated(
-    run.latent(seed, 2 * rows), interpolation(run) == 'spherical'
-  )
-  labels = None if label is None else run.labels(len(z), label)
+  check_seed('seed', seed)
+  labels = None if label is None else run.labels(count_of(num, True), label)
   if labels is None and run.classes:
-    labels = np.repeat(np.arange(rows, dtype=np.int32) % run.classes, COLUMNS)
-  parts = []
-  starts = range(0, len(z), BATCH)
+    rows = np.arange(-(-num // COLUMNS), dtype=np.int32)
+    labels = np.repeat(rows % run.classes, COLUMNS)
+  run.generator(ema)
+  return _rows(run, -(-num // COLUMNS), seed, ema, labels)
+
+
+def _rows(
+  run: Run,
+  rows: int,
+  seed: int,
+  ema: bool | None,
+  labels: NDArray[np.int32] | None,
+) -> Iterator[Samples]:
+  """Rows of an interpolation, some at a time."""
+  spherical = interpolation(run) == 'spherical'
+  step = BATCH // COLUMNS
+  starts = range(0, rows, step)
   for start in progress_bar(starts, len(starts), 'sampling'):
+    stop = min(start + step, rows)
+    ends = run.latent(seed, 2 * stop, 2 * start)
+    z = interpolated(ends, spherical)
     # Padded, so that every batch is of one compiled program.
-    rest = BATCH - len(z[start : start + BATCH])
-    batch = np.pad(z[start : start + BATCH], ((0, rest), (0, 0)))
+    rest = BATCH - len(z)
     own = None
     if labels is not None:
-      own = np.pad(labels[start : start + BATCH], (0, rest))
-    parts.append(run.generate(batch, own, ema=ema)[: BATCH - rest])
-  return np.concatenate(parts)
+      own = np.pad(labels[start * COLUMNS : stop * COLUMNS], (0, rest))
+    z = np.pad(z, ((0, rest), (0, 0)))
+    yield run.generate(z, own, ema=ema)[: BATCH - rest]
 
 
 def lay_out_classes(
@@ -132,22 +175,52 @@ def lay_out_classes(
   return classes_in_turn(num, run.classes), run.classes
 
 
-def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:
+def draw(
+  run: Run,
+  num: int,
+  seed: int,
+  ema: bool | None,
+  interpolate: bool,
+  label: int | Sequence[int] | NDArray[Any] | None = None,
+  class_sampling: str = '',
+) -> Samples:
+  """The samples of `batches`, all of them."""
+  drawn = batches(run, num, seed, ema, interpolate, label, class_sampling)
+  return np.concatenate(list(drawn))
+
+
+def write(
+  run: Run,
+  samples: Iterable[Samples],
+  count: int,
+  out: pathlib.Path,
+  columns: int = 0,
+) -> None:
   """Writes samples in the format that the name of `out` says.
+
+  Of images no more is held than their bytes, once; of single pictures a batch.
+
+  Args:
+    run: that they are of.
+    samples: batches of them.
+    count: how many they are.
+    out: the file or folder.
+    columns: of a grid.
 
   Raises:
     ArgumentError: for a folder of pictures of points.
   """
   bounded = run.dataset.bounded
   if out.suffix == '.npz':
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, samples=images.to_uint8(x) if bounded else x)
-    write_atomic(out, buffer.getvalue())
+    with open_atomic(out) as file:
+      np.savez_compressed(file, samples=_joined(run, samples, count))
   elif out.suffix == '.png' and bounded:
-    write_atomic(out, images.grid_png(x, columns))
+    grid = images.grid(_joined(run, samples, count), columns)
+    write_atomic(out, images.png(images.enlarged(grid)))
   elif out.suffix == '.png' and isinstance(run.dataset, Density):
     from gan_jax.figures.density import samples_png
 
+    x = _joined(run, samples, count)
     write_atomic(out, samples_png(run.dataset, x))
   else:
     if not bounded:
@@ -157,5 +230,21 @@ def write(run: Run, x: Samples, out: pathlib.Path, columns: int = 0) -> None:
       remedy = f'PNG files are for images; {whose}'
       raise ArgumentError('out', str(out), remedy)
     out.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(images.to_uint8(x)):
-      write_atomic(out / f'{i:05d}.png', images.png(image))
+    number = 0
+    for batch in samples:
+      for image in images.to_uint8(batch):
+        write_atomic(out / f'{number:05d}.png', images.png(image))
+        number += 1
+
+
+def _joined(run: Run, samples: Iterable[Samples], count: int) -> NDArray[Any]:
+  """All samples in one array: images as bytes, points as they are."""
+  bounded = run.dataset.bounded
+  kind = np.uint8 if bounded else np.float32
+  joined = np.empty((count, *run.dataset.shape), kind)
+  start = 0
+  for batch in samples:
+    rows = images.to_uint8(batch) if bounded else batch
+    joined[start : start + len(rows)] = rows
+    start += len(rows)
+  return joined

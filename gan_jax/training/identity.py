@@ -1,8 +1,9 @@
 """Identity: how a run knows that it is still the same run.
 
 What was declared (names, hyper-parameters, static fields), what the data holds,
-and a hash of the step as it is traced, which sees what has no name: closures,
-captured arrays, helpers, the numbers of Optax. `run.json` holds all of it.
+the settings of JAX that change numbers, and a hash of the step as it is traced,
+which sees what has no name: closures, captured arrays, helpers, the numbers of
+Optax. `run.json` holds all of it.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import numpy as np
 from gan_jax.data.samples import without_times
 from gan_jax.game.classes import describe_sampling
 from gan_jax.game.component import Component, hyperparameters
-from gan_jax.runtime import provenance
+from gan_jax.runtime import numerics, provenance
 from gan_jax.runtime.errors import IdentityError
 from gan_jax.training.setup import Setup
 
@@ -112,14 +113,10 @@ def _is_key(x: Any) -> bool:
 
 def versions() -> dict[str, Any]:
   """What the hash of a program depends on besides the program."""
-  settings: Any = jax.config
   return {
     **provenance.versions(),
     'commit': provenance.commit(),
     'platform': jax.default_backend(),
-    'x64': bool(settings.jax_enable_x64),
-    'matmul_precision': settings.jax_default_matmul_precision,
-    'prng': settings.jax_default_prng_impl,
   }
 
 
@@ -129,6 +126,7 @@ def identify(setup: Setup) -> Identity:
     'declared': declared(setup),
     'data': setup.feed.fingerprint,
     'data_name': setup.dataset.name,  # for messages
+    'numerics': numerics.settings(),
     'versions': versions(),
   }
   if setup.given:
@@ -164,6 +162,8 @@ def check(place: str, saved: Identity, now: Identity) -> str:
   if saved.get('given', '') != now.get('given', ''):
     was, is_now = saved.get('given', ''), now.get('given', '')
     lines.append(f'  identity: {was!r} there, {is_now!r} now')
+  settings = numerics.differences(saved.get('numerics', {}))
+  lines += [f'  {line}' for line in settings]
   same_versions = saved.get('versions') == now['versions']
   differs = saved.get('program') != now.get('program')
   if not lines and differs and same_versions:

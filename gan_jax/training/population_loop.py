@@ -32,6 +32,7 @@ from gan_jax.game.trainer import Trainer
 from gan_jax.runtime import preemption, records, sharding
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import write_atomic
+from gan_jax.training import memory
 from gan_jax.training import setup as setup_lib
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.loop import HostLoop
@@ -159,6 +160,7 @@ class PopulationLoop(HostLoop):
     devices = sharding.make_mesh(config.devices).devices.flat
     self.mesh = population.make_mesh(len(members), list(devices))
     self._room = population.padded_count(len(members), self.mesh)
+    memory.check(setup, self._room // self.mesh.size)
     self._auto = layout == 'auto'
     self.layout = layout
     if self._auto:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,9 @@ from gan_jax.config.schema import Config
 from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.classes import check_sampling, numbered_classes
 from gan_jax.game.sampler import BATCH, Sampler
+from gan_jax.game.streams import check_seed
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime import records
+from gan_jax.runtime import backend, records
 from gan_jax.runtime.checkpoint import (
   Checkpoints,
   find_steps,
@@ -211,10 +212,12 @@ class Run:
     """The compiled sampler of its G."""
     return Sampler(self._needed())
 
-  def latent(self, seed: int, n: int) -> Float[np.ndarray, 'n latent_dim']:
-    """G's noise: that of samples 0 to n of a seed."""
+  def latent(
+    self, seed: int, stop: int, start: int = 0
+  ) -> Float[np.ndarray, 'n latent_dim']:
+    """G's noise: that of samples `start` to `stop` of a seed."""
     key = jax.random.key(seed)
-    return np.asarray(self.sampler.latent(key, jnp.arange(n)))
+    return np.asarray(self.sampler.latent(key, jnp.arange(start, stop)))
 
   def generate(
     self, z: Any, label: Any = None, *, ema: bool | None = None
@@ -265,13 +268,41 @@ class Run:
     """
     if n < 1:
       raise ArgumentError('n', n, 'use 1 or more')
+    batches = self.sample_batches(
+      n, seed=seed, label=label, ema=ema, class_sampling=class_sampling
+    )
+    x = np.empty((n, *self.dataset.shape), np.float32)
+    start = 0
+    for batch in batches:
+      x[start : start + len(batch)] = batch
+      start += len(batch)
+    return x
+
+  def sample_batches(
+    self,
+    n: int,
+    *,
+    seed: int = 0,
+    label: int | Sequence[int] | NDArray[Any] | None = None,
+    ema: bool | None = None,
+    class_sampling: str = '',
+  ) -> Iterator[Samples]:
+    """The samples of `sample`, a batch at a time.
+
+    Raises:
+      ArgumentError: as `sample`, at once.
+    """
+    check_seed('seed', seed)
     labels = self.labels(n, label, class_sampling)
     if self.networks is None:
-      return self._exported(n, seed, labels, self._prefix(ema))
-    source = self.generator(ema)
-    batches = self.sampler.batches(source.params, source.stats, seed, n, labels)
-    count = -(-n // self.sampler.batch)
-    return np.concatenate(list(progress_bar(batches, count, 'sampling')))
+      batches = self._exported(n, seed, labels, self._prefix(ema))
+    else:
+      source = self.generator(ema)
+      batches = self.sampler.batches(
+        source.params, source.stats, seed, n, labels
+      )
+    bar = progress_bar(batches, -(-n // BATCH), 'sampling')
+    return (batch for batch in bar)
 
   def labels(
     self, n: int, label: Any = None, class_sampling: str = ''
@@ -304,7 +335,9 @@ class Run:
       )
     return labels
 
-  def _exported(self, n: int, seed: int, labels: Any, prefix: str) -> Samples:
+  def _exported(
+    self, n: int, seed: int, labels: Any, prefix: str
+  ) -> Iterator[Samples]:
     """Samples by the exported G."""
     call = _load_exported(self.workdir)
     arrays = {
@@ -313,15 +346,13 @@ class Run:
       if path.startswith(f'{prefix}/') and '/opt_state/' not in path
     }
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    batches = []
     for start in range(0, n, BATCH):
       number = np.arange(start, start + BATCH, dtype=np.int32)
       rows = min(BATCH, n - start)
       own = np.zeros(BATCH, np.int32)
       if labels is not None:
         own[:rows] = labels[start : start + rows]
-      batches.append(np.asarray(call(arrays, key, number, own))[:rows])
-    return np.concatenate(batches)
+      yield np.asarray(call(arrays, key, number, own))[:rows]
 
   @quiet_libraries()
   def score(
@@ -470,6 +501,9 @@ def open_run(
     CheckpointError: if the checkpoint asked for (or every one) is damaged.
   """
   config = read_config(workdir)
+  backend.check_devices()
+  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+    raise ArgumentError('workdir', workdir, 'no checkpoint was saved there yet')
   facts = read_facts(pathlib.Path(workdir))
   dataset = _describe_dataset(config, facts, networks)
   own = networks or _networks(config, facts, dataset)

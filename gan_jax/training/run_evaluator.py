@@ -18,6 +18,7 @@ from gan_jax.evaluation.score_file import ScoreFile
 from gan_jax.evaluation.scorer import (
   EvaluationOptions,
   Scorer,
+  check_reads,
   check_validation,
   make_evaluator,
 )
@@ -101,6 +102,10 @@ def make_run_evaluator(
     ArgumentError: for what cannot be scored.
     DataError: if data or features cannot be had.
   """
+  asked = dataclasses.replace(
+    options, metrics=load_metrics(options.metrics or config.metrics)
+  )
+  check_reads(asked)
   options = dataclasses.replace(
     options,
     metrics=load_metrics(options.metrics or config.metrics),

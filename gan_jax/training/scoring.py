@@ -38,6 +38,8 @@ def make_training_scorer(
     metrics=setup.objects.get('metrics', config.metrics),
     samples=config.eval_samples,
     eval_seeds=config.eval_seeds,
+    features=config.features,
+    weights=config.weights,
   )
   scorer = make_run_scorer(
     config, options, setup.networks, dataset=setup.dataset, mesh=setup.mesh

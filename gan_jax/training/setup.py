@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from gan_jax import data
 from gan_jax.config import resolve
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.config.validate import idle
+from gan_jax.config.validate import idle, idle_on_data
 from gan_jax.data import (
   Dataset,
   DatasetMetadata,
@@ -27,7 +27,7 @@ from gan_jax.game.state import State, count_parameters
 from gan_jax.game.streams import stream
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
-from gan_jax.runtime import sharding
+from gan_jax.runtime import backend, sharding
 from gan_jax.runtime.checkpoint import Checkpoints
 from gan_jax.runtime.errors import ArgumentError
 
@@ -73,16 +73,19 @@ class Setup:
       item: of the feed, one step.
       state: whose key and step say what is drawn.
     """
-    batches = [
-      self.feed.decode(
+    key, count = state.key, self.trainer.real_batches
+
+    def decode(i: Any) -> Any:
+      return self.feed.decode(
         constants,
-        jax.tree.map(lambda a, i=i: a[i], item),
-        stream(state.key, 'data', state.step, i),
+        jax.tree.map(lambda a: jnp.asarray(a)[i], item),
+        stream(key, 'data', state.step, i),
         self.config.batch_size,
       )
-      for i in range(self.trainer.real_batches)
-    ]
-    return jax.tree.map(lambda *x: jnp.stack(x), *batches)
+
+    if count == 1:
+      return jax.tree.map(lambda x: x[None], decode(0))
+    return jax.lax.map(decode, jnp.arange(count))
 
   def real_batch(self, constants: PyTree, item: PyTree, state: State) -> Batch:
     """The first batch of real samples of a step; traced."""
@@ -190,6 +193,10 @@ def build(
     trainer = resolve.build_trainer(config, data_spec(dataset), objects)
   _check_fit(config, dataset, trainer)
   trainer = _sample_classes(config, dataset, trainer)
+  if config.residence == 'device' and isinstance(dataset, SampleSet):
+    needed = dataset.size * int(np.prod(dataset.shape))
+    what = f'{dataset.size:,} samples'
+    backend.require_memory('residence', 'device', needed, what)
   feed = data.make_feed(
     dataset,
     seed=config.seed,
@@ -308,6 +315,12 @@ def cautions(setup: Setup) -> list[str]:
   """Warnings of options that are accepted together and may be a mistake."""
   config, game = setup.config, setup.trainer.game
   warnings = idle(config, FIELDS, game.objective.relativistic)
+  warnings += idle_on_data(
+    config,
+    FIELDS,
+    density=isinstance(setup.dataset, data.Density),
+    own=config.dataset.startswith(OWN_DATA),
+  )
   paths = jax.tree_util.tree_leaves_with_path(setup.shapes.d.stats)
   by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
   for term in game.terms if by_batch else ():

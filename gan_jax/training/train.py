@@ -15,7 +15,7 @@ from gan_jax.config import app, registry, resolve
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
-from gan_jax.runtime import multihost, preemption
+from gan_jax.runtime import backend, multihost, preemption
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.runtime.files import write_atomic
@@ -23,6 +23,7 @@ from gan_jax.runtime.progress import format_duration
 from gan_jax.runtime.provenance import environment, now
 from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training import identity as identity_lib
+from gan_jax.training import memory
 from gan_jax.training import setup as setup_lib
 from gan_jax.training import workdir as workdir_lib
 from gan_jax.training.header import format_header
@@ -46,6 +47,7 @@ def prepare_process(config: Config) -> None:
 
   Raises:
     ArgumentError: if there is no job to join.
+    Error: if JAX has no device.
   """
   if config.compilation_cache not in ('off', ''):
     cache = os.path.expanduser(config.compilation_cache)
@@ -67,6 +69,7 @@ def prepare_process(config: Config) -> None:
         f' ({str(error).splitlines()[0]}); see that all of them were started'
         ' and reach the first one'
       ) from error
+  backend.check_devices()
 
 
 def train_config(config: Config) -> int:
@@ -110,6 +113,7 @@ class Trained:
 
 def _train(setup: Setup, listener: preemption.Listener) -> Trained:
   config = setup.config
+  memory.check(setup)
   own = identity_lib.identify(setup)
   _check_identity(config, own)
   with workdir_lib.held(config) as folder:

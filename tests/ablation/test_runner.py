@@ -12,6 +12,7 @@ import shutil
 import signal
 from unittest import mock
 
+import jax
 import pytest
 from helpers.ablations import (
   GRID,
@@ -29,7 +30,7 @@ from gan_jax.ablation.results import read_results
 from gan_jax.ablation.verdict import format_for_terminal, state_verdict
 from gan_jax.config import app
 from gan_jax.runtime import checkpoint, records
-from gan_jax.runtime.errors import ArgumentError, Error
+from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 
 
 @pytest.fixture(scope='module')
@@ -201,6 +202,15 @@ def test_another_plan_is_refused_with_the_difference(calm, changes, line):
   with pytest.raises(Error, match=f'\n  {re.escape(line)}\n') as caught:
     run_fake(plan(calm, *vary, **changes), no_run)
   assert caught.value.exit_code == app.REFUSED
+  assert (calm / 'plan.json').read_bytes() == before
+
+
+def test_other_settings_of_jax_are_refused(calm):
+  before = (calm / 'plan.json').read_bytes()
+  with jax.default_matmul_precision('bfloat16'):
+    with pytest.raises(IdentityError, match='None there, bfloat16 now') as e:
+      run_fake(plan(calm, *GRID), no_run)
+  assert 'settings of that ablation' in str(e.value)
   assert (calm / 'plan.json').read_bytes() == before
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_jax.config import registry, validate
+from gan_jax.config import parsing, registry, validate
 from gan_jax.config import schema as config_lib
 from gan_jax.config.schema import Config, ConfigError
 
@@ -68,13 +68,17 @@ def consistent(kwargs):
   if not kwargs['regularizer']:
     kwargs['regularizer_every'] = 1
   if not kwargs['metrics']:
-    for name in ('eval_every', 'features', 'weights'):
+    scoring = ('eval_every', 'eval_samples', 'eval_seeds')
+    for name in (*scoring, 'features', 'weights'):
       kwargs[name] = FIELDS[name].default
   else:
     kwargs['keep_best'] = kwargs['metrics'].split(',')[0]
-  kwargs['batch_size'] *= kwargs['packing']
-  if kwargs['lr_schedule'] in ('constant', 'exponential'):
-    kwargs['lr_final'] = 1.0
+  kwargs['packing'] = 1 + kwargs['packing'] % 8
+  kwargs['batch_size'] = kwargs['packing'] * (1 + kwargs['batch_size'] % 999)
+  if kwargs['lr_schedule'] == 'constant':
+    kwargs['lr_final'] = 0.0
+  elif kwargs['lr_schedule'] == 'exponential':
+    kwargs['lr_final'] = 0.5
   kwargs['lr_warmup'] %= kwargs['steps']
   kwargs['instance_noise_kimg'] *= kwargs['instance_noise'] > 0
   kwargs['channels'] = 3 * (kwargs['channels'] // 2)
@@ -96,7 +100,7 @@ def test_flags_there_and_back(drawn):
 def test_flagfile_there_and_back(tmp_path_factory, drawn):
   config = consistent(drawn)
   path = tmp_path_factory.mktemp('flags') / 'config.flags'
-  path.write_text('\n'.join(config_lib.to_args(config)) + '\n')
+  path.write_text(parsing.format_flagfile(config_lib.to_args(config)))
   assert config_lib.load_flagfile(path) == config
 
 

@@ -336,6 +336,13 @@ def test_a_metric_of_ones_own_is_like_any_other():
 # The protocol, and what is cached
 
 
+def test_the_protocol_says_what_settings_of_jax_are_not_its_defaults(make):
+  assert 'numerics' not in make(['fid']).protocol
+  with jax.default_matmul_precision('bfloat16'):
+    protocol = make(['fid']).protocol
+  assert protocol['numerics'] == {'jax_default_matmul_precision': 'bfloat16'}
+
+
 def test_the_protocol_says_all_of_it(make, digits):
   protocol = json.loads(json.dumps(make(['fid'], real_samples=90).protocol))
   assert protocol['metrics'] == {'fid': '1'}

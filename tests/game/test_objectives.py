@@ -35,6 +35,30 @@ def test_minimax_saturates_and_non_saturating_does_not():
   assert abs(saturating) < 1e-4 and abs(other) > 0.9
 
 
+def test_factors_beside_those_of_other_code():
+  """What the docstrings say of TF-GAN and of the relativistic authors' code."""
+  rng = np.random.default_rng(0)
+  x, y = rng.normal(size=(2, 16)).astype(np.float32)
+  logits = jnp.asarray(x), jnp.asarray(y)
+  label = 1 * (1 - 0.25) + 0.25 / 2  # TensorFlow's sigmoid cross-entropy
+  d_real, d_fake = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(-y))
+  cross = label * np.log(d_real) + (1 - label) * np.log(1 - d_real)
+  theirs = -np.mean(cross) - np.mean(np.log(1 - d_fake))
+  ours = OBJECTIVES['non_saturating'](smoothing=0.125).d_loss(*logits)
+  np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+  r, f = x - y.mean(), y - x.mean()
+  halved = {
+    'relativistic_average': np.log1p(np.exp(-r)).mean()
+    + np.log1p(np.exp(f)).mean(),
+    'relativistic_average_ls': ((r - 1) ** 2).mean() + ((f + 1) ** 2).mean(),
+    'relativistic_average_hinge': np.maximum(0, 1 - r).mean()
+    + np.maximum(0, 1 + f).mean(),
+  }
+  for name, theirs in halved.items():
+    ours = OBJECTIVES[name]().d_loss(*logits)
+    np.testing.assert_allclose(ours / 2, theirs / 2, rtol=1e-5, err_msg=name)
+
+
 def kl(p, q):
   at = p > 0
   return np.sum(p[at] * np.log(p[at] / q[at]))

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from gan_jax import testing
+from gan_jax.game import optimizers
 from gan_jax.game.optimizers import (
   DECAYS,
   OPTIMIZERS,
@@ -15,6 +16,7 @@ from gan_jax.game.optimizers import (
   Linear,
   Sgd,
 )
+from gan_jax.runtime.errors import ArgumentError
 
 
 @pytest.mark.parametrize('name', sorted(OPTIMIZERS))
@@ -95,3 +97,28 @@ def test_warmup_rises_in_a_line():
   path = [float(decay.factor(step)) for step in range(10)]
   np.testing.assert_allclose(path, np.arange(1, 11) / 10)
   assert float(decay.factor(10)) == 1.0
+
+
+def test_rmsprop_has_its_epsilon_outside_of_the_root():
+  """As PyTorch and WGAN's code: small gradients move as far as large ones."""
+  rule = optimizers.rmsprop(learning_rate=1.0, beta1=0.0, beta2=0.99)
+  for size in (1e-6, 1.0):
+    gradient = jnp.float32([size, -size])
+    transform = rule.transform(0)
+    state, v = transform.init(gradient), 0.0
+    for _ in range(3):
+      update, state = transform.update(gradient, state)
+      v = 0.99 * v + 0.01 * size**2
+    expected = size / (np.sqrt(v) + 1e-8)
+    np.testing.assert_allclose(update, [-expected, expected], rtol=1e-4)
+
+
+def test_a_decay_decays_to_0_unless_told_otherwise():
+  for name in ('linear', 'cosine'):
+    decay = optimizers.DECAYS[name](steps=10)
+    assert float(decay.factor(0)) == 1
+    assert float(decay.factor(10)) == pytest.approx(0, abs=1e-6)
+  with pytest.raises(ArgumentError, match='never reaches 0'):
+    optimizers.exponential(steps=10).check()
+  with pytest.raises(ArgumentError, match='has no effect on a rate that is'):
+    optimizers.constant(steps=10, final=0.5).check()

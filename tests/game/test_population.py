@@ -189,3 +189,10 @@ def test_layouts_are_chosen_by_size_and_kind_not_by_the_clock():
   assert chosen((3, 3, 4, 4)) == 'map'
   assert chosen((1024, 1024), 'gpu') == 'vmap'
   assert population(trainer(), range(2)).layout == 'vmap'
+
+
+@pytest.mark.parametrize('seed', [-1, 2**31, 2**32 + 1])
+def test_a_seed_beyond_32_bits_is_refused(seed):
+  """It would be cut short, to be that of another run."""
+  said = message(lambda: population(trainer(), [0, seed]))
+  assert said == f'`seeds={seed}`: use 0 to 2147483647'

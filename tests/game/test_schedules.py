@@ -390,3 +390,26 @@ def test_momentum_moves_by_the_games_clock(schedule, settings):
   for name in ('g', 'd'):
     close(getattr(found, name), getattr(expected, name))
     assert apart(getattr(found, name), getattr(plain, name)) > 1e-3
+
+
+@pytest.mark.parametrize('objective', ['minimax', 'relativistic'])
+@pytest.mark.parametrize('reused', [False, True])
+def test_a_step_of_many_updates_is_no_larger_a_program(objective, reused):
+  """A loop and no list: neither of updates nor of keys or batches."""
+
+  def lines(count):
+    trainer = trainer_of(
+      'unrolled',
+      game_of(objective),
+      d_steps=count,
+      g_steps=count,
+      unroll_steps=count,
+      reuse_noise=reused,
+      reuse_real=reused,
+    )
+    shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+    shape = (trainer.real_batches, 4, *trainer.game.networks.sample_shape)
+    x = jax.ShapeDtypeStruct(shape, np.float32)
+    return str(jax.make_jaxpr(trainer.step)(shapes, x)).count('\n')
+
+  assert lines(40) == lines(3)

@@ -9,12 +9,15 @@ import numpy as np
 import PIL.Image
 import pytest
 from absl import flags
+from helpers import small
 
 from gan_jax import data
 from gan_jax.config import app, registry, resolve, schema
 from gan_jax.config import help as help_lib
 from gan_jax.data import DatasetMetadata
 from gan_jax.evaluation.scorer import EvaluationOptions
+from gan_jax.game.state import State
+from gan_jax.game.streams import stream
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import export, restore, setup
 from gan_jax.training.run_evaluator import make_run_evaluator, sampled_networks
@@ -121,6 +124,16 @@ def test_a_slope_through_batch_norm_is_warned_of(words, count):
     (['--reuse_real'], '`reuse_real=true`: has no effect: with `d_steps=1`'),
     (['--reuse_real', '--d_steps=2'], ''),
     (['--reuse_real', '--objective=relativistic'], ''),
+    (
+      ['--lr_schedule=cosine', '--lr_final=1'],
+      '`lr_final=1.0`: has no effect, and neither has `lr_schedule=cosine`',
+    ),
+    (['--lr_schedule=cosine'], ''),
+    (['--lr_warmup=1'], '`lr_warmup=1`: has no effect'),
+    (
+      ['--metrics=fid', '--eval_every=9000'],
+      '`eval_every=9000`: has no effect in a run of `steps=5000`',
+    ),
   ],
 )
 def test_what_is_taken_without_effect_is_warned_of(words, message):
@@ -320,3 +333,34 @@ def test_a_message_of_the_command_line_has_flags():
   with pytest.raises(ArgumentError) as caught:
     trainer_of('--label_target=0.5')
   assert '--label_target=0.5' in app.as_flags(str(caught.value), schema.FIELDS)
+
+
+@pytest.mark.parametrize('dataset', ['ring', 'digits'])
+def test_batches_of_a_step_are_read_in_a_loop(dataset, digits):
+  """As many as there are: each is what its own stream and rows say."""
+  del digits
+
+  def traced(count):
+    config = small.ring(dataset=dataset, flip=dataset == 'digits')
+    parts = setup.build(dataclasses.replace(config, d_steps=count))
+    item = jax.tree.map(lambda a: a[0], parts.feed.chunk(0, 1))
+    state = State(
+      *(jnp.int32(5), jax.random.key(3), None, None, None, None, None)
+    )
+    constants = jax.tree.map(jnp.asarray, parts.feed.constants)
+    batches = lambda state: parts.batch_of(constants, item, state)
+    program = jax.make_jaxpr(batches)(state)
+    single = [
+      parts.feed.decode(
+        constants,
+        jax.tree.map(lambda a, i=i: a[i], item),
+        stream(state.key, 'data', 5, i),
+        config.batch_size,
+      )
+      for i in range(3)
+    ]
+    return str(program).count('\n'), batches(state), single
+
+  few, x, single = traced(3)
+  np.testing.assert_allclose(x, np.stack(single), rtol=1e-5, atol=1e-6)
+  assert few == traced(30)[0]

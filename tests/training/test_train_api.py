@@ -1,5 +1,6 @@
 """`gj.train` and `gj.open`: own data, trainers, identity, what is said."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ from helpers.untyped import unchecked
 
 import gan_jax as gj
 from gan_jax.data import samples
+from gan_jax.runtime import numerics
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.training import identity, report
 from gan_jax.training import workdir as workdir_lib
@@ -276,6 +278,53 @@ def other_loss():
 )
 def test_another_trainer_is_refused(make, line, copied, train):
   assert f'\n  {line}' in difference(train, copied, trainer=make())
+
+
+SETTINGS = {
+  'jax_enable_x64': (True, 'False there, True now (unset JAX_ENABLE_X64)'),
+  'jax_default_matmul_precision': (
+    'bfloat16',
+    'None there, bfloat16 now (unset JAX_DEFAULT_MATMUL_PRECISION)',
+  ),
+  'jax_default_prng_impl': (
+    'rbg',
+    'threefry2x32 there, rbg now (unset JAX_DEFAULT_PRNG_IMPL)',
+  ),
+  'jax_threefry_partitionable': (
+    False,
+    'True there, False now (unset JAX_THREEFRY_PARTITIONABLE)',
+  ),
+  'jax_random_seed_offset': (
+    1,
+    '0 there, 1 now (unset JAX_RANDOM_SEED_OFFSET)',
+  ),
+}
+
+
+@contextlib.contextmanager
+def setting(name, value):
+  before = getattr(jax.config, name)
+  jax.config.update(name, value)
+  try:
+    yield
+  finally:
+    jax.config.update(name, before)
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_other_settings_of_jax_are_refused(name, copied, train):
+  value, line = SETTINGS[name]
+  with setting(name, value):
+    assert f'\n  {name}: {line}\n' in difference(train, copied)
+
+
+def test_the_settings_of_jax_are_recorded_with_a_run(own):
+  recorded = own.facts['identity']['numerics']
+  assert recorded == {name: getattr(jax.config, name) for name in SETTINGS}
+  saved = recorded | {'jax_enable_x64': True}
+  remedy = 'True there, False now (set JAX_ENABLE_X64=True)'
+  assert numerics.differences(saved) == [f'jax_enable_x64: {remedy}']
+  assert numerics.differences({}) == numerics.differences(recorded) == []
 
 
 def test_each_difference_has_a_line(copied, train):

@@ -1,0 +1,96 @@
+"""Devices and memory: what there is, said before it is relied on."""
+
+import contextlib
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from gan_jax.runtime.errors import ArgumentError, Error
+
+_CGROUPS = (
+  '/sys/fs/cgroup/memory.max',
+  '/sys/fs/cgroup/memory/memory.limit_in_bytes',
+)
+_GIB = 2**30
+
+
+def check_devices() -> None:
+  """Sees that JAX has a device.
+
+  Raises:
+    Error: saying which were asked for.
+  """
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    settings: Any = jax.config
+    platforms = settings.jax_platforms or ''
+    reason = str(error).partition(' (set JAX_PLATFORMS')[0]
+    if not platforms:
+      raise Error(f'JAX finds no device to compute on: {reason}') from error
+    raise Error(
+      f'JAX_PLATFORMS={platforms}: JAX finds no such device'
+      + (f' ({reason})' if reason else '')
+      + '; unset it to use what there is, or install the driver and the JAX'
+      ' for it (pip install "jax[cuda12]" or "jax[tpu]")'
+    ) from error
+
+
+def memory_bytes() -> int | None:
+  """Memory of one device, or of this machine for a CPU; None: not known."""
+  device = jax.local_devices()[0]
+  if device.platform != 'cpu':
+    with contextlib.suppress(Exception):  # of back ends that do not tell
+      return int((device.memory_stats() or {})['bytes_limit'])
+    return None
+  return host_memory_bytes()
+
+
+def host_memory_bytes() -> int | None:
+  """Memory that this process may use at the most; None where it is not known.
+
+  The machine's, or what its control group or its limits leave of it.
+  """
+  limits: list[int] = []
+  with contextlib.suppress(AttributeError, ValueError, OSError):
+    limits.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+  for name in _CGROUPS:
+    with contextlib.suppress(OSError, ValueError):
+      limits.append(int(pathlib.Path(name).read_text()))
+  limits = [limit for limit in limits if limit > 0]
+  return min(limits) if limits else None
+
+
+def require_memory(
+  argument: str, value: object, needed: int, what: str, *, host: bool = False
+) -> None:
+  """Refuses what cannot fit, before it is made.
+
+  Args:
+    argument: that is to be made smaller.
+    value: of it.
+    needed: bytes, at the least.
+    what: they are for.
+    host: whether they are in the memory of this machine.
+
+  Raises:
+    ArgumentError: if there are fewer.
+  """
+  limit = host_memory_bytes() if host else memory_bytes()
+  if limit is not None and needed > limit:
+    raise ArgumentError(
+      argument,
+      value,
+      f'{what} would take {needed / _GIB:,.1f} GiB at the least, and there are'
+      f' {limit / _GIB:,.1f} GiB; use less',
+    )
+
+
+__all__ = [
+  'check_devices',
+  'host_memory_bytes',
+  'memory_bytes',
+  'require_memory',
+]
