@@ -9,17 +9,16 @@ flags or a workdir of another ablation, 75 saved after a signal (run the command
 again).
 """
 
-import os
 from typing import Any
 
 from absl import flags
 
 from gan_jax.ablation import folder, grid
-from gan_jax.ablation.plan import AblationOptions, make_plan, with_metrics
+from gan_jax.ablation import plan as plan_lib
 from gan_jax.config import app, schema
 from gan_jax.config.parsing import INT_MAX
 from gan_jax.config.schema import Flag
-from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.cores import use_all_cores
 
 FLAGS: dict[str, Flag] = {
   'vary': Flag(
@@ -63,41 +62,28 @@ FLAGS: dict[str, Flag] = {
 _ACTIONS = ('dry_run', 'collect')
 
 
-def _options() -> AblationOptions:
+def _options() -> plan_lib.AblationOptions:
   given: dict[str, Any] = {
     name: flags.FLAGS[name].value for name in FLAGS.keys() - _ACTIONS
   }
-  base, vary = schema.from_flags(with_metrics), tuple(given.pop('vary'))
+  base, vary = (
+    schema.from_flags(plan_lib.with_metrics),
+    tuple(given.pop('vary')),
+  )
   if not flags.FLAGS.network:
     vary = grid.add_networks(vary, base)
-  return AblationOptions(base=base, vary=vary, **given)
-
-
-def _use_all_cores() -> None:
-  """A virtual device for each core; of no effect on other back ends."""
-  flag = '--xla_force_host_platform_device_count'
-  words = os.environ.get('XLA_FLAGS', '')
-  if flag not in words:
-    cores = len(os.sched_getaffinity(0))
-    os.environ['XLA_FLAGS'] = f'{words} {flag}={cores}'
-
-
-def _check_actions() -> None:
-  f = flags.FLAGS
-  if f.collect and f.dry_run:
-    raise ArgumentError('dry_run', True, 'has no effect beside `collect`')
-  if f.collect and f.only:
-    raise ArgumentError('only', f.only, 'has no effect beside `collect`')
+  return plan_lib.AblationOptions(base=base, vary=vary, **given)
 
 
 def main() -> int:
   """Runs, plans or collects, as the flags say."""
-  _check_actions()
+  f = flags.FLAGS
+  plan_lib.check_actions(f.collect, f.dry_run, f.only)
   with grid.pointing_to_vary():
-    plan = make_plan(_options())  # reports bad flags without JAX
+    plan = plan_lib.make_plan(_options())  # reports bad flags without JAX
   folder.check_folder(plan)
   if not flags.FLAGS.collect:
-    _use_all_cores()
+    use_all_cores()
   from gan_jax.ablation import runner
 
   if flags.FLAGS.collect:

@@ -106,6 +106,7 @@ def test_a_dataset_that_is_varied_brings_its_network(capsys, monkeypatch):
     '--dataset=ring',
     '--metrics=swd',
     '--vary=dataset=ring,digits',
+    '--vary=lr_g=uniform(1e-4,1e-3,1)',
     '--seeds=3',
     '--seed=2',
     '--search_seed=4',

@@ -276,6 +276,17 @@ def check_options(options: AblationOptions) -> None:
   read_published(options.published)
 
 
+def check_actions(collect: bool, dry_run: bool, only: str) -> None:
+  """Refuses what a call that only collects has no use of.
+
+  Raises:
+    ArgumentError: naming it.
+  """
+  for name, value in (('dry_run', dry_run), ('only', only)):
+    if collect and value:
+      raise ArgumentError(name, value, 'has no effect beside `collect`')
+
+
 def idle_options(base: Config) -> list[str]:
   """Warnings of options of the runs that are not read in an ablation."""
   return [

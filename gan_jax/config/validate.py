@@ -156,6 +156,11 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
       '`reuse_real=true`: has no effect: with `d_steps=1` and'
       f' `objective={c.objective}` a step has one real batch anyway'
     )
+  if c.reuse_noise and c.network == 'dirac':
+    messages.append(
+      '`reuse_noise=true`: has no effect on `network=dirac`, which has no use'
+      ' of noise'
+    )
   for term in penalties(c.regularizer) if c.network == 'dirac' else []:
     if term.name in _IDLE_ON_DIRAC:
       messages.append(

@@ -46,11 +46,17 @@ def prepare_process(config: Config) -> None:
   """Joins the job's other processes and finds the compilation cache.
 
   Raises:
-    ArgumentError: if there is no job to join.
+    ArgumentError: if there is no job to join, or the cache is no folder.
     Error: if JAX has no device.
   """
   if config.compilation_cache not in ('off', ''):
     cache = os.path.expanduser(config.compilation_cache)
+    if os.path.exists(cache) and not os.path.isdir(cache):
+      raise ArgumentError(
+        'compilation_cache',
+        config.compilation_cache,
+        'is no folder; name one, or use off',
+      )
     jax.config.update('jax_compilation_cache_dir', cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
   if config.multihost and not jax.distributed.is_initialized():

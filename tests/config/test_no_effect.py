@@ -208,6 +208,8 @@ def changes(name):
     for flag, values in VALUES.items()
     for value in values
     if value != getattr(base, flag)
+    # Of images these say where they are, and no more.
+    if not (base.dataset == 'digits' and flag in ('data_dir', 'residence'))
     if name in ('points', 'images') or FIELDS[flag].metadata['group'] in groups
   ]
 

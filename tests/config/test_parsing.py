@@ -168,7 +168,8 @@ def test_a_flagfile_that_is_none(tmp_path):
       parsing.expand_flagfiles([f'--flagfile={path}'])
   done = commands.run('report', f'--flagfile={prose}')
   assert done.returncode == app.REFUSED
-  assert f'error: --flagfile={prose}: line 2: ' in done.stderr
+  assert 'error: --flagfile=/' in done.stderr
+  assert 'line 2: steps of a run: write --name=value' in done.stderr
 
 
 # What nobody foresaw.
@@ -225,3 +226,10 @@ def test_memory_is_compared_with_what_there_is():
   assert '`width=3`: parameters would take 1,073,741,824.0 GiB' in str(
     caught.value
   )
+
+
+def test_a_cache_of_programs_that_is_no_folder_is_refused(tmp_path):
+  words = (f'--workdir={tmp_path / "a"}', '--dataset=ring')
+  done = commands.run('train', *words, '--compilation_cache=/dev/full')
+  assert done.returncode == app.REFUSED
+  assert '--compilation_cache=/dev/full: is no folder; name one' in done.stderr

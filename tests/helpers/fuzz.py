@@ -152,7 +152,8 @@ def lines(seed, count, run):
     'sample': [f'--workdir={run}', f'--out={run}/../fuzz.npz'],
     'evaluate': [f'--workdir={run}', '--metrics=modes', '--samples=64'],
     'ablate': [
-      *('--dataset=ring', f'--workdir={run}/../fuzz'),
+      *('--dataset=ring', f'--workdir={run}/../fuzz', '--width=4'),
+      *('--depth=1', '--batch_size=4', '--compilation_cache=off'),
       *('--vary=lr_g=1e-3,1e-4', '--dry_run'),
     ],
     'prepare': ['--dataset=digits'],
