@@ -16,7 +16,9 @@ from gan_jax.config.schema import Flag
 
 FLAGS: dict[str, Flag] = {
   'workdir': Flag('', 'Folder of the run.', place=True),
-  'step': Flag(int, 'Step to score; by default the newest.', 0, INT_MAX),
+  'step': Flag(
+    int, 'Step of the checkpoint to score; by default the newest.', 0, INT_MAX
+  ),
   'all': Flag(False, 'Whether every checkpoint is scored.'),
   'follow': Flag(
     False,
@@ -80,9 +82,11 @@ FLAGS: dict[str, Flag] = {
     ' as the training data has it, or uniform; by default as it was trained.',
   ),
   'data_dir': Flag(
-    '', "Root; empty: the run's, or $TFDS_DATA_DIR.", place=True
+    '', "Data root; empty: the run's, or $TFDS_DATA_DIR.", place=True
   ),
-  'neighbours': Flag(0, 'Samples shown beside what is nearest.', 0, 10**4),
+  'neighbours': Flag(
+    0, 'Samples shown beside their nearest training images.', 0, 10**4
+  ),
   'devices': Flag(0, 'Devices used; 0: all there are.', 0, 2**20),
   'out': Flag(
     'metrics.jsonl', 'File that scores of --images are added to.', place=True

@@ -54,8 +54,14 @@ def test_launch_needs_only_the_standard_library(path):
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_commands_are_thin(name):
-  lines = (PACKAGE / f'{name}.py').read_text(encoding='utf-8').count('\n')
-  assert lines < 100, f'{name}.py has {lines} lines'
+  """But for the table of their flags."""
+  text = (PACKAGE / f'{name}.py').read_text(encoding='utf-8')
+  lines = text.count('\n')
+  for node in ast.parse(text).body:
+    if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == 'FLAGS':
+      assert node.end_lineno is not None
+      lines -= node.end_lineno - node.lineno
+  assert lines < 70, f'{name}.py has {lines} lines beside its flags'
 
 
 def test_pmap_is_not_used():
