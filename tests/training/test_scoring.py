@@ -277,7 +277,8 @@ def test_a_metric_of_ones_own_scores_a_run_from_python(at, tmp_path, programs):
   best = max(table, key=lambda row: row['spread'])['step']
   facts = json.loads((run.workdir / 'run.json').read_text())
   assert facts['best']['step'] == best
-  assert run.score([own], samples=16) == {'spread': table[-1]['spread']}
+  scores = run.score([own], samples=16)
+  assert scores == pytest.approx({'spread': table[-1]['spread']}, rel=1e-6)
   with pytest.raises(ArgumentError, match='python:spread'):
     score_checkpoints.evaluate_run(
       str(run.workdir), EvaluationOptions(samples=16, devices=1)
