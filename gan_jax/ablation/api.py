@@ -32,6 +32,7 @@ from gan_jax.metrics import Metric
 from gan_jax.runtime import preemption
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training import train as train_lib
 
 
@@ -107,6 +108,7 @@ class Table:
     return text.getvalue()
 
 
+@quiet_libraries()
 def ablate(
   workdir: str | os.PathLike[str],
   *,

@@ -232,13 +232,13 @@ class EvaluatorScorer:
     from gan_jax.evaluation.scorer import EvaluationOptions
     from gan_jax.runtime import sharding
     from gan_jax.training.run_evaluator import make_run_evaluator
-    from gan_jax.training.setup import facts_of
+    from gan_jax.training.setup import data_spec
 
     spec = self._plan.specs[cell]
     config, dataset = spec.config, self._plan.load_dataset(spec.config)
     seen: list[Any] = [getattr(config, name) for name in _SEEN]
     if not spec.named:
-      seen.append(spec.networks(facts_of(dataset)))
+      seen.append(spec.networks(data_spec(dataset)))
     key = tuple(seen)
     if key not in self._evaluators:
       self._evaluators[key] = make_run_evaluator(
@@ -246,7 +246,7 @@ class EvaluatorScorer:
         EvaluationOptions(
           metrics=spec.objects.get('metrics', ''), samples=config.eval_samples
         ),
-        spec.networks(facts_of(dataset)),
+        spec.networks(data_spec(dataset)),
         dataset=dataset,
         mesh=sharding.make_mesh(1),
         batch=_BATCH if isinstance(dataset, Density) else 0,
@@ -263,7 +263,7 @@ class EvaluatorScorer:
     Raises:
       Error: naming the cell that is of no use.
     """
-    from gan_jax.training.setup import facts_of
+    from gan_jax.training.setup import data_spec
 
     for program in self._plan.programs:
       trainer = None
@@ -272,7 +272,7 @@ class EvaluatorScorer:
         with self._naming_cell(i):
           if trainer is None:
             dataset = self._plan.load_dataset(spec.config)
-            trainer = spec.build_trainer(facts_of(dataset))
+            trainer = spec.build_trainer(data_spec(dataset))
           trainer.at(spec.hyperparameters()).check()
           self._evaluator(i)
 

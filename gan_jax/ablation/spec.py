@@ -14,7 +14,7 @@ from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError
 
 if TYPE_CHECKING:
-  from gan_jax.config.resolve import Facts
+  from gan_jax.config.resolve import DataSpec
   from gan_jax.game.trainer import Trainer
   from gan_jax.networks.base import Networks
 
@@ -73,7 +73,7 @@ class CellSpec:
         )
     return own | dict(self.hyper)
 
-  def build_trainer(self, facts: 'Facts') -> 'Trainer':
+  def build_trainer(self, facts: 'DataSpec') -> 'Trainer':
     """The trainer of these runs.
 
     Raises:
@@ -86,7 +86,7 @@ class CellSpec:
       trainer = resolve.build_trainer(self.config, facts, self.objects)
     return trainer.at(self.hyperparameters())
 
-  def networks(self, facts: 'Facts') -> 'Networks':
+  def networks(self, facts: 'DataSpec') -> 'Networks':
     """G and D of these runs."""
     from gan_jax.config import resolve
 

@@ -53,7 +53,7 @@ Objects = Mapping[str, Any]
 OWN = 'python:'  # how the name of a metric that was handed in begins
 
 
-class Facts(NamedTuple):
+class DataSpec(NamedTuple):
   """What the networks need to know of the data.
 
   Attributes:
@@ -141,14 +141,14 @@ def make_trainer(
   """
   config, objects = split_options(options)
   shape = tuple(sample_shape)
-  facts = Facts(shape, bounded=len(shape) == 3, classes=classes)
+  facts = DataSpec(shape, bounded=len(shape) == 3, classes=classes)
   if 'network' not in options and not facts.bounded:
     config = dataclasses.replace(config, network='mlp')
   return build_trainer(config, facts, objects)
 
 
 def build_trainer(
-  config: Config, facts: Facts, objects: Objects | None = None
+  config: Config, facts: DataSpec, objects: Objects | None = None
 ) -> Trainer:
   """The trainer of a configuration.
 
@@ -193,7 +193,7 @@ def build_trainer(
   return trainer
 
 
-def build_networks(config: Config, facts: Facts) -> Networks:
+def build_networks(config: Config, facts: DataSpec) -> Networks:
   """G and D of a configuration, by name or `module:attribute`.
 
   What a plug-in or a reference names is an `Architecture`, which is built as
@@ -575,7 +575,7 @@ def paths() -> dict[str, str]:
 
 
 __all__ = [
-  'Facts',
+  'DataSpec',
   'OBJECTS',
   'build_networks',
   'build_trainer',

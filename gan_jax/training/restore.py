@@ -33,7 +33,7 @@ from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training.setup import (
   OWN_DATA,
   Setup,
-  facts_of,
+  data_spec,
   load_dataset,
 )
 from gan_jax.training.workdir import read_config, read_facts
@@ -437,11 +437,11 @@ def _networks(
     reference = GENERATOR
   if registry.is_reference(reference):
     return resolve.build_networks(
-      dataclasses.replace(config, network=reference), facts_of(dataset)
+      dataclasses.replace(config, network=reference), data_spec(dataset)
     )
   if reference:
     return None
-  return resolve.build_networks(config, facts_of(dataset))
+  return resolve.build_networks(config, data_spec(dataset))
 
 
 def _read_state(

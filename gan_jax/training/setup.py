@@ -143,9 +143,9 @@ def load_dataset(config: Config) -> Dataset:
   )
 
 
-def facts_of(dataset: Dataset | DatasetMetadata) -> resolve.Facts:
+def data_spec(dataset: Dataset | DatasetMetadata) -> resolve.DataSpec:
   """What the networks need to know of a dataset."""
-  return resolve.Facts(
+  return resolve.DataSpec(
     tuple(dataset.shape),
     dataset.bounded,
     len(dataset.classes),
@@ -179,7 +179,7 @@ def build(
   mesh = sharding.make_mesh(config.devices if devices is None else devices)
   sharding.check_batch(mesh, config.batch_size)
   if trainer is None:
-    trainer = resolve.build_trainer(config, facts_of(dataset), objects)
+    trainer = resolve.build_trainer(config, data_spec(dataset), objects)
   _check_fit(config, dataset, trainer)
   feed = data.make_feed(
     dataset,

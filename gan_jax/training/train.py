@@ -108,14 +108,14 @@ class Trained:
     self.facts = dict(loop.run_file.facts)
 
 
-def _train(parts: Setup, listener: preemption.Listener) -> Trained:
-  config = parts.config
-  own = identity_lib.identify(parts)
+def _train(setup: Setup, listener: preemption.Listener) -> Trained:
+  config = setup.config
+  own = identity_lib.identify(setup)
   _check_identity(config, own)
   with workdir_lib.held(config) as folder:
     loop = None
     try:
-      loop = RunLoop(parts, folder)
+      loop = RunLoop(setup, folder)
       workdir_lib.claim(config)
       return _conduct(loop, own, listener)
     except OSError as error:
@@ -147,22 +147,22 @@ def _check_identity(config: Config, own: identity_lib.Identity) -> None:
       app.warn(warning)
 
 
-def _references(parts: Setup) -> dict[str, str]:
+def _references(setup: Setup) -> dict[str, str]:
   """Where the networks of a run are to be found again."""
-  name = parts.config.network
+  name = setup.config.network
   if registry.is_reference(name):
     return {'networks': name}
-  if 'network' in parts.objects or 'trainer' in parts.objects:
+  if 'network' in setup.objects or 'trainer' in setup.objects:
     return {'networks': GENERATOR}
   return {}
 
 
-def _write_generator(parts: Setup, loop: RunLoop) -> None:
+def _write_generator(setup: Setup, loop: RunLoop) -> None:
   """Exports a G that has no name, for those who open the run."""
-  if not _references(parts) or not loop.primary:
+  if not _references(setup) or not loop.primary:
     return
   try:
-    content = export_generator(parts.networks)
+    content = export_generator(setup.networks)
   except Exception as error:  # of anybody's networks, of many kinds
     app.warn(
       f'G could not be exported ({type(error).__name__}: {error}); to open this'
@@ -207,36 +207,36 @@ def _conduct(
 
 def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
   """Writes and says what is about to be trained."""
-  parts, run_file = loop.setup, loop.run_file
+  setup, run_file = loop.setup, loop.run_file
   run_file.update(
     **environment(),
-    **setup_lib.describe(parts),
+    **setup_lib.describe(setup),
     identity=own,
-    references=_references(parts),
-    objects=sorted(parts.objects),
-    generator={'classes': parts.networks.classes},
+    references=_references(setup),
+    objects=sorted(setup.objects),
+    generator={'classes': setup.networks.classes},
     started=run_file.facts.get('started', now()),
     outcome='running',
   )
   if loop.step == 0:
-    _write_generator(parts, loop)
+    _write_generator(setup, loop)
   loop.progress.say(_header(loop))
 
 
 def _header(loop: RunLoop) -> str:
-  parts = loop.setup
-  facts = setup_lib.describe(parts)
-  name = parts.config.network
-  if _references(parts):
+  setup = loop.setup
+  facts = setup_lib.describe(setup)
+  name = setup.config.network
+  if _references(setup):
     name = 'own networks'
   return format_header(
-    data=parts.dataset.name,
+    data=setup.dataset.name,
     size=facts['dataset']['size'] or 0,
     sample_shape=facts['dataset']['shape'],
     classes=len(facts['dataset']['classes']),
     network=name,
     parameters=tuple(facts['parameters'].values()),
-    devices=[str(d.device_kind) for d in parts.mesh.devices.flat],
+    devices=[str(d.device_kind) for d in setup.mesh.devices.flat],
     processes=jax.process_count(),
   )
 
@@ -323,18 +323,18 @@ def train(
   dataset, config = resolve_data(data, config, options, _classes(objects))
   workdir_lib.check(config)
   prepare_process(config)
-  parts = setup_lib.build(
+  setup = setup_lib.build(
     config, objects, dataset=dataset, trainer=trainer, given=identity
   )
-  if isinstance(data, tuple) and not (parts.networks.classes or metrics):
+  if isinstance(data, tuple) and not (setup.networks.classes or metrics):
     remedy = (
       'the networks have no classes; give x alone, networks with'
       " `classes=...`, or `conditioning='projection'`"
     )
     raise ArgumentError('data', '(x, labels)', remedy)
   with preemption.listen() as listener:
-    trained = _train(parts, listener)
-  return run_in_memory(parts, trained.step, trained.state, trained.facts)
+    trained = _train(setup, listener)
+  return run_in_memory(setup, trained.step, trained.state, trained.facts)
 
 
 # What a call from Python does only when it is asked to.

@@ -2,12 +2,10 @@
 
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.ablations import rows, run_fake
+from helpers.ablations import SoftHinge, rows, run_fake
 
 import gan_jax as gj
 from gan_jax.ablation.api import label_value, plan_components, read_table
@@ -22,18 +20,6 @@ OPTIONS = dict(
   checkpoint_every=6,
   eval_samples=64,
 )
-
-
-class SoftHinge(gj.Objective):
-  temperature: float = 1.0
-
-  def d_loss(self, real, fake):
-    t = self.temperature
-    real = jnp.mean(jax.nn.softplus((1 - real) / t))
-    return real + jnp.mean(jax.nn.softplus((1 + fake) / t))
-
-  def g_loss(self, real, fake):
-    return -jnp.mean(fake)
 
 
 def plan(path, vary, data='ring', trainer=None, seeds=2, **changes):

@@ -8,7 +8,7 @@ from helpers.ablations import plan
 from gan_jax import data
 from gan_jax.ablation.scoring import EvaluatorScorer
 from gan_jax.runtime.errors import Error
-from gan_jax.training.setup import facts_of
+from gan_jax.training.setup import data_spec
 
 
 def scorer(path, *vary, **changes):
@@ -19,7 +19,7 @@ def score_new(scorer, cell=0):
   """Scores of a generator that has not been trained."""
   plan = scorer._plan
   spec = plan.specs[cell]
-  networks = spec.networks(facts_of(plan.load_dataset(spec.config)))
+  networks = spec.networks(data_spec(plan.load_dataset(spec.config)))
   return scorer.score(cell, *networks.generator.init(jax.random.key(0)))
 
 

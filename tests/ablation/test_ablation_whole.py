@@ -4,11 +4,10 @@ import json
 import os
 import signal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.ablations import plan, rows
+from helpers.ablations import SoftHinge, plan, rows
 
 import gan_jax as gj
 from gan_jax.ablation import runner
@@ -33,18 +32,6 @@ OPTIONS = dict(
   eval_samples=64,
   devices=2,
 )
-
-
-class SoftHinge(gj.Objective):
-  temperature: float = 1.0
-
-  def d_loss(self, real, fake):
-    t = self.temperature
-    real = jnp.mean(jax.nn.softplus((1 - real) / t))
-    return real + jnp.mean(jax.nn.softplus((1 + fake) / t))
-
-  def g_loss(self, real, fake):
-    return -jnp.mean(fake)
 
 
 def ablate(path, **changes):

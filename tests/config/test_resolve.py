@@ -7,8 +7,8 @@ import pytest
 from gan_jax.config import resolve, schema
 from gan_jax.runtime.errors import ArgumentError
 
-IMAGES = resolve.Facts((8, 8, 1), bounded=True)
-POINTS = resolve.Facts((2,), bounded=False)
+IMAGES = resolve.DataSpec((8, 8, 1), bounded=True)
+POINTS = resolve.DataSpec((2,), bounded=False)
 
 
 def trainer(*words, facts=IMAGES):

@@ -5,8 +5,11 @@ import dataclasses
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+import gan_jax as gj
 from gan_jax.ablation import runner
 from gan_jax.ablation.plan import AblationOptions, make_plan
 from helpers import small
@@ -14,6 +17,22 @@ from helpers import small
 TOY = small.ring(eval_samples=64, metrics='modes', devices=2)
 # Two programs of two cells.
 GRID = ('objective=minimax,hinge', 'lr_g+lr_d=1e-3,1e-2')
+
+
+class SoftHinge(gj.Objective):
+  """An objective of one's own, with a hyper-parameter."""
+
+  temperature: float = 1.0
+
+  def d_loss(self, real, fake):
+    """Softened hinge."""
+    t = self.temperature
+    real = jnp.mean(jax.nn.softplus((1 - real) / t))
+    return real + jnp.mean(jax.nn.softplus((1 + fake) / t))
+
+  def g_loss(self, real, fake):
+    """That of the hinge."""
+    return -jnp.mean(fake)
 
 
 def options(path, *vary, seeds=2, **changes):

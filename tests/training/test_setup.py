@@ -23,7 +23,7 @@ UNLABELLED = DatasetMetadata('folder:x', (8, 8, 1))
 
 def trainer_of(*words, dataset=DIGITS):
   config = schema.from_args(['--width=4', '--batch_size=8', *words])
-  return resolve.build_trainer(config, setup.facts_of(dataset))
+  return resolve.build_trainer(config, setup.data_spec(dataset))
 
 
 @pytest.mark.parametrize(
