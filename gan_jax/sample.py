@@ -12,6 +12,7 @@ from absl import flags
 
 from gan_jax.config import app, schema
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.files import cannot_write
 
 FLAGS = {
   'workdir': ('', 'Folder of the run.'),
@@ -53,12 +54,7 @@ def main() -> int:
     columns = export.COLUMNS if f.interpolate else columns
     export.write(run, x, out, columns)
   except OSError as error:
-    raise ArgumentError(
-      'out',
-      str(out),
-      f'cannot write there ({error.strerror or error}); name a place that you'
-      ' may write to and that has room',
-    ) from error
+    raise cannot_write('out', out, error) from error
   averaged = run.has_average if f.ema is None else f.ema
   which = 'averaged' if averaged else 'live'
   kind = f', {export.interpolation(run)} interpolation' if f.interpolate else ''

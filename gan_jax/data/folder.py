@@ -12,6 +12,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from gan_jax.data.samples import SampleSet, are_hashed_whole, hash_files
+from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError, DataError
 from gan_jax.runtime.progress import progress_bar
 
@@ -115,7 +116,10 @@ def load_folder(
       sizes that differ, unless they are to be converted.
     DataError: for a folder without images, or files that cannot be read.
   """
-  root, name = pathlib.Path(path).expanduser(), f'folder:{path}'
+  name = f'folder:{path}'
+  if fault := places.find_fault(path):
+    raise ArgumentError('dataset', name, fault)
+  root = pathlib.Path(path).expanduser()
   if not root.is_dir():
     raise ArgumentError('dataset', name, 'no such folder')
   files = sorted(p for p in root.rglob('*') if _is_picture(p.relative_to(root)))

@@ -6,6 +6,7 @@ TFDS is imported when a function needs it, not before.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib.util
 import io
@@ -29,7 +30,9 @@ from gan_jax.data.samples import (
   hash_files,
   hash_samples,
 )
+from gan_jax.runtime import places, terminal
 from gan_jax.runtime.errors import ArgumentError, DataError, Error
+from gan_jax.runtime.files import describe_failed_write
 from gan_jax.runtime.progress import progress_bar
 
 # Most bytes of pixels that are hashed for the fingerprint of a set.
@@ -40,7 +43,14 @@ _TIMEOUT = 10.0  # seconds in which a server must answer
 def data_root(data_dir: str = '') -> pathlib.Path:
   """The data root: as given, $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
   named = data_dir or os.environ.get('TFDS_DATA_DIR', '')
-  return pathlib.Path(named or '~/tensorflow_datasets').expanduser()
+  if named:
+    return places.resolved('data_dir', named)
+  return places.below_home('~/tensorflow_datasets', _warn_once)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+  terminal.tell(f'warning: {text}', sys.stderr)
 
 
 class _Images:
@@ -419,7 +429,10 @@ def _explain(
       " installed; run pip install 'gan_jax[tfds]' (reading it needs none)"
     )
   if isinstance(error, OSError):
-    return DataError(f'`data_dir={root}`: {error}')
+    return DataError(
+      f'`data_dir={root}`: cannot write there:'
+      f' {describe_failed_write(root, error)}'
+    )
   return None
 
 

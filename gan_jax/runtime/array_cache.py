@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_jax.runtime import terminal
 from gan_jax.runtime.files import open_atomic, remove_leftovers
 
 Arrays = dict[str, NDArray[Any]]
@@ -91,5 +92,6 @@ def _read(path: pathlib.Path) -> Arrays | None:
     reason = 'its content does not have the hash it was written with'
   except Exception as error:  # zipfile, zlib and NumPy raise many kinds
     reason = (str(error) or repr(error)).splitlines()[0][:200]
-  print(f'warning: {path} is damaged ({reason}): made anew', file=sys.stderr)
+  text = f'warning: {path} is damaged ({reason}): made anew'
+  terminal.tell(text, sys.stderr)
   return None

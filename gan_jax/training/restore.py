@@ -17,7 +17,7 @@ from gan_jax.config.schema import Config
 from gan_jax.data import Dataset, DatasetMetadata, Density
 from gan_jax.game.sampler import BATCH, Sampler, classes_in_turn
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime import records
+from gan_jax.runtime import places, records
 from gan_jax.runtime.checkpoint import (
   Checkpoints,
   find_steps,
@@ -416,6 +416,7 @@ def open_run(
     ArgumentError: if there is no run, no checkpoint, or not that step.
     CheckpointError: if the checkpoint asked for (or every one) is damaged.
   """
+  workdir = places.resolve('workdir', workdir)
   config = read_config(workdir)
   facts = read_facts(pathlib.Path(workdir))
   dataset = _describe_dataset(config, facts, networks)

@@ -15,7 +15,7 @@ from gan_jax.config import app, registry, resolve
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
-from gan_jax.runtime import multihost, preemption
+from gan_jax.runtime import multihost, places, preemption, terminal
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.runtime.files import write_atomic
@@ -48,8 +48,10 @@ def prepare_process(config: Config) -> None:
     ArgumentError: if there is no job to join.
   """
   if config.compilation_cache not in ('off', ''):
-    cache = os.path.expanduser(config.compilation_cache)
-    jax.config.update('jax_compilation_cache_dir', cache)
+    cache = config.compilation_cache
+    if cache.startswith('~/'):
+      cache = str(places.below_home(cache, app.warn))
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
   if config.multihost and not jax.distributed.is_initialized():
     try:
@@ -92,10 +94,10 @@ def train_config(config: Config) -> int:
 
 
 def _report_stop(stopped: preemption.Stopped) -> None:
-  print(
+  terminal.tell(
     f'stopped by {stopped} while there was nothing to save; run the same'
     ' command again',
-    file=sys.stderr,
+    sys.stderr,
   )
 
 
@@ -245,23 +247,24 @@ def _report_end(loop: RunLoop, outcome: str) -> None:
   """Writes the report and tells the user where everything is."""
   folder, config = loop.folder, loop.config
   if outcome == 'saved':
-    print(
+    terminal.tell(
       f'saved at step {loop.step} of {config.steps} in {folder}; run the same'
       ' command again to continue',
-      file=sys.stderr,
+      sys.stderr,
     )
     return
   if config.report:
     from gan_jax.training.report import write_report
 
-    print(f'report: {write_report(folder)}')
+    terminal.tell(f'report: {write_report(folder)}', sys.stdout)
   if outcome == 'diverged':
     advice = diverged_advice(loop.setup, loop.step, loop.bad, loop.checkpoints)
-    print(f'error: {app.as_flags(advice)}', file=sys.stderr)
+    terminal.tell(f'error: {app.as_flags(advice)}', sys.stderr)
     return
-  print(
+  terminal.tell(
     f'done: {loop.step} steps, {format_duration(loop.train_sec)} of training,'
-    f' in {folder}'
+    f' in {folder}',
+    sys.stdout,
   )
 
 
