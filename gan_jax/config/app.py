@@ -18,7 +18,7 @@ from absl import app, flags, logging
 
 from gan_jax.config import help as help_lib
 from gan_jax.config.schema import FIELDS
-from gan_jax.runtime import places, terminal
+from gan_jax.runtime import places, preemption, terminal
 from gan_jax.runtime.errors import Error
 
 # Python's words for a value of another type, and better ones.
@@ -148,12 +148,14 @@ def _resolve_places() -> None:
 def _interrupt(number: int, frame: Any) -> NoReturn:
   """Ctrl-C ends a command, in order; a second one ends it where it is."""
   del frame
+  preemption.raise_lost()
   signal.signal(number, _end_at_once)
   raise KeyboardInterrupt
 
 
 def _end_at_once(number: int, frame: Any) -> NoReturn:
   del number, frame
+  preemption.raise_lost()
   terminal.tell('stopped at once by Ctrl-C', sys.stderr)
   os._exit(INTERRUPTED)
 
@@ -161,6 +163,8 @@ def _end_at_once(number: int, frame: Any) -> NoReturn:
 def _report_unraisable(fault: Any) -> None:
   # Orbax's threads outlive its event loop when a file fails; the failure
   # itself is raised and reported.
+  if preemption.raise_again(fault.exc_value):
+    return
   if str(fault.exc_value) != 'Event loop is closed':
     sys.__unraisablehook__(fault)
 

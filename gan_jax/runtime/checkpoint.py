@@ -163,7 +163,7 @@ def not_saved(folder: pathlib.Path, error: Exception) -> NotSaved:
     )
   return NotSaved(
     f'could not write in {folder}: {describe_failed_write(folder, error)}\n'
-    'Nothing that was saved before is lost: then run the same command again.'
+    'Nothing that was saved before is lost: the same command goes on from it.'
   )
 
 
@@ -258,6 +258,7 @@ class Checkpoints:
         ' this run are gone; nothing was changed. Restore it from a copy, or'
         ' start over in another workdir.'
       )
+    self.folder.parent.mkdir(parents=True, exist_ok=True)
     if not locks.has_record_locks(self.folder.parent):
       storage.write_without_locks()
     retention: dict[str, Any] = {'max_to_keep': keep}

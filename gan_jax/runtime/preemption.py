@@ -6,8 +6,10 @@ is going on is saved at the next step; where there is nothing to save, the
 signal ends it at once.
 """
 
+import _thread
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -25,6 +27,31 @@ class Stopped(KeyboardInterrupt):
 
   To who calls from Python it is what Ctrl-C is.
   """
+
+
+_lost: list[BaseException] = []
+
+
+def raise_again(error: BaseException | None) -> bool:
+  """Raises an interruption again that was lost where it came.
+
+  A callback of the garbage collector cannot raise: what a signal raises in one
+  is handed to `sys.unraisablehook`, which calls this.
+
+  Returns:
+    Whether it is one.
+  """
+  if not isinstance(error, KeyboardInterrupt):
+    return False
+  _lost[:] = [error]
+  threading.Timer(0.02, _thread.interrupt_main).start()
+  return True
+
+
+def raise_lost() -> None:
+  """Raises what was lost, if this is the signal for it."""
+  if _lost:
+    raise _lost.pop()
 
 
 class Listener:
@@ -84,6 +111,7 @@ def listen() -> Iterator[Listener]:
   times: dict[int, float] = {}
 
   def receive(number: int, frame: Any) -> None:
+    raise_lost()
     now = time.monotonic()
     if number in times and now - times[number] >= _SAME:
       signal.signal(number, handlers[number])

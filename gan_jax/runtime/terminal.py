@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 _SPELT = {'±': '+-', '×': 'x', '…': '...', '–': '-', '’': "'"}
 _ERRORS = 'gan_jax_spelt'
@@ -30,7 +30,7 @@ codecs.register_error(_ERRORS, _spell)
 class _Sturdy:
   """A stream whose writes do not fail."""
 
-  def __init__(self, stream: IO[str]) -> None:
+  def __init__(self, stream: Any) -> None:
     self._stream = stream
 
   def __getattr__(self, name: str) -> Any:
@@ -94,8 +94,8 @@ def sturdy_streams() -> Iterator[None]:
     sys.stdout, sys.stderr = before
 
 
-def tell(text: str, stream: IO[str] | None) -> None:
-  """Prints a line, unless nobody can read it."""
+def tell(text: str, stream: Any) -> None:
+  """Prints a line to a stream, unless nobody can read it."""
   if stream is None:
     return
   with contextlib.suppress(OSError, ValueError):
