@@ -6,7 +6,6 @@ TFDS is imported when a function needs it, not before.
 import contextlib
 import dataclasses
 import difflib
-import functools
 import hashlib
 import importlib.util
 import io
@@ -30,7 +29,7 @@ from gan_jax.data.samples import (
   hash_files,
   hash_samples,
 )
-from gan_jax.runtime import places, terminal
+from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError, DataError, Error
 from gan_jax.runtime.files import describe_failed_write
 from gan_jax.runtime.progress import progress_bar
@@ -45,12 +44,7 @@ def data_root(data_dir: str = '') -> pathlib.Path:
   named = data_dir or os.environ.get('TFDS_DATA_DIR', '')
   if named:
     return places.resolved('data_dir', named)
-  return places.below_home('~/tensorflow_datasets', _warn_once)
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-  terminal.tell(f'warning: {text}', sys.stderr)
+  return places.below_home('~/tensorflow_datasets')
 
 
 class _Images:

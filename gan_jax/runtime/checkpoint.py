@@ -161,10 +161,13 @@ def not_saved(folder: pathlib.Path, error: Exception) -> NotSaved:
       f'{folder} was removed or renamed while the run went on; bring it back,'
       ' then run the same command again.'
     )
-  return NotSaved(
-    f'could not write in {folder}: {describe_failed_write(folder, error)}\n'
-    'Nothing that was saved before is lost: the same command goes on from it.'
-  )
+  text = f'could not write in {folder}: {describe_failed_write(folder, error)}'
+  if find_steps(folder) or find_steps(folder / 'checkpoints'):
+    text += (
+      '\nNothing that was saved before is lost: the same command goes on from'
+      ' it.'
+    )
+  return NotSaved(text)
 
 
 def find_steps(folder: pathlib.Path) -> list[int]:

@@ -57,7 +57,13 @@ def sync(file: IO[Any]) -> None:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ('no space left', 'quota exceeded', 'resource_exhausted')
-_GONE_TEXTS = ('no such file', 'not a directory', 'stale file', 'not_found')
+_GONE_TEXTS = (
+  'file exists',
+  'no such file',
+  'not a directory',
+  'stale file',
+  'not_found',
+)
 
 
 def is_full(error: BaseException) -> bool:

@@ -9,7 +9,6 @@ Whoever finds another one's first announces himself, then looks whether its
 heart beats. So of two that come at once none or one gets in, never both.
 """
 
-import _thread
 import contextlib
 import errno
 import json
@@ -24,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gan_jax.runtime import preemption
 from gan_jax.runtime.errors import Error
 
 fcntl: Any
@@ -232,7 +232,7 @@ def _keep(path: pathlib.Path, ended: threading.Event, say: Say) -> None:
     elif path.parent.is_dir() and not ended.is_set():
       # As Ctrl-C does: who trains saves, and stops.
       say(f'{path} is gone: another process took the folder; stopping')
-      _thread.interrupt_main()
+      preemption.interrupt_main()
       return
 
 

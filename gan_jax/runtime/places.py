@@ -5,13 +5,15 @@ refused: a folder `gs:` in the working directory helps nobody.
 """
 
 import errno
+import functools
 import os
 import pathlib
 import re
 import stat
+import sys
 import tempfile
-from collections.abc import Callable
 
+from gan_jax.runtime import terminal
 from gan_jax.runtime.errors import ArgumentError, DataError
 
 # With one slash too, which pathlib leaves of two.
@@ -88,7 +90,7 @@ def check_workdir(path: pathlib.Path) -> None:
     )
 
 
-def below_home(text: str, warn: Callable[[str], None]) -> pathlib.Path:
+def below_home(text: str) -> pathlib.Path:
   """A default place below the home folder.
 
   Where nobody knows that (no HOME, a user without a name, as containers have
@@ -96,7 +98,6 @@ def below_home(text: str, warn: Callable[[str], None]) -> pathlib.Path:
 
   Args:
     text: the place, beginning with `~/`.
-    warn: told if it is elsewhere.
 
   Raises:
     DataError: if there is no such folder either.
@@ -117,8 +118,13 @@ def below_home(text: str, warn: Callable[[str], None]) -> pathlib.Path:
       f'the home folder is not known, and {home} cannot be used'
       f' ({error.strerror or error}); set HOME'
     ) from error
-  warn(f'the home folder is not known (set HOME): {home} in its place')
+  _warn_once(f'the home folder is not known (set HOME): {home} in its place')
   return home / text[2:]
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+  terminal.tell(f'warning: {text}', sys.stderr)
 
 
 def printable(text: str) -> str:

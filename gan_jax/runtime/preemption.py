@@ -44,8 +44,16 @@ def raise_again(error: BaseException | None) -> bool:
   if not isinstance(error, KeyboardInterrupt):
     return False
   _lost[:] = [error]
-  threading.Timer(0.02, _thread.interrupt_main).start()
+  threading.Timer(0.02, interrupt_main).start()
   return True
+
+
+def interrupt_main() -> None:
+  """What Ctrl-C does, from another thread."""
+  if hasattr(signal, 'pthread_kill'):  # wakes what waits for the system
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+  else:
+    _thread.interrupt_main()
 
 
 def raise_lost() -> None:

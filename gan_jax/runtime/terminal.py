@@ -79,19 +79,23 @@ def _open_descriptors() -> None:
 @contextlib.contextmanager
 def sturdy_streams() -> Iterator[None]:
   """While this is entered, no write to a standard stream fails."""
-  before = sys.stdout, sys.stderr
+  before, opened = (sys.stdout, sys.stderr), contextlib.ExitStack()
   _open_descriptors()
   for name in ('stdout', 'stderr'):
     stream: Any = getattr(sys, name)
     if stream is None:  # its descriptor was closed
-      stream = open(os.devnull, 'w', encoding='utf-8')
+      nothing = open(os.devnull, 'w', encoding='utf-8')
+      stream = opened.enter_context(nothing)
     if hasattr(stream, 'reconfigure'):
       stream.reconfigure(errors=_ERRORS)
     setattr(sys, name, _Sturdy(stream))
   try:
     yield
   finally:
+    for stream in (sys.stdout, sys.stderr):
+      stream.flush()
     sys.stdout, sys.stderr = before
+    opened.close()
 
 
 def tell(text: str, stream: Any) -> None:

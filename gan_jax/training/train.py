@@ -50,7 +50,7 @@ def prepare_process(config: Config) -> None:
   if config.compilation_cache not in ('off', ''):
     cache = config.compilation_cache
     if cache.startswith('~/'):
-      cache = str(places.below_home(cache, app.warn))
+      cache = str(places.below_home(cache))
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(cache))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
   if config.multihost and not jax.distributed.is_initialized():
