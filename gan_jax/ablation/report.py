@@ -63,7 +63,7 @@ def write_ablation_report(folder: str | pathlib.Path) -> pathlib.Path:
     try:
       write_atomic(folder / name, content)
     except OSError as error:
-      raise cannot_write('workdir', folder, error) from error
+      raise cannot_write('workdir', folder, error, name) from error
   return folder / 'report.html'
 
 

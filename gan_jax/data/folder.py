@@ -145,10 +145,9 @@ def load_folder(
     return images
   # One class for each folder in it.
   classes = sorted({parts[0] for parts in folders})
+  names = tuple(places.printable(name) for name in classes)
   labels = np.array([classes.index(parts[0]) for parts in folders], np.int32)
-  return dataclasses.replace(
-    images, classes=tuple(classes), read_labels=lambda: labels
-  )
+  return dataclasses.replace(images, classes=names, read_labels=lambda: labels)
 
 
 def _read_headers(files: Sequence[pathlib.Path]) -> list[_Header]:

@@ -207,7 +207,8 @@ def hash_files(files: Sequence[pathlib.Path], *how: object) -> str:
   total = hashlib.sha256(repr(how).encode())
   whole = are_hashed_whole(files)
   for path in files:
-    total.update(f'{path.name} {path.stat().st_size}\n'.encode())
+    line = f'{path.name} {path.stat().st_size}\n'
+    total.update(line.encode(errors='surrogateescape'))
     if whole:
       total.update(path.read_bytes())
   return total.hexdigest()

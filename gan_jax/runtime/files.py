@@ -73,12 +73,21 @@ def is_full(error: BaseException) -> bool:
   return any(text in str(error).lower() for text in _FULL_TEXTS)
 
 
-def cannot_write(argument: str, place: Path, error: BaseException) -> Error:
+def cannot_write(
+  argument: str, place: Path, error: BaseException, name: str = ''
+) -> Error:
   """The error of a place that an argument names and nothing can be written at.
 
   A full disk is no fault of the argument: a command ends with 1 then.
+
+  Args:
+    argument: that names the place.
+    place: file or folder.
+    error: of the operating system.
+    name: of the file, where the place is its folder.
   """
-  text = f'cannot write there: {describe_failed_write(place, error)}'
+  what = f'{name} there' if name else 'there'
+  text = f'cannot write {what}: {describe_failed_write(place, error)}'
   if is_full(error):
     return Error(f'`{argument}={os.fspath(place)}`: {text}')
   return ArgumentError(argument, os.fspath(place), text)
@@ -126,6 +135,8 @@ def remove_leftovers(*folders: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-  """Writes a file in one step."""
+  """Writes a file in one step; a name that is not UTF-8 is escaped in it."""
+  if isinstance(content, str):
+    content = content.encode(errors='backslashreplace')
   with open_atomic(path) as file:
-    file.write(content.encode() if isinstance(content, str) else content)
+    file.write(content)

@@ -43,7 +43,7 @@ def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
     write_atomic(path, page)
     remove_leftovers(path.parent)
   except OSError as error:
-    raise cannot_write('workdir', workdir, error) from error
+    raise cannot_write('workdir', workdir, error, path.name) from error
   return path
 
 

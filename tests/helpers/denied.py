@@ -1,6 +1,6 @@
 """Runs a command for which some system calls fail, in all its libraries.
 
-`python denied.py flock:ENOSYS,chmod:EPERM COMMAND WORDS`: a filter of the kernel
+`python denied.py flock:ENOSYS,chmod:EPERM COMMAND WORDS`: a kernel filter
 (seccomp) answers them, as a file system would that cannot do them. `fcntl` is
 that of record locks alone.
 """
