@@ -188,8 +188,8 @@ def ablate(
     identity=identity,
   )
   folder_lib.check_folder(plan)
-  say(describe_plan(plan))
   with preemption.listen() as listener:
+    say(describe_plan(plan))
     AblationRunner(plan, listener).run()
   return read_table(plan)
 

@@ -70,9 +70,9 @@ def ablate(
     Error: whose message names the argument or file and the remedy.
   """
   folder_lib.check_folder(plan)
-  (print if dry_run else say)(describe_plan(plan))
   try:
     with preemption.listen() as listener:
+      (print if dry_run else say)(describe_plan(plan))
       engine = AblationRunner(plan, listener, make_run, make_scorer)
       if dry_run:
         return _run_dry(engine)

@@ -153,6 +153,16 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
   raise KeyboardInterrupt
 
 
+def _interruptible(main: Callable[[], int]) -> int:
+  """Runs a command; what comes of Ctrl-C amid an import is Ctrl-C."""
+  try:
+    return main()
+  except Exception as error:
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+      raise KeyboardInterrupt from error
+    raise
+
+
 def _end_at_once(number: int, frame: Any) -> NoReturn:
   del number, frame
   preemption.raise_lost()
@@ -184,7 +194,7 @@ def run(main: Callable[[], int]) -> NoReturn:
       logging.set_verbosity(logging.FATAL)
     try:
       _resolve_places()
-      return main()
+      return _interruptible(main)
     except ValueError as error:
       code = getattr(error, 'exit_code', None)
       if code is None:

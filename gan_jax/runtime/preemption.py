@@ -87,8 +87,8 @@ class Listener:
     before, self.raise_at_once = self.raise_at_once, True
     try:
       return work()
-    except Stopped:
-      if before:
+    except (Stopped, Exception):  # an import makes another error of it
+      if before or not self.received:
         raise
       return None
     finally:
@@ -142,6 +142,10 @@ def listen() -> Iterator[Listener]:
       break
   try:
     yield listener
+  except Exception as error:
+    if listener.received and listener.raise_at_once:
+      raise Stopped(listener.received) from error  # amid an import
+    raise
   finally:
     for number, handler in handlers.items():
       signal.signal(number, handler)

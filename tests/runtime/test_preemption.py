@@ -75,6 +75,25 @@ def test_what_can_be_done_again_ends_at_once():
     assert listener.attempt(lambda: pytest.fail('begun')) is None
 
 
+def test_what_an_import_makes_of_a_signal_is_the_signal():
+  """NumPy says that it cannot be imported."""
+
+  def work():
+    try:
+      os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt as error:
+      raise ImportError('failed to import') from error
+
+  with pytest.raises(preemption.Stopped, match='SIGTERM'):
+    with preemption.listen():
+      work()
+  with preemption.listen() as listener:
+    listener.raise_at_once = False
+    assert listener.attempt(work) is None
+    with pytest.raises(ImportError):
+      raise ImportError('of its own')
+
+
 def test_an_interruption_that_a_callback_lost_comes_again(monkeypatch):
   """What the garbage collector calls cannot raise."""
   lost = []
