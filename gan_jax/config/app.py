@@ -147,9 +147,13 @@ def _resolve_places() -> None:
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
   """Ctrl-C ends a command, in order; a second one ends it where it is."""
-  del frame
   preemption.raise_lost()
   signal.signal(number, _end_at_once)
+  while frame is not None:
+    if frame.f_code.co_filename.startswith('<frozen importlib'):
+      # NumPy's C code prints what is raised in it, and nothing is begun yet.
+      _end_at_once(number, frame)
+    frame = frame.f_back
   raise KeyboardInterrupt
 
 
