@@ -15,8 +15,6 @@ from typing import IO, Any
 
 from gan_jax.runtime.errors import ArgumentError, Error
 
-from gan_jax.runtime.errors import ArgumentError
-
 Path = str | os.PathLike[str]
 _PARTIAL = '.partial'
 _LEFT = 3600.0  # seconds after which nobody is still writing a file
