@@ -14,6 +14,7 @@ from gan_jax.config import app, schema
 from gan_jax.config.parsing import INT_MAX
 from gan_jax.config.schema import Flag
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.files import cannot_write
 
 FLAGS: dict[str, Flag] = {
   'workdir': Flag('', 'Folder of the run.', place=True),
@@ -73,12 +74,7 @@ def main() -> int:
   try:
     export.write(run, x, count, out, columns)
   except OSError as error:
-    raise ArgumentError(
-      'out',
-      str(out),
-      f'cannot write there ({error.strerror or error}); name a place that you'
-      ' may write to and that has room',
-    ) from error
+    raise cannot_write('out', out, error) from error
   averaged = run.has_average if f.ema is None else f.ema
   which = 'averaged' if averaged else 'live'
   kind = f', {export.interpolation(run)} interpolation' if f.interpolate else ''

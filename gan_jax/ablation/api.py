@@ -29,7 +29,7 @@ from gan_jax.ablation.verdict import list_warnings
 from gan_jax.game.component import Component, snake_case
 from gan_jax.game.trainer import Trainer
 from gan_jax.metrics import Metric
-from gan_jax.runtime import preemption
+from gan_jax.runtime import places, preemption
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.quiet import quiet_libraries
@@ -110,7 +110,7 @@ class Table:
         {k: disarm(v) if isinstance(v, str) else v for k, v in row.items()}
       )
     if path is not None:
-      write_atomic(path, text.getvalue())
+      write_atomic(places.resolve('path', path), text.getvalue())
     return text.getvalue()
 
 
@@ -194,8 +194,8 @@ def ablate(
     identity=identity,
   )
   folder_lib.check_folder(plan)
-  say(describe_plan(plan))
   with preemption.listen() as listener:
+    say(describe_plan(plan))
     AblationRunner(plan, listener).run()
   return read_table(plan)
 

@@ -10,7 +10,6 @@ next.
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import io
 import os
 import pathlib
@@ -22,9 +21,9 @@ from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
 from gan_jax.config.app import warn
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.runtime import records
+from gan_jax.runtime import locks, places, records
 from gan_jax.runtime.errors import ArgumentError, IdentityError
-from gan_jax.runtime.files import check_path, write_atomic
+from gan_jax.runtime.files import cannot_write, write_atomic
 
 # Options that may change while a run continues, but on which scores depend.
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
@@ -43,27 +42,20 @@ def lock_folder(
   Raises:
     ArgumentError: if it cannot be written, or another process locked it.
   """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / '.lock', 'w')
-  except OSError as error:
-    raise ArgumentError(
-      'workdir',
-      str(folder),
-      f'cannot write there ({error.strerror or error}); use a folder that you'
-      ' may write to',
-    ) from error
-  with lock:
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+  with contextlib.ExitStack() as stack:
     try:
-      fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+      folder.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(locks.hold(folder, warn, shared=shared))
+    except OSError as error:
+      raise cannot_write('workdir', folder, error) from error
+    except locks.Held as held_by:
+      who = f' ({held_by})' if str(held_by) else ''
       raise ArgumentError(
         'workdir',
         str(folder),
-        'another ablation is running there; wait for it, stop it, or use'
+        f'another ablation is running there{who}; wait for it, stop it, or use'
         ' another folder',
-      ) from error
+      ) from held_by
     yield
 
 
@@ -78,7 +70,7 @@ def check_folder(plan: AblationPlan) -> None:
     IdentityError: if it holds another ablation, with a line a difference.
   """
   folder = plan.folder
-  check_path(folder)
+  places.check_workdir(folder)
   recorded = read_plan(folder)
   if recorded is not None:
     lines = list_differences(recorded, plan)
@@ -89,7 +81,8 @@ def check_folder(plan: AblationPlan) -> None:
         + '\nUse another `workdir`, or the options of that one.'
       )
   elif folder.is_dir() and not all(
-    p.name.startswith(('.lock', '.plan.json')) for p in folder.iterdir()
+    p.name.startswith(('.lock', '.lease-', '.plan.json'))
+    for p in folder.iterdir()
   ):
     raise ArgumentError(
       'workdir',

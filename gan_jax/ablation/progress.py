@@ -7,6 +7,7 @@ from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.plan import AblationPlan
 from gan_jax.ablation.population_run import PopulationRun
 from gan_jax.config import app
+from gan_jax.runtime import terminal
 from gan_jax.runtime.progress import format_duration
 
 _EVERY = 20.0  # seconds from one line of progress to the next
@@ -14,7 +15,7 @@ _EVERY = 20.0  # seconds from one line of progress to the next
 
 def say(text: str) -> None:
   """Prints a message for the person who waits, apart from the results."""
-  print(app.as_flags(text), file=sys.stderr, flush=True)
+  terminal.tell(app.as_flags(text), sys.stderr)
 
 
 def _count_programs(count: int) -> str:

@@ -38,9 +38,8 @@ from gan_jax.ablation.tables import (
 )
 from gan_jax.ablation.verdict import list_remarks, list_warnings, state_verdict
 from gan_jax.config.app import warn
-from gan_jax.runtime import records
-from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime import places, records
+from gan_jax.runtime.files import cannot_write, write_atomic
 
 _PICTURES = 36  # cells whose samples are shown
 _PANELS = 12  # of one curve
@@ -54,7 +53,7 @@ def write_ablation_report(folder: str | pathlib.Path) -> pathlib.Path:
     ArgumentError: if there is no ablation in the folder, or nothing can be
       written there.
   """
-  folder = pathlib.Path(folder)
+  folder = places.resolved('workdir', folder)
   results = read_results(folder)
   pages = {
     'table.md': format_markdown(results),
@@ -65,12 +64,7 @@ def write_ablation_report(folder: str | pathlib.Path) -> pathlib.Path:
     try:
       write_atomic(folder / name, content)
     except OSError as error:
-      raise ArgumentError(
-        'workdir',
-        str(folder),
-        f'cannot write {name} there ({error.strerror or error}); copy the'
-        ' folder to a place that you may write to and that has room',
-      ) from error
+      raise cannot_write('workdir', folder, error, name) from error
   return folder / 'report.html'
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gan_jax.ablation import statistics
 from gan_jax.ablation.grid import format_value
 from gan_jax.ablation.statistics import Difference, Estimate, Summary
-from gan_jax.runtime import records
+from gan_jax.runtime import places, records
 from gan_jax.runtime.errors import ArgumentError
 
 Floats = NDArray[np.float64]
@@ -245,7 +245,7 @@ def read_results(folder: str | pathlib.Path) -> AblationResults:
   Raises:
     ArgumentError: if there is no ablation, or its files cannot be read.
   """
-  folder = pathlib.Path(folder)
+  folder = places.resolved('workdir', folder)
   command = f'python -m gan_jax.ablate --workdir={folder}'
   try:
     plan = records.parse((folder / 'plan.json').read_bytes())

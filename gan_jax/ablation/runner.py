@@ -72,9 +72,9 @@ def ablate(
   folder_lib.check_folder(plan)
   for message in idle_options(plan.base):
     app.warn(message)
-  (print if dry_run else say)(describe_plan(plan))
   try:
     with preemption.listen() as listener:
+      (print if dry_run else say)(describe_plan(plan))
       engine = AblationRunner(plan, listener, make_run, make_scorer)
       if dry_run:
         return _run_dry(engine)

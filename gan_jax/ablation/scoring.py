@@ -7,6 +7,7 @@ steps; `folder.collect_results` makes `scores.csv` of them.
 """
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -99,7 +100,13 @@ class Scoring:
       row |= {'outcome': outcome, 'step': step}
       row |= {'scores': {}, 'evaluation_std': {}}
       if outcome == 'done':
-        row |= self._score_once(scores, number, member, generators[i])
+        score = functools.partial(
+          self._score_once, scores, number, member, generators[i]
+        )
+        scored = self._listener.attempt(score)
+        if scored is None:
+          return None
+        row |= scored
       rows.append(row)
       progress.report_scored(number, len(rows))
     return rows
@@ -125,7 +132,11 @@ class Scoring:
       if outcome == 'done':
         facts = {'cell': members[i].cell, 'seed': members[i].seed}
         facts |= {'step': run.step}
-        self._score_once(scores, number, members[i], generators[i], facts)
+        score = functools.partial(
+          self._score_once, scores, number, members[i], generators[i], facts
+        )
+        if self._listener.attempt(score) is None:
+          return
       progress.report_scored(number, i + 1)
 
   def _score_once(

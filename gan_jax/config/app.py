@@ -1,13 +1,16 @@
 """The command line: how flags are parsed, help is found, errors are told.
 
 Exit codes: 0 done, 1 error, 2 bad flags or a workdir of another run, 3
-diverged, 75 saved after a signal: run the command again.
+diverged, 75 saved after a signal: run the command again, 130 stopped by Ctrl-C
+where there is nothing to save.
 """
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -19,6 +22,7 @@ from absl import app, flags, logging
 from gan_jax.config import help as help_lib
 from gan_jax.config import parsing
 from gan_jax.config.schema import FIELDS
+from gan_jax.runtime import places, preemption, terminal
 from gan_jax.runtime.errors import Error
 
 # Python's words for a value of another type, and better ones.
@@ -27,7 +31,19 @@ _ARGUMENT = re.compile(r'`([\w.]+)(=[^`]*)?`')
 _PREPARE = re.compile(r"`gan_jax\.data\.prepare\('(.*?)'(.*?)\)`")
 _HELP = re.compile(r'--?(?:help|helpshort|h|\?)(?:=(.*))?')
 _LONGEST_REASON = 200  # characters of an exception's text
-DONE, ERROR, REFUSED, DIVERGED, SAVED = 0, 1, 2, 3, 75
+DONE, ERROR, REFUSED, DIVERGED, SAVED, INTERRUPTED = 0, 1, 2, 3, 75, 130
+# Flags that name a file or folder.
+_PLACES = (
+  'against',
+  'data_dir',
+  'from',
+  'images',
+  'out',
+  'published',
+  'validation',
+  'weights',
+  'workdir',
+)
 Failure = Error
 
 
@@ -70,20 +86,17 @@ def _prepare_command(call: re.Match[str]) -> str:
 
 def warn(message: str) -> None:
   """Prints a warning, with flags where a command defines them."""
-  print(f'warning: {as_flags(message)}', file=sys.stderr, flush=True)
+  terminal.tell(f'warning: {as_flags(message)}', sys.stderr)
 
 
 def fail(message: str, code: int = ERROR) -> NoReturn:
   """Ends the process with a message for the person who started it."""
-  print(f'error: {as_flags(message)}', file=sys.stderr, flush=True)
+  terminal.tell(f'error: {as_flags(message)}', sys.stderr)
   sys.exit(code)
 
 
 def _show(text: str) -> None:
-  try:
-    print(text, flush=True)
-  except BrokenPipeError:  # a reader such as `head` has seen enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  terminal.tell(text, sys.stdout)
 
 
 def _print_help(word: str | None) -> NoReturn:
@@ -123,9 +136,52 @@ def _parse(argv: Sequence[str]) -> list[str]:
   return words
 
 
+def _resolve_places() -> None:
+  """Puts the home folder in the place of `~` in all flags that name a place.
+
+  Raises:
+    ArgumentError: for what cannot be a place on this machine.
+  """
+  for name in _PLACES:
+    value: Any = flags.FLAGS[name].value if name in flags.FLAGS else ''
+    if value:
+      flags.FLAGS[name].value = places.resolve(name, value)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+  """Ctrl-C ends a command, in order; a second one ends it where it is."""
+  preemption.raise_lost()
+  signal.signal(number, _end_at_once)
+  while frame is not None:
+    if frame.f_code.co_filename.startswith('<frozen importlib'):
+      # NumPy's C code prints what is raised in it, and nothing is begun yet.
+      _end_at_once(number, frame)
+    frame = frame.f_back
+  raise KeyboardInterrupt
+
+
+def _interruptible(main: Callable[[], int]) -> int:
+  """Runs a command; what comes of Ctrl-C amid an import is Ctrl-C."""
+  try:
+    return main()
+  except Exception as error:
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+      raise KeyboardInterrupt from error
+    raise
+
+
+def _end_at_once(number: int, frame: Any) -> NoReturn:
+  del number, frame
+  preemption.raise_lost()
+  terminal.tell('stopped at once by Ctrl-C', sys.stderr)
+  os._exit(INTERRUPTED)
+
+
 def _report_unraisable(fault: Any) -> None:
   # Orbax's threads outlive its event loop when a file fails; the failure
   # itself is raised and reported.
+  if preemption.raise_again(fault.exc_value):
+    return
   if str(fault.exc_value) != 'Event loop is closed':
     sys.__unraisablehook__(fault)
 
@@ -183,11 +239,21 @@ def run(main: Callable[[], int]) -> NoReturn:
       # What the libraries have to say, they raise as well.
       logging.set_verbosity(logging.FATAL)
     try:
-      return main()
+      _resolve_places()
+      return _interruptible(main)
     except Error as error:
       fail(str(error), error.exit_code)
     except Exception as error:
       fail(describe_crash(error))
 
-  app.run(guarded, flags_parser=_parse)
+  with contextlib.suppress(ValueError):  # not in the main thread
+    signal.signal(signal.SIGINT, _interrupt)
+  with terminal.sturdy_streams():
+    try:
+      app.run(guarded, flags_parser=_parse)
+    except KeyboardInterrupt:
+      terminal.tell(
+        'stopped by Ctrl-C; the same command does it again', sys.stderr
+      )
+      sys.exit(INTERRUPTED)
   raise AssertionError('app.run returned')

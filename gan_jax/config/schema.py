@@ -505,11 +505,14 @@ class Config:
   )
 
   def __post_init__(self) -> None:
-    """Puts the network that suits the data in the place of none.
+    """Puts the home folder in the place of `~`, a network in that of none.
 
-    Once: with other data, `dataclasses.replace` keeps it unless it is told
-    `network=''` as well.
+    That of the data, once: with other data, `dataclasses.replace` keeps it
+    unless it is told `network=''` as well.
     """
+    if self.workdir.startswith('~'):
+      workdir = os.path.expanduser(self.workdir)
+      object.__setattr__(self, 'workdir', workdir)
     if not self.network:
       object.__setattr__(
         self, 'network', validate.suitable_network(self.dataset)

@@ -20,6 +20,7 @@ from gan_jax.config.parsing import (
 )
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.names import check_names, suggest
+from gan_jax.runtime.places import find_fault, printable
 
 
 class ConfigError(ArgumentError):
@@ -95,10 +96,19 @@ def _remedy(
 def contradictions(c: Any) -> list[ArgumentError]:
   """Values that are fine alone and of no use, or no effect, together."""
   return [
+    *_place_faults(c),
     *_list_faults(c),
     *_rate_faults(c),
     *_score_faults(c),
   ]
+
+
+def _place_faults(c: Any) -> Iterator[ArgumentError]:
+  for name in ('workdir', 'data_dir', 'weights', 'dataset'):
+    place = getattr(c, name)
+    fault = find_fault(place)
+    if fault:
+      yield ArgumentError(name, printable(place), fault)
 
 
 def _list_faults(c: Any) -> Iterator[ArgumentError]:

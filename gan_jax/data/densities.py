@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from numpy.typing import NDArray
 
+from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.paths import expand_user
 
 Points = Float[Array, 'n dim']
 Reference = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -231,7 +231,7 @@ def from_file(path: str) -> Density:
     ArgumentError: if there is no such file, or it holds no density.
   """
   name = f'density:{path}'
-  table = _read_table(expand_user('dataset', path, name), name)
+  table = _read_table(places.resolved('dataset', path, name), name)
   _check_table(table[:, 0], table[:, 1], name)
   at, p = table.T
   p = p / p.max()

@@ -23,8 +23,8 @@ from gan_jax.data.pictures import (
   resize_and_crop,
 )
 from gan_jax.data.samples import SampleSet, are_hashed_whole, hash_files
+from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError, DataError
-from gan_jax.runtime.paths import expand_user
 from gan_jax.runtime.progress import progress_bar
 
 _RUN_FILES = ('config.flags', 'plan.json')  # of a run's folder, an ablation's
@@ -152,7 +152,7 @@ def take_inventory(
     DataError: for a folder without images, or files that cannot be read.
   """
   name = f'folder:{path}'
-  root = expand_user('dataset', path, name)
+  root = places.resolved('dataset', path, name)
   _check_folder(root, name)
   files, left_out = _list_files(root)
   if not files:
@@ -317,9 +317,8 @@ def load_folder(
   if not inventory.classes:
     return images
   labels = inventory.labels
-  return dataclasses.replace(
-    images, classes=inventory.classes, read_labels=lambda: labels
-  )
+  names = tuple(places.printable(name) for name in inventory.classes)
+  return dataclasses.replace(images, classes=names, read_labels=lambda: labels)
 
 
 def _hash(files: Sequence[pathlib.Path], *how: object) -> str:

@@ -230,7 +230,8 @@ def hash_files(files: Sequence[pathlib.Path], *how: object) -> str:
   whole = are_hashed_whole(files)
   stats = [path.stat() for path in files]
   for path, stat in zip(files, stats, strict=True):
-    total.update(f'{path.name} {stat.st_size}\n'.encode())
+    line = f'{path.name} {stat.st_size}\n'
+    total.update(line.encode(errors='surrogateescape'))
     if whole:
       total.update(path.read_bytes())
   if whole:

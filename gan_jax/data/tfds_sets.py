@@ -32,8 +32,9 @@ from gan_jax.data.samples import (
   hash_samples,
   hash_some,
 )
+from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError, DataError, Error, shortened
-from gan_jax.runtime.paths import expand_user
+from gan_jax.runtime.files import describe_failed_write
 from gan_jax.runtime.progress import progress_bar
 
 # Most bytes of pixels that are hashed for the fingerprint of a set.
@@ -48,7 +49,9 @@ def data_root(data_dir: str = '') -> pathlib.Path:
     ArgumentError: for a path that no folder can have.
   """
   named = data_dir or os.environ.get('TFDS_DATA_DIR', '')
-  root = expand_user('data_dir', named or '~/tensorflow_datasets')
+  if not named:
+    return places.below_home('~/tensorflow_datasets')
+  root = places.resolved('data_dir', named)
   try:
     root.exists()
   except OSError as error:
@@ -326,7 +329,7 @@ def _hash_facts(builder: Any, split: str, size: int, channels: int) -> str:
 
 def _call(name: str, root: pathlib.Path, originals: str = '') -> str:
   """The call that prepares a set; a command prints the command in its place."""
-  default = expand_user('data_dir', '~/tensorflow_datasets')
+  default = places.below_home('~/tensorflow_datasets')
   words = {'data_dir': '' if root == default else root, 'originals': originals}
   rest = ''.join(f", {key}='{value}'" for key, value in words.items() if value)
   return f"`gan_jax.data.prepare('{name}'{rest})`"
@@ -417,7 +420,7 @@ def _reach(url: str) -> None:
 
 def _verify_originals(name: str, builder: Any, originals: str) -> pathlib.Path:
   """The folder, whose files are the originals by name, size and SHA-256."""
-  folder = expand_user('originals', originals)
+  folder = places.resolved('originals', originals)
   if not os.path.isdir(folder):
     raise ArgumentError('originals', originals, 'no such folder')
   if name == 'cifar10' and (unpacked := _unpacked(folder)):
@@ -499,7 +502,10 @@ def _explain(
   if missing_tf and importlib.util.find_spec('tensorflow') is None:
     return _needs_tensorflow(name, error)
   if isinstance(error, OSError):
-    return DataError(f'`data_dir={root}`: {error}')
+    return DataError(
+      f'`data_dir={root}`: cannot write there:'
+      f' {describe_failed_write(root, error)}'
+    )
   return None
 
 

@@ -5,18 +5,17 @@ trainer, a command and a follower may write to one file at a time: each line is
 added under a lock, after the end of what a kill cut short has been removed.
 """
 
-import contextlib
-import fcntl
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gan_jax.config.app import warn
-from gan_jax.runtime import records
+from gan_jax.runtime import locks, records
+from gan_jax.runtime.files import sync
 
 Row = dict[str, Any]
 SPREAD = '/evaluation_std'
@@ -110,23 +109,16 @@ class ScoreFile:
     Raises:
       OSError: if it cannot be written.
     """
-    with self._locked():
+    with locks.hold_file(self.path):
       existing = self.find(row['step'], row['key'], row['model'])
       if existing is not None:
         return existing
       self._mend()
-      with open(self.path, 'a', encoding='utf-8') as file:
+      with open(self.path, 'a', encoding='utf-8', newline='\n') as file:
         file.write(records.format_line(replace_nonfinite(row)))
         file.flush()
-        os.fsync(file.fileno())
+        sync(file)
     return row
-
-  @contextlib.contextmanager
-  def _locked(self) -> Iterator[None]:
-    # Beside the file: a lock on it would be lost where it is replaced.
-    with open(self.path.with_name(f'.{self.path.name}.lock'), 'w') as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX)
-      yield
 
   def _mend(self) -> None:
     """Removes the end that a kill cut short: a line without its newline."""

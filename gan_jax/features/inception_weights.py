@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gan_jax.features import torch_file
-from gan_jax.runtime import archives
+from gan_jax.runtime import archives, places
 from gan_jax.runtime.array_cache import Arrays
 from gan_jax.runtime.errors import ArgumentError, DataError
 from gan_jax.runtime.files import open_atomic
-from gan_jax.runtime.paths import expand_user
 from gan_jax.runtime.progress import progress_bar
 
 Folded = dict[str, Arrays]
@@ -198,7 +197,7 @@ def find(weights: str, cache: pathlib.Path) -> pathlib.Path:
     if not path.is_file():
       download(KNOWN[DEFAULT][1], path, KNOWN[DEFAULT][0])
   else:
-    path = expand_user('weights', weights)
+    path = places.resolved('weights', weights)
     if not os.path.isfile(path):
       raise ArgumentError('weights', weights, 'no such file')
   start = KNOWN.get(path.name, ('', ''))[0]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_jax.runtime import terminal
 from gan_jax.runtime.archives import ArchiveError, read_arrays
 from gan_jax.runtime.files import open_atomic, remove_leftovers
 
@@ -92,5 +93,6 @@ def _read(path: pathlib.Path) -> Arrays | None:
     reason = error.reason
   except (OSError, KeyError) as error:
     reason = (str(error) or repr(error)).splitlines()[0][:200]
-  print(f'warning: {path} is damaged ({reason}): made anew', file=sys.stderr)
+  text = f'warning: {path} is damaged ({reason}): made anew'
+  terminal.tell(text, sys.stderr)
   return None

@@ -23,10 +23,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from numpy.typing import NDArray
 
-from gan_jax.runtime import multihost, records, storage
+from gan_jax.runtime import locks, multihost, places, records, storage
 from gan_jax.runtime.array_cache import digest_arrays, digest_facts
 from gan_jax.runtime.errors import CheckpointError as CheckpointError
-from gan_jax.runtime.files import check_path
+from gan_jax.runtime.files import describe_failed_write
 
 _OPTIONS = ocp.CheckpointManagerOptions
 _DELETION = 2.0  # seconds that a run may take to delete a checkpoint
@@ -156,12 +156,18 @@ def not_saved(folder: pathlib.Path, error: Exception) -> NotSaved:
       ' count, and nothing that was saved before is lost: use a folder on'
       ' another file system, or run the same command again.'
     )
-  free = shutil.disk_usage(folder).free / 2**20
-  return NotSaved(
-    f'could not write in {folder}: {first}\n({free:.0f} MiB are free there).'
-    ' Nothing that was saved before is lost: make room, then run the same'
-    ' command again.'
-  )
+  if not folder.is_dir():
+    return NotSaved(
+      f'{folder} was removed or renamed while the run went on; bring it back,'
+      ' then run the same command again.'
+    )
+  text = f'could not write in {folder}: {describe_failed_write(folder, error)}'
+  if find_steps(folder) or find_steps(folder / 'checkpoints'):
+    text += (
+      '\nNothing that was saved before is lost: the same command goes on from'
+      ' it.'
+    )
+  return NotSaved(text)
 
 
 def find_steps(folder: pathlib.Path) -> list[int]:
@@ -248,13 +254,16 @@ class Checkpoints:
 
   def _make_manager(self, keep: int, best: Best | None) -> Any:
     """What writes, and deletes old ones."""
-    check_path(self.folder)
+    places.check_workdir(self.folder)
     if os.path.lexists(self.folder) and not self.folder.is_dir():
       raise CheckpointError(
         f'{self.folder} is no folder any more, so that the checkpoints of'
         ' this run are gone; nothing was changed. Restore it from a copy, or'
         ' start over in another workdir.'
       )
+    self.folder.parent.mkdir(parents=True, exist_ok=True)
+    if not locks.has_record_locks(self.folder.parent):
+      storage.write_without_locks()
     retention: dict[str, Any] = {'max_to_keep': keep}
     if best:
       retention = _retention(keep, best, self._listed)
@@ -285,6 +294,8 @@ class Checkpoints:
       CheckpointError: if this or an earlier save failed (disk full, ...). The
         checkpoints saved before are whole.
     """
+    if not self.folder.is_dir():  # Orbax would make it, away from the run
+      raise not_saved(self.folder, FileNotFoundError())
     leaves = flatten(state)
     host: Flat = to_host(leaves)
     body = dict(meta, step=step, arrays=_describe_saved(leaves, host))

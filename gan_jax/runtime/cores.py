@@ -8,5 +8,7 @@ def use_all_cores() -> None:
   flag = '--xla_force_host_platform_device_count'
   words = os.environ.get('XLA_FLAGS', '')
   if flag not in words:
-    cores = len(os.sched_getaffinity(0))
+    # Of this process, where the system can say so (Linux).
+    own = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))
+    cores = len(own(0))
     os.environ['XLA_FLAGS'] = f'{words} {flag}={cores}'

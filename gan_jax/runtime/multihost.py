@@ -16,6 +16,11 @@ def is_primary() -> bool:
   return jax.process_index() == 0
 
 
+def is_alone() -> bool:
+  """Whether there is no other process."""
+  return jax.process_count() == 1
+
+
 def _gather(values: NDArray[np.generic]) -> NDArray[np.generic]:
   """The arrays of all processes, (processes, ...)."""
   if jax.process_count() == 1:

@@ -26,6 +26,25 @@ Flat = Mapping[str, NDArray[Any]]
 _AT_ONCE = 16  # chunks of arrays that are read together
 
 
+def write_without_locks() -> None:
+  """Lets Orbax write where the file system has no locks, from now on.
+
+  Nothing is lost by it: a checkpoint is written by one process into a folder of
+  its own, which gets its name when it is whole.
+  """
+  from orbax.checkpoint._src.serialization import tensorstore_utils
+
+  make_context = tensorstore_utils.get_ts_context
+  if getattr(make_context, 'has_locks', True):
+
+    def make(**options: Any) -> Any:
+      spec = make_context(**options).spec.to_json()
+      return ts.Context({**spec, 'file_io_locking': {'mode': 'none'}})
+
+    make.has_locks = False  # type: ignore[attr-defined]
+    tensorstore_utils.get_ts_context = make
+
+
 class ReadBackError(CheckpointError):
   """What was written is not what is read: the save does not count."""
 

@@ -35,6 +35,7 @@ class HostLoop(abc.ABC):
     step: steps done.
     train_sec: wall seconds of training; `cpu_sec` of all cores.
     compile_sec: seconds that the compilation took.
+    listener: of the signals that end it.
   """
 
   def __init__(
@@ -49,6 +50,7 @@ class HostLoop(abc.ABC):
     self.checkpoints = Checkpoints(folder, keep, best=best)
     self.train_sec = self.cpu_sec = self.compile_sec = 0.0
     self._saved = -1
+    self.listener = preemption.Listener()
     self.state, self.step = self._restore()
 
   # What a run and a population differ in.
@@ -169,13 +171,18 @@ class HostLoop(abc.ABC):
     end = self.step == self.config.steps
     return end or (every > 0 and self.step % every == 0)
 
+  @property
+  def is_over(self) -> bool:
+    """Whether nothing is left to be done."""
+    return self.step >= self.config.steps
+
   def run(self, listener: preemption.Listener) -> str:
     """Trains to the end, a signal or a divergence.
 
     Returns:
       `done`, `saved` or `diverged`.
     """
-    steps = self.config.steps
+    steps, self.listener = self.config.steps, listener
     if self.step < steps:
       _ = self.program  # while a signal still ends the process at once
     listener.raise_at_once = False
@@ -191,7 +198,7 @@ class HostLoop(abc.ABC):
       if not finite:
         return 'diverged'
       self.at_boundary()
-    return self._stop('done')
+    return self._stop('done' if self.is_over else 'saved')
 
   def _stop(self, outcome: str) -> str:
     self.save()

@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 from gan_jax.config.app import warn
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Density
-from gan_jax.runtime import records
+from gan_jax.runtime import places, records
 from gan_jax.runtime.errors import ArgumentError, Error
-from gan_jax.runtime.files import remove_leftovers, write_atomic
+from gan_jax.runtime.files import (
+  cannot_write,
+  remove_leftovers,
+  write_atomic,
+)
 from gan_jax.training.setup import OWN_DATA, TRAINER_GROUPS
 from gan_jax.training.workdir import read_config
 
@@ -32,18 +36,14 @@ def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
     ArgumentError: if there is no run in the workdir, or no report can be
       written there.
   """
+  workdir = places.resolve('workdir', workdir)
   path = pathlib.Path(workdir) / 'report.html'
   page = render_report(workdir)
   try:
     write_atomic(path, page)
     remove_leftovers(path.parent)
   except OSError as error:
-    raise ArgumentError(
-      'workdir',
-      str(workdir),
-      f'cannot write {path.name} there ({error.strerror or error}); copy the'
-      ' folder to a place that you may write to and that has room',
-    ) from error
+    raise cannot_write('workdir', workdir, error, path.name) from error
   return path
 
 

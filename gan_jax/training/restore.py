@@ -19,7 +19,7 @@ from gan_jax.game.classes import check_sampling, numbered_classes
 from gan_jax.game.sampler import BATCH, Sampler
 from gan_jax.game.streams import check_seed
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime import backend, records
+from gan_jax.runtime import backend, places, records
 from gan_jax.runtime.checkpoint import (
   Checkpoints,
   find_steps,
@@ -500,6 +500,7 @@ def open_run(
     ArgumentError: if there is no run, no checkpoint, or not that step.
     CheckpointError: if the checkpoint asked for (or every one) is damaged.
   """
+  workdir = places.resolve('workdir', workdir)
   config = read_config(workdir)
   backend.check_devices()
   if not (pathlib.Path(workdir) / 'checkpoints').is_dir():

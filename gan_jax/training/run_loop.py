@@ -94,6 +94,7 @@ class RunLoop(HostLoop):
     self.primary = multihost.is_primary()
     self.run_file = workdir.RunFile(folder)
     self.totals, self.bad = Totals(), list[str]()
+    self._unscored = False  # a signal ended the scoring of this moment
     self.scorer = _make_scorer(setup, folder)
     best = self.scorer.best if setup.config.keep_best else None
     super().__init__(setup, folder, setup.config.keep_checkpoints, best)
@@ -103,6 +104,11 @@ class RunLoop(HostLoop):
     last_row = self.step - self.totals.steps
     self.log = Log(folder, self.step, last_row) if self.primary else None
     self.progress = Progress(self.step, self.config.steps, self.primary)
+
+  @property
+  def is_over(self) -> bool:
+    """Whether all steps are made, and the last is scored."""
+    return super().is_over and not self._unscored
 
   # The state.
 
@@ -202,7 +208,7 @@ class RunLoop(HostLoop):
         self.write_dynamics()
     elif self.scorer and not self.scorer.resume(self.state, self.step):
       if self.is_due(self.config.eval_every):  # saved, and not scored any more
-        self.evaluate()
+        self._try_to_evaluate()
 
   def after_dispatch(self, seconds: float) -> None:
     """Moves the bar."""
@@ -223,7 +229,8 @@ class RunLoop(HostLoop):
     if self.is_due(c.checkpoint_every) or (scored and c.keep_best):
       self.save()
     if scored:
-      self.evaluate()
+      self._unscored = True
+      self._try_to_evaluate()
 
   def write_samples(self) -> None:
     """Writes samples from the fixed latent batch."""
@@ -247,9 +254,17 @@ class RunLoop(HostLoop):
     if self.log is not None:
       self.log.write({'step': self.step, **row}, 'dynamics')
 
+  def _try_to_evaluate(self) -> None:
+    """Scores this moment, unless a signal comes: after a restart then."""
+    if multihost.is_alone():
+      self.listener.attempt(self.evaluate)
+    else:  # all of them score together, and hear of a signal one by one
+      self.evaluate()
+
   def evaluate(self) -> None:
     """Scores this moment, unless it was before a restart, and shows it."""
     scores, text, is_new = self.scorer(self.state, self.step)
+    self._unscored = False
     if self.log is not None:
       if is_new:
         self.log.show(scores, self.step)

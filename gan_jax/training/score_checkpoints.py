@@ -29,7 +29,7 @@ from gan_jax.game.classes import describe_sampling
 from gan_jax.metrics.neighbours import join_neighbours, nearest_neighbours
 from gan_jax.runtime.checkpoint import digest
 from gan_jax.runtime.errors import ArgumentError, Error
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import describe_failed_write, write_atomic
 from gan_jax.runtime.progress import format_duration
 from gan_jax.training import restore
 from gan_jax.training.restore import Run
@@ -280,6 +280,7 @@ def evaluate(values: Mapping[str, Any]) -> None:
     else:
       evaluate_run(values['workdir'], options, values['step'], values['all'])
   except OSError as error:
+    place = values['out'] if values['images'] else values['workdir']
     raise Error(
-      f'scores cannot be written ({error}); use a place that you may write to'
+      f'scores cannot be written: {describe_failed_write(place, error)}'
     ) from error

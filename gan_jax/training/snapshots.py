@@ -115,5 +115,6 @@ class Snapshots:
 
 def save(files: dict[str, bytes], workdir: pathlib.Path) -> None:
   """Writes a snapshot's files to `workdir/samples`."""
+  (workdir / 'samples').mkdir(exist_ok=True)  # it may have been tidied away
   for name, content in files.items():
     write_atomic(workdir / 'samples' / name, content)

@@ -15,7 +15,7 @@ from gan_jax.config import app, registry, resolve
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
-from gan_jax.runtime import backend, multihost, preemption
+from gan_jax.runtime import backend, multihost, places, preemption, terminal
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.runtime.files import write_atomic
@@ -50,7 +50,10 @@ def prepare_process(config: Config) -> None:
     Error: if JAX has no device.
   """
   if config.compilation_cache not in ('off', ''):
-    cache = os.path.expanduser(config.compilation_cache)
+    cache = config.compilation_cache
+    if cache.startswith('~/'):
+      cache = str(places.below_home(cache))
+    cache = os.path.expanduser(cache)
     if os.path.exists(cache) and not os.path.isdir(cache):
       raise ArgumentError(
         'compilation_cache',
@@ -101,10 +104,10 @@ def train_config(config: Config) -> int:
 
 
 def _report_stop(stopped: preemption.Stopped) -> None:
-  print(
+  terminal.tell(
     f'stopped by {stopped} while there was nothing to save; run the same'
     ' command again',
-    file=sys.stderr,
+    sys.stderr,
   )
 
 
@@ -260,23 +263,24 @@ def _report_end(loop: RunLoop, outcome: str) -> None:
   """Writes the report and tells the user where everything is."""
   folder, config = loop.folder, loop.config
   if outcome == 'saved':
-    print(
+    terminal.tell(
       f'saved at step {loop.step} of {config.steps} in {folder}; run the same'
       ' command again to continue',
-      file=sys.stderr,
+      sys.stderr,
     )
     return
   if config.report:
     from gan_jax.training.report import write_report
 
-    print(f'report: {write_report(folder)}')
+    terminal.tell(f'report: {write_report(folder)}', sys.stdout)
   if outcome == 'diverged':
     advice = diverged_advice(loop.setup, loop.step, loop.bad, loop.checkpoints)
-    print(f'error: {app.as_flags(advice)}', file=sys.stderr)
+    terminal.tell(f'error: {app.as_flags(advice)}', sys.stderr)
     return
-  print(
+  terminal.tell(
     f'done: {loop.step} steps, {format_duration(loop.train_sec)} of training,'
-    f' in {folder}'
+    f' in {folder}',
+    sys.stdout,
   )
 
 

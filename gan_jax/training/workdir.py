@@ -2,16 +2,15 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 from gan_jax.config import app, schema
 from gan_jax.config.schema import Config, ConfigError
 from gan_jax.data.samples import without_times
-from gan_jax.runtime import multihost, records
+from gan_jax.runtime import locks, multihost, places, records
 from gan_jax.runtime.checkpoint import Checkpoints, find_steps
 from gan_jax.runtime.errors import (
   ArgumentError,
@@ -19,7 +18,11 @@ from gan_jax.runtime.errors import (
   Error,
   IdentityError,
 )
-from gan_jax.runtime.files import check_path, remove_leftovers, write_atomic
+from gan_jax.runtime.files import (
+  cannot_write,
+  remove_leftovers,
+  write_atomic,
+)
 
 
 def check(config: Config) -> None:
@@ -33,8 +36,8 @@ def check(config: Config) -> None:
     raise ArgumentError(
       'workdir', '', 'name the folder of the run, for example `workdir=runs/1`'
     )
-  path = pathlib.Path(config.workdir)
-  check_path(path)
+  path = places.resolved('workdir', config.workdir)
+  places.check_workdir(path)
   flagfile = path / 'config.flags'
   if flagfile.is_file() or find_steps(path / 'checkpoints'):
     lines = schema.difference(read_config(path), config)
@@ -115,7 +118,7 @@ def check_data(place: str, there: str, here: str) -> str:
 
 def _is_beginning(path: pathlib.Path) -> bool:
   """Whether a run that was killed at its very start leaves this behind."""
-  return path.name == '.lock' or path.name.startswith('.config.flags.')
+  return path.name.startswith(('.lock', '.lease-', '.config.flags.'))
 
 
 @contextlib.contextmanager
@@ -136,20 +139,14 @@ def held(config: Config) -> Iterator[pathlib.Path]:
   with contextlib.ExitStack() as stack:
     try:
       path.mkdir(parents=True, exist_ok=True)
-      lock = stack.enter_context(open(path / '.lock', 'w'))
-      _lock(config, lock)
+      stack.enter_context(_lock(config, path))
       is_new = not (path / 'config.flags').is_file()
       if is_new:
         claim(config)
       (path / 'samples').mkdir(exist_ok=True)
       remove_leftovers(path, path / 'samples')
     except OSError as error:
-      raise ArgumentError(
-        'workdir',
-        config.workdir,
-        f'cannot write there ({error.strerror or error}); use a folder that you'
-        ' may write to',
-      ) from error
+      raise cannot_write('workdir', config.workdir, error) from error
     try:
       yield path
     except Error:
@@ -167,7 +164,8 @@ def _forget(path: pathlib.Path) -> None:
   The lock stays: another process may hold it by now.
   """
   inside = [p for name in _BARE[2:] for p in (path / name).glob('*')]
-  if inside or any(p.name not in _BARE for p in path.iterdir()):
+  names = {p.name for p in path.iterdir() if not p.name.startswith('.lease-')}
+  if inside or not names <= {*_BARE}:
     return
   for name in _BARE[2:]:
     with contextlib.suppress(OSError):
@@ -175,16 +173,20 @@ def _forget(path: pathlib.Path) -> None:
   (path / 'config.flags').unlink(missing_ok=True)
 
 
-def _lock(config: Config, lock: IO[str]) -> None:
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    raise ArgumentError(
-      'workdir',
-      config.workdir,
-      'another process is training there; wait for it, stop it, or use another'
-      ' folder',
-    ) from error
+@contextlib.contextmanager
+def _lock(config: Config, path: pathlib.Path) -> Iterator[None]:
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(locks.hold(path, app.warn))
+    except locks.Held as held_by:
+      who = f' ({held_by})' if str(held_by) else ''
+      raise ArgumentError(
+        'workdir',
+        config.workdir,
+        f'another process is training there{who}; wait for it, stop it, or use'
+        ' another folder',
+      ) from held_by
+    yield
 
 
 def claim(config: Config) -> None:

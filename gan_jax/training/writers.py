@@ -19,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
 from gan_jax.config.app import warn
-from gan_jax.runtime import records
+from gan_jax.runtime import records, terminal
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
 
@@ -64,7 +64,8 @@ class _Board:
   def _start(self) -> RecordWriter:
     self._folder.mkdir(exist_ok=True)
     now = time.time()
-    name = f'events.out.tfevents.{now:.0f}.{platform.node()}.{os.getpid()}'
+    number = max(round(now), self._newest() + 1)
+    name = f'events.out.tfevents.{number:010d}.{platform.node()}.{os.getpid()}'
     writer = RecordWriter(str(self._folder / name))
     start = SessionLog(status=SessionLog.START)
     for event in (
@@ -73,6 +74,16 @@ class _Board:
     ):
       writer.write(event.SerializeToString())
     return writer
+
+  def _newest(self) -> int:
+    """Number of the newest file; -1 for none.
+
+    TensorBoard reads files in the order of their names, and a clock may have
+    been set back.
+    """
+    names = (path.name for path in self._folder.glob('events.out.tfevents.*'))
+    numbers = (name.split('.')[3] for name in names)
+    return max((int(n) for n in numbers if n.isdigit()), default=-1)
 
   def add(self, value: Any, step: float) -> None:
     """Adds a summary."""
@@ -130,9 +141,21 @@ class Log:
   def _file(self, name: str) -> IO[str]:
     if name not in self._open:
       path = self._folder / f'{name}.jsonl'
-      file: IO[str] = open(path, 'a', encoding='utf-8')
+      file: IO[str] = open(path, 'a', encoding='utf-8', newline='\n')
       self._open[name] = self._files.enter_context(file)
     return self._open[name]
+
+  def _reopen(self, name: str, path: pathlib.Path) -> None:
+    """Goes on in a new file where the old one was taken away.
+
+    Raises:
+      OSError: if the folder is gone as well.
+    """
+    self._open.pop(name)
+    self._file(name)
+    warn(
+      f'{path} was removed while the run goes on; later rows are in a new one'
+    )
 
   def write(self, row: Row, name: str = 'stats') -> None:
     """Adds a row; it is on its way to the disk when this returns.
@@ -142,6 +165,9 @@ class Log:
         what is not finite becomes null.
       name: of the file, `stats` or `dynamics`.
     """
+    path = self._folder / f'{name}.jsonl'
+    if name in self._open and not path.exists():
+      self._reopen(name, path)
     file = self._file(name)
     file.write(records.format_line({k: _finite(v) for k, v in row.items()}))
     file.flush()
@@ -171,6 +197,11 @@ class Log:
     self._files.close()
 
 
+def _unread() -> contextlib.AbstractContextManager[None]:
+  """Within, a terminal may have gone away."""
+  return contextlib.suppress(OSError, ValueError)
+
+
 class Progress:
   """A bar on a terminal, plain lines elsewhere; silent when not `shown`."""
 
@@ -178,7 +209,7 @@ class Progress:
     """Starts at `step` of `steps`."""
     self._steps, self._shown = steps, shown
     self._bar: tqdm.tqdm[Any] | None = None
-    if shown and sys.stderr.isatty():
+    if shown and sys.stderr is not None and sys.stderr.isatty():
       self._bar = tqdm.tqdm(
         total=steps, initial=step, unit='step', dynamic_ncols=True
       )
@@ -188,14 +219,16 @@ class Progress:
     if not self._shown:
       return
     if self._bar is not None:
-      self._bar.write(text, file=sys.stderr)
+      with _unread():
+        self._bar.write(text, file=sys.stderr)
     else:
-      print(text, file=sys.stderr, flush=True)
+      terminal.tell(text, sys.stderr)
 
   def moved(self, step: int) -> None:
     """Moves the bar."""
     if self._bar is not None:
-      self._bar.update(step - self._bar.n)
+      with _unread():
+        self._bar.update(step - self._bar.n)
 
   def row(self, row: Row) -> None:
     """Shows a row of the log."""
@@ -216,4 +249,5 @@ class Progress:
   def close(self) -> None:
     """Leaves the terminal in order."""
     if self._bar is not None:
-      self._bar.close()
+      with _unread():
+        self._bar.close()

@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import os
 import pathlib
 
 import jax
@@ -309,6 +310,17 @@ def test_folder_without_a_folder_a_class_has_none(tmp_path):
   with pytest.raises(ArgumentError, match='`labelled=True`: .* has no classes'):
     make(images, labelled=True)
   assert data.load('ring').classes == ()
+
+
+def test_names_that_are_not_utf8(tmp_path):
+  """Of files and of classes, as an old archive leaves them."""
+  pets = tmp_path / 'pets' / os.fsdecode(b'caf\xe9')
+  pets.mkdir(parents=True)
+  for i in range(2):
+    image = PIL.Image.new('L', (8, 8), 40 * i)
+    image.save(pets / os.fsdecode(b'%d\xff.png' % i))
+  images = data.load(f'folder:{tmp_path / "pets"}')
+  assert images.classes == (r'caf\udce9',) and images.size == 2
 
 
 @pytest.mark.data

@@ -7,6 +7,7 @@ tested in one.
 import contextlib
 import io
 import runpy
+import signal
 import sys
 from typing import NamedTuple
 from unittest import mock
@@ -54,6 +55,7 @@ def run(command, *words):
   module = f'gan_jax.{command}'
   out, err = io.StringIO(), io.StringIO()
   verbosity, hook = logging.get_verbosity(), sys.unraisablehook
+  ctrl_c = signal.getsignal(signal.SIGINT)
   with (
     _own_flags(),
     mock.patch.object(sys, 'argv', [command, *map(str, words)]),
@@ -69,4 +71,5 @@ def run(command, *words):
     finally:
       logging.set_verbosity(verbosity)
       sys.unraisablehook = hook
+      signal.signal(signal.SIGINT, ctrl_c)
   return Finished(code, out.getvalue(), err.getvalue())

@@ -19,8 +19,10 @@ from helpers.small import final, rows, signal_when
 
 from gan_jax.config import app
 from gan_jax.config.schema import Config
-from gan_jax.runtime import checkpoint
-from gan_jax.runtime.errors import ArgumentError, IdentityError
+from gan_jax.evaluation.evaluator import Evaluator
+from gan_jax.evaluation.score_file import ScoreFile
+from gan_jax.runtime import checkpoint, locks
+from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.training import restore, run_loop, setup, workdir, writers
 from gan_jax.training.train import train_config
 
@@ -260,6 +262,116 @@ def test_two_processes_do_not_share_a_workdir(finished):
   with workdir.held(finished):
     with pytest.raises(ArgumentError, match='another process is training'):
       train_config(finished)
+
+
+def test_where_there_are_no_locks_it_trains_alone(
+  make, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(locks, 'fcntl', None)
+  monkeypatch.setattr(locks, '_BEAT', 0.05)
+  config = make(tmp_path)
+  with workdir.held(config):
+    with pytest.raises(
+      ArgumentError, match='is training there .process [0-9]+ on '
+    ):
+      with workdir.held(config):
+        pass
+  capsys.readouterr()
+  assert train_config(config) == app.DONE
+  said = capsys.readouterr().err
+  assert said.count('the file system has no locks') == 1
+  assert not [*tmp_path.glob('.lease-*')]
+  assert restore.open_run(tmp_path).step == 24
+
+
+def test_a_lock_that_is_no_file_is_named(finished):
+  lock = pathlib.Path(finished.workdir) / '.lock'
+  lock.unlink()
+  os.mkfifo(lock)
+  with pytest.raises(Error, match=r'\.lock is no plain file; remove it'):
+    train_config(dataclasses.replace(finished, steps=30))
+
+
+def take_away(monkeypatch, folder, *names):
+  """While a process trains, from step 28 on."""
+  advance = run_loop.RunLoop.advance
+
+  def taking(self, count):
+    for name in names:
+      if self.step >= 28 and not (folder.parent / f'away-{name}').exists():
+        (folder / name).rename(folder.parent / f'away-{name}')
+    return advance(self, count)
+
+  monkeypatch.setattr(run_loop.RunLoop, 'advance', taking)
+
+
+def test_what_is_taken_away_is_made_again(finished, monkeypatch, capsys):
+  folder = pathlib.Path(finished.workdir)
+  names = ('samples', 'stats.jsonl', 'tensorboard', 'run.json', 'config.flags')
+  take_away(monkeypatch, folder, *names)
+  often = dict(steps=40, log_every=4, sample_every=8, checkpoint_every=8)
+  assert train_config(dataclasses.replace(finished, **often)) == app.DONE
+  said = capsys.readouterr().err
+  assert 'stats.jsonl was removed while the run goes on' in said
+  assert [row['step'] for row in rows(folder)] == [32, 36, 40]
+  assert [path.name for path in (folder / 'samples').iterdir()]
+  assert restore.open_run(folder).step == 40
+
+
+@pytest.mark.parametrize('name', ['checkpoints', ''])
+def test_checkpoints_that_are_taken_away_end_it(name, finished, monkeypatch):
+  """The folder of them or the whole: nothing is begun in its place."""
+  folder = pathlib.Path(finished.workdir)
+  take_away(monkeypatch, folder, name)
+  often = dict(steps=40, checkpoint_every=8)
+  with pytest.raises(checkpoint.NotSaved, match='was removed or ren') as error:
+    train_config(dataclasses.replace(finished, **often))
+  assert 'MiB' not in str(error.value) and error.value.exit_code == app.ERROR
+  assert not (folder / 'checkpoints').exists()
+
+
+def test_a_full_disk_at_the_start_is_no_fault_of_the_flag(
+  finished, monkeypatch
+):
+  def full(*args, **options):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(locks, 'open_plain', full)
+  with pytest.raises(Error, match='No space left.*MiB are free there') as error:
+    train_config(dataclasses.replace(finished, steps=30))
+  assert error.value.exit_code == app.ERROR
+
+
+def test_a_signal_ends_a_score_and_the_same_command_takes_it(
+  make, tmp_path, monkeypatch, capsys
+):
+  config = make(tmp_path, metrics='modes', eval_samples=500)
+  scored = Evaluator.score
+
+  def interrupted(self, *args, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    pytest.fail('went on')  # pragma: no cover
+
+  monkeypatch.setattr(Evaluator, 'score', interrupted)
+  assert train_config(config) == app.SAVED
+  assert 'saved at step 24 of 24' in capsys.readouterr().err
+  monkeypatch.setattr(Evaluator, 'score', scored)
+  assert train_config(config) == app.DONE
+  (row,) = ScoreFile(tmp_path / 'metrics.jsonl').rows()
+  assert row['step'] == 24
+  facts = json.loads((tmp_path / 'run.json').read_text())
+  assert facts['outcome'] == 'done'
+
+
+def test_places_as_people_write_them(make, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  assert make('~/x').workdir == str(tmp_path / 'x')
+  with pytest.raises(ArgumentError, match='workdir=gs://b.*mount it'):
+    train_config(make('gs://b'))
+  with pytest.raises(ArgumentError, match='workdir=gs:/b.*mount it'):
+    restore.open_run(pathlib.Path('gs://b'))
+  assert not [*tmp_path.iterdir()]
 
 
 def test_a_folder_of_something_else_is_not_taken(make, tmp_path):

@@ -75,3 +75,11 @@ def test_a_restart_keeps_what_its_checkpoint_has(start, tmp_path, clock):
 def test_a_log_of_nothing_starts_no_event_file(tmp_path):
   Log(tmp_path, 0).close()
   assert not (tmp_path / 'tensorboard').exists()
+
+
+def test_a_clock_that_was_set_back_hides_no_row(start, tmp_path, monkeypatch):
+  """TensorBoard reads files in the order of their names, the oldest first."""
+  for step, now in ((0, 2e9), (5, 1e9), (10, 1.5e9)):
+    monkeypatch.setattr(writers.time, 'time', lambda now=now: now)
+    start(step).write({'step': step + 5, 'd/loss': 0.5})
+  assert read_events(tmp_path) == [(step, 'd/loss') for step in (5, 10, 15)]
