@@ -3,7 +3,8 @@
 The name of `--out` says what is written. FILE.png: a grid of the samples, of a
 density a figure. FILE.npz: the array `samples`, uint8 images (num, height,
 width, channels) or float32 points. Any other name: a folder of single PNG
-files. A sample is a function of the checkpoint, `--seed` and `--num`.
+files. Sample i is a function of the checkpoint, `--seed` and i: how many are
+drawn makes no difference.
 """
 
 import pathlib

@@ -124,6 +124,13 @@ def _parse(argv: Sequence[str]) -> list[str]:
     words = flags.FLAGS([argv[0], *parsing.expand_flagfiles(argv[1:])])
   except Error as error:  # of a flagfile
     fail(str(error), REFUSED)
+  except flags.UnrecognizedFlagError as error:
+    name = error.flagname
+    close = [n for n in help_lib.suggestions(flags.FLAGS, name) if n in FIELDS]
+    close += [f'{name}{p}' for p in ('_g', '_d') if f'{name}{p}' in flags.FLAGS]
+    hint = ' or '.join(f'--{n}' for n in dict.fromkeys(close))
+    hint = f'did you mean {hint}?' if hint else 'see --help for those there are'
+    fail(f'--{name}: no such flag; {hint}', REFUSED)
   except flags.Error as error:
     message = str(error)
     for pattern, remedy in _TYPES:

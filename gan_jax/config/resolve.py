@@ -53,6 +53,12 @@ Objects = Mapping[str, Any]
 OWN = 'python:'  # how the name of a metric that was handed in begins
 
 
+# Groups of options that say how a trainer is made: none has a say beside one.
+TRAINER_GROUPS = ('The game', 'Networks', 'Optimizers')
+# Of other groups, and have a say in it too.
+OF_A_STEP = ('steps', 'class_sampling')
+
+
 class DataSpec(NamedTuple):
   """What the networks need to know of the data.
 
@@ -148,6 +154,11 @@ def make_trainer(
   >>> trainer.game.objective.name
   'hinge'
   """
+  own = (*TRAINER_GROUPS, *OF_A_STEP)
+  for name in options:
+    if name in FIELDS and not {name, FIELDS[name].metadata['group']} & {*own}:
+      remedy = 'is of a run, and makes no trainer another; leave it out'
+      raise ArgumentError(name, options[name], remedy)
   config, objects = split_options(options)
   shape = tuple(sample_shape)
   counts = tuple(int(count) for count in class_counts)

@@ -413,7 +413,7 @@ class Config:
     '',
     'Metrics that score G in training, with commas between: fid,kid. The'
     ' average of G is scored if there is one, at the last step and every'
-    ' --eval_every. Empty: none; the evaluate command scores afterwards.',
+    ' --eval_every. Empty: none, and in an ablation those of its kind of data.',
     words=(('gan_jax.metrics', 'METRICS'),),
   )
   eval_every: int = _looks(
@@ -485,7 +485,7 @@ class Config:
   )
   devices: int = _run(
     0,
-    'Devices that the run uses. 0: all of them.',
+    'Devices that the run uses: GPUs, TPU cores or CPUs. 0: all of them.',
     low=0,
     high=2**20,
     free=True,
@@ -766,5 +766,13 @@ def difference(old: Config, new: Config) -> list[str]:
     if name in _OF_CONTENT and may_be_same_data(name, was, now):
       continue
     if was != now and not field.metadata['free'] and not longer:
-      lines.append(f'`{name}`: {was} there, {now} now')
+      lines.append(
+        f'`{name}`: {was} there, {now} now{_hint(name, bool(fixed))}'
+      )
   return lines
+
+
+def _hint(name: str, fixed: bool) -> str:
+  if name != 'steps':
+    return ''
+  return '; a schedule hangs on them' if fixed else '; they may only grow'

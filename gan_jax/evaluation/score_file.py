@@ -23,7 +23,7 @@ _ALWAYS = ('step', 'key', 'model', 'primary')
 
 
 def name_score(score: str, features: str) -> str:
-  """A score's public name: `fid` is of Inception's 2048 alone.
+  """A score's public name: plain for Inception's 2048, and for points.
 
   >>> name_score('fid', 'inception-2048'), name_score('fid', 'inception-768')
   ('fid', 'fid@inception-768')

@@ -66,7 +66,7 @@ class Ema(Component):
       average: before it.
       g: after it.
       images: real images shown so far, those of this step among them.
-      each: images a step.
+      images_a_step: real images of a step.
     """
     half_life = jnp.minimum(self.halflife_kimg * 1000.0, images / 20)
     decay = 0.5 ** (images_a_step / half_life)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax.config.app import warn
+from gan_jax.config.resolve import TRAINER_GROUPS
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Density
 from gan_jax.runtime import places, records
@@ -23,7 +24,7 @@ from gan_jax.runtime.files import (
   remove_leftovers,
   write_atomic,
 )
-from gan_jax.training.setup import OWN_DATA, TRAINER_GROUPS
+from gan_jax.training.setup import OWN_DATA
 from gan_jax.training.workdir import read_config
 
 _PICTURES = 6  # steps of a run whose samples are drawn
@@ -141,9 +142,10 @@ def summarise_run(
       f'At step {last["step"]:,} D says {last["d/prob_real"]:.3f} on real and'
       f' {last["d/prob_fake"]:.3f} on generated samples (1/2 at the'
       f' equilibrium). The value of the game is {value:.3f} (-log 4 ='
-      f' {-math.log(4):.3f} at the equilibrium), which proves a'
-      f' Jensen-Shannon divergence of at least {bound:.3f} nats between the'
-      ' two distributions that D sees.'
+      f' {-math.log(4):.3f} at the equilibrium), by which D, so far as its'
+      ' logits are of one sample alone, tells the two distributions apart by a'
+      f' Jensen-Shannon divergence of at least {bound:.3f} nats. Samples may'
+      ' get better while this grows: D learns, too.'
     )
   return sentences
 

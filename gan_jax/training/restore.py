@@ -84,6 +84,11 @@ class Run:
   state: Mapping[str, NDArray[Any]] = dataclasses.field(repr=False)
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
+  def __repr__(self) -> str:
+    """One line, as a notebook shows it."""
+    data = self.dataset.name
+    return f'Run({self.config.workdir!r}, step={self.step}, data={data!r})'
+
   @property
   def workdir(self) -> pathlib.Path:
     """Its folder."""

@@ -33,8 +33,6 @@ from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
 OWN_DATA = 'python:'  # how the name of data that was handed in begins
-# Groups of options that say how a trainer is made: none has a say beside one.
-TRAINER_GROUPS = ('The game', 'Networks', 'Optimizers')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,11 +287,17 @@ def diverged_advice(
     ' `precision=float32`, in another `workdir`; the same call will do the same'
     ' again.'
   )
+  own = 'trainer' in setup.objects
+  if own:
+    remedy = (
+      'Lower the rates of the `trainer`, or clip its gradients, in another'
+      ' `workdir`; the same call will do the same again.'
+    )
   if step == 1 and not _starts_finite(setup):
     remedy = (
-      '`network`: G returns NaN or infinity from its initial parameters; mend'
-      ' it: look for a division by 0, or the logarithm or root of what may be'
-      ' less.'
+      f'`{"trainer" if own else "network"}`: G returns NaN or infinity from its'
+      ' initial parameters; mend it: look for a division by 0, or the'
+      ' logarithm or root of what may be less.'
     )
   return (
     f'diverged at step {step}: {what} not finite; {last}'

@@ -12,6 +12,7 @@ import jax
 
 from gan_jax import data as data_lib
 from gan_jax.config import app, registry, resolve
+from gan_jax.config.resolve import TRAINER_GROUPS
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
@@ -36,7 +37,6 @@ from gan_jax.training.restore import (
 from gan_jax.training.run_loop import RunLoop
 from gan_jax.training.setup import (
   OWN_DATA,
-  TRAINER_GROUPS,
   Setup,
   diverged_advice,
 )
@@ -312,7 +312,8 @@ def train(
     steps: of the run; to continue a run that is done, give more.
     batch_size: real and as many generated samples in an update.
     seed: of the initial parameters, the noise and the order of the data.
-    metrics: names of scores of G, at the end and every `eval_every` steps.
+    metrics: names or `Metric` objects that score G, at the end and every
+      `eval_every` steps.
     identity: a word that you vouch for, in the place of the hash of the step by
       which a run knows that it is still the same one.
     **options: flags of `gan_jax.train` by name; those that describe a game take
@@ -391,6 +392,10 @@ def _classes(objects: Mapping[str, Any]) -> int:
   return networks.classes if isinstance(networks, Networks) else 0
 
 
+# Options that say where data of a name are, and how its images are read.
+OF_NAMED_DATA = ('data_dir', 'image_size', 'channels', 'max_megapixels')
+
+
 def resolve_data(
   data: Any, config: Config, options: Mapping[str, Any], classes: int = 0
 ) -> tuple[Any, Config]:
@@ -403,6 +408,10 @@ def resolve_data(
   network = config.network if 'network' in options else ''
   if isinstance(data, str):
     return None, dataclasses.replace(config, dataset=data, network=network)
+  for name in OF_NAMED_DATA:
+    if name in options:
+      remedy = '`data` was handed in: convert it before, and leave this out'
+      raise ArgumentError(name, options[name], remedy)
   dataset = data_lib.as_dataset(data, classes=classes)
   kind = network or ('dcgan' if len(dataset.shape) == 3 else 'mlp')
   name = f'{OWN_DATA}{dataset.name}'

@@ -45,8 +45,8 @@ def check(config: Config) -> None:
       raise IdentityError(
         f'`workdir={config.workdir}`: holds a run of another configuration:\n'
         + '\n'.join(f'  {line}' for line in lines)
-        + '\nUse another `workdir`, or the options of that run'
-        f' (`flagfile={flagfile}`).'
+        + '\nUse another `workdir`, or the options of that run, which'
+        f' {flagfile} holds.'
       )
   elif path.is_dir() and not all(_is_beginning(p) for p in path.iterdir()):
     raise ArgumentError(

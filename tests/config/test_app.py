@@ -113,6 +113,19 @@ def test_a_bad_value_is_printed_with_its_flag():
   assert '`' not in done.stderr
 
 
+@pytest.mark.parametrize(
+  ('word', 'said'),
+  [
+    ('--lr=1e-3', '--lr: no such flag; did you mean --lr_g or --lr_d?'),
+    ('--objectve=hinge', '--objectve: no such flag; did you mean --objective?'),
+    ('--zz=1', '--zz: no such flag; see --help for those there are'),
+  ],
+)
+def test_an_unknown_flag_is_told_with_those_that_are_like_it(word, said):
+  done = gan('gan_jax.train', '--workdir=w', word)
+  assert (done.returncode, done.stderr) == (2, f'error: {said}\n')
+
+
 COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
 
 

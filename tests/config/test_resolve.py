@@ -53,6 +53,15 @@ def test_what_has_no_effect_is_refused(words, parts):
     assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+  'option', [dict(dataset='mnist'), dict(batch_size=3), dict(metrics='fid')]
+)
+def test_what_is_of_a_run_makes_no_trainer(option):
+  ((name, value),) = option.items()
+  with pytest.raises(ArgumentError, match=f'`{name}={value}`: is of a run'):
+    resolve.make_trainer((2,), **option)
+
+
 @pytest.mark.parametrize('word', ['--diffaugment=cutout', '--regularizer=bcr'])
 def test_what_is_for_images_is_refused_on_points(word):
   with pytest.raises(ArgumentError, match=word.strip('-')):

@@ -69,8 +69,8 @@ NAMES = {
   './digits': 'is a folder; write folder:./digits to train on its images$',
   '..': 'is a folder; write folder:.. to train on its images$',
   'folder:x.zip': 'is an archive; unpack it and name the folder$',
-  'folder:~nouser/x': '~nouser: no such user, or no home is known; write the',
-  'density:~nouser/x': '~nouser: no such user, or no home is known; write the',
+  'folder:~nouser/x': 'home folder is not known .user nouser is not known',
+  'density:~nouser/x': 'home folder is not known .user nouser is not known',
   'mnist:9.9.9': 'cannot be loaded at version 9.9.9, only: 3.0.1',
   'x' * 300: 'unknown; use a set',
 }

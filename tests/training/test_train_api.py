@@ -226,7 +226,7 @@ def test_a_run_that_diverges_is_returned(train, tmp_path, capsys):
   assert not np.isfinite(run.state['g/params/w']).all()
   said = capsys.readouterr().err
   assert f'diverged at step {run.step}: ' in said
-  assert 'Lower `lr_g` and `lr_d`' in said
+  assert 'Lower the rates of the `trainer`, or clip its gradients' in said
 
 
 def test_a_generator_that_begins_with_nan_is_named(train, tmp_path, capsys):
@@ -236,7 +236,7 @@ def test_a_generator_that_begins_with_nan_is_named(train, tmp_path, capsys):
   logs = ', '.join(run.facts['not_finite'])
   assert f'diverged at step 1: {logs} not finite; no checkpoint' in said
   assert 'd/loss' in logs and 'g/loss' in logs
-  assert '`network`: G returns NaN or infinity from its initial' in said
+  assert '`trainer`: G returns NaN or infinity from its initial' in said
 
 
 # Identity.
@@ -524,6 +524,19 @@ def test_a_report_names_what_was_handed_in(own):
       dict(dataset='ring'),
       '`dataset=ring`: `data` was handed in, too; leave one of them out',
     ),
+    *[
+      (
+        {name: value},
+        f'`{name}={value}`: `data` was handed in: convert it before, and leave'
+        ' this out',
+      )
+      for name, value in [
+        ('data_dir', 'x'),
+        ('image_size', 8),
+        ('channels', 3),
+        ('max_megapixels', 7.0),
+      ]
+    ],
     (dict(trainer=lambda: 'hinge'), '`trainer=str`: give a `Trainer`'),
     (dict(steps='many'), '`steps=many`: use a whole number'),
   ],
