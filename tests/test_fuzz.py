@@ -46,7 +46,7 @@ def test_hostile_command_lines_are_answered(folder, monkeypatch, tmp_path):
   assert not found, '\n'.join(found)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_thousand_hostile_command_lines_are_answered(
   run, monkeypatch, tmp_path
 ):
@@ -56,7 +56,7 @@ def test_a_thousand_hostile_command_lines_are_answered(
   assert not found, '\n'.join(found)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_some_hostile_command_lines_are_run_to_the_end(
   run, monkeypatch, tmp_path
 ):

@@ -123,10 +123,8 @@ def test_a_terminal_that_goes_away_saves(begin, tmp_path):
 
 # The table.
 
-SLOW = pytest.mark.slow
 
-
-@SLOW
+@pytest.mark.soak
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('phase', ['start', 'compile', 'train', 'save'])
 def test_training(phase, kind, begin, tmp_path):
@@ -149,7 +147,7 @@ def test_training(phase, kind, begin, tmp_path):
     restore.open_run(tmp_path / 'run', steps[-1])
 
 
-@SLOW
+@pytest.mark.soak
 @pytest.mark.parametrize('kind', KINDS)
 def test_scoring_in_training(kind, begin, tmp_path):
   words = [*TOY, '--steps=100', '--noreport', '--metrics=modes']
@@ -166,7 +164,7 @@ def test_scoring_in_training(kind, begin, tmp_path):
   assert restore.saved_steps(tmp_path / 'run') == [100]
 
 
-@SLOW
+@pytest.mark.soak
 @pytest.mark.parametrize('gap', [0.0, 1.5])
 def test_ctrl_c_again_while_it_saves_or_scores(gap, begin, tmp_path):
   """Once more and it ends at once; what was saved before is whole."""
@@ -182,7 +180,7 @@ def test_ctrl_c_again_while_it_saves_or_scores(gap, begin, tmp_path):
   assert restore.open_run(tmp_path / 'run').step == 100
 
 
-@SLOW
+@pytest.mark.soak
 @pytest.mark.parametrize('kind', ['SIGINT', 'SIGTERM', 'SIGHUP'])
 @pytest.mark.parametrize('delay', [1.0, 6.0])
 @pytest.mark.parametrize('command', ['sample', 'evaluate', 'report', 'prepare'])
@@ -210,7 +208,7 @@ def test_commands_that_save_nothing(command, delay, kind, begin, tmp_path):
     assert not [*out.parent.iterdir()]
 
 
-@SLOW
+@pytest.mark.soak
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('cue', ['runs: ', 'about ', 'runs: , later'])
 def test_ablations(cue, kind, begin, tmp_path):
@@ -237,7 +235,7 @@ DENIED = {
 DENIED['none of them'] = f'{DENIED["no locks at all"]},{DENIED["no chmod"]}'
 
 
-@SLOW
+@pytest.mark.soak
 @pytest.mark.skipif(not denied.AVAILABLE, reason='a filter of Linux, x86-64')
 @pytest.mark.parametrize('case', sorted(DENIED))
 def test_file_systems_that_can_do_less(case, begin, tmp_path):

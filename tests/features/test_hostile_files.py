@@ -326,7 +326,7 @@ def test_mutated_files_are_read_or_refused(tmp_path):
   assert sum(n for name, n in found.items() if name.endswith('read')) > 50
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ten_thousand_mutated_files(tmp_path):
   """In a process of its own: no crash, no read beyond, memory limited."""
   run = subprocess.run(

@@ -220,7 +220,7 @@ def test_some_damages(intact, tmp_path, capsys):
   assert {'named', 'unharmed'} <= set(outcomes)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize('part', range(PARTS))
 def test_many_damages(part, intact, tmp_path, capsys):
   numbers = range(FEW + part, FEW + MANY, PARTS)
