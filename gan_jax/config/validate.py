@@ -48,7 +48,10 @@ _FLOAT32_MIN = 2.0**-126  # what is smaller may be 0 on the device
 def suitable_network(dataset: str) -> str:
   """The architecture for data when none is asked for."""
   kind, _, _ = dataset.partition(':')
-  densities = ('density', *registry.names('gan_jax.data', 'DENSITIES'))
+  densities = (
+    'density',
+    *registry.names('gan_jax.data.densities', 'DENSITIES'),
+  )
   return 'mlp' if kind in densities else 'dcgan'
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gan_jax.data import densities, derived, folder, tfds_sets
-from gan_jax.data.densities import Density
+from gan_jax.data.densities import DENSITIES, Density
 from gan_jax.data.derived import parse_name
 from gan_jax.data.feed import Feed, make_feed
 from gan_jax.data.folder import take_inventory
@@ -24,14 +24,6 @@ from gan_jax.runtime.errors import ArgumentError, DataError
 
 Dataset = Density | SampleSet
 
-DENSITIES: dict[str, Callable[[], Density]] = {
-  'gaussian_1d': densities.gaussian_1d,
-  'mixture_1d': densities.mixture_1d,
-  'ring': densities.ring,
-  'grid': densities.grid,
-  'spiral': densities.spiral,
-  'delta': densities.delta,
-}
 # What makes the data: anything that `as_dataset` takes. None: a TFDS set, or
 # stacks of one's images (`derived.STACKED`). Any other TFDS set of images is
 # found by its name as well.

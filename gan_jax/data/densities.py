@@ -2,7 +2,7 @@
 
 Each says what it is: its log-density, its modes, and where to look at it. What
 a GAN learnt can then be held against the truth rather than against a picture.
-To add one, write a function here and give it an entry in `data.DENSITIES`;
+To add one, write a function here and give it an entry in `DENSITIES` below;
 `gan_jax.testing.check_density` holds every entry against what it says of
 itself.
 """
@@ -276,3 +276,13 @@ def from_file(path: str) -> Density:
     fingerprint=hashlib.sha256(b'linear' + table.tobytes()).hexdigest(),
     reference=reference,
   )
+
+
+DENSITIES: dict[str, Callable[[], Density]] = {
+  'gaussian_1d': gaussian_1d,
+  'mixture_1d': mixture_1d,
+  'ring': ring,
+  'grid': grid,
+  'spiral': spiral,
+  'delta': delta,
+}

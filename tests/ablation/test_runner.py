@@ -188,7 +188,6 @@ def test_a_score_that_was_changed_is_taken_again(calm, tmp_path):
     (dict(eval_seeds=2), 'eval_seeds: 1 there, 2 now'),
     (dict(features='pixels'), 'features:  there, pixels now'),
     (dict(metrics='modes,c2st'), 'metrics: modes there, modes,c2st now'),
-    (dict(search_seed=1), 'search_seed: 0 there, 1 now'),
     (dict(layout='map'), 'layout: auto there, map now'),
     (
       dict(vary=GRID[:1]),
@@ -203,6 +202,13 @@ def test_another_plan_is_refused_with_the_difference(calm, changes, line):
     run_fake(plan(calm, *vary, **changes), no_run)
   assert caught.value.exit_code == app.REFUSED
   assert (calm / 'plan.json').read_bytes() == before
+
+
+def test_another_search_seed_is_refused_with_the_difference(tmp_path):
+  words = ('lr_g=uniform(1e-4,1e-3,2)',)
+  assert run_fake(plan(tmp_path / 'a', *words)) == app.DONE
+  with pytest.raises(IdentityError, match='search_seed: 0 there, 1 now'):
+    run_fake(plan(tmp_path / 'a', *words, search_seed=1), no_run)
 
 
 def test_other_settings_of_jax_are_refused(calm):

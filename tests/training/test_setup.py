@@ -152,7 +152,7 @@ def test_a_regularizer_of_noise_that_g_has_no_use_of_is_warned_of():
   [
     ('regularizer', 'gan_jax.game.regularizers', 'REGULARIZERS'),
     ('diffaugment', 'gan_jax.game.augment', 'AUGMENTATIONS'),
-    ('dataset', 'gan_jax.data', 'DENSITIES'),
+    ('dataset', 'gan_jax.data.densities', 'DENSITIES'),
   ],
 )
 def test_help_names_every_entry(flag, module, entries):
