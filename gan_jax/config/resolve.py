@@ -93,7 +93,9 @@ def split_options(
       close = difflib.get_close_matches(name, FIELDS, n=2)
       hint = f'did you mean {" or ".join(f"`{c}`" for c in close)}?'
       raise ArgumentError(
-        name, value, f'no such option; {hint if close else "see --help"}'
+        name,
+        value,
+        f'no such option; {hint if close else "gan-jax train --help lists them"}',
       )
     if name in OBJECTS and not isinstance(value, str):
       objects[name] = value

@@ -311,8 +311,7 @@ def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
   path = pathlib.Path(workdir) / 'config.flags'
   if not path.is_file():
     remedy = (
-      f'no run there (no {path.name}); start one with python -m gan_jax.train'
-      f' --workdir={workdir}'
+      f'no run there (no {path.name}); train one, or name the folder of one'
     )
     raise ConfigError(ArgumentError('workdir', str(workdir), remedy))
   return path
