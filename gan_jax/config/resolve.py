@@ -91,12 +91,10 @@ def split_options(
   for name, value in options.items():
     if name not in FIELDS:
       close = difflib.get_close_matches(name, FIELDS, n=2)
-      hint = f'did you mean {" or ".join(f"`{c}`" for c in close)}?'
-      raise ArgumentError(
-        name,
-        value,
-        f'no such option; {hint if close else "gan-jax train --help lists them"}',
-      )
+      hint = 'gan-jax train --help lists those there are'
+      if close:
+        hint = f'did you mean {" or ".join(f"`{c}`" for c in close)}?'
+      raise ArgumentError(name, value, f'no such option; {hint}')
     if name in OBJECTS and not isinstance(value, str):
       objects[name] = value
     elif name == 'metrics' and not isinstance(value, str):
