@@ -18,7 +18,6 @@ from gan_jax.ablation import plan as plan_lib
 from gan_jax.config import app, schema
 from gan_jax.config.parsing import INT_MAX
 from gan_jax.config.schema import Flag
-from gan_jax.runtime.cores import use_all_cores
 
 FLAGS: dict[str, Flag] = {
   'vary': Flag(
@@ -83,7 +82,7 @@ def main() -> int:
     plan = plan_lib.make_plan(_options())  # reports bad flags without JAX
   folder.check_folder(plan)
   if not flags.FLAGS.collect:
-    use_all_cores()
+    app.use_all_cores()
   from gan_jax.ablation import runner
 
   if flags.FLAGS.collect:

@@ -76,8 +76,10 @@ def format_value(value: Any) -> str:
 def disarm(text: str) -> str:
   """A text that no spreadsheet takes for a formula; a number as it is.
 
-  >>> disarm('=HYPERLINK("http://x")'), disarm('-0.5'), disarm('hinge')
-  ('\'=HYPERLINK("http://x")', '-0.5', 'hinge')
+  >>> disarm('-0.5'), disarm('hinge')
+  ('-0.5', 'hinge')
+  >>> print(disarm('=HYPERLINK("http://x")'))
+  '=HYPERLINK("http://x")
   """
   if not text.startswith(('=', '+', '-', '@', '\t', '\r')):
     return text

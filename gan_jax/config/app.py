@@ -193,6 +193,16 @@ def _report_unraisable(fault: Any) -> None:
     sys.__unraisablehook__(fault)
 
 
+def use_all_cores() -> None:
+  """A virtual device for each core; of no effect on other back ends."""
+  flag = '--xla_force_host_platform_device_count'
+  words = os.environ.get('XLA_FLAGS', '')
+  if flag not in words:
+    # Of this process, where the system can say so (Linux).
+    own = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))
+    os.environ['XLA_FLAGS'] = f'{words} {flag}={len(own(0))}'
+
+
 def describe_crash(error: BaseException) -> str:
   """One line on what nobody foresaw, whose traceback is written to a file."""
   if 'jax' in sys.modules:

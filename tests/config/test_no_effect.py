@@ -75,6 +75,8 @@ VALUES = {
   'image_size': [6],
   'channels': [3],
   'flip': [True],
+  'max_megapixels': [7.0],
+  'class_sampling': ['uniform'],
   'residence': ['device', 'stream'],
   'batch_size': [4],
   'seed': [1],

@@ -22,6 +22,7 @@ import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 
 from gan_jax.data import builders, folder
+from gan_jax.data.pictures import MEGAPIXELS, look_at
 from gan_jax.features import torch_file
 from gan_jax.runtime import archives
 from gan_jax.runtime.errors import DataError
@@ -133,10 +134,8 @@ def picture(kind):
 
 
 def read_picture(path):
-  found = folder._read_header(path)
-  pixels = folder.Folder([path], 4, 3)[0]
-  assert found is not None
-  return pixels
+  look_at(path, MEGAPIXELS)
+  return folder.Folder([path], 4, 3)[0]
 
 
 # What is mutated, and what is then made of it; and the reader.
