@@ -1,5 +1,6 @@
 """Every test runs strictly: four devices, no rank promotion, no reused key."""
 
+import fcntl
 import os
 import pathlib
 import shutil
@@ -41,6 +42,24 @@ def real_data() -> pathlib.Path:
   path = pathlib.Path(folder)
   assert path.is_dir(), f'GAN_JAX_TEST_DATA={folder} is not a folder'
   return path
+
+
+@pytest.fixture(scope='session')
+def real_root(real_data, tmp_path_factory) -> pathlib.Path:
+  """A data root with MNIST and Fashion-MNIST, prepared once for all workers."""
+  from gan_jax.data import tfds_sets
+
+  base = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    base = base.parent
+  root = base / 'real'
+  with open(base / 'real.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    for name in ('mnist', 'fashion_mnist'):
+      if not (root / name).exists():
+        _, counts = tfds_sets.prepare(name, root, str(real_data / name))
+        assert counts == {'train': 60000, 'test': 10000}
+  return root
 
 
 @pytest.fixture(scope='session')

@@ -325,10 +325,9 @@ def test_names_that_are_not_utf8(tmp_path):
 
 @pytest.mark.data
 @pytest.mark.parametrize('name', ['mnist', 'fashion_mnist'])
-def test_labels_are_the_originals(name, real_data, tmp_path):
+def test_labels_are_the_originals(name, real_data, real_root):
   folder = real_data / name
-  tfds_sets.prepare(name, tmp_path, str(folder))
-  images = data.load(name, data_dir=str(tmp_path))
+  images = data.load(name, data_dir=str(real_root))
   with gzip.open(folder / 'train-labels-idx1-ubyte.gz') as file:
     expected = np.frombuffer(file.read(), np.uint8, offset=8)
   with gzip.open(folder / 'train-images-idx3-ubyte.gz') as file:

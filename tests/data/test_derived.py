@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gan_jax import data
-from gan_jax.data import derived, tfds_sets
+from gan_jax.data import derived
 from gan_jax.runtime.errors import ArgumentError
 
 
@@ -151,11 +151,10 @@ def test_a_stack_whose_base_is_missing_says_how_to_prepare_it(tmp_path):
 
 
 @pytest.mark.data
-def test_stacked_mnist(tmp_path, real_data):
-  tfds_sets.prepare('mnist', tmp_path, str(real_data / 'mnist'))
-  stacks = data.load('stacked_mnist', data_dir=str(tmp_path))
+def test_stacked_mnist(real_root):
+  stacks = data.load('stacked_mnist', data_dir=str(real_root))
   assert stacks.shape == (28, 28, 3)
   counts = np.bincount(stacks.labels(), minlength=1000)
   assert (counts > 0).all() and counts.sum() == derived.STACKS
-  part = data.load('mnist[:50000]', data_dir=str(tmp_path))
+  part = data.load('mnist[:50000]', data_dir=str(real_root))
   assert part.size == 50000

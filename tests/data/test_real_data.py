@@ -21,15 +21,6 @@ REAL = {
 ones = pytest.mark.parametrize('name', REAL)
 
 
-@pytest.fixture(scope='session')
-def real_root(real_data, tmp_path_factory):
-  root = tmp_path_factory.mktemp('real')
-  for name in REAL:
-    _, counts = tfds_sets.prepare(name, root, str(real_data / name))
-    assert counts == {'train': 60000, 'test': 10000}
-  return root
-
-
 @pytest.mark.data
 @ones
 def test_real_images_are_the_originals(name, real_root, real_data):
