@@ -126,7 +126,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     fail(str(error), REFUSED)
   except flags.UnrecognizedFlagError as error:
     name = error.flagname
-    close = [n for n in help_lib.suggestions(flags.FLAGS, name) if n in FIELDS]
+    close = [
+      n for n in help_lib.suggestions(flags.FLAGS, name) if n in flags.FLAGS
+    ]
     close += [f'{name}{p}' for p in ('_g', '_d') if f'{name}{p}' in flags.FLAGS]
     hint = ' or '.join(f'--{n}' for n in dict.fromkeys(close))
     hint = f'did you mean {hint}?' if hint else 'see --help for those there are'

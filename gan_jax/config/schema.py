@@ -775,4 +775,4 @@ def difference(old: Config, new: Config) -> list[str]:
 def _hint(name: str, fixed: bool) -> str:
   if name != 'steps':
     return ''
-  return '; a schedule hangs on them' if fixed else '; they may only grow'
+  return '; a schedule depends on them' if fixed else '; they may only grow'

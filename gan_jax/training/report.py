@@ -142,10 +142,10 @@ def summarise_run(
       f'At step {last["step"]:,} D says {last["d/prob_real"]:.3f} on real and'
       f' {last["d/prob_fake"]:.3f} on generated samples (1/2 at the'
       f' equilibrium). The value of the game is {value:.3f} (-log 4 ='
-      f' {-math.log(4):.3f} at the equilibrium), by which D, so far as its'
-      ' logits are of one sample alone, tells the two distributions apart by a'
-      f' Jensen-Shannon divergence of at least {bound:.3f} nats. Samples may'
-      ' get better while this grows: D learns, too.'
+      f' {-math.log(4):.3f} at the equilibrium). Where each logit is of one'
+      ' sample alone, the Jensen-Shannon divergence between the two'
+      f' distributions that D sees is then at least {bound:.3f} nats. Samples'
+      ' may get better while this bound grows: D learns, too.'
     )
   return sentences
 

@@ -126,6 +126,12 @@ def test_an_unknown_flag_is_told_with_those_that_are_like_it(word, said):
   assert (done.returncode, done.stderr) == (2, f'error: {said}\n')
 
 
+def test_a_command_s_own_flags_are_suggested_too():
+  done = gan('gan_jax.sample', '--workdir=w', '--nums=3')
+  said = 'error: --nums: no such flag; did you mean --num?\n'
+  assert (done.returncode, done.stderr) == (2, said)
+
+
 COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
 
 
