@@ -197,29 +197,17 @@ def _idle_rates(c: Any) -> list[str]:
   return messages
 
 
-def idle_on_data(
-  c: Any, fields: Mapping[str, Any], *, density: bool, own: bool
-) -> list[str]:
-  """Warnings of values that have no effect on data of a kind.
-
-  Args:
-    c: the options.
-    fields: of the options.
-    density: whether samples are drawn from a density.
-    own: whether the data was handed in.
-  """
+def idle_on_density(c: Any, fields: Mapping[str, Any]) -> list[str]:
+  """Warnings of values that have no effect on a density."""
   messages = []
-  for name, kind, idle_there in (
-    ('data_dir', 'a density, which is not prepared', density),
-    ('residence', 'a density, whose samples are drawn', density),
-    ('num_samples', 'a density, of which 4,096 points are drawn', density),
-    ('data_dir', 'data that was handed in', own),
-    ('image_size', 'data that was handed in; resize it', own),
-    ('channels', 'data that was handed in; convert it', own),
+  for name, why in (
+    ('data_dir', 'which is not prepared'),
+    ('residence', 'whose samples are drawn'),
+    ('num_samples', 'of which 4,096 points are drawn'),
   ):
     value = getattr(c, name)
-    if idle_there and value != fields[name].default:
-      messages.append(f'`{name}={value}`: has no effect on {kind}')
+    if value != fields[name].default:
+      messages.append(f'`{name}={value}`: has no effect on a density, {why}')
   return messages
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from gan_jax import data
 from gan_jax.config import resolve
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.config.validate import idle, idle_on_data
+from gan_jax.config.validate import idle, idle_on_density
 from gan_jax.data import (
   Dataset,
   DatasetMetadata,
@@ -319,12 +319,8 @@ def cautions(setup: Setup) -> list[str]:
   """Warnings of options that are accepted together and may be a mistake."""
   config, game = setup.config, setup.trainer.game
   warnings = idle(config, FIELDS, game.objective.relativistic)
-  warnings += idle_on_data(
-    config,
-    FIELDS,
-    density=isinstance(setup.dataset, data.Density),
-    own=config.dataset.startswith(OWN_DATA),
-  )
+  if isinstance(setup.dataset, Density):
+    warnings += idle_on_density(config, FIELDS)
   paths = jax.tree_util.tree_leaves_with_path(setup.shapes.d.stats)
   by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
   for term in game.terms if by_batch else ():

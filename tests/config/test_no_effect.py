@@ -249,21 +249,13 @@ def test_what_is_of_scores_is_refused_without_any():
 
 
 @pytest.mark.parametrize(
-  ('name', 'value', 'density', 'own'),
-  [
-    ('num_samples', 9, True, False),
-    ('residence', 'device', True, False),
-    ('data_dir', 'x', True, False),
-    ('data_dir', 'x', False, True),
-    ('image_size', 8, False, True),
-    ('channels', 1, False, True),
-  ],
+  ('name', 'value'),
+  [('num_samples', 9), ('residence', 'device'), ('data_dir', 'x')],
 )
-def test_what_some_data_has_no_use_of_is_warned_of(name, value, density, own):
+def test_what_a_density_has_no_use_of_is_warned_of(name, value):
   config = dataclasses.replace(POINTS, **{name: value})
-  (text,) = validate.idle_on_data(config, FIELDS, density=density, own=own)
+  (text,) = validate.idle_on_density(config, FIELDS)
   assert text.startswith(f'`{name}={value}`: has no effect on ')
-  assert not validate.idle_on_data(config, FIELDS, density=False, own=False)
 
 
 def test_flags_of_the_other_commands_without_effect(tmp_path):
