@@ -369,7 +369,7 @@ def test_command_prepares_digits(tmp_path):
     (['--dataset=mnist', '--from=nowhere'], 2, '--from=nowhere: no such'),
     (['--dataset=mnist', '--from=.'], 1, 'has no t10k-images-idx3-ubyte.gz'),
     (['--dataset=mnist', 'x'], 2, 'x: not a flag'),
-    (['--datasets=mnist'], 2, 'Did you mean: dataset'),
+    (['--datasets=mnist'], 2, 'did you mean --dataset?'),
   ],
 )
 def test_command_tells_errors(words, code, told, tmp_path):
