@@ -167,10 +167,11 @@ class Processes:
   def _copy(self, index: int) -> None:
     out = self._processes[index].stdout
     assert out is not None
-    for line in out:
-      text = line.decode(errors='replace').rstrip('\n')
-      sys.stdout.write(f'[{index}] {text}\n')
-      sys.stdout.flush()
+    with out:
+      for line in out:
+        text = line.decode(errors='replace').rstrip('\n')
+        sys.stdout.write(f'[{index}] {text}\n')
+        sys.stdout.flush()
 
   def send(self, number: int) -> None:
     """Passes a signal on to all, and starts the clock of their end."""

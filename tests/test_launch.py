@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -147,6 +148,9 @@ def test_each_process_gets_one_gpu():
   assert 'CUDA_VISIBLE_DEVICES=5 JAX_LOCAL_DEVICE_IDS=0 ' in lines[1]
   assert 'JAX_PLATFORMS' not in done.stdout
 
+  hidden = dry(LOCAL, '--platform=gpu', CUDA_VISIBLE_DEVICES='4,')
+  assert hidden.stdout.count('CUDA_VISIBLE_DEVICES=') == 1
+
   done = dry(LOCAL, '--platform=gpu', '--processes=3', **environ)
   assert done.returncode == 2
   assert '--processes=3: this machine shows 2 GPUs' in done.stderr
@@ -239,6 +243,70 @@ def test_signal_to_a_process_that_hangs_ends_it(start):
   code, out = finish(process, 20)
   assert code == 137, out
   assert out.count('does not end: killed') == 2
+
+
+@pytest.fixture
+def local(monkeypatch):
+  """The launcher, which waits for the peers of a crash half a second."""
+  module = load(LOCAL)
+  monkeypatch.setattr(module, 'PEERS_SECONDS', 0.5)
+  return module
+
+
+def job_of(local, first, second, stop_seconds=60.0):
+  """Two processes, each with a script of its own."""
+  script = 'import os, signal, sys, time; exec(os.environ["SCRIPT"])'
+  command = [sys.executable, '-S', '-c', script]
+  scripts = [{'SCRIPT': first}, {'SCRIPT': second}]
+  return local.Processes(local.Job(command, scripts, stop_seconds))
+
+
+@pytest.mark.parametrize('code', [3, 75])
+def test_peers_of_an_orderly_end_have_their_time(code, local, capfd):
+  """What they save is more than a second's work."""
+  peer = 'time.sleep(1.2); sys.exit(75)'
+  assert job_of(local, f'sys.exit({code})', peer).wait() == 75
+  assert 'killed' not in capfd.readouterr().err
+
+
+def test_peers_of_a_crash_are_ended_whatever_comes_later(local, capfd):
+  """A signal that comes then gives them no more time."""
+  deaf = 'signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(15)'
+  processes = job_of(local, 'sys.exit(1)', deaf)
+  timer = threading.Timer(0.4, processes.send, [signal.SIGTERM])
+  timer.start()
+  assert processes.wait() == 1
+  timer.join()
+  assert '[1] does not end: killed' in capfd.readouterr().err
+
+
+def test_the_exit_code_is_that_of_the_first_to_fail(local):
+  job = job_of(local, 'sys.exit(1)', 'time.sleep(0.3); sys.exit(4)')
+  assert job.wait() == 1
+
+
+def test_the_last_lines_are_not_lost(start):
+  code, out = finish(start('for i in range(20000): print(i)'))
+  assert code == 0 and out.endswith('[0] 19999\n')
+
+
+def test_a_signal_before_the_first_process_reaches_it(local, monkeypatch):
+  """It ends by it, or saves if it is so far."""
+  job = local.Job(
+    [sys.executable, '-S', '-c', 'import time; time.sleep(20)'], [{}], 60.0
+  )
+
+  def plan(options, environ):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return job
+
+  monkeypatch.setattr(local, 'plan', plan)
+  before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+  try:
+    assert local.run(local.parse(['--retries=2'])) == 128 + signal.SIGTERM
+  finally:
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before):
+      signal.signal(number, handler)
 
 
 @pytest.mark.slow
@@ -416,6 +484,46 @@ def test_batch_script_passes_exit_codes_on(tmp_path, code):
 def test_batch_script_requeues_what_was_saved(tmp_path):
   done, log = batch(tmp_path, 75, SLURM_JOB_ID='17')
   assert log.splitlines()[-1] == 'scontrol requeue 17', done.stderr
+  assert done.returncode == 75
+
+
+def test_batch_script_hands_words_on_as_they_are(tmp_path):
+  (tmp_path / 'python').write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+  (tmp_path / 'srun').write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
+  for name in ('python', 'srun'):
+    (tmp_path / name).chmod(0o755)
+  script = ROOT / 'launch' / 'slurm.sbatch'
+  done = subprocess.run(
+    ['bash', script, '--workdir=a run', '--vary=objective=a;b *'],
+    env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  words = '<-m><gan_jax.train><--workdir=a run><--vary=objective=a;b *>'
+  assert done.stdout == words, done.stderr
+
+
+@pytest.mark.parametrize('code', [0, 3])
+def test_slurm_makes_the_place_of_the_output_and_ends_as_sbatch(code, tmp_path):
+  (tmp_path / 'sbatch').write_text(f'#!/bin/sh\nexit {code}\n')
+  (tmp_path / 'sbatch').chmod(0o755)
+  workdir = tmp_path / 'runs' / 'new' / 'w'
+  words = [sys.executable, SLURM, f'--workdir={workdir}']
+  done = subprocess.run(words, env={**os.environ, 'PATH': str(tmp_path)})
+  assert done.returncode == code
+  assert workdir.parent.is_dir() and not workdir.exists()
+
+
+def test_slurm_without_sbatch_says_so(tmp_path):
+  words = [sys.executable, SLURM, f'--workdir={tmp_path}/w']
+  done = subprocess.run(
+    words,
+    env={**os.environ, 'PATH': str(tmp_path)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 1 and 'sbatch is not here' in done.stderr
 
 
 @pytest.mark.skipif(not shutil.which('bash'), reason='no bash')

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from gan_jax.runtime.array_cache import cached_arrays, digest_facts
+from gan_jax.runtime.array_cache import (
+  cached_arrays,
+  digest_arrays,
+  digest_facts,
+)
 
 FACTS = {'of': 'a test', 'shape': [60, 2]}
 ARRAYS = {
@@ -109,3 +113,18 @@ def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path):
 def test_a_process_that_is_not_to_write_writes_nothing(tmp_path):
   equal(cached_arrays(tmp_path / 'new', FACTS, Maker(), write=False))
   assert not (tmp_path / 'new').exists()
+
+
+def test_a_digest_is_of_names_types_and_shapes_too():
+  """The same bytes may be other arrays."""
+  x = np.arange(6, dtype=np.int32)
+  others = [
+    {'x': x},
+    {'y': x},
+    {'x': x.view(np.float32)},
+    {'x': x.reshape(2, 3)},
+    {'x': x[:3], 'y': x[3:]},
+    {'x': x[:2], 'y': x[2:]},
+  ]
+  assert len({digest_arrays(arrays) for arrays in others}) == len(others)
+  assert digest_facts({'a': 1, 'b': 2}) == digest_facts({'b': 2, 'a': 1})

@@ -1,6 +1,7 @@
 """Checkpoints: bit for bit there and back, and no damage goes unnoticed."""
 
 import contextlib
+import errno
 import json
 import pathlib
 import shutil
@@ -14,7 +15,7 @@ import optax
 import pytest
 import tensorstore
 
-from gan_jax.runtime import checkpoint, storage
+from gan_jax.runtime import checkpoint, multihost, storage
 from gan_jax.runtime.array_cache import digest_facts
 from gan_jax.runtime.checkpoint import CheckpointError, Checkpoints
 from gan_jax.runtime.errors import ArgumentError
@@ -533,3 +534,70 @@ def test_one_that_is_asked_for_and_deleted_meanwhile_is_not_damaged(
     delete_in_reading(checkpoints, [2], monkeypatch, whole=False)
     with pytest.raises(CheckpointError, match='cannot be read'):
       checkpoints.read_flat(2)
+
+
+# Not damaged, and not to be trusted either.
+
+
+def test_what_cannot_be_read_now_is_not_passed_over(saved, monkeypatch):
+  """A file system that does not answer: nothing is moved or begun anew."""
+  checkpoints, told = Checkpoints(saved), []
+
+  def refuse(path, **kwargs):
+    raise OSError(errno.EIO, 'Input/output error')
+
+  monkeypatch.setattr(checkpoints._reader, 'restore', refuse)
+  with pytest.raises(
+    checkpoint.CheckpointUnreachable,
+    match=r'checkpoint 3 .*\n.*make it readable',
+  ):
+    checkpoints.restore_newest(state_of(0), told.append)
+  checkpoints.close()
+  assert not told and not (saved / 'damaged').exists()
+  assert int(restored(saved)[0][0]['step']) == 3
+
+
+def test_processes_restore_what_the_first_names_and_all_can_read(
+  saved, monkeypatch
+):
+  """As one of several: the first has no checkpoint 3, another no whole 2."""
+  numbers = iter([2, 1])
+  worst = iter([1, 0])
+  monkeypatch.setattr(
+    multihost, 'broadcast_number', lambda value: next(numbers)
+  )
+  monkeypatch.setattr(
+    multihost, 'find_maximum', lambda value: max(value, next(worst))
+  )
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 1
+  assert 'checkpoint 2 in' in told[0] and 'by another process' in told[0]
+
+
+def test_one_that_was_damaged_before_is_kept_too(saved):
+  for name in ('000000003', '000000003.2'):
+    (saved / 'damaged' / name).mkdir(parents=True)
+  flip_a_byte(data_files(saved, 3)[0])
+  restored(saved)
+  assert [*(saved / 'damaged' / '000000003.3').iterdir()]
+  assert not [*(saved / 'damaged' / '000000003').iterdir()]
+
+
+def test_one_process_alone_says_which_there_are(saved, monkeypatch):
+  path = saved / 'checkpoints.json'
+  before = path.read_bytes()
+  monkeypatch.setattr(multihost, 'is_primary', lambda: False)
+  checkpoints = Checkpoints(saved)
+  shutil.rmtree(step_folder(saved, 1))
+  checkpoints.wait()
+  checkpoints.close()
+  assert path.read_bytes() == before
+
+
+def test_a_folder_that_was_taken_away_is_not_made_anew(saved):
+  checkpoints = Checkpoints(saved)
+  (saved / 'checkpoints').rename(saved / 'away')
+  with pytest.raises(checkpoint.NotSaved, match='was removed or renamed'):
+    checkpoints.save(4, state_of(4), META)
+  checkpoints.close()
+  assert not (saved / 'checkpoints').exists()

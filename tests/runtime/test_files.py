@@ -2,6 +2,8 @@
 
 import errno
 import os
+import pathlib
+import time
 
 import pytest
 
@@ -90,3 +92,48 @@ def test_what_helps_against_a_failed_write(case, tmp_path):
   assert help in str(made)
   assert ('MiB are free' in str(made)) == room
   assert '\n' not in str(made)
+
+
+def test_all_bytes_are_on_the_disk_before_the_file_has_its_name(
+  tmp_path, monkeypatch
+):
+  """A machine that goes down at any moment leaves the old file or the new."""
+  order, fsync, replace = [], os.fsync, os.replace
+
+  def synced(number):
+    order.append(('sync', os.fstat(number).st_size))
+    fsync(number)
+
+  def renamed(old, new):
+    order.append(('rename', pathlib.Path(old).stat().st_size))
+    replace(old, new)
+
+  monkeypatch.setattr(os, 'fsync', synced)
+  monkeypatch.setattr(os, 'replace', renamed)
+  files.write_atomic(tmp_path / 'a', 'x' * 100)
+  assert order == [('sync', 100), ('rename', 100)]
+  assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_only_old_leftovers_are_removed(tmp_path):
+  """Who writes now is let be."""
+  names = ('.a.0123.partial', '.b.0123.partial', 'c.partial', '.d')
+  for name in names:
+    (tmp_path / name).touch()
+  for name, age in zip(names, (7200, 600, 7200, 7200)):
+    os.utime(tmp_path / name, (time.time() - age,) * 2)
+  files.remove_leftovers(tmp_path)
+  assert {path.name for path in tmp_path.iterdir()} == {*names[1:]}
+
+
+def test_a_name_that_is_no_text_is_escaped(tmp_path):
+  files.write_atomic(tmp_path / 'a', os.fsdecode(b'x\xff') + 'é')
+  assert (tmp_path / 'a').read_text('utf-8') == 'x\\udcffé'
+
+
+def test_free_room_is_told_in_mebibytes(tmp_path, monkeypatch):
+  usage = files.shutil._ntuple_diskusage(0, 0, 3 * 2**20)
+  monkeypatch.setattr(files.shutil, 'disk_usage', lambda path: usage)
+  error = OSError(errno.ENOSPC, 'No space left')
+  said = files.describe_failed_write(tmp_path, error)
+  assert said == 'No space left, 3 MiB are free there; make room'

@@ -211,3 +211,47 @@ def test_nothing_is_left_open(tmp_path, said):
       with contextlib.suppress(locks.Held), hold(tmp_path, said):
         pass
   assert len(os.listdir('/proc/self/fd')) == before
+
+
+def test_who_holds_it_is_named_whatever_was_written_before(tmp_path, said):
+  (tmp_path / '.lock').write_text('{"pid": 1, "host": "' + 'x' * 200 + '"}')
+  with hold(tmp_path, said):
+    with pytest.raises(locks.Held, match=f'process {os.getpid()} on '):
+      with hold(tmp_path, said):
+        pass
+
+
+def test_a_file_is_changed_by_one_at_a_time_and_the_next_one_waits(tmp_path):
+  """By the file system's own locks, which are let go."""
+  before = len(os.listdir('/proc/self/fd'))
+  with locks.hold_file(tmp_path / 'n'):
+    pass
+  assert len(os.listdir('/proc/self/fd')) == before
+  entered = threading.Event()
+
+  def enter():
+    with locks.hold_file(tmp_path / 'n'):
+      entered.set()
+
+  thread = threading.Thread(target=enter)
+  with locks.hold_file(tmp_path / 'n'):
+    thread.start()
+    assert not entered.wait(0.1)
+  assert entered.wait(10)
+  thread.join()
+
+
+def test_it_is_announced_before_others_are_looked_at(
+  refused, tmp_path, said, monkeypatch
+):
+  """Of two that come at once each sees the other."""
+  seen, wait = [], locks._wait_for_end
+
+  def look(path, say):
+    seen.append(len([*tmp_path.glob('.lease-*')]))
+    wait(path, say)
+
+  monkeypatch.setattr(locks, '_wait_for_end', look)
+  (tmp_path / '.lease-alone-0').write_text(json.dumps({'pid': 1, 'beat': 0}))
+  with hold(tmp_path, said):
+    assert seen == [2]

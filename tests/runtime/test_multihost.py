@@ -48,3 +48,15 @@ def test_the_maximum_is_of_all_processes(second):
 def test_a_text_that_differs_is_noticed(second):
   second(np.zeros(8))
   assert not multihost.all_equal('a program')
+
+
+def test_the_first_process_says_it_and_all_come_together(second, monkeypatch):
+  met = []
+  monkeypatch.setattr(
+    multihost_utils, 'broadcast_one_to_all', lambda mine: np.int32(7)
+  )
+  monkeypatch.setattr(multihost_utils, 'sync_global_devices', met.append)
+  assert multihost.broadcast_number(3) == 7
+  assert multihost.broadcast_flag(False) is True
+  multihost.wait_for_all('saved')
+  assert met == ['saved'] and not multihost.is_alone()

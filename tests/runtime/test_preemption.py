@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ def clock(monkeypatch):
 @pytest.mark.parametrize('kind', KINDS)
 def test_received_and_handed_back(kind, clock):
   number, came = getattr(signal, kind), []
-  original = signal.getsignal(number)
+  original = signal.signal(number, signal.SIG_DFL)  # `nohup` is of others
   if kind in ('SIGTERM', 'SIGINT'):  # the others are taken where they are free
     signal.signal(number, lambda *_: came.append(kind))
   before = signal.getsignal(number)
@@ -136,3 +137,48 @@ def test_a_thread_leaves_the_signals_alone():
   thread.start()
   thread.join()
   assert seen == [('', before)]
+
+
+def test_the_first_signal_is_the_one_that_counts(clock):
+  """What is told is why it stops, whatever comes while it saves."""
+  with preemption.listen() as listener:
+    listener.raise_at_once = False
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert listener.received == 'SIGTERM'
+
+
+def test_who_is_in_a_hurry_is_so_a_second_after_the_first(clock, monkeypatch):
+  came = []
+  before = signal.signal(signal.SIGTERM, lambda *_: came.append(clock[0]))
+  try:
+    with preemption.listen() as listener:
+      listener.raise_at_once = False
+      for clock[0] in (0.0, 0.6, 1.2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert came == [1.2]
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_second_ends_a_process_that_had_no_handler():
+  code = """
+import os, signal
+from gan_jax.runtime import preemption
+preemption._SAME = 0.0
+with preemption.listen() as listener:
+  listener.raise_at_once = False
+  for _ in range(2):
+    os.kill(os.getpid(), signal.SIGTERM)
+  print('went on')
+"""
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True)
+  assert (done.returncode, done.stdout) == (-signal.SIGTERM, b''), done.stderr
+
+
+def test_an_error_amid_an_attempt_is_its_own():
+  with preemption.listen() as listener:
+    listener.raise_at_once = False
+    with pytest.raises(ZeroDivisionError):
+      listener.attempt(lambda: 1 / 0)
+    assert not listener.raise_at_once and not listener.received

@@ -1,9 +1,12 @@
 """Mesh and shardings."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.untyped import unchecked
 
 from gan_jax.runtime import sharding
 from gan_jax.runtime.errors import ArgumentError
@@ -62,3 +65,16 @@ def test_a_batch_under_jit_is_split_and_whole():
 def test_an_uneven_batch_is_refused_with_sizes_that_fit(batch, sizes):
   with pytest.raises(ArgumentError, match=sizes):
     sharding.check_batch(sharding.make_mesh(), batch)
+
+
+@pytest.mark.parametrize(
+  ('process', 'rows'), [(0, slice(0, 4)), (1, slice(4, 12)), (2, slice(12, 16))]
+)
+def test_each_process_reads_the_rows_of_its_devices(process, rows, monkeypatch):
+  """Of eight devices one has two, one four, one two."""
+  owners = [0, 0, 1, 1, 1, 1, 2, 2]
+  devices = [SimpleNamespace(process_index=owner) for owner in owners]
+  mesh = SimpleNamespace(devices=np.array(devices), size=len(devices))
+  monkeypatch.setattr(jax, 'process_index', lambda: process)
+  with unchecked():
+    assert sharding.local_rows(mesh, 16) == rows

@@ -1,0 +1,183 @@
+"""The host loop: what is saved when, what a signal ends, what is counted.
+
+What it trains is a number that is counted up.
+"""
+
+import copy
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+from helpers import small
+
+from gan_jax.runtime import preemption, storage
+from gan_jax.runtime.errors import CheckpointError, IdentityError
+from gan_jax.training import run_loop, setup, writers
+from gan_jax.training.dispatch import Pace
+from gan_jax.training.loop import HostLoop
+
+
+@pytest.fixture(scope='module')
+def parts():
+  return setup.build(small.ring(steps=12))
+
+
+class Counter(HostLoop):
+  """Counts steps, writes every fifth of them, saves as it is told."""
+
+  def __init__(self, parts, folder, save_at=(), fails_at=99):
+    self.written, self.listeners, self.compiled = [], [], 0
+    self.save_at, self.fails_at = save_at, fails_at
+    self.at_step = lambda step: None
+    super().__init__(parts, folder, keep=9)
+
+  def template(self):
+    return {'n': np.zeros(2)}
+
+  fresh = template
+
+  def place(self, saved):
+    return saved
+
+  def meta(self):
+    return {}
+
+  def accept(self, meta):
+    pass
+
+  def compile(self):
+    self.compiled += 1
+    time.sleep(0.1)
+
+  @property
+  def pace(self):
+    pace = Pace({'x': np.zeros(2)})
+    pace.wanted = 2.0
+    return pace
+
+  def advance(self, count):
+    self.listeners.append(self.listener.raise_at_once)
+    self.state = {'n': self.state['n'] + count}
+    self.at_step(self.step + count)
+    return count, self.step + count < self.fails_at
+
+  def cadences(self):
+    return (5,)
+
+  def at_boundary(self):
+    if self.is_due(5):
+      self.written.append(self.step)
+    if self.step in self.save_at:
+      self.save()
+
+
+@pytest.fixture
+def counter(parts, tmp_path):
+  loops = []
+
+  def counter(*args, of=parts, **options):
+    loops.append(Counter(of, tmp_path, *args, **options))
+    return loops[-1]
+
+  yield counter
+  for loop in loops:
+    loop.close()
+
+
+def signalled(step):
+  """A listener, and what lets it receive a signal at a step."""
+  listener = preemption.Listener()
+
+  def at_step(now):
+    if now >= step:
+      listener.received = 'SIGTERM'
+
+  return listener, at_step
+
+
+def test_it_stops_where_it_is_and_says_so_when_it_is_saved(
+  counter, monkeypatch
+):
+  """Not before: what is told is what the next call finds."""
+  read_back = storage.read_back
+
+  def slowly(*args):
+    time.sleep(0.3)
+    read_back(*args)
+
+  monkeypatch.setattr(storage, 'read_back', slowly)
+  loop = counter()
+  listener, loop.at_step = signalled(4)
+  assert loop.run(listener) == 'saved'
+  assert loop.step == 4 and loop.checkpoints.steps() == [4]
+  # A step has its end, though the signal be of the kind that interrupts.
+  assert loop.listeners == [False, False] and loop.written == []
+
+
+def test_no_step_is_made_after_a_signal(counter):
+  loop = counter()
+  listener, _ = signalled(0)
+  listener.received = 'SIGTERM'
+  assert loop.run(listener) == 'saved'
+  assert loop.step == 0 and loop.checkpoints.steps() == [0]
+
+
+def test_a_moment_is_saved_once(counter, monkeypatch):
+  loop, saved = counter(save_at=(5, 12)), []
+  save = loop.checkpoints.save
+  monkeypatch.setattr(
+    loop.checkpoints, 'save', lambda *args: [saved.append(args[0]), save(*args)]
+  )
+  assert loop.run(preemption.Listener()) == 'done'
+  assert saved == [5, 12] and loop.written == [5, 10, 12]
+
+
+def test_what_a_step_costs_is_counted_over_all_calls(counter):
+  """Compilation apart; wall time and that of all cores."""
+  loop = counter()
+  listener, loop.at_step = signalled(5)
+  loop.run(listener)
+  assert loop.compiled == 1 and loop.compile_sec >= 0.1
+  assert 0 < loop.train_sec < 0.1
+  later = counter()
+  assert later.step == 5 and later.state['n'].tolist() == [5, 5]
+  assert later.train_sec == loop.train_sec and later.cpu_sec == loop.cpu_sec
+  assert later.run(preemption.Listener()) == 'done'
+  assert later.train_sec > loop.train_sec
+
+
+def test_what_diverged_is_neither_written_nor_saved(counter):
+  loop = counter(save_at=(5, 10), fails_at=10)
+  assert loop.run(preemption.Listener()) == 'diverged'
+  loop.checkpoints.wait()
+  assert loop.written == [5] and loop.checkpoints.steps() == [5]
+
+
+def test_other_data_is_not_gone_on_with(parts, counter):
+  loop = counter()
+  listener, loop.at_step = signalled(2)
+  loop.run(listener)
+  feed = copy.copy(parts.feed)
+  feed.fingerprint = 'of other data'
+  with pytest.raises(IdentityError, match='its data was another'):
+    counter(of=dataclasses.replace(parts, feed=feed))
+
+
+def test_the_log_is_closed_where_checkpoints_cannot_be(tmp_path):
+  """Its last rows are written, whatever else fails."""
+  loop, closed = object.__new__(run_loop.RunLoop), []
+
+  class Failing:
+    def close(self):
+      raise CheckpointError('no room')
+
+  class Closed:
+    def close(self):
+      closed.append(1)
+
+  loop.progress = writers.Progress(0, 1, False)
+  loop.checkpoints, loop.log = Failing(), Closed()
+  with pytest.raises(CheckpointError, match='no room'):
+    loop.close()
+  assert closed
