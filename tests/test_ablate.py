@@ -127,6 +127,49 @@ def test_a_dataset_that_is_varied_brings_its_network(capsys, monkeypatch):
   assert (asked.primary, asked.better) == ('swd', 'lower')
 
 
+@pytest.fixture
+def engine(monkeypatch):
+  """What is called in the place of all that trains, in its order."""
+  called = []
+
+  def note(name):
+    return lambda *args, **how: called.append(name) or 0
+
+  monkeypatch.setattr(runner, 'ablate', note('ablate'))
+  monkeypatch.setattr(runner, 'collect', note('collect'))
+  monkeypatch.setattr(app, 'use_all_cores', note('cores'))
+  return called
+
+
+@pytest.mark.parametrize(
+  ('words', 'calls'), [((), ['cores', 'ablate']), (('--collect',), ['collect'])]
+)
+def test_collecting_trains_nothing(words, calls, engine, tmp_path):
+  words = ('--dataset=ring', '--compilation_cache=off', *words)
+  done = commands.run('ablate', f'--workdir={tmp_path / "a"}', *words)
+  assert done.returncode == 0, done.stderr
+  assert engine == calls
+
+
+def test_a_folder_of_something_else_is_refused_at_once(engine, tmp_path):
+  (tmp_path / 'thesis.tex').touch()
+  done = commands.run('ablate', f'--workdir={tmp_path}', '--dataset=ring')
+  assert done.returncode == app.REFUSED and not engine
+  assert 'is not empty and holds no ablation' in done.stderr
+
+
+def test_all_cores_are_devices_unless_the_user_said_how_many(monkeypatch):
+  flag = '--xla_force_host_platform_device_count'
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 3, 5})
+  for before, after in (
+    ('--xla_a=1', f'--xla_a=1 {flag}=3'),
+    (f'{flag}=2', f'{flag}=2'),
+  ):
+    monkeypatch.setenv('XLA_FLAGS', before)
+    app.use_all_cores()
+    assert os.environ['XLA_FLAGS'] == after
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment(tmp_path):
   """SIGKILL, six times over the whole of it; then the same table."""

@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from helpers import commands
+from helpers.saved_run import write_run
 
 import gan_jax as gj
 from gan_jax.config import app
@@ -311,3 +312,24 @@ def test_seeds_beyond_32_bits_are_refused(ring_run):
         call(1, seed=seed)
     with pytest.raises(ArgumentError, match=f'`seed={seed}`'):
       export.batches(ring_run, 8, seed, None, True)
+
+
+def test_every_flag_says_what_is_drawn(pictures, tmp_path, gan):
+  """Seed, step and generator; and rows of an interpolation stay rows."""
+  run = write_run(tmp_path / 'run', (4, 8), dataset=f'folder:{pictures}')
+  out = tmp_path / 'a.npz'
+  for words, step, how in (
+    ([], None, {}),
+    (['--seed=5', '--noema', '--step=4'], 4, dict(seed=5, ema=False)),
+  ):
+    words = [f'--workdir={run}', '--num=3', f'--out={out}', *words]
+    said = gan('sample', *words).stdout
+    x = gj.open(run, step).sample(3, **how)
+    np.testing.assert_array_equal(np.load(out)['samples'], images.to_uint8(x))
+    which = 'live G at step 4' if how else 'averaged G at step 8'
+    assert f'3 samples of the {which}' in said
+  grid = tmp_path / 'a.png'
+  words = (f'--workdir={run}', '--num=9', '--interpolate', f'--out={grid}')
+  assert '16 samples' in gan('sample', *words).stdout
+  x = export.draw(gj.open(run), 16, 0, None, True)
+  assert grid.read_bytes() == images.grid_png(x, export.COLUMNS)

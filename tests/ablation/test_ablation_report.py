@@ -7,6 +7,7 @@ import math
 import re
 
 import numpy as np
+import PIL.Image
 import pytest
 from helpers import ablation_folder, commands
 from helpers.ablation_folder import small
@@ -16,6 +17,7 @@ from scipy import stats
 from gan_jax.ablation.grid import disarm
 from gan_jax.ablation.report import (
   RunLogs,
+  _sample_pictures,
   draw_curves,
   render_report,
   write_ablation_report,
@@ -185,6 +187,30 @@ def test_the_samples_are_those_of_the_median_seed(grid):
     f'samples of minimax · lr_d 0.0001, seed {seed}'
   )
   assert f'seed {seed}: {scores[seed]:.3f}' in grid.text
+
+
+def test_the_median_is_of_the_runs_that_have_a_score(tmp_path):
+  """And its picture is the one of its seed, wherever that is."""
+  plan = ablation_folder.plan_of(
+    {'objective': ['a']}, range(4), metrics=['swd']
+  )
+  (cell,) = plan['cells']
+  lines = [
+    ablation_folder.row_of(0, cell, seed, outcome, 9, {'swd': score})
+    for seed, (outcome, score) in enumerate(
+      [('diverged', 0.0), ('done', 5.0), ('done', 1.0), ('done', 3.0)]
+    )
+  ]
+  members = [{'cell': 0, 'seed': seed} for seed in (3, 2, 1, 0)]
+  pictures = [PIL.Image.new('L', (8, 8), 40 * m['seed']) for m in members]
+  arrays = {'step': np.zeros(0, int)}
+  folder = ablation_folder.write(
+    tmp_path, plan, lines, [(members, arrays, pictures)]
+  )
+  (shown,) = _sample_pictures(read_results(folder), RunLogs(folder))
+  assert (shown['seed'], float(shown['score'])) == (3, 3.0)
+  path = folder / 'programs/000/samples/member_0000.png'
+  assert shown['uri'].endswith(base64.b64encode(path.read_bytes()).decode())
 
 
 def test_every_seed_is_a_point(grid):
@@ -454,6 +480,16 @@ def test_latex_is_balanced_and_escaped(grid):
   assert r'lr\_d~0.0002' in tex and r'$-$0.018 to 0.029' in tex
   assert r'\ensuremath{<} 0.001' in tex and r'$\dagger$' in tex
   assert tex.isascii()
+
+
+def test_the_name_of_a_score_is_escaped_in_latex(tmp_path):
+  folder = small(tmp_path, [[1.0, 2.0], [3.0, 4.0]])
+  for name in ('results.csv', 'plan.json'):
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace('swd', 'mode_100%'))
+  write_ablation_report(folder)
+  tex = (folder / 'table.tex').read_text()
+  assert r'\caption{mode\_100\%, lower is better' in tex
 
 
 def test_one_draw_of_samples_has_no_spread_over_them(tmp_path):

@@ -7,6 +7,7 @@ from gan_jax.ablation import folder as folder_lib
 from gan_jax.ablation import runner
 from gan_jax.ablation.plan import choose_primary, make_plan
 from gan_jax.runtime.errors import ArgumentError, Error
+from gan_jax.training import setup
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,7 @@ from gan_jax.runtime.errors import ArgumentError, Error
     (('regularizer=;r1@fake:0',), {}, 'cell 1 '),
     ((), dict(metrics='fidd'), '^`metrics=fidd`: fidd: did you mean fid'),
     ((), dict(seeds=0), '`seeds=0`: use 1 or more'),
+    ((), dict(seed=2**31 - 1, seeds=2), '`seeds=2`: use 1 or more'),
     ((), dict(only='3/2'), '`only=3/2`: write K/N'),
     ((), dict(only='0/2'), '`only=0/2`: write K/N'),
     ((), dict(only='2'), '`only=2`: write K/N'),
@@ -136,3 +138,28 @@ def test_a_folder_of_images_is_compared_in_one_spelling(tmp_path, monkeypatch):
   assert len({folder_lib._full_path(path) for path in paths}) == 1
   assert folder_lib._full_path('folder:y') != folder_lib._full_path('folder:x')
   assert folder_lib._full_path('mnist[:10]') == 'mnist[:10]'
+
+
+def test_the_last_seed_there_is_can_be_used(tmp_path):
+  found = plan(tmp_path / 'a', seed=2**31 - 2, seeds=2)
+  assert found.seeds == [2**31 - 2, 2**31 - 1]
+
+
+def test_data_is_loaded_once_for_all_cells_that_read_it_alike(
+  tmp_path, monkeypatch
+):
+  loaded = []
+
+  def load(config):
+    loaded.append((config.dataset, config.image_size, config.channels))
+    return loaded[-1]
+
+  monkeypatch.setattr(setup, 'load_dataset', load)
+  words = ('dataset=digits,mnist', 'image_size=0,16', 'channels=0,3')
+  found = plan(tmp_path / 'a', *words, 'lr_g=1e-3,1e-2', network='dcgan')
+  for spec in found.specs:
+    read = found.load_dataset(spec.config)
+    assert read == (
+      spec.config.dataset, spec.config.image_size, spec.config.channels
+    )  # fmt: skip
+  assert len(loaded) == len({*loaded}) == 8

@@ -133,3 +133,40 @@ def test_a_long_ranking_is_cut_in_a_terminal_alone(tmp_path):
 def test_a_verdict_of_nothing_says_what_it_takes(tmp_path):
   read = read_results(small(tmp_path, [[1.0], [2.0]]))
   assert 'that takes two scored runs' in format_for_terminal(read)
+
+
+def test_cells_are_compared_on_the_seeds_that_both_have_ended(tmp_path):
+  """Whatever their places in the table, and as numbers, not as words."""
+  scores = [[1.0, 2.0, 3.0, 5.0], [9.0, 2.5, 3.25, 6.0]]
+  folder = small(tmp_path, scores, seeds=(2, 9, 10, 11))
+  path = folder / 'results.csv'
+  head, *lines = path.read_text().splitlines()
+  del lines[4]  # the second cell's run of seed 2
+  path.write_text('\n'.join([head, *sorted(lines)]) + '\n')
+  results = read_results(folder)
+  assert results.cells[0].seeds == (2, 9, 10, 11)
+  assert results.cells[0].scores['swd'].tolist() == scores[0]
+  first, second = results.ranking
+  assert first.cell.index == 0 and second.difference.n == 3
+  assert second.difference.mean == pytest.approx((0.5 + 0.25 + 1.0) / 3)
+
+
+@pytest.mark.parametrize('better', ['lower', 'higher'])
+def test_a_diverged_run_is_beaten_whichever_direction_is_better(
+  better, tmp_path
+):
+  lost = {(1, 2): 'diverged', (1, 3): 'diverged'}
+  sign = 1.0 if better == 'lower' else -1.0
+  scores = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 0.0, 0.0]]
+  turned = [[sign * x for x in row] for row in scores]
+  first, other = read_results(
+    small(tmp_path, turned, lost, better=better)
+  ).ranking
+  assert first.cell.index == 0 and other.beaten.value == 1
+  assert other.diverged.value == 0.5
+
+
+def test_what_failed_says_nothing_of_divergence(tmp_path):
+  ends = {(0, 2): 'diverged', (0, 3): 'failed'}
+  (row,) = read_results(small(tmp_path, [[1.0, 2.0, 0.0, 0.0]], ends)).ranking
+  assert row.diverged.value == pytest.approx(1 / 3)

@@ -661,3 +661,93 @@ def test_runs_are_closed_however_they_end(calm, tmp_path):
 def test_a_plan_of_other_options_is_made_of_them_alone(tmp_path):
   asked = options(tmp_path, *GRID)
   assert make_plan(asked).base.metrics == 'modes'
+
+
+def test_results_are_in_the_order_of_cells_not_of_programs(tmp_path):
+  """The first axis is one of numbers: its cells are of several programs."""
+  path = tmp_path / 'a'
+  asked = plan(path, 'lr_g=1e-3,1e-2', 'objective=minimax,hinge')
+  assert run_fake(asked) == app.DONE
+  assert [[m.cell for m in p[::2]] for p in asked.programs] == [[0, 2], [1, 3]]
+  assert [(r['cell'], r['seed']) for r in rows(path)] == [
+    (str(c), str(s)) for c in range(4) for s in range(2)
+  ]
+
+
+def test_scores_are_kept_until_the_results_are_there(
+  calm, tmp_path, monkeypatch
+):
+  """A kill between the two costs no score."""
+  path = reopened(calm, tmp_path / 'a', 0)
+  write = records.write
+
+  def killed(place, *args):
+    if place.name == 'results.json':
+      raise KeyboardInterrupt
+    write(place, *args)
+
+  kind, make = counting()
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(records, 'write', killed)
+    run_fake(plan(path, *GRID), make_scorer=make)
+  assert run_fake(plan(path, *GRID), make_scorer=make) == app.DONE
+  assert kind.count == 4 and same_results(path, calm)
+
+
+def test_what_could_not_be_scored_is_scored_by_the_next_call(
+  calm, tmp_path, capsys
+):
+  """As it is told to: its results are removed, its scores kept."""
+  path = reopened(calm, tmp_path / 'a', 0)
+
+  class Faulty(FakeScorer):
+    def score(self, cell, params, stats):
+      if cell == 1 and not params['w'][2]:  # seed 0
+        raise RuntimeError('out of memory')
+      return super().score(cell, params, stats)
+
+  class Killed(Faulty):
+    def score(self, cell, params, stats):
+      if cell == 1 and params['w'][2]:
+        raise KeyboardInterrupt
+      return super().score(cell, params, stats)
+
+  with pytest.raises(KeyboardInterrupt):
+    run_fake(plan(path, *GRID), make_scorer=Killed)
+  assert run_fake(plan(path, *GRID)) == app.DONE
+  assert same_results(path, calm)
+
+
+def test_the_last_step_is_scored_once(tmp_path):
+  """Though evaluations in training fall on it."""
+  kind, make = counting()
+  asked = plan(tmp_path / 'a', 'lr_g=1e-3,1e-2', eval_every=4)
+  assert run_fake(asked, make_scorer=make) == app.DONE
+  assert kind.count == 3 * 4
+  steps = [row['step'] for row in rows(tmp_path / 'a', 'scores.csv')]
+  assert steps == ['4', '8', '12'] * 4
+
+
+def test_a_disk_that_does_not_answer_is_no_score(calm, tmp_path):
+  """It concerns all members: the ablation ends, and nothing is recorded."""
+  path = reopened(calm, tmp_path / 'a', 0)
+
+  class Faulty(FakeScorer):
+    def score(self, *args):
+      raise OSError(5, 'Input/output error')
+
+  with pytest.raises(checkpoint.NotSaved, match='Input/output error'):
+    run_fake(plan(path, *GRID), make_scorer=Faulty)
+  assert not (path / 'programs/000/results.json').exists()
+
+
+def test_a_crash_in_a_calibration_leaves_nothing_open(tmp_path):
+  made = []
+
+  class Faulty(FakeRun):
+    def calibrate(self, seconds):
+      made.append(self)
+      raise RuntimeError('out of memory')
+
+  assert run_fake(plan(tmp_path / 'a', 'lr_g=1e-3,1e-2'), Faulty) == app.ERROR
+  assert made and all(run.closed for run in made)

@@ -4,9 +4,11 @@ import pathlib
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from absl import flags
+from helpers import commands
 
 from gan_jax.config import app, schema
 from gan_jax.config import help as help_lib
@@ -159,3 +161,31 @@ def test_exit_codes_pass_through_the_package():
   done = gan('gan_jax', 'prepare')
   assert done.returncode == 2
   assert done.stderr.startswith('error: --dataset=: name a set')
+
+
+def test_ctrl_c_ends_a_command_in_order(monkeypatch, tmp_path):
+  def interrupted(workdir):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr('gan_jax.training.report.write_report', interrupted)
+  done = commands.run('report', f'--workdir={tmp_path}')
+  assert done.returncode == app.INTERRUPTED == 130
+  assert done.stderr == 'stopped by Ctrl-C; the same command does it again\n'
+
+
+def test_an_interruption_that_a_callback_lost_is_not_printed(
+  monkeypatch, capsys
+):
+  """It comes again, where it can be raised."""
+  again, faults = [], (KeyboardInterrupt(), ValueError('Event loop is closed'))
+  monkeypatch.setattr(app.preemption.threading, 'Timer', lambda *_: Timer())
+
+  class Timer:
+    def start(self):
+      again.append(1)
+
+  for error in faults:
+    app._report_unraisable(SimpleNamespace(exc_value=error))
+  assert again == [1] and capsys.readouterr().err == ''
+  with pytest.raises(KeyboardInterrupt):
+    app.preemption.raise_lost()

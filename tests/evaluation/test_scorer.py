@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import threading
+import time
 
 import jax
 import numpy as np
@@ -20,8 +22,8 @@ from gan_jax.evaluation.score_file import (
 from gan_jax.evaluation.scorer import EvaluationOptions, Scorer
 from gan_jax.metrics import Metric
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime import sharding
-from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime import locks, records, sharding
+from gan_jax.runtime.errors import ArgumentError, Error
 
 
 def apply(params, stats, z, *, train, key=None, label=None):
@@ -114,6 +116,77 @@ def test_two_writers_leave_one_row(tmp_path):
   assert ScoreFile(tmp_path / 'm.jsonl').rows() == [row]
 
 
+def test_a_row_is_looked_for_while_nobody_else_writes(tmp_path):
+  """Another process adds it between the look and the writing."""
+  row = {'step': 1, 'key': 'k', 'model': 'm', 'primary': {}, 'x': 1.0}
+  table = ScoreFile(tmp_path / 'm.jsonl')
+  thread = threading.Thread(target=table.add, args=(row,))
+  with locks.hold_file(table.path):
+    thread.start()
+    time.sleep(0.1)
+    table.path.write_text(records.format_line(row))
+  thread.join()
+  assert table.rows() == [row]
+
+
+def test_a_row_is_on_the_disk_when_it_was_added(tmp_path, monkeypatch):
+  sizes, fsync = [], os.fsync
+
+  def synced(number):
+    sizes.append(os.fstat(number).st_size)
+    fsync(number)
+
+  monkeypatch.setattr(os, 'fsync', synced)
+  table = ScoreFile(tmp_path / 'm.jsonl')
+  table.add({'step': 1, 'key': 'k', 'model': 'm', 'primary': {}})
+  assert sizes == [table.path.stat().st_size] != [0]
+
+
+def test_of_two_rows_of_a_moment_the_newest_counts(tmp_path):
+  """As where two files were joined by hand."""
+  row = {'step': 1, 'key': 'k', 'model': 'm', 'primary': {}}
+  table = ScoreFile(tmp_path / 'm.jsonl')
+  lines = [records.format_line({**row, 'x': x}) for x in (1.0, 2.0)]
+  table.path.write_text(''.join(lines))
+  assert table.find(1, 'k', 'm')['x'] == 2.0
+
+
+def test_what_is_scored_is_known_by_all_of_it(evaluator, tmp_path):
+  """Samples by their bytes, a generator by its statistics too."""
+  table = Scorer(evaluator, ScoreFile(tmp_path / 'm.jsonl'))
+  params = {'scale': np.float32(1)}
+  for bias in (0.0, 1.0):
+    stats = {'bias': np.float32(bias)}
+    assert table.score_generator(1, params, stats, True)[1]
+    assert not table.score_generator(1, params, stats, True)[1]
+  assert table.score_generator(1, params, stats, False)[1]  # the live one
+  x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+  for samples in (x, x + 1):
+    assert table.score_samples(samples, 'a.npz')[1]
+    assert not table.score_samples(samples, 'a.npz')[1]
+
+
+def test_a_set_is_known_by_its_content_whatever_it_is_called():
+  protocol = {'samples': 9, 'reference': 'a', 'reference_fingerprint': 'f'}
+  key = scorer.hash_protocol(protocol)
+  named = {'reference': 'b', 'validation': 'c'}
+  assert scorer.hash_protocol(protocol | named) == key
+  for change in ({'samples': 10}, {'reference_fingerprint': 'g'}):
+    assert scorer.hash_protocol(protocol | change) != key
+
+
+def test_one_process_of_several_writes_and_says_what_is_known(
+  evaluator, tmp_path, monkeypatch
+):
+  path = tmp_path / 'm.jsonl'
+  monkeypatch.setattr(scorer.multihost, 'is_primary', lambda: False)
+  row, is_new = score(evaluator, path)
+  assert is_new and row['fid'] > 0 and not path.exists()
+  # The first has the row: nobody scores, though the file is not seen here.
+  monkeypatch.setattr(scorer.multihost, 'broadcast_flag', lambda value: True)
+  assert score(evaluator, path) == ({}, False)
+
+
 def test_what_is_not_finite_is_null_and_never_the_best(
   evaluator, tmp_path, capsys
 ):
@@ -150,6 +223,24 @@ def test_a_draw_without_a_score_costs_only_its_row(tmp_path):
   assert row['by_evaluation_seed']['shift'] == [0.0, None, 2.0]
   row, _ = score(evaluator, tmp_path / 'm.jsonl', seeds=(2,))
   assert row['shift'] == 2 and 'unscored' not in row
+
+
+def test_a_set_has_as_many_samples_as_it_has(tmp_path):
+  x = np.arange(10, dtype=np.float32).reshape(5, 2)
+  assert len(sources.take_samples(x, 5, 'x.npz')) == 5
+  with pytest.raises(ArgumentError, match='`samples=6`: x.npz has 5'):
+    sources.take_samples(x, 6, 'x.npz')
+
+
+def test_a_set_is_meant_by_its_name_though_there_be_a_folder(
+  digits_root, tmp_path, monkeypatch
+):
+  (tmp_path / 'digits').mkdir()
+  monkeypatch.chdir(tmp_path)
+  root = str(digits_root)
+  assert sources.load_source('digits', 'images', root).size == 1797
+  with pytest.raises(Error, match='`images=./digits`'):
+    sources.load_source('./digits', 'images', root)
 
 
 # Images and arrays

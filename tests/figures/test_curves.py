@@ -5,6 +5,7 @@ import math
 import re
 import xml.etree.ElementTree
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from helpers.htmlpage import svg_words
@@ -53,3 +54,49 @@ def test_equilibria_are_named_as_in_the_papers():
   svg = picture([row(0), row(1)], 'Losses', levels)
   words = svg_words(xml.etree.ElementTree.fromstring(svg))
   assert 'D: log 4' in words and 'G: -log 2' in words
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """The axes of every picture, in order."""
+  shown = []
+
+  def uri(figure, kind):
+    shown.append(figure.axes[0])
+    plt.close(figure)
+    return ''
+
+  monkeypatch.setattr(curves, 'uri', uri)
+  return shown
+
+
+def scored(step, value, ema=True):
+  protocol = dict(samples=9, real_samples=9, ema=ema, reference='ring')
+  return {
+    'step': step,
+    'fid': value,
+    'fid/evaluation_std': 0.5,
+    'by_evaluation_seed': {'fid': [value]},
+    'protocol': protocol | {'features': ''},
+  }
+
+
+def test_scores_are_a_line_for_each_protocol_in_the_order_of_steps(drawn):
+  """Of two rows of a step the later one is of the state that is there."""
+  rows = [scored(6, 3.0), scored(3, 9.0), scored(3, 5.0), scored(3, 7.0, False)]
+  ((title, caption, _),) = curves.scores([*rows, {'step': None}])
+  assert title == 'fid' and 'averaged G' in caption and 'live G' in caption
+  averaged, live = (line.get_xydata().tolist() for line in drawn[0].lines[::3])
+  assert averaged == [[3, 5.0], [6, 3.0]] and live == [[3, 7.0]]
+
+
+def test_later_eigenvalues_are_the_darker(drawn):
+  rows = [
+    {'step': i, 'eigenvalues': [[float(i), 1.0]], 'parameters': 1}
+    for i in range(4)
+  ]
+  curves.dynamics(rows)
+  dots = drawn[0].collections[:4]
+  assert [d.get_offsets()[0][0] for d in dots] == [0, 1, 2, 3]
+  light = [d.get_facecolor()[0][:3].sum() for d in dots]
+  assert light == sorted(light, reverse=True) and light[0] > light[-1]

@@ -40,3 +40,28 @@ def test_the_line_around_a_density_holds_its_mass():
     inside = around.contains_points(x).mean()
     plt.close(figure)
   assert inside == pytest.approx(0.95, abs=0.03)
+
+
+def test_d_is_drawn_where_it_judged(monkeypatch):
+  """Points go along the first axis first."""
+  ring, side, shown = data.load('ring'), 6, []
+  axis = np.linspace(*ring.extent, side, dtype=np.float32)
+  across, up = np.meshgrid(axis, axis)
+  grid = np.stack([across.ravel(), up.ravel()], axis=-1)
+  points = np.zeros((3, 2), np.float32)
+  arrays = dict(x=points, real=points, grid=grid)
+  arrays['prob'] = (grid[:, 0] > 0) * 0.5 + (grid[:, 1] > 0) * 0.25
+  figure, axes = plt.subplots()
+  draw = axes.contourf
+
+  def contourf(x, y, z, **how):
+    shown.append((x, y, z))
+    return draw(x, y, z, **how)
+
+  monkeypatch.setattr(axes, 'contourf', contourf)
+  figures._draw_2d(axes, ring, arrays)
+  plt.close(figure)
+  ((x, y, z),) = shown
+  # Matplotlib has z[row, column] at (x[column], y[row]).
+  expected = (x[None, :] > 0) * 0.5 + (y[:, None] > 0) * 0.25
+  np.testing.assert_allclose(z, expected)

@@ -1,4 +1,4 @@
-"""Silence for libraries: of what they say of themselves, while they are called."""
+"""Silence for libraries: of what they say of themselves, for a call."""
 
 import logging
 

@@ -298,3 +298,62 @@ def test_the_generator_that_was_exported_scores_the_same(run):
   assert other['by_evaluation_seed']['fid'] == pytest.approx(
     row['by_evaluation_seed']['fid'], rel=1e-4
   )
+
+
+class Followed:
+  """A run as a follower sees it: what it says at each look, by a script."""
+
+  def __init__(self, monkeypatch, looks, outcome='done'):
+    self.looks, self.outcome, self.opened, self.now = looks, outcome, [], 0.0
+    monkeypatch.setattr(restore, 'outcome', lambda _: self.says())
+    monkeypatch.setattr(restore, 'saved_steps', lambda _: self.saved())
+    monkeypatch.setattr(score_checkpoints, '_open', self.open)
+    monkeypatch.setattr(score_checkpoints.time, 'monotonic', lambda: self.now)
+    monkeypatch.setattr(score_checkpoints.time, 'sleep', self.sleep)
+
+  def says(self):
+    return 'running' if len(self.looks) > 1 else self.outcome
+
+  def saved(self):
+    return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+  def open(self, workdir, step, poll):
+    self.opened.append(step)
+
+  def sleep(self, seconds):
+    self.now += seconds
+
+
+@pytest.mark.parametrize('outcome', ['done', 'diverged'])
+def test_the_last_checkpoint_is_scored_though_the_run_ends_meanwhile(
+  outcome, monkeypatch
+):
+  """It is saved, and the run says that it is done, between two looks."""
+  run = Followed(monkeypatch, [[4], [4], [4, 8]], outcome)
+  score_checkpoints.follow('run', ASKED, 60.0)
+  assert run.opened == [4, 8]
+
+
+def test_a_follower_waits_from_the_last_checkpoint_on(monkeypatch):
+  looks = [[4 * (i // 10)] for i in range(60)]  # one every twenty seconds
+  run = Followed(monkeypatch, looks)
+  score_checkpoints.follow('run', ASKED, 30.0)
+  assert run.opened == [0, 4, 8, 12, 16, 20]
+  run = Followed(monkeypatch, [[4]], 'running')
+  with pytest.raises(Error, match='no new checkpoint in 30s'):
+    score_checkpoints.follow('run', ASKED, 30.0)
+  assert 30 < run.now < 40
+
+
+def test_what_is_asked_for_comes_before_what_the_run_says(digits):
+  config = dataclasses.replace(
+    small.digits(metrics='fid', features='classifier'), dataset='digits'
+  )
+  options = EvaluationOptions(samples=20, devices=1)
+  for name in ('fid', 'kid'):
+    asked = dataclasses.replace(options, features='pixels', metrics=name)
+    evaluator = run_evaluator.make_run_evaluator(
+      config, asked, None, dataset=digits
+    )
+    assert evaluator.features.name == 'pixels'
+    assert [m.name for m in evaluator.metrics] == [name]

@@ -5,21 +5,24 @@ import json
 import math
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import small
 from helpers.saved_run import rows
+from helpers.untyped import unchecked
 
 import gan_jax as gj
 from gan_jax.config import app
 from gan_jax.config.schema import ConfigError
 from gan_jax.evaluation.score_file import ScoreFile, find_best
-from gan_jax.evaluation.scorer import EvaluationOptions
+from gan_jax.evaluation.scorer import EvaluationOptions, hash_protocol
 from gan_jax.metrics import METRICS, Metric
 from gan_jax.runtime import checkpoint
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import restore, score_checkpoints
+from gan_jax.training.scoring import TrainingScorer
 from gan_jax.training.train import train_config
 
 # Orbax's reading threads outlive its event loop when a file is damaged.
@@ -283,3 +286,46 @@ def test_a_metric_of_ones_own_scores_a_run_from_python(at, tmp_path, programs):
     score_checkpoints.evaluate_run(
       str(run.workdir), EvaluationOptions(samples=16, devices=1)
     )
+
+
+class Known:
+  """What is known of scores: rows of a file, and whether this moment has one."""
+
+  def __init__(self, path):
+    self.evaluator = SimpleNamespace(metrics=[METRICS['fid']])
+    self.file, self.scored, self.asked = ScoreFile(path), True, []
+
+  def generator_protocol(self, ema):
+    return {'samples': 64, 'ema': ema}
+
+  def is_scored(self, step, params, stats, ema):
+    self.asked.append((step, params, ema))
+    return self.scored
+
+
+def test_the_best_is_of_this_run_by_this_protocol(tmp_path):
+  """Not of what an earlier run in the folder reached, nor of other samples."""
+  known = Known(tmp_path / 'metrics.jsonl')
+  key = hash_protocol(known.generator_protocol(True))
+  for step, own, value in (
+    (3, key, 3.0),
+    (6, key, 2.0),
+    (6, 'other', 0.1),
+    (9, key, 1.0),
+  ):
+    row = {'step': step, 'key': own, 'model': '', 'primary': {'fid': 'fid'}}
+    known.file.add({**row, 'fid': value})
+  live, average = (SimpleNamespace(params=x, stats={}) for x in 'la')
+  state = SimpleNamespace(g=live, ema=average)
+  with unchecked():
+    scorer = TrainingScorer(known, ema=True, keep_best='fid')
+    assert scorer.best_of_all() is None  # before any
+    assert scorer.resume(state, 6)
+    assert scorer.best_of_all() == {'step': 6, 'score': 'fid', 'value': 2.0}
+    assert scorer.best([3]) == 3 and scorer.best([9]) is None
+    known.scored = False  # the row of step 6 is another state's
+    assert not scorer.resume(state, 6)
+    assert scorer.best([3, 6, 9]) == 3
+    live_scorer = TrainingScorer(known, ema=False, keep_best='fid')
+    live_scorer.resume(state, 6)
+  assert known.asked == [(6, 'a', True), (6, 'a', True), (6, 'l', False)]

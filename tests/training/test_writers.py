@@ -72,6 +72,36 @@ def test_a_restart_keeps_what_its_checkpoint_has(start, tmp_path, clock):
   assert len(read_rows(tmp_path / 'dynamics.jsonl')) == 1
 
 
+def test_what_is_no_number_is_null(start, tmp_path):
+  """Of JSON, in which many readers know no NaN; TensorBoard leaves it out."""
+  log = start(0)
+  log.write({'step': 5, 'd/loss': float('nan'), 'g/loss': 1.0, 'x': [1.0]})
+  text = (tmp_path / 'stats.jsonl').read_text()
+  assert '"d/loss": null' in text and 'NaN' not in text
+  assert read_events(tmp_path) == [(5, 'g/loss')]
+
+
+def test_a_log_that_is_taken_away_is_begun_again(start, tmp_path, capsys):
+  log = start(0)
+  log.write({'step': 5, 'd/loss': 0.5})
+  (tmp_path / 'stats.jsonl').rename(tmp_path / 'away')
+  for step in (10, 15):
+    log.write({'step': step, 'd/loss': 0.5})
+  steps = [row['step'] for row in read_rows(tmp_path / 'stats.jsonl')]
+  assert steps == [10, 15]
+  assert capsys.readouterr().err.count('was removed while the run goes on') == 1
+
+
+def test_a_line_says_how_far_it_is_and_how_long_it_will_be(capsys):
+  row = dict.fromkeys(('d/prob_real', 'd/prob_fake', 'd/loss', 'g/loss'), 0.5)
+  speed = {'speed/images_per_sec': 1e4, 'speed/sec_per_step': 2.0}
+  writers.Progress(0, 100).row({'step': 60, **row, **speed})
+  said = capsys.readouterr().err
+  assert said.startswith('step 60/100  D(x) 0.500') and said.endswith(
+    '10,000 images/s  1m20s left\n'
+  )
+
+
 def test_a_log_of_nothing_starts_no_event_file(tmp_path):
   Log(tmp_path, 0).close()
   assert not (tmp_path / 'tensorboard').exists()
