@@ -181,3 +181,115 @@ def test_the_log_is_closed_where_checkpoints_cannot_be(tmp_path):
   with pytest.raises(CheckpointError, match='no room'):
     loop.close()
   assert closed
+
+
+# When a run is saved and scored.
+
+
+class Bare(run_loop.RunLoop):
+  """A run that trains nothing, and notes what it would do."""
+
+  def __init__(self, scorer=None, step=6, **changes):
+    self.config = small.ring(
+      metrics='fid', log_every=5, sample_every=100, **changes
+    )
+    self.step, self.scorer, self.done = step, scorer, []
+    self.state, self._unscored, self.compile_sec = None, False, 0.0
+    self.progress = self.log = self.run_file = self
+    self.listener = preemption.Listener()
+
+  def note(self, *words):
+    self.done.append(' '.join(map(str, words)))
+
+  def save(self):
+    self.note('save')
+
+  def say(self, text):
+    self.note('say', text)
+
+  def show(self, scores, step):
+    self.note('show', scores['fid'], step)
+
+  def update(self, **facts):
+    if 'best' in facts:
+      self.note('best', facts['best'])
+
+  def write_row(self):
+    self.note('row')
+
+  def write_samples(self):
+    self.note('samples')
+
+
+class Score:
+  """A scorer, by what it has scored before."""
+
+  def __init__(self, is_new=True, is_scored=False):
+    self.is_new, self.is_scored = is_new, is_scored
+
+  def __call__(self, state, step):
+    return {'fid': 2.0}, 'fid 2', self.is_new
+
+  def resume(self, state, step):
+    return self.is_scored
+
+  def best_of_all(self):
+    return 'of all'
+
+  def best(self, steps):
+    return 'of those that are left'
+
+
+@pytest.mark.parametrize(
+  ('changes', 'done'),
+  [
+    (dict(eval_every=3), ['save', 'say step 6  fid 2']),
+    (dict(eval_every=3, checkpoint_every=5), ['say step 6  fid 2']),
+    (
+      dict(eval_every=3, checkpoint_every=5, keep_best='fid'),
+      ['save', 'say step 6  fid 2', 'best of all'],
+    ),
+    (dict(eval_every=5), ['save']),
+    (
+      dict(eval_every=5, steps=6),
+      ['row', 'samples', 'save', 'say step 6  fid 2'],
+    ),
+  ],
+)
+def test_a_moment_is_saved_before_it_is_scored(changes, done):
+  """A score may fail, or be ended by a signal; the best must exist."""
+  loop = Bare(Score(is_new=False), **changes)
+  loop.at_boundary()
+  assert loop.done == done
+  assert not loop._unscored
+
+
+def test_a_score_is_shown_once():
+  for is_new in (True, False):
+    loop = Bare(Score(is_new))
+    loop.evaluate()
+    assert ('show 2.0 6' in loop.done) == is_new
+
+
+@pytest.mark.parametrize('is_scored', [False, True])
+@pytest.mark.parametrize('every', [3, 4])
+def test_what_was_saved_and_not_scored_is_scored_by_the_next_call(
+  every, is_scored
+):
+  loop = Bare(Score(is_scored=is_scored), eval_every=every)
+  loop.at_start()
+  scored = 'say step 6  fid 2' in loop.done
+  assert scored == (every == 3 and not is_scored)
+  assert 'samples' not in loop.done
+
+
+def test_a_run_whose_last_score_was_ended_is_not_over():
+  class Ended(Score):
+    def __call__(self, state, step):
+      loop.listener.received = 'SIGTERM'
+      raise preemption.Stopped('SIGTERM')
+
+  loop = Bare(Ended(), steps=6)
+  loop.listener.raise_at_once = False
+  loop.at_boundary()
+  assert loop.done[-1] == 'save' and not loop.is_over

@@ -98,12 +98,15 @@ def test_made_longer_and_interrupted_is_whole(ring_run, make, tmp_path, capsys):
   config = make(tmp_path, **often)
   with signal_when('step 20/24', signal.SIGINT):
     assert train_config(config) == app.SAVED
-  assert json.loads((tmp_path / 'run.json').read_text())['outcome'] == 'saved'
+  facts = json.loads((tmp_path / 'run.json').read_text())
+  assert facts['outcome'] == 'saved'
   said = capsys.readouterr().err
   assert f'saved at step 20 of 24 in {tmp_path}; run the same command' in said
   assert 'compiled in' in said and 'left' in said
   assert train_config(config) == app.DONE
   assert 'continuing at step 20\n' in capsys.readouterr().err
+  later = json.loads((tmp_path / 'run.json').read_text())
+  assert later['started'] == facts['started'] <= facts['finished']
   assert restore.read_config(tmp_path) == config
   assert final(tmp_path) == final(ring_run.workdir)
   table = writers.read_rows(tmp_path / 'stats.jsonl')
@@ -490,6 +493,22 @@ def test_a_logged_row_is_the_mean_of_its_steps(ring_run):
   expected = [np.mean(losses[i : i + 5]) for i in range(0, 24, 5)]
   found = [r['d/loss'] for r in rows(ring_run.workdir)]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_seconds_of_all_steps_are_those_of_the_run(ring_run):
+  """Each row's mean times its steps; images a second are of the same."""
+  table = writers.read_rows(pathlib.Path(ring_run.workdir) / 'stats.jsonl')
+  assert [row['step'] for row in table] == [5, 10, 15, 20, 24]
+  spent = [
+    row['speed/sec_per_step'] * n for row, n in zip(table, (5, 5, 5, 5, 4))
+  ]
+  np.testing.assert_allclose(
+    np.cumsum(spent), [r['time/train_sec'] for r in table]
+  )
+  for row in table:
+    each = row['speed/sec_per_step']
+    assert row['speed/images_per_sec'] == pytest.approx(8 / each)
+    assert row['speed/sec_per_kimg'] == pytest.approx(each * 1000 / 8)
 
 
 @contextlib.contextmanager

@@ -289,7 +289,7 @@ def test_a_metric_of_ones_own_scores_a_run_from_python(at, tmp_path, programs):
 
 
 class Known:
-  """What is known of scores: rows of a file, and whether this moment has one."""
+  """What is known of scores: rows of a file, whether this moment has one."""
 
   def __init__(self, path):
     self.evaluator = SimpleNamespace(metrics=[METRICS['fid']])
