@@ -160,6 +160,72 @@ def test_bounds_themselves_are_accepted():
   assert config_lib.from_args(words).seed == 2**31 - 1
 
 
+BILLIONS = 2**31 - 1
+# name -> (what is too low, the least, the most, what is too high); None: of
+# numbers as large as they come.
+BOUNDS = {
+  **dict.fromkeys(
+    ('regularizer_every', 'steps', 'log_every', 'sample_every')
+    + ('checkpoint_every', 'keep_checkpoints'),
+    (0, 1, BILLIONS, BILLIONS + 1),
+  ),
+  **dict.fromkeys(
+    ('lr_warmup', 'dynamics_every', 'eval_every', 'seed'),
+    (-1, 0, BILLIONS, BILLIONS + 1),
+  ),
+  **dict.fromkeys(('d_steps', 'g_steps'), (0, 1, 10**6, 10**6 + 1)),
+  **dict.fromkeys(('unroll_steps', 'eval_seeds'), (0, 1, 10**4, 10**4 + 1)),
+  **dict.fromkeys(
+    ('width', 'latent_dim', 'devices'), (-1, 0, 2**20, 2**20 + 1)
+  ),
+  'packing': (0, 1, 2**20, 2**20 + 1),
+  'depth': (-1, 0, 1000, 1001),
+  'image_size': (-1, 0, 2**13, 2**13 + 1),
+  'channels': (-1, 0, 3, 4),
+  'num_samples': (0, 1, 2**16, 2**16 + 1),
+  'eval_samples': (0, 1, 10**7, 10**7 + 1),
+  'batch_size': (0, 1, 2**24, 2**24 + 1),
+  **dict.fromkeys(
+    ('label_smoothing', 'beta1_g', 'beta1_d', 'beta1_final_g')
+    + ('beta1_final_d', 'beta2_g', 'beta2_d'),
+    (-0.1, 0.0, 0.9999, 1.0),
+  ),
+  **dict.fromkeys(('lr_g', 'lr_d', 'max_megapixels'), (0.0, 1e-37, 3e38, 1e39)),
+  **dict.fromkeys(
+    ('consensus', 'instance_noise', 'instance_noise_kimg', 'clip_g', 'clip_d')
+    + ('ema_halflife_kimg',),
+    (-1e-37, 0.0, 3e38, 1e39),
+  ),
+  **dict.fromkeys(
+    ('label_real', 'label_fake', 'label_target'), (-1e39, -3e38, 3e38, 1e39)
+  ),
+  'lr_final': (-0.1, 0.0, 1.0, 1.1),
+}
+
+
+def test_bounds_of_numbers_are_those_that_they_should_be():
+  numbers = {n for n, f in FIELDS.items() if type(f.default) in (int, float)}
+  assert numbers == BOUNDS.keys()
+  for name, (low, least, most, high) in BOUNDS.items():
+    for value, taken in ((low, 0), (least, 1), (most, 1), (high, 0)):
+      faults = validate.problems(FIELDS[name], value, ())
+      assert len(faults) == 1 - taken, (name, value)
+  # What rounds to a bound is beyond it, and what rounds to 0 is no number.
+  for name, value in (('beta2_g', 1 - 1e-9), ('lr_g', 1e-39)):
+    assert validate.problems(FIELDS[name], value, ())
+
+
+def test_a_folder_that_was_moved_is_where_it_is(tmp_path):
+  (tmp_path / 'new').mkdir()
+  text = config_lib.format_flagfile(Config(workdir=str(tmp_path / 'old')))
+  (tmp_path / 'new' / 'config.flags').write_text(text)
+  moved = config_lib.read_config(tmp_path / 'new')
+  assert moved.workdir == str(tmp_path / 'new')
+  (tmp_path / 'new' / 'config.flags').write_text(text.replace('64', '65'))
+  with pytest.raises(config_lib.DamagedConfig, match='damaged, or edited'):
+    config_lib.read_config(tmp_path / 'new')
+
+
 def test_every_field_is_documented_and_has_a_valid_default():
   assert Config().validate() == Config()
   for name, field in FIELDS.items():

@@ -601,3 +601,20 @@ def test_a_folder_that_was_taken_away_is_not_made_anew(saved):
     checkpoints.save(4, state_of(4), META)
   checkpoints.close()
   assert not (saved / 'checkpoints').exists()
+
+
+def test_one_that_vanishes_when_it_was_saved_does_not_count(saved, monkeypatch):
+  """A file system that lost it, or somebody who tidied up."""
+  checkpoints = Checkpoints(saved)
+  finish = checkpoints._manager.wait_until_finished
+
+  def lose():
+    finish()
+    shutil.rmtree(step_folder(saved, 4))
+
+  monkeypatch.setattr(checkpoints._manager, 'wait_until_finished', lose)
+  checkpoints.save(4, state_of(4), META)
+  with pytest.raises(checkpoint.NotSaved, match='checkpoint 4 is not there'):
+    checkpoints.wait()
+  with contextlib.suppress(CheckpointError):
+    checkpoints.close()
