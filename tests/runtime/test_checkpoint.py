@@ -612,8 +612,8 @@ def test_one_that_vanishes_when_it_was_saved_does_not_count(saved, monkeypatch):
     finish()
     shutil.rmtree(step_folder(saved, 4))
 
-  monkeypatch.setattr(checkpoints._manager, 'wait_until_finished', lose)
   checkpoints.save(4, state_of(4), META)
+  monkeypatch.setattr(checkpoints._manager, 'wait_until_finished', lose)
   with pytest.raises(checkpoint.NotSaved, match='checkpoint 4 is not there'):
     checkpoints.wait()
   with contextlib.suppress(CheckpointError):
