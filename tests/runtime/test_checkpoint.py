@@ -381,6 +381,16 @@ def lose_an_array(folder):
   tensorstore.KvStore.open(spec).result().write('step/0', b'').result()
 
 
+def lose_a_chunk(folder):
+  """Its index still speaks of the array."""
+  spec = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
+  store = tensorstore.KvStore.open(spec).result()
+  chunks = [k for k in store.list().result() if k.startswith(b'params/w/0')]
+  for key in chunks:
+    store.write(key, None).result()
+  assert chunks
+
+
 def spoil(folder):
   (folder / 'metadata').write_text('{}')
 
@@ -391,6 +401,7 @@ def spoil(folder):
     ('PyTreeCheckpointHandler', remove_index),
     ('PyTreeCheckpointHandler', cut_data),
     ('PyTreeCheckpointHandler', lose_an_array),
+    ('PyTreeCheckpointHandler', lose_a_chunk),
     ('JsonCheckpointHandler', spoil),
   ],
 )
