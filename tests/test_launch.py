@@ -157,6 +157,23 @@ def test_each_process_gets_one_gpu():
   assert '--processes=3: this machine shows 2 GPUs' in done.stderr
 
 
+def test_gpus_are_those_that_the_driver_lists(tmp_path):
+  lines = 'GPU 0: H200 (UUID: GPU-1)\\n  MIG 1g\\nGPU 1: H200 (UUID: GPU-2)\\n'
+  (tmp_path / 'nvidia-smi').write_text(f'#!/bin/sh\nprintf "{lines}"\n')
+  (tmp_path / 'nvidia-smi').chmod(0o755)
+  environ = {k: v for k, v in os.environ.items() if k != 'CUDA_VISIBLE_DEVICES'}
+  done = subprocess.run(
+    [sys.executable, LOCAL, '--dry_run', '--workdir=w'],
+    env={**environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+    capture_output=True,
+    text=True,
+  )
+  first, second = done.stdout.splitlines()
+  assert 'CUDA_VISIBLE_DEVICES=0 ' in first and '--multihost=true' in first
+  assert 'CUDA_VISIBLE_DEVICES=1 ' in second
+  assert 'SLURM_PROCID=1 ' in second and 'PYTHONUNBUFFERED=1' in second
+
+
 @pytest.mark.parametrize(
   ('words', 'said'),
   [

@@ -1,5 +1,6 @@
 """The command line: help by axis, errors with flags, commands by name."""
 
+import importlib
 import pathlib
 import re
 import subprocess
@@ -189,3 +190,19 @@ def test_an_interruption_that_a_callback_lost_is_not_printed(
   assert again == [1] and capsys.readouterr().err == ''
   with pytest.raises(KeyboardInterrupt):
     app.preemption.raise_lost()
+
+
+def test_home_is_found_wherever_a_flag_names_a_place():
+  """Those of the commands and of a configuration; the cache finds its own."""
+  names = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
+  tables = [importlib.import_module(f'gan_jax.{name}').FLAGS for name in names]
+  places = {n for table in tables for n, flag in table.items() if flag.place}
+  places |= {n for n, f in schema.FIELDS.items() if f.metadata['place']}
+  assert places - {'compilation_cache'} == {*app._PLACES}
+
+
+def test_a_home_folder_is_put_in_the_place_of_its_sign(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  done = commands.run('report', '--workdir=~/run')
+  assert done.returncode == app.REFUSED
+  assert '--workdir=/' in done.stderr and '~' not in done.stderr

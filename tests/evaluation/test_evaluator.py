@@ -243,6 +243,36 @@ def test_parameters_that_are_not_finite_score_nothing(make, params):
   assert np.isfinite([*fine.values()]).all() and not evaluator.unscored
 
 
+def test_finite_are_all_samples_and_no_padding(capsys):
+  """And a metric is told the seed, and sees as many as were asked for."""
+
+  def compute(real, fake, *, seed):
+    return {'seen': float(len(fake)), 'of': float(seed)}
+
+  metric = Metric('seen', compute, {'seen': '', 'of': ''}, sees='points')
+  evaluator = Evaluator(
+    data.load('ring'),
+    None,
+    [metric],
+    samples=10,
+    batch=4,
+    mesh=sharding.make_mesh(1),
+  )
+  x = np.zeros((12, 2), np.float32)
+  for row in (10, 11, 0, 3, 9):
+    bad = x.copy()
+    bad[row] = np.inf
+    batches = (bad[i : i + 4] for i in (0, 4, 8))
+    scores = evaluator.score_batches(batches, seed=7)
+    if row >= 10:
+      assert scores == {'seen': 10.0, 'of': 7.0} and not evaluator.unscored
+    else:
+      assert np.isnan([*scores.values()]).all()
+      assert 'not finite' in evaluator.unscored['seen']
+  # What was said of samples before is not said of these.
+  assert evaluator.score_samples(x[:10]) == {'seen': 10.0, 'of': 0.0}
+
+
 def test_samples_without_a_score_cost_only_the_metric_that_has_none(
   make, params
 ):
