@@ -82,6 +82,7 @@ def test_help_finds_flags_by_name_text_and_choice(values):
   assert found('--lr_d')[0] == 'lr_d'
   assert found('judges together') == ['packing']
   assert found('batch-size')[0] == 'batch_size'
+  assert found('LR_D')[0] == 'lr_d' and found('Hinge') == found('hinge')
   assert 'objective' in found('hinge')
   assert found('metrics')[0] == 'metrics'
   assert found('objctive') == []

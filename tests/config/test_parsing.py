@@ -233,3 +233,11 @@ def test_a_cache_of_programs_that_is_no_folder_is_refused(tmp_path):
   done = commands.run('train', *words, '--compilation_cache=/dev/full')
   assert done.returncode == app.REFUSED
   assert '--compilation_cache=/dev/full: is no folder; name one' in done.stderr
+
+
+def test_names_of_files_are_counted_in_bytes():
+  """As file systems count them, which know no letters."""
+  assert parsing.place_remedy('a/' + 127 * 'é') == ''
+  assert 'has 256 bytes' in parsing.place_remedy('a/' + 128 * 'é')
+  assert parsing.place_remedy(4095 * '/') == ''
+  assert 'has 4096 bytes' in parsing.place_remedy(4096 * '/')

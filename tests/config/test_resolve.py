@@ -2,7 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
+from helpers.untyped import unchecked
 
 from gan_jax.config import resolve, schema
 from gan_jax.runtime.errors import ArgumentError
@@ -106,3 +109,44 @@ def test_a_reference_to_no_networks_is_refused():
   config = schema.from_args(['--network=math:pi'])
   with pytest.raises(ArgumentError, match='`network=math:pi`: is no `Networks'):
     resolve.build_networks(config, POINTS)
+
+
+def test_each_player_has_the_optimizer_that_was_handed_in():
+  def made(**options):
+    trainer = resolve.make_trainer((2,), network='mlp', **options)
+    return trainer.optimizer_g, trainer.optimizer_d
+
+  g, d = optax.adam(1e-3), optax.sgd(1e-2)
+  both = made(optimizer_g=g, optimizer_d=d)
+  assert [o.transformation for o in both] == [g, d]
+  for name, own in (('optimizer_g', 0), ('optimizer_d', 1)):
+    one = made(**{name: g})
+    assert one[own].transformation is g
+    assert one[1 - own].name == 'adam'
+
+
+def test_rates_and_momentum_move_over_the_run():
+  """Whatever its warm-up; what is given goes where its name says."""
+  options = dict(steps=50, lr_warmup=4, lr_schedule='linear', lr_final=0.5)
+  trainer = resolve.make_trainer(
+    (2,), network='mlp', beta1_final_g=0.9, **options
+  )
+  assert trainer.optimizer_g.momentum_steps == 50
+  for optimizer in (trainer.optimizer_g, trainer.optimizer_d):
+    decay = optimizer.decay
+    assert (decay.steps, decay.warmup, decay.final) == (50, 4, 0.5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [('steps', True), ('lr_g', True), ('flip', 1), ('steps', 2.0), ('seed', '1')],
+)
+def test_a_value_of_another_type_is_none(name, value):
+  with (
+    unchecked(),
+    pytest.raises(ArgumentError, match=f'`{name}={value}`: use'),
+  ):
+    resolve.split_options({name: value})
+  config, _ = resolve.split_options({'lr_g': 1, 'steps': np.int64(3)})
+  assert (config.lr_g, config.steps) == (1.0, 3)
+  assert type(config.lr_g) is float and type(config.steps) is int

@@ -394,3 +394,37 @@ def test_the_network_suits_the_data_unless_one_is_named(dataset, network):
 def test_spaces_between_metrics_are_no_part_of_them():
   words = ['--metrics=kid, fid', '--keep_best=fid', '--eval_every=5']
   assert config_lib.from_args(words).keep_best == 'fid'
+
+
+def test_what_is_compiled_is_told_apart_and_what_is_traced_is_not():
+  """Places of penalties are compiled in, their weights are not."""
+
+  def static(**changes):
+    return config_lib.static(Config(dataset='ring', **changes))
+
+  assert static(regularizer='r1:1') == static(regularizer='r1:2')
+  real, fake = (static(regularizer=f'wgan_gp@{x}') for x in ('real', 'fake'))
+  assert real != fake != static(regularizer='wgan_gp')
+  assert static(lr_g=1.0, seed=3, workdir='a') == static()
+  for name in ('clip_g', 'ema_halflife_kimg', 'instance_noise'):
+    one, two, none = (static(**{name: x}) for x in (1.0, 2.0, 0.0))
+    assert one == two != none
+
+
+def test_an_entry_comes_before_a_plugin_of_its_name(monkeypatch):
+  """And plug-ins are of their registry alone."""
+
+  class Entry:
+    def load(self):
+      return 'of a plug-in'
+
+  entries = ('objectives.hinge', 'objectives.own', 'schedules.other')
+  monkeypatch.setattr(
+    registry, '_plugins', lambda: dict.fromkeys(entries, Entry())
+  )
+  place = ('gan_jax.game.objectives', 'OBJECTIVES')
+  names = registry.names(*place)
+  assert names.count('hinge') == 1 and names[-1] == 'own'
+  assert not [name for name in names if 'other' in name]
+  assert registry.load(*place, 'own') == 'of a plug-in'
+  assert registry.load(*place, 'hinge').__name__ == 'Hinge'
