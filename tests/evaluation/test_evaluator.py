@@ -13,6 +13,7 @@ from gan_jax import data
 from gan_jax.evaluation import references, sources
 from gan_jax.evaluation.evaluator import Evaluator
 from gan_jax.features import inception_weights, load, make_features
+from gan_jax.figures.images import to_uint8
 from gan_jax.metrics import Metric
 from gan_jax.networks.base import Net, Networks
 from gan_jax.runtime import sharding
@@ -271,6 +272,53 @@ def test_finite_are_all_samples_and_no_padding(capsys):
       assert 'not finite' in evaluator.unscored['seen']
   # What was said of samples before is not said of these.
   assert evaluator.score_samples(x[:10]) == {'seen': 10.0, 'of': 0.0}
+
+
+def test_images_are_scored_as_the_bytes_that_are_written_of_them():
+  """By a fixed range, rounded and clipped: whatever G makes of its range."""
+  seen = []
+
+  def compute(real, fake, *, seed):
+    seen.append(fake)
+    return {'own': 0.0}
+
+  metric = Metric('own', compute, {'own': ''}, sees='images', reads_real=False)
+  evaluator = Evaluator(
+    numbered(), None, [metric], samples=6, mesh=sharding.make_mesh(1)
+  )
+  x = np.linspace(-1.2, 0.3, 24, dtype=np.float32).reshape(6, 2, 2, 1)
+  evaluator.score_batches([x])
+  np.testing.assert_array_equal(seen[0], to_uint8(x))
+  assert seen[0].min() == 0 and 150 < seen[0].max() < 180
+
+
+def test_features_of_real_samples_are_kept_by_all_that_they_depend_on(
+  monkeypatch,
+):
+  kept = []
+
+  def cached(root, facts, make):
+    kept.append(facts)
+    return make()
+
+  monkeypatch.setattr(references, 'cached_features', cached)
+  features = by_value(4)
+  for own, count in (
+    (features, 5),
+    (features._replace(digest='other weights'), 5),
+    (features, 4),
+  ):
+    evaluator = Evaluator(
+      numbered(),
+      None,
+      ['fid'],
+      samples=5,
+      real_samples=count,
+      features=own,
+      mesh=sharding.make_mesh(1),
+    )
+    assert len(evaluator.reference['features']) == count
+  assert len({str(facts) for facts in kept}) == 3
 
 
 def test_samples_without_a_score_cost_only_the_metric_that_has_none(
