@@ -100,3 +100,9 @@ def test_later_eigenvalues_are_the_darker(drawn):
   assert [d.get_offsets()[0][0] for d in dots] == [0, 1, 2, 3]
   light = [d.get_facecolor()[0][:3].sum() for d in dots]
   assert light == sorted(light, reverse=True) and light[0] > light[-1]
+
+
+def test_what_is_no_number_is_no_point():
+  rows = [(1, math.inf), (2, 1.0), (3, math.nan), (4, None), (5, 3)]
+  logged = [{'step': step, 'x': x} for step, x in rows]
+  assert curves._series([*logged, {'step': 6}], 'x') == ([2, 5], [1.0, 3])

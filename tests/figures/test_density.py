@@ -65,3 +65,13 @@ def test_d_is_drawn_where_it_judged(monkeypatch):
   # Matplotlib has z[row, column] at (x[column], y[row]).
   expected = (x[None, :] > 0) * 0.5 + (y[:, None] > 0) * 0.25
   np.testing.assert_allclose(z, expected)
+
+
+def test_a_kernel_is_as_wide_as_the_picture_says():
+  """However close samples lie: a peak is as high as can be seen."""
+  at = np.linspace(-5, 5, 501)
+  x = np.linspace(-0.01, 0.01, 99)
+  estimate = figures.smooth_density(x, at)
+  width = figures.BANDWIDTH * 10
+  assert estimate.max() == pytest.approx(1 / (width * (2 * np.pi) ** 0.5), 0.01)
+  assert estimate.sum() * 0.02 == pytest.approx(1, 1e-3)

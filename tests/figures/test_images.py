@@ -102,3 +102,9 @@ def test_a_scatter_plot_of_one_dimension_is_a_histogram():
 def test_no_points_are_an_empty_picture():
   for shape in ((0, 1), (0, 2)):
     assert (images.scatter(np.zeros(shape), (-1.0, 1.0)) == 255).all()
+
+
+def test_a_point_is_where_its_numbers_say():
+  """Across by the first, up by the second."""
+  picture = images.scatter(np.array([[-0.9, 0.1]]), (-1.0, 1.0), 20)
+  assert np.argwhere(picture[..., 0] == 0).tolist() == [[8, 1]]
