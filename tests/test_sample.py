@@ -333,3 +333,29 @@ def test_every_flag_says_what_is_drawn(pictures, tmp_path, gan):
   assert '16 samples' in gan('sample', *words).stdout
   x = export.draw(gj.open(run), 16, 0, None, True)
   assert grid.read_bytes() == images.grid_png(x, export.COLUMNS)
+
+
+def test_the_command_shows_each_class_and_draws_the_one_asked_for(
+  tmp_path, gan
+):
+  """In a grid a class a column; the first class is one, too."""
+  for i, name in enumerate('aabc'):
+    (tmp_path / 'set' / name).mkdir(parents=True, exist_ok=True)
+    PIL.Image.new('L', (8, 8), 60 * i).save(tmp_path / f'set/{name}/{i}.png')
+  run = write_run(
+    tmp_path / 'run',
+    (4,),
+    dataset=f'folder:{tmp_path / "set"}',
+    conditioning='projection',
+    batch_size=2,
+  )
+  opened, grid, array = gj.open(run), tmp_path / 'a.png', tmp_path / 'a.npz'
+  assert opened.classes == 3
+  gan('sample', f'--workdir={run}', '--num=5', f'--out={grid}')
+  x = opened.sample(5, label=[0, 1, 2, 0, 1])
+  assert grid.read_bytes() == images.grid_png(x, 3)
+  for label in (0, 2):
+    words = (f'--label={label}', '--num=4', f'--out={array}')
+    gan('sample', f'--workdir={run}', *words)
+    x = images.to_uint8(opened.sample(4, label=label))
+    np.testing.assert_array_equal(np.load(array)['samples'], x)

@@ -106,5 +106,5 @@ def test_no_points_are_an_empty_picture():
 
 def test_a_point_is_where_its_numbers_say():
   """Across by the first, up by the second."""
-  picture = images.scatter(np.array([[-0.9, 0.1]]), (-1.0, 1.0), 20)
-  assert np.argwhere(picture[..., 0] == 0).tolist() == [[8, 1]]
+  picture = images.scatter(np.array([[-0.95, 0.15]]), (-1.0, 1.0), 20)
+  assert np.argwhere(picture[..., 0] == 0).tolist() == [[8, 0]]
