@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
+from helpers import commands
 from helpers.originals import IDX, TAR, draw, records, write_idx, write_tar
 from tensorflow_datasets.core.download import checksums
 
@@ -381,3 +382,22 @@ def test_command_tells_errors(words, code, told, tmp_path):
 def test_command_leaves_densities_alone():
   done = command('--dataset=ring')
   assert done.returncode == 0 and 'needs no preparation' in done.stdout
+
+
+def test_the_command_takes_originals_from_where_it_is_told(
+  monkeypatch, tmp_path
+):
+  asked = []
+
+  def prepare(name, data_dir='', originals=''):
+    asked.append((name, data_dir, originals))
+    return tmp_path / 'root' / name / '1.0.0', {'train': 60000}
+
+  monkeypatch.setattr(data, 'prepare', prepare)
+  root, folder = f'{tmp_path}/root', f'{tmp_path}/originals'
+  words = ('--dataset=mnist', f'--data_dir={root}', f'--from={folder}')
+  done = commands.run('prepare', *words)
+  assert done.returncode == 0, done.stderr
+  assert asked == [('mnist', root, folder)]
+  assert done.stdout.startswith('mnist 1.0.0: 60,000 train images in ')
+  assert f'--dataset=mnist --data_dir={root}' in done.stdout
