@@ -25,6 +25,7 @@ from helpers.ablations import (
 )
 
 from gan_jax.ablation import folder, progress, runner
+from gan_jax.ablation.api import read_table
 from gan_jax.ablation.plan import make_plan
 from gan_jax.ablation.results import read_results
 from gan_jax.ablation.verdict import format_for_terminal, state_verdict
@@ -751,3 +752,15 @@ def test_a_crash_in_a_calibration_leaves_nothing_open(tmp_path):
 
   assert run_fake(plan(tmp_path / 'a', 'lr_g=1e-3,1e-2'), Faulty) == app.ERROR
   assert made and all(run.closed for run in made)
+
+
+def test_a_part_has_a_table_of_what_has_ended_and_writes_none(tmp_path):
+  """Another part may be writing: the whole is collected at the end."""
+  path = tmp_path / 'a'
+  asked = plan(path, *GRID, only='1/2', report=True)
+  assert run_fake(asked) == app.DONE
+  table = read_table(asked)
+  assert [row['cell'] for row in table.rows] == [0, 0, 1, 1]
+  assert not [*path.glob('results.csv'), *path.glob('report.html')]
+  assert len(read_table(plan(path, *GRID, report=True)).rows) == 4
+  assert (path / 'results.csv').exists() and (path / 'report.html').exists()
