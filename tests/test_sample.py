@@ -62,6 +62,19 @@ def test_more_samples_begin_with_the_same_ones(ring_run, interpolate):
   assert len(np.unique(many, axis=0)) == len(many)
 
 
+def test_a_walk_from_python_is_that_of_the_command(ring_run):
+  x = ring_run.interpolate(3, seed=2)
+  assert x.shape == (3, 8, 2)
+  rows = export.draw(ring_run, 24, 2, None, True)
+  np.testing.assert_array_equal(x.reshape(24, 2), rows)
+  ends = ring_run.generate(ring_run.latent(2, 6))
+  np.testing.assert_allclose(
+    x[:, [0, -1]].reshape(6, 2), ends, rtol=1e-5, atol=1e-6
+  )
+  with pytest.raises(ArgumentError, match='`rows=0`: use 1 or more'):
+    ring_run.interpolate(0)
+
+
 def test_the_command_draws_what_the_library_draws(ring_run):
   x = export.draw(ring_run, 5, 3, None, False)
   np.testing.assert_array_equal(x, ring_run.sample(5, seed=3))

@@ -309,6 +309,38 @@ class Run:
     bar = progress_bar(batches, -(-n // BATCH), 'sampling')
     return (batch for batch in bar)
 
+  def interpolate(
+    self,
+    rows: int,
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    ema: bool | None = None,
+  ) -> Samples:
+    """Samples (rows, 8, *sample_shape) on the way from one latent to another.
+
+    Along the sphere for normal noise, straight for uniform noise. The ends of
+    row i are the latent vectors of samples 2i and 2i + 1 of the seed.
+
+    Args:
+      rows: how many ways.
+      seed: of the noise.
+      label: the class of all, of a class-conditional run; None: a row has one
+        class, and the rows have them in turn.
+      ema: from the averaged generator; None: if there is one.
+
+    Raises:
+      ArgumentError: for fewer than one row, an unknown class, or an average
+        that was not kept.
+      NetworksNeeded: if nobody says what the noise is.
+    """
+    from gan_jax.training import export
+
+    if rows < 1:
+      raise ArgumentError('rows', rows, 'use 1 or more')
+    x = export.draw(self, rows * export.COLUMNS, seed, ema, True, label)
+    return x.reshape(rows, export.COLUMNS, *self.dataset.shape)
+
   def labels(
     self, n: int, label: Any = None, class_sampling: str = ''
   ) -> NDArray[np.int32] | None:

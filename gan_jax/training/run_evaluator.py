@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from jax.sharding import Mesh
 
 from gan_jax import data as data_lib
@@ -14,7 +13,7 @@ from gan_jax.config.schema import Config
 from gan_jax.data import Dataset, Density, SampleSet, parse_name
 from gan_jax.evaluation import sources
 from gan_jax.evaluation.evaluator import Evaluator
-from gan_jax.evaluation.score_file import ScoreFile
+from gan_jax.evaluation.score_file import ScoreFile, mean_of_seeds
 from gan_jax.evaluation.scorer import (
   EvaluationOptions,
   Scorer,
@@ -245,7 +244,4 @@ def score_run(
     evaluator.score_batches(draw_samples(run, evaluator, ema, seed), seed=seed)
     for seed in asked.seeds
   ]
-  return {
-    name: float(np.mean([scores[name] for scores in by_seed]))
-    for name in by_seed[0]
-  }
+  return mean_of_seeds(by_seed)
