@@ -32,6 +32,7 @@ from gan_jax.runtime.errors import (
 )
 from gan_jax.runtime.progress import progress_bar
 from gan_jax.runtime.quiet import quiet_libraries
+from gan_jax.training import interpolation
 from gan_jax.training.setup import (
   OWN_DATA,
   Setup,
@@ -334,12 +335,11 @@ class Run:
         that was not kept.
       NetworksNeeded: if nobody says what the noise is.
     """
-    from gan_jax.training import export
-
     if rows < 1:
       raise ArgumentError('rows', rows, 'use 1 or more')
-    x = export.draw(self, rows * export.COLUMNS, seed, ema, True, label)
-    return x.reshape(rows, export.COLUMNS, *self.dataset.shape)
+    x = [*interpolation.batches(self, rows, seed, ema, label)]
+    shape = (rows, interpolation.COLUMNS, *self.dataset.shape)
+    return np.concatenate(x).reshape(shape)
 
   def labels(
     self, n: int, label: Any = None, class_sampling: str = ''

@@ -25,6 +25,7 @@ from gan_jax.features import batched
 from gan_jax.metrics import METRICS, Metric, select_metrics
 from gan_jax.networks.base import Networks
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.names import split_names
 from gan_jax.training.setup import OWN_DATA
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def load_metrics(
     ArgumentError: for none, or one that is unknown or there twice.
   """
   if isinstance(metrics, str):
-    metrics = [word.strip() for word in metrics.split(',') if word.strip()]
+    metrics = split_names(metrics)
 
   def load(name: str | Metric) -> str | Metric:
     if isinstance(name, Metric) or name in METRICS:
