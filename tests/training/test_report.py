@@ -305,9 +305,7 @@ def test_what_is_no_run_is_refused(tmp_path):
   for name in 'ab':
     (tmp_path / 'runs' / name).mkdir(parents=True)
     (tmp_path / 'runs' / name / 'config.flags').touch()
-  with pytest.raises(
-    ArgumentError, match=r'name one: .*/a or .*/b$'
-  ):
+  with pytest.raises(ArgumentError, match=r'name one: .*/a or .*/b$'):
     report.write_report(tmp_path / 'runs')
   Workdir(tmp_path, True)
   (tmp_path / 'run.json').unlink()
