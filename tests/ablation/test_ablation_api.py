@@ -5,12 +5,21 @@ import json
 import numpy as np
 import optax
 import pytest
+from helpers import ablation_folder
 from helpers.ablations import SoftHinge, rows, run_fake
 
 import gan_jax as gj
-from gan_jax.ablation.api import label_value, plan_components, read_table
+from gan_jax.ablation.api import (
+  Table,
+  label_value,
+  plan_components,
+  read_table,
+)
 from gan_jax.ablation.report import write_ablation_report
+from gan_jax.ablation.results import read_results
+from gan_jax.ablation.spec import CellSpec
 from gan_jax.config import app
+from gan_jax.config.schema import Config
 
 OPTIONS = dict(
   width=8,
@@ -222,3 +231,24 @@ def test_the_table_is_the_folder_s(tmp_path):
   text = (tmp_path / 'a/report.html').read_text()
   assert 'optimizer_d.beta1' in text  # declared by both programs
   assert '>objective.temperature<' not in text  # by one of them
+
+
+def test_what_a_cell_is_called_is_no_formula_in_a_file(tmp_path):
+  plan = ablation_folder.plan_of({'objective': ['=1+1', 'b']}, [0, 1])
+  lines = [
+    ablation_folder.row_of(i, cell, s, 'done', 9, {'swd': i - 2.0, 'modes': 1})
+    for i, cell in enumerate(plan['cells'])
+    for s in range(2)
+  ]
+  folder = ablation_folder.write(tmp_path, plan, lines)
+  table = Table(read_results(folder), folder)
+  table.to_csv(tmp_path / 'own.csv')
+  found = rows(tmp_path, 'own.csv')
+  assert [r['objective'] for r in found] == ["'=1+1"] * 2 + ['b'] * 2
+  assert [float(r['swd']) for r in found] == [-2, -2, -1, -1]
+
+
+def test_metrics_of_ones_own_leave_a_cell_to_its_names():
+  config = Config(dataset='ring')
+  assert CellSpec(config).named and CellSpec(config, {'metrics': ()}).named
+  assert not CellSpec(config, {'objective': SoftHinge}).named

@@ -4,12 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from helpers import commands
 
 from gan_jax import data
 from gan_jax.config.schema import Config
 from gan_jax.game.state import count_parameters
 from gan_jax.networks import ARCHITECTURES
-from gan_jax.training import setup, summary
+from gan_jax.training import setup, summary, train
 
 
 def pictures(side):
@@ -108,3 +109,11 @@ LAZY = dict(regularizer='r1', regularizer_every=16)
 def test_a_number_that_is_a_bound_is_called_one(changes, told):
   text = summary.summarise(config_of('mlp', **changes))
   assert re.search(rf'--batch_size=4: {told}[\d,]+ FLOPs$', text)
+
+
+def test_the_command_prints_it_and_trains_nothing(monkeypatch, tmp_path):
+  monkeypatch.setattr(summary, 'summarise', lambda config: 'so many')
+  monkeypatch.setattr(train, 'train_config', lambda config: pytest.fail('went'))
+  words = ('--summary', '--dataset=ring', f'--workdir={tmp_path / "a"}')
+  done = commands.run('train', *words)
+  assert (done.returncode, done.stdout) == (0, 'so many\n'), done.stderr
