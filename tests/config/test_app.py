@@ -213,3 +213,9 @@ def test_a_home_folder_is_put_in_the_place_of_its_sign(monkeypatch, tmp_path):
   done = commands.run('report', '--workdir=~/run')
   assert done.returncode == app.REFUSED
   assert '--workdir=/' in done.stderr and '~' not in done.stderr
+
+
+def test_a_word_that_is_no_flag_is_refused():
+  done = commands.run('report', '--workdir=x', 'y')
+  assert done.returncode == app.REFUSED and done.stdout == ''
+  assert done.stderr == 'error: y: not a flag; write --name=value\n'
