@@ -372,3 +372,12 @@ def test_the_command_shows_each_class_and_draws_the_one_asked_for(
     gan('sample', f'--workdir={run}', *words)
     x = images.to_uint8(opened.sample(4, label=label))
     np.testing.assert_array_equal(np.load(array)['samples'], x)
+
+  def rows(label=None):  # of an interpolation
+    return np.concatenate(
+      [*interpolation.batches(opened, 3, 0, None, label)]
+    ).reshape(3, 8, 8, 8, 1)
+
+  turn = rows()
+  for i in range(3):  # a row has one class, and they come in turn
+    np.testing.assert_array_equal(turn[i], rows(i)[i])

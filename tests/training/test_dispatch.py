@@ -79,3 +79,9 @@ def test_processes_take_the_least_and_stop_together(monkeypatch):
   monkeypatch.setattr(multihost_utils, 'process_allgather', gathered)
   assert multihost.agree_on_dispatch(False, 9) == (True, 5)
   assert received == [[0, 9]]
+
+
+def test_a_dispatch_that_ended_early_tells_of_the_steps_it_made():
+  pace = Pace({'x': np.zeros(1)})
+  pace.learn(1.0, 4, 100)  # a quarter of a second each
+  assert pace.wanted == 2

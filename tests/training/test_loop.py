@@ -293,3 +293,9 @@ def test_a_run_whose_last_score_was_ended_is_not_over():
   loop.listener.raise_at_once = False
   loop.at_boundary()
   assert loop.done[-1] == 'save' and not loop.is_over
+
+
+def test_a_dispatch_by_itself_is_compiled_before_the_clock_starts(counter):
+  loop = counter()
+  assert loop.dispatch(2) == (2, True)
+  assert loop.compile_sec >= 0.1 > loop.train_sec > 0

@@ -8,6 +8,7 @@ import re
 import xml.etree.ElementTree
 
 import numpy as np
+import PIL.Image
 import pytest
 from helpers import commands
 from helpers.htmlpage import Page, svg_words
@@ -370,3 +371,15 @@ def test_a_continued_run_is_as_far_as_its_log():
   text = summary([row(200)], **told)
   assert '200 of 200 steps, 20 s of training' in text
   assert 'At step 200 D says' in text
+
+
+def test_pictures_stand_under_the_name_of_their_generator(tmp_path):
+  (tmp_path / 'samples').mkdir()
+  for kind, grey in (('step', 0), ('ema', 200)):
+    path = tmp_path / 'samples' / f'{kind}_000000004.png'
+    PIL.Image.new('L', (4, 4), grey).save(path)
+  shown = report._draw_grids(tmp_path)['kinds']
+  assert [kind['title'] for kind in shown] == ['averaged G', 'live G']
+  for kind, name in zip(shown, ('ema', 'step')):
+    content = (tmp_path / f'samples/{name}_000000004.png').read_bytes()
+    assert kind['newest'].endswith(base64.b64encode(content).decode())

@@ -364,3 +364,10 @@ def test_batches_of_a_step_are_read_in_a_loop(dataset, digits):
   few, x, single = traced(3)
   np.testing.assert_allclose(x, np.stack(single), rtol=1e-5, atol=1e-6)
   assert few == traced(30)[0]
+
+
+def test_a_batch_is_of_whole_packs():
+  with pytest.raises(ArgumentError, match='`packing=3`: does not divide'):
+    setup.build(
+      schema.from_args(['--dataset=ring', '--packing=3', '--width=4'])
+    )

@@ -113,3 +113,18 @@ def test_a_clock_that_was_set_back_hides_no_row(start, tmp_path, monkeypatch):
     monkeypatch.setattr(writers.time, 'time', lambda now=now: now)
     start(step).write({'step': step + 5, 'd/loss': 0.5})
   assert read_events(tmp_path) == [(step, 'd/loss') for step in (5, 10, 15)]
+
+
+def test_the_row_of_the_checkpoint_itself_is_kept(start, tmp_path, clock):
+  """And none after it."""
+  log = start(0)
+  for step in (5, 10, 15):
+    log.write({'step': step, 'd/loss': 0.5})
+  start(10, 10).write({'step': 15, 'd/loss': 0.25})
+  table = read_rows(tmp_path / 'stats.jsonl')
+  assert [(r['step'], r['d/loss']) for r in table] == [
+    (5, 0.5),
+    (10, 0.5),
+    (15, 0.25),
+  ]
+  assert read_events(tmp_path) == [(s, 'd/loss') for s in (5, 10, 15)]
