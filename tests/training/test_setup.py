@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import PIL.Image
 import pytest
 from absl import flags
 from helpers import small
+from helpers.untyped import unchecked
 
 from gan_jax import data
 from gan_jax.config import app, registry, resolve, schema
@@ -371,3 +373,12 @@ def test_a_batch_is_of_whole_packs():
     setup.build(
       schema.from_args(['--dataset=ring', '--packing=3', '--width=4'])
     )
+
+
+def test_the_newest_checkpoint_is_where_a_diverged_run_can_be_looked_at():
+  parts = setup.build(schema.from_args(['--dataset=ring', '--width=4']))
+  saved = SimpleNamespace(steps=lambda: [3, 9], folder='runs/1')
+  with unchecked():
+    said = setup.diverged_advice(parts, 12, ['d/loss'], saved)
+  assert said.startswith('diverged at step 12: d/loss not finite; ')
+  assert 'the last checkpoint, of step 9, is finite (runs/1)' in said
