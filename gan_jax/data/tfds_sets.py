@@ -272,6 +272,10 @@ def load(
       f'images of {shape[0] or "several"}x{shape[1] or "sizes"}; set'
       ' `image_size` to resize and crop them to one square',
     )
+  if wanted == 4 and shape[2] not in (None, 4):
+    raise ArgumentError(
+      'channels', 4, f'the images of {name} have no transparency; leave it out'
+    )
   own = shape == (size, size, wanted)
   files = sorted(pathlib.Path(builder.data_dir).glob(f'*-{split}.*'))
   source = _Images(
