@@ -52,10 +52,21 @@ def main() -> int:
   from gan_jax import data
 
   if data.DATASETS.get(dataset) or dataset.startswith(('folder:', 'density:')):
+    for name in ('data_dir', 'from'):
+      if value := flags.FLAGS[name].value:
+        why = f'has no effect: {dataset} needs no preparation'
+        app.warn(f'`{name}={value}`: {why}')
     list_folder(dataset)
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
   name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir
+  why = ''
+  if name == 'digits':
+    why = 'digits come with scikit-learn'
+  elif originals and data.is_prepared(name, data_dir=data_dir):
+    why = f'{name} was prepared before'
+  if originals and why:
+    app.warn(f'`from={originals}`: has no effect: {why}')
   try:
     folder, counts = data.prepare(
       dataset, data_dir=data_dir, originals=originals

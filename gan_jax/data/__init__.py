@@ -166,6 +166,13 @@ def prepare(
   return tfds_sets.prepare(name, root, originals)
 
 
+def is_prepared(name: str, *, data_dir: str = '') -> bool:
+  """Whether a TFDS set of images has been prepared."""
+  root = data_root(data_dir)
+  tfds_sets.check_name(name, root, DATASETS)
+  return tfds_sets.is_prepared(name, root)
+
+
 def is_set(name: str, *, data_dir: str = '') -> bool:
   """Whether a name is that of a density or set, or of a part of one."""
   try:
@@ -192,6 +199,7 @@ __all__ = [
   'SampleSet',
   'as_dataset',
   'data_root',
+  'is_prepared',
   'is_set',
   'load',
   'make_feed',

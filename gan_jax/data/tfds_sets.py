@@ -225,6 +225,11 @@ def _prepared(builder: Any) -> bool:
   return os.path.isfile(pathlib.Path(builder.data_dir) / 'dataset_info.json')
 
 
+def is_prepared(name: str, root: pathlib.Path) -> bool:
+  """Whether a set was prepared to its end."""
+  return _prepared(_builder(name, root))
+
+
 def _remove_unfinished(builder: Any) -> None:
   """Removes what an unfinished preparation left: TFDS would trust it.
 

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import PIL.Image
 import pytest
+from helpers import commands
 from helpers.pictures import RANDOM, folder, save
 
 from gan_jax import data, prepare
@@ -440,6 +441,18 @@ def test_prepare_lists_a_folder(tmp_path, capsys):
     '  classes: 2 cat, 2 dog',
     '  left out: 1 .txt file',
   ]
+
+
+@pytest.mark.parametrize('flag', ['data_dir', 'from'])
+def test_prepare_warns_of_what_a_folder_has_no_use_of(flag, tmp_path):
+  classes(tmp_path, 'cat')
+  word = f'--{flag}={tmp_path / "root"}'
+  done = commands.run('prepare', f'--dataset=folder:{tmp_path}', word)
+  assert done.returncode == 0 and 'needs no preparation' in done.stdout
+  assert f'warning: {word}: has no effect: folder:' in done.stderr
+  done = commands.run('prepare', '--dataset=ring', word)
+  assert f'warning: {word}: has no effect: ring needs no prep' in done.stderr
+  assert not commands.run('prepare', '--dataset=ring').stderr
 
 
 def test_suffixes_are_those_of_formats_that_are_read():
