@@ -52,21 +52,15 @@ def main() -> int:
   from gan_jax import data
 
   if data.DATASETS.get(dataset) or dataset.startswith(('folder:', 'density:')):
-    for name in ('data_dir', 'from'):
-      if value := flags.FLAGS[name].value:
-        why = f'has no effect: {dataset} needs no preparation'
-        app.warn(f'`{name}={value}`: {why}')
+    app.warn_idle(f'{dataset} needs no preparation', 'data_dir', 'from')
     list_folder(dataset)
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
   name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir
-  why = ''
   if name == 'digits':
-    why = 'digits come with scikit-learn'
+    app.warn_idle('digits come with scikit-learn', 'from')
   elif originals and data.is_prepared(name, data_dir=data_dir):
-    why = f'{name} was prepared before'
-  if originals and why:
-    app.warn(f'`from={originals}`: has no effect: {why}')
+    app.warn_idle(f'{name} was prepared before', 'from')
   try:
     folder, counts = data.prepare(
       dataset, data_dir=data_dir, originals=originals

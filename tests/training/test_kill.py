@@ -142,6 +142,11 @@ def of_archive(path):
     return [(name, arrays[name]) for name in arrays.files]
 
 
+def samples_of(folder):
+  """Without what a kill left half written, which a later start removes."""
+  return sorted((folder / 'samples').glob('[!.]*'))
+
+
 def of_run(workdir):
   """The last state, every line of the log but its times, all samples."""
   found = of_state(workdir)
@@ -149,7 +154,7 @@ def of_run(workdir):
     for name, x in json.loads(line).items():
       if not name.startswith(OF_TIME):
         found[f'line {i + 1} of the log, {name}'] = np.float64(x)
-  for path in sorted((workdir / 'samples').iterdir()):
+  for path in samples_of(workdir):
     if path.suffix == '.png':
       found[path.name] = path.read_bytes()
     else:  # points
@@ -164,7 +169,7 @@ def of_ablation(workdir):
   found = {name: (workdir / name).read_bytes() for name in tables}
   for folder in sorted((workdir / 'programs').glob('???')):
     parts = of_state(folder) | dict(of_archive(folder / 'stats.npz'))
-    for path in sorted((folder / 'samples').iterdir()):
+    for path in samples_of(folder):
       parts[path.name] = path.read_bytes()
     found |= {f'{folder.name}: {name}': x for name, x in parts.items()}
   return found
