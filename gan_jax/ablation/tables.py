@@ -156,8 +156,10 @@ def list_score_remarks(results: AblationResults) -> list[str]:
 
   lines = []
   for metric in METRICS.values():
+    if metric.remark is None:
+      continue
     stem, *_ = names = [*metric.scores]
-    for column in results.cells[0].scores if metric.remark else ():
+    for column in results.cells[0].scores:
       name, sign, features = column.partition('@')
       columns = [name + sign + features for name in names]
       if name != stem or any(c not in results.cells[0].scores for c in columns):

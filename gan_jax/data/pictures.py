@@ -206,5 +206,5 @@ def resize_and_crop(
   pixels = np.asarray(image).reshape(*image.size[::-1], channels)
   if channels == 4:
     clear = (*PIL.ImageColor.getrgb(BACKGROUND), 0)
-    pixels = np.where(pixels[..., 3:], pixels, np.uint8(clear))
+    pixels = np.where(pixels[..., 3:], pixels, np.array(clear, np.uint8))
   return pixels
