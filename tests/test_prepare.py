@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
+from helpers import commands
 from helpers.originals import IDX, TAR, draw, records, write_idx, write_tar
 from tensorflow_datasets.core.download import checksums
 
@@ -359,6 +360,17 @@ def test_command_prepares_digits(tmp_path):
   assert 'digits 1.0.0: 1,797 train images' in done.stdout
   assert 'gan_jax.train --workdir=runs/digits --dataset=digits' in done.stdout
   assert data.load('digits', data_dir=str(tmp_path)).size == 1797
+
+
+def test_command_warns_of_originals_that_it_does_not_read(idx_folder, tmp_path):
+  root = f'--data_dir={tmp_path / "root"}'
+  words = ['--dataset=mnist', root, f'--from={idx_folder}']
+  for told in ('', f'{words[2]}: has no effect: mnist was prepared before'):
+    done = commands.run('prepare', *words)
+    assert done.returncode == 0 and told in done.stderr
+    assert bool(told) == ('warning' in done.stderr)
+  done = commands.run('prepare', '--dataset=digits', *words[1:])
+  assert 'has no effect: digits come with scikit-learn' in done.stderr
 
 
 @pytest.mark.parametrize(
