@@ -55,6 +55,12 @@ setuptools.setup(
   else '',
   long_description_content_type='text/markdown',
   license='Apache-2.0',
+  classifiers=[
+    'Operating System :: POSIX :: Linux',  # elsewhere nothing was run
+    'Programming Language :: Python :: 3 :: Only',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Typing :: Typed',
+  ],
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['gan_jax', 'gan_jax.*']),
   package_data={

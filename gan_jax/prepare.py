@@ -52,10 +52,15 @@ def main() -> int:
   from gan_jax import data
 
   if data.DATASETS.get(dataset) or dataset.startswith(('folder:', 'density:')):
+    app.warn_idle(f'{dataset} needs no preparation', 'data_dir', 'from')
     list_folder(dataset)
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
   name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir
+  if name == 'digits':
+    app.warn_idle('digits come with scikit-learn', 'from')
+  elif originals and data.is_prepared(name, data_dir=data_dir):
+    app.warn_idle(f'{name} was prepared before', 'from')
   try:
     folder, counts = data.prepare(
       dataset, data_dir=data_dir, originals=originals

@@ -21,6 +21,19 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
 
 
+# What is compiled is kept for the next test, and for the next time: a third of
+# what tests cost. A folder for each worker: none reads what another half wrote.
+PROGRAMS = (
+  pathlib.Path(__file__).parents[1]
+  / '.pytest_cache'
+  / f'programs-{os.environ.get("PYTEST_XDIST_WORKER", "main")}'
+)
+
+
+jax.config.update('jax_compilation_cache_dir', str(PROGRAMS))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
 HEAVY = (pathlib.Path(__file__).parent / 'heavy.txt').read_text('utf-8')
 
 

@@ -362,6 +362,17 @@ def test_command_prepares_digits(tmp_path):
   assert data.load('digits', data_dir=str(tmp_path)).size == 1797
 
 
+def test_command_warns_of_originals_that_it_does_not_read(idx_folder, tmp_path):
+  root = f'--data_dir={tmp_path / "root"}'
+  words = ['--dataset=mnist', root, f'--from={idx_folder}']
+  for told in ('', f'{words[2]}: has no effect: mnist was prepared before'):
+    done = commands.run('prepare', *words)
+    assert done.returncode == 0 and told in done.stderr
+    assert bool(told) == ('warning' in done.stderr)
+  done = commands.run('prepare', '--dataset=digits', *words[1:])
+  assert 'has no effect: digits come with scikit-learn' in done.stderr
+
+
 @pytest.mark.parametrize(
   'words, code, told',
   [

@@ -146,6 +146,21 @@ def test_images_as_an_array_a_grid_and_files(image_run, tmp_path):
       np.testing.assert_array_equal(np.asarray(picture), image[..., 0])
 
 
+def test_transparent_images_are_drawn_as_they_were_trained_on(tmp_path):
+  for i in range(8):
+    image = PIL.Image.new('RGBA', (8, 8), (30 * i, 0, 0, 30 * i))
+    image.save(tmp_path / f'{i}.png')
+  run = opened(dataset=f'folder:{tmp_path}', channels=4)
+  x = export.draw(run, 5, 0, False, False)
+  assert x.shape == (5, 8, 8, 4)
+  export.write(run, [x], len(x), tmp_path / 'a.png')
+  with PIL.Image.open(tmp_path / 'a.png') as picture:
+    assert picture.mode == 'RGB'
+  export.write(run, [x], len(x), tmp_path / 'folder')
+  with PIL.Image.open(tmp_path / 'folder' / '00003.png') as picture:
+    np.testing.assert_array_equal(np.asarray(picture), images.to_uint8(x)[3])
+
+
 @pytest.mark.parametrize('name', ['ring', 'gaussian_1d'])
 def test_a_density_as_an_array_and_a_figure(name, tmp_path):
   run = opened(dataset=name)

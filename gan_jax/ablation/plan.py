@@ -115,6 +115,12 @@ class AblationPlan:
       self._datasets[key] = setup.load_dataset(config)
     return self._datasets[key]
 
+  @property
+  def loaded_datasets(self) -> list[Any]:
+    """The data that cells are known to train on by now, each once."""
+    given = [] if self.dataset is None else [self.dataset]
+    return given or [*self._datasets.values()]
+
   def program_folder(self, number: int) -> pathlib.Path:
     """Of one program."""
     return self.folder / 'programs' / f'{number:03d}'

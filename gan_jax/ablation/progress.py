@@ -9,6 +9,7 @@ from gan_jax.ablation.population_run import PopulationRun
 from gan_jax.config import app
 from gan_jax.runtime import terminal
 from gan_jax.runtime.progress import format_duration
+from gan_jax.training.header import format_data
 
 _EVERY = 20.0  # seconds from one line of progress to the next
 
@@ -38,6 +39,21 @@ def describe_plan(plan: AblationPlan) -> str:
   if finished:
     lines.append(f'{_count(finished, "compiled program")} finished before')
   return '\n'.join(lines)
+
+
+def describe_inventories(plan: AblationPlan) -> str:
+  """What was found in each folder of images, as a run's header says it."""
+  return '\n'.join(
+    format_data(
+      data=dataset.name,
+      size=dataset.size,
+      sample_shape=dataset.shape,
+      classes=len(dataset.classes),
+      notes=dataset.notes,
+    )
+    for dataset in plan.loaded_datasets
+    if getattr(dataset, 'notes', ())
+  )
 
 
 def describe_time(seconds: dict[int, float]) -> str:

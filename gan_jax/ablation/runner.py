@@ -24,6 +24,7 @@ from gan_jax.ablation.population_run import (
 )
 from gan_jax.ablation.progress import (
   Progress,
+  describe_inventories,
   describe_plan,
   describe_time,
   say,
@@ -150,6 +151,8 @@ class AblationRunner:
     """
     scorer = self._make_scorer(self.plan)
     scorer.check_cells()
+    if found := describe_inventories(self.plan):
+      say(found)
     directions = scorer.score_directions()
     choose_primary(self.plan.options, directions)
     self._scoring = Scoring(self.plan, scorer, self._listener)

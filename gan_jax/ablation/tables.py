@@ -150,6 +150,35 @@ def _format_table(results: AblationResults, table_format: str) -> str:
   )
 
 
+def list_score_remarks(results: AblationResults) -> list[str]:
+  """What metrics say of their scores, as runs are told it; a line a score."""
+  from gan_jax.metrics import METRICS
+
+  lines = []
+  for metric in METRICS.values():
+    if metric.remark is None:
+      continue
+    stem, *_ = names = [*metric.scores]
+    for column in results.cells[0].scores:
+      name, sign, features = column.partition('@')
+      columns = [name + sign + features for name in names]
+      if name != stem or any(c not in results.cells[0].scores for c in columns):
+        continue
+      rows = [
+        dict(zip(names, row, strict=True))
+        for cell in results.cells
+        for row in zip(*(cell.scores[c] for c in columns), strict=True)
+        if all(map(math.isfinite, row))
+      ]
+      said = [text for row in rows if (text := metric.remark(row))]
+      if said:
+        lines.append(
+          f'{column}: a remark on {len(said)} of {len(rows)} runs, of the first'
+          f' that {said[0]}.'
+        )
+  return lines
+
+
 def _note(results: AblationResults) -> str:
   note = (
     f'{results.primary}, {results.better} is better. Intervals: studentised'
@@ -158,7 +187,7 @@ def _note(results: AblationResults) -> str:
   )
   if any(row.cell.count('diverged') for row in results.ranked):
     note += ' †: some runs diverged; the mean is of the others.'
-  return note
+  return ' '.join([note, *list_score_remarks(results)])
 
 
 def escape_markdown(text: str) -> str:

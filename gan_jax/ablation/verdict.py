@@ -20,6 +20,7 @@ from gan_jax.ablation.tables import (
   format_p,
   format_row,
   format_score,
+  list_score_remarks,
   oriented,
   ranking_decimals,
 )
@@ -136,6 +137,10 @@ def _tells_apart(metric: str, rows: Sequence[RankedCell]) -> bool:
 
 def list_remarks(results: AblationResults) -> list[str]:
   """What a reader should know before the tables."""
+  return _weigh_the_best(results) + list_score_remarks(results)
+
+
+def _weigh_the_best(results: AblationResults) -> list[str]:
   others = results.ranked[1:]
   if len(others) < 2 or len(results.level) > 1:
     return []

@@ -89,6 +89,13 @@ def warn(message: str) -> None:
   terminal.tell(f'warning: {as_flags(message)}', sys.stderr)
 
 
+def warn_idle(why: str, *names: str) -> None:
+  """Warns of the flags among these that are given, and why they do nothing."""
+  for name in names:
+    if value := flags.FLAGS[name].value:
+      warn(f'`{name}={value}`: has no effect: {why}')
+
+
 def fail(message: str, code: int = ERROR) -> NoReturn:
   """Ends the process with a message for the person who started it."""
   terminal.tell(f'error: {as_flags(message)}', sys.stderr)

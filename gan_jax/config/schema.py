@@ -360,10 +360,11 @@ class Config:
   )
   channels: int = _data(
     0,
-    'Channels that images are converted to, 1 (grey) or 3 (colour). 0: as they'
-    ' are.',
+    'Channels that images are converted to: 1 (grey), 3 (colour, what is'
+    ' transparent laid on white) or 4 (colour and opacity, of images that have'
+    ' it). 0: as they are, those of a folder laid on white.',
     low=0,
-    high=3,
+    high=4,
   )
   flip: bool = _data(
     False, 'Whether real images are flipped left to right at random.'

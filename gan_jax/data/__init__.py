@@ -59,7 +59,8 @@ def load(
       `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
-    channels: 1 (grey) or 3 (colour), converted to; 0 for their own.
+    channels: 1 (grey), 3 (colour) or 4 (with opacity, where images have it),
+      converted to; 0 for their own, opaque.
     split: of a TFDS set, where the name says none.
     max_megapixels: millions of pixels that an image of a folder may have.
 
@@ -67,8 +68,9 @@ def load(
     ArgumentError: for an argument that is of no use.
     DataError: if it cannot be had; the message says what to do.
   """
-  if channels not in (0, 1, 3):
-    raise ArgumentError('channels', channels, 'use 1 (grey) or 3 (colour)')
+  if channels not in (0, 1, 3, 4):
+    remedy = 'use 1 (grey), 3 (colour) or 4 (colour and opacity)'
+    raise ArgumentError('channels', channels, remedy)
   if not 0 <= image_size <= MOST_SIDE:
     remedy = f'use pixels, up to {MOST_SIDE}, or 0'
     raise ArgumentError('image_size', image_size, remedy)
@@ -134,7 +136,7 @@ def _load_images(
     if named:
       images = dataclasses.replace(images, name=f'{name}[{named}]')
     return images
-  if channels == 1:
+  if channels in (1, 4):
     remedy = f'{name} is three channels; leave it out'
     raise ArgumentError('channels', channels, remedy)
   base = tfds_sets.load(derived.STACKED[name], root, image_size, 1, split)
@@ -164,6 +166,13 @@ def prepare(
   return tfds_sets.prepare(name, root, originals)
 
 
+def is_prepared(name: str, *, data_dir: str = '') -> bool:
+  """Whether a TFDS set of images has been prepared."""
+  root = data_root(data_dir)
+  tfds_sets.check_name(name, root, DATASETS)
+  return tfds_sets.is_prepared(name, root)
+
+
 def is_set(name: str, *, data_dir: str = '') -> bool:
   """Whether a name is that of a density or set, or of a part of one."""
   try:
@@ -190,6 +199,7 @@ __all__ = [
   'SampleSet',
   'as_dataset',
   'data_root',
+  'is_prepared',
   'is_set',
   'load',
   'make_feed',

@@ -86,8 +86,12 @@ class Inventory:
   labels: NDArray[np.int32]
   left_out: collections.Counter[str]
 
-  def describe(self) -> list[str]:
-    """Lines for a person: kinds, sizes, classes, what is done and left out."""
+  def describe(self, channels: int = 0) -> list[str]:
+    """Lines for a person: kinds, sizes, classes, what is done and left out.
+
+    Args:
+      channels: that are read; with 4 what is transparent stays so.
+    """
     facts = self.facts
     kinds = _count(path.suffix.lower() for path in self.files)
     modes = _count(fact.mode for fact in facts)
@@ -104,7 +108,8 @@ class Inventory:
     notes = [
       (
         sum(fact.transparent for fact in facts),
-        f'with transparency, laid on {pictures.BACKGROUND}',
+        'with transparency, '
+        + ('kept' if channels == 4 else f'laid on {pictures.BACKGROUND}'),
       ),
       (
         sum(f.frames > 1 for f in facts),
@@ -299,12 +304,17 @@ def load_folder(
 
   Raises:
     ArgumentError: for a folder that is not there, grey and colour mixed, or
-      sizes that differ, unless they are to be converted.
+      sizes that differ, unless they are to be converted; for 4 channels where
+      no image has so many.
     DataError: for a folder without images, or files that cannot be read.
   """
   name, inventory = f'folder:{path}', take_inventory(path, megapixels)
   files, facts = inventory.files, inventory.facts
   channels = channels or _common_channels(name, facts)
+  if channels == 4 and not any(fact.transparent for fact in facts):
+    raise ArgumentError(
+      'channels', 4, f'no image of {name} has transparency; leave it out'
+    )
   height, width = (image_size,) * 2 if image_size else _common_size(name, facts)
   images = SampleSet(
     name,
@@ -312,7 +322,7 @@ def load_folder(
     Folder(files, image_size, channels),
     _hash(files, height, channels),
     cache if are_hashed_whole(files) else None,
-    notes=tuple(inventory.describe()),
+    notes=tuple(inventory.describe(channels)),
   )
   if not inventory.classes:
     return images

@@ -2,8 +2,9 @@
 
 Every file becomes uint8 of 1 or 3 channels by fixed rules: 16 bits are divided
 by 257, what is transparent is laid on white, the first of several frames is
-taken. What no rule is right for (floats and 32-bit integers, of whose range a
-file says nothing) is refused by name.
+taken. Where 4 channels are asked for, the fourth is the opacity. What no rule
+is right for (floats and 32-bit integers, of whose range a file says nothing) is
+refused by name.
 """
 
 import functools
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
+import PIL.ImageColor
 import PIL.ImageOps
 from numpy.typing import NDArray
 
@@ -137,8 +139,8 @@ class _Unknown(ValueError):
   """Pixels whose range nothing tells."""
 
 
-def to_bytes(image: PIL.Image.Image) -> PIL.Image.Image:
-  """An image upright, of 8 bits and opaque: of mode L or RGB.
+def to_bytes(image: PIL.Image.Image, opaque: bool = True) -> PIL.Image.Image:
+  """An image upright and of 8 bits: of mode L or RGB, or RGBA if not opaque.
 
   Raises:
     ValueError: for pixels whose range nothing tells.
@@ -151,6 +153,8 @@ def to_bytes(image: PIL.Image.Image) -> PIL.Image.Image:
   elif image.mode[0] in 'IF':
     kind = 'floats' if image.mode == 'F' else '32-bit integers'
     raise _Unknown(f'{kind}, of whose range the file says nothing')
+  if not opaque:
+    return image.convert('RGBA')
   if image.has_transparency_data:
     canvas = PIL.Image.new('RGBA', image.size, BACKGROUND)
     canvas.alpha_composite(image.convert('RGBA'))
@@ -169,9 +173,11 @@ def _from_16_bits(image: PIL.Image.Image) -> PIL.Image.Image:
   values = np.asarray(image, np.float32)
   clear = image.info.get('transparency')
   pixels = np.rint(values / 257).clip(0, 255).astype(np.uint8)
+  grey = PIL.Image.fromarray(pixels)
   if isinstance(clear, int):  # the one value that is transparent
-    pixels[values == clear] = 255
-  return PIL.Image.fromarray(pixels)
+    opacity = np.where(values == clear, 0, 255).astype(np.uint8)
+    grey.putalpha(PIL.Image.fromarray(opacity))
+  return grey
 
 
 def resize_and_crop(
@@ -185,9 +191,11 @@ def resize_and_crop(
   Args:
     image: of any size and mode.
     size: side in pixels; 0 leaves the image's own.
-    channels: 1 (grey) or 3 (colour).
+    channels: 1 (grey), 3 (colour) or 4 (colour and opacity; what is wholly
+      transparent has the background's colour, whatever is hidden there).
   """
-  image = to_bytes(image).convert('L' if channels == 1 else 'RGB')
+  image = to_bytes(image, opaque=channels != 4)
+  image = image.convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
   if size:
     scale = size / min(image.size)
     wide, high = (max(size, round(side * scale)) for side in image.size)
@@ -195,5 +203,8 @@ def resize_and_crop(
       image = image.resize((wide, high), PIL.Image.Resampling.LANCZOS)
     left, top = (wide - size) // 2, (high - size) // 2
     image = image.crop((left, top, left + size, top + size))
-  pixels = np.asarray(image)
-  return pixels.reshape(*pixels.shape[:2], channels)
+  pixels = np.asarray(image).reshape(*image.size[::-1], channels)
+  if channels == 4:
+    clear = (*PIL.ImageColor.getrgb(BACKGROUND), 0)
+    pixels = np.where(pixels[..., 3:], pixels, np.array(clear, np.uint8))
+  return pixels

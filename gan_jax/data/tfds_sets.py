@@ -225,6 +225,11 @@ def _prepared(builder: Any) -> bool:
   return os.path.isfile(pathlib.Path(builder.data_dir) / 'dataset_info.json')
 
 
+def is_prepared(name: str, root: pathlib.Path) -> bool:
+  """Whether a set was prepared to its end."""
+  return _prepared(_builder(name, root))
+
+
 def _remove_unfinished(builder: Any) -> None:
   """Removes what an unfinished preparation left: TFDS would trust it.
 
@@ -271,6 +276,10 @@ def load(
       name,
       f'images of {shape[0] or "several"}x{shape[1] or "sizes"}; set'
       ' `image_size` to resize and crop them to one square',
+    )
+  if wanted == 4 and shape[2] not in (None, 4):
+    raise ArgumentError(
+      'channels', 4, f'the images of {name} have no transparency; leave it out'
     )
   own = shape == (size, size, wanted)
   files = sorted(pathlib.Path(builder.data_dir).glob(f'*-{split}.*'))

@@ -115,7 +115,7 @@ def load_source(
     argument: that has it as its value.
     data_dir: the data root.
     size: side that images are resized and cropped to; 0 for their own.
-    channels: 1 or 3, converted to; 0 for their own.
+    channels: 1, 3 or 4, converted to; 0 for their own.
 
   Raises:
     ArgumentError: if there are no such samples.

@@ -54,9 +54,9 @@ def load(
   if name not in FEATURES:
     raise ArgumentError('features', features, suggest(name, FEATURES))
   shape = tuple(sample_shape)
-  if len(shape) not in (1, 3) or len(shape) == 3 and shape[2] not in (1, 3):
+  if len(shape) not in (1, 3) or len(shape) == 3 and shape[2] not in (1, 3, 4):
     remedy = (
-      f'samples of shape {shape}; give (height, width, 1 or 3), or (dim,)'
+      f'samples of shape {shape}; give (height, width, 1, 3 or 4), or (dim,)'
     )
     raise ArgumentError('features', features, f'{remedy} of points')
   if len(shape) == 1 and name not in ('pixels', 'random'):

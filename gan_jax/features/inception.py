@@ -331,10 +331,17 @@ def make(spec: Spec) -> Features:
   """Inception features: `inception-TAP`, and `-RESIZER` after it.
 
   Raises:
-    ArgumentError: for an unknown tap or resizer.
+    ArgumentError: for an unknown tap or resizer, or images of 4 channels.
     DataError: if the weights cannot be had, or do not reach the tap.
   """
   tap, rule = _options(spec)
+  if spec.sample_shape[2] == 4:
+    remedy = (
+      'takes grey and colour images, and these have 4 channels; use'
+      ' `features=pixels` or `random`, or score pictures that `sample` drew: a'
+      ' folder of them is read with what is transparent laid on white'
+    )
+    raise ArgumentError('features', spec.text, remedy)
   path = files.find(spec.weights, spec.cache / 'gan_jax_weights')
   weights = _read_weights(path, tap)
   public = files.is_public(weights)

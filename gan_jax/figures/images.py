@@ -21,19 +21,33 @@ def to_uint8(x: npt.ArrayLike) -> npt.NDArray[np.uint8]:
   return np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
 
 
+def on_white(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+  """Images whose fourth channel is their opacity, as they are seen on white.
+
+  >>> on_white(np.uint8([[[0, 0, 0, 255], [0, 90, 180, 0], [0, 255, 0, 51]]]))
+  array([[[  0,   0,   0],
+          [255, 255, 255],
+          [204, 255, 204]]], dtype=uint8)
+  """
+  colour, opacity = images[..., :3].astype(np.float32), images[..., 3:] / 255
+  return np.rint(255 - opacity * (255 - colour)).astype(np.uint8)
+
+
 def grid(
   images: npt.NDArray[np.uint8], columns: int = 0, gap: int = 1
 ) -> npt.NDArray[np.uint8]:
   """Images (n, height, width, channels) side by side, row by row.
 
   Args:
-    images: one or more.
+    images: one or more; those of four channels are laid on white.
     columns: in a row; 0 makes the grid about square.
     gap: white pixels between neighbours.
 
   Returns:
     One picture, (height, width, channels).
   """
+  if images.shape[3] == 4:
+    images = on_white(images)
   n, h, w, c = images.shape
   columns = columns or math.ceil(math.sqrt(n))
   rows = math.ceil(n / columns)
@@ -53,7 +67,7 @@ def enlarged(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def png(picture: npt.NDArray[np.uint8]) -> bytes:
-  """A picture (height, width, 1 or 3) as a PNG file."""
+  """A picture (height, width, 1, 3 or 4) as a PNG file."""
   buffer = io.BytesIO()
   pixels = picture[..., 0] if picture.shape[2] == 1 else picture
   PIL.Image.fromarray(pixels).save(buffer, 'PNG', optimize=True)

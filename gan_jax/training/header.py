@@ -2,9 +2,10 @@
 
 import collections
 from collections.abc import Sequence
+from typing import Any
 
 
-def format_header(
+def format_data(
   *,
   data: str,
   size: int,
@@ -12,24 +13,59 @@ def format_header(
   classes: int,
   counts: Sequence[int] = (),
   notes: Sequence[str] = (),
-  network: str,
-  parameters: tuple[int, int],
-  devices: Sequence[str],
-  processes: int = 1,
 ) -> str:
-  """A few lines about a run.
+  """Lines about the training data, as a header begins with them.
 
   Args:
-    data: name of the training data.
+    data: its name.
     size: its samples; 0 for a density, which has no end of them.
     sample_shape: of one sample: (height, width, channels), or (dimensions,).
     classes: of its labels; 0 where it has none.
     counts: samples of each class, where they are known.
-    notes: further lines about the data.
+    notes: further lines.
+
+  >>> print(
+  ...   format_data(
+  ...     data='folder:cats',
+  ...     size=40,
+  ...     sample_shape=(8, 8, 3),
+  ...     classes=0,
+  ...     notes=['left out: 1 .txt file'],
+  ...   )
+  ... )
+  data: folder:cats, 40 images of 8x8x3
+    left out: 1 .txt file
+  """
+  shape = 'x'.join(map(str, sample_shape))
+  if len(sample_shape) == 3:
+    samples = f'{size:,} images of {shape}'
+  else:
+    dimensions = f'{shape} dimension{"s" * (shape != "1")}'
+    samples = f'{size:,} points' if size else 'a density'
+    samples += f' in {dimensions}'
+  if classes:
+    samples += f' in {classes} classes'
+  if counts:
+    samples += f' of {min(counts):,} to {max(counts):,}'
+  return '\n'.join([f'data: {data}, {samples}', *(f'  {x}' for x in notes)])
+
+
+def format_header(
+  *,
+  network: str,
+  parameters: tuple[int, int],
+  devices: Sequence[str],
+  processes: int = 1,
+  **data: Any,
+) -> str:
+  """A few lines about a run.
+
+  Args:
     network: name of the architecture.
     parameters: of G and of D.
     devices: kind of each device.
     processes: of the job.
+    **data: as `format_data` takes it.
 
   >>> print(
   ...   format_header(
@@ -46,21 +82,9 @@ def format_header(
   networks: dcgan, G of 463,104 and D of 132,225 parameters
   devices: 2 cpu
   """
-  shape = 'x'.join(map(str, sample_shape))
-  if len(sample_shape) == 3:
-    samples = f'{size:,} images of {shape}'
-  else:
-    dimensions = f'{shape} dimension{"s" * (shape != "1")}'
-    samples = f'{size:,} points' if size else 'a density'
-    samples += f' in {dimensions}'
   kinds = collections.Counter(devices)
-  if classes:
-    samples += f' in {classes} classes'
-  if counts:
-    samples += f' of {min(counts):,} to {max(counts):,}'
   lines = [
-    f'data: {data}, {samples}',
-    *(f'  {note}' for note in notes),
+    format_data(**data),
     f'networks: {network}, G of {parameters[0]:,} and D of {parameters[1]:,}'
     ' parameters',
     'devices: '

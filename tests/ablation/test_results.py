@@ -33,6 +33,33 @@ def test_what_is_level_is_not_said_to_be_better(other, tmp_path):
   assert '1=' in tables.format_markdown(results)
 
 
+def test_tables_carry_what_a_metric_says_of_its_scores(tmp_path):
+  """As a run is told it: here of a KID that its spread swallows."""
+  names = ['kid@pixels', 'kid_std@pixels', 'kid_subset_size@pixels']
+  facts = {'metrics': names, 'primary': names[0]}
+  plan = plan_of({'objective': ['a', 'b']}, range(2), **facts)
+  values = [[0.5, 0.25], [0.01, 0.02]]  # the latter within the spread
+  rows = [
+    row_of(i, cell, seed, 'done', 100, dict(zip(names, [x, 0.1, 8.0])))
+    for i, cell in enumerate(plan['cells'])
+    for seed, x in enumerate(values[i])
+  ]
+  results = read_results(write(tmp_path / 'a', plan, rows))
+  remark = (
+    'kid@pixels: a remark on 2 of 4 runs, of the first that kid 0.01 cannot be'
+    ' told from 0: subsets of 8 samples vary by 0.1 (standard deviation); give'
+    ' more samples to tell.'
+  )
+  assert list_remarks(results) == [remark]
+  assert remark in format_for_terminal(results).replace('\n', ' ')
+  for table in (tables.format_markdown, tables.format_latex):
+    assert 'told from 0: subsets of 8 samples' in table(results)
+  for row in rows:
+    row['kid@pixels'] = 0.5
+  results = read_results(write(tmp_path / 'b', plan, rows))
+  assert list_remarks(results) == []
+
+
 def test_many_cells_are_level_at_eight_modes(tmp_path):
   """The score that does not tell them apart is named, and those that do."""
   metrics = ['modes', 'high_quality']

@@ -14,6 +14,7 @@ from unittest import mock
 
 import jax
 import pytest
+from helpers import pictures
 from helpers.ablations import (
   GRID,
   FakeRun,
@@ -40,6 +41,34 @@ def calm(tmp_path_factory):
   path = tmp_path_factory.mktemp('calm') / 'a'
   assert run_fake(plan(path, *GRID)) == app.DONE
   return path
+
+
+def test_what_is_in_a_folder_is_said_once(tmp_path, capsys):
+  """Before anything is trained, as a run says it."""
+  pictures.save(tmp_path / 'images' / 'cat' / 'a.png', pictures.RANDOM)
+  pictures.save(tmp_path / 'images' / 'dog' / 'b.png', pictures.RANDOM)
+  (tmp_path / 'images' / 'c.txt').touch()
+
+  class Scorer(FakeScorer):
+    def __init__(self, plan):
+      super().__init__(plan)
+      self.check_cells = lambda: [
+        plan.load_dataset(c.config) for c in plan.specs
+      ]
+
+  name = f'folder:{tmp_path / "images"}'
+  options = dict(dataset=name, network='dcgan', image_size=8, metrics='swd')
+  own = plan(tmp_path / 'a', data_dir=str(tmp_path / 'root'), **options)
+  assert run_fake(own, make_scorer=Scorer) == app.DONE
+  said = capsys.readouterr().err
+  lines = [
+    f'data: {name}, 2 images of 8x8x3 in 2 classes',
+    '  files: 2 .png; 2 RGB; 2 60x60',
+    '  classes: 1 cat, 1 dog',
+    '  left out: 1 .txt file',
+  ]
+  assert said.count('\n'.join(lines)) == 1
+  assert said.index(lines[0]) < said.index('program 1/')
 
 
 def no_run(*args):

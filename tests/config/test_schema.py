@@ -81,7 +81,7 @@ def consistent(kwargs):
     kwargs['lr_final'] = 0.5
   kwargs['lr_warmup'] %= kwargs['steps']
   kwargs['instance_noise_kimg'] *= kwargs['instance_noise'] > 0
-  kwargs['channels'] = 3 * (kwargs['channels'] // 2)
+  kwargs['channels'] += kwargs['channels'] == 2
   return Config(**kwargs).validate()
 
 

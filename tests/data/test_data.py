@@ -1,6 +1,5 @@
 """Datasets by name: prepared once, told when absent or damaged, labelled."""
 
-import gzip
 import importlib.util
 import json
 import os
@@ -321,21 +320,3 @@ def test_names_that_are_not_utf8(tmp_path):
     image.save(pets / os.fsdecode(b'%d\xff.png' % i))
   images = data.load(f'folder:{tmp_path / "pets"}')
   assert images.classes == (r'caf\udce9',) and images.size == 2
-
-
-@pytest.mark.data
-@pytest.mark.parametrize('name', ['mnist', 'fashion_mnist'])
-def test_labels_are_the_originals(name, real_data, real_root):
-  folder = real_data / name
-  images = data.load(name, data_dir=str(real_root))
-  with gzip.open(folder / 'train-labels-idx1-ubyte.gz') as file:
-    expected = np.frombuffer(file.read(), np.uint8, offset=8)
-  with gzip.open(folder / 'train-images-idx3-ubyte.gz') as file:
-    pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
-  known = {x.tobytes(): y for x, y in zip(pixels, expected, strict=True)}
-  right = [
-    known[x.tobytes()] == y
-    for x, y in zip(images.array(), images.labels(), strict=True)
-  ]
-  assert np.mean(right) > 0.9999  # one picture twice, under two classes
-  assert len(images.classes) == 10

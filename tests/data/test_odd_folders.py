@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import PIL.Image
 import pytest
+from helpers import commands
 from helpers.pictures import RANDOM, folder, save
 
 from gan_jax import data, prepare
@@ -106,6 +107,50 @@ def test_is_read_as_it_looks(name, tmp_path):
   wanted = pixels.reshape(1, SIDE, SIDE, -1)
   assert images.shape == wanted.shape[1:]
   np.testing.assert_array_equal(images.array(), wanted)
+
+
+# The same files with their opacity kept; what is wholly clear is white.
+CLEAR = full(255, 255, 255, 0)
+KEPT = dict.fromkeys((n for n in READ if n.startswith('clear')), CLEAR)
+KEPT['index_alpha'] = CLEAR
+KEPT['half'], KEPT['opaque'] = full(0, 0, 0, 51), full(1, 2, 3, 255)
+
+
+@pytest.mark.parametrize('name', KEPT)
+def test_four_channels_keep_what_is_transparent(name, tmp_path):
+  suffix, content, _ = READ[name]
+  (tmp_path / f'a.{suffix}').write_bytes(content)
+  save(tmp_path / 'b.png', GREY)  # which is opaque
+  images = folder(tmp_path, channels=4)
+  assert images.shape == (SIDE, SIDE, 4)
+  np.testing.assert_array_equal(images.array()[0], KEPT[name])
+  grey = np.repeat(GREY[..., None], 3, 2)
+  np.testing.assert_array_equal(images.array()[1, ..., :3], grey)
+  assert (images.array()[1, ..., 3] == 255).all()
+  assert 'read as: 1 with transparency, kept' in '\n'.join(images.notes)
+  assert images.fingerprint != folder(tmp_path, channels=3).fingerprint
+
+
+def test_a_hidden_colour_does_not_bleed_when_it_is_resized(tmp_path):
+  pixels = np.full((16, 16, 4), [255, 0, 0, 0], np.uint8)  # a hidden red
+  pixels[:, :8] = [0, 0, 200, 255]
+  save(tmp_path / 'a.png', pixels)
+  found = folder(tmp_path, channels=4, image_size=4).array()[0]
+  shown = found[..., 3] > 0
+  assert shown.sum() >= 8 and not shown.all()
+  red, green, blue = found[shown][:, :3].T.astype(int)
+  assert not red.any() and not green.any()
+  assert (abs(blue - 200) < 10).all()  # a byte, over its opacity
+  assert (found[~shown] == [255, 255, 255, 0]).all()
+
+
+def test_four_channels_of_opaque_images_are_refused(tmp_path):
+  save(tmp_path / 'a.png', COLOUR)
+  with pytest.raises(ArgumentError, match='`channels=4`: no image of .*leave'):
+    folder(tmp_path, channels=4)
+  for name in ('digits', 'stacked_digits'):
+    with pytest.raises(ArgumentError, match='`channels=4`: .*leave it out'):
+      data.load(name, channels=4, data_dir=str(tmp_path))
 
 
 def huge(side):
@@ -396,6 +441,18 @@ def test_prepare_lists_a_folder(tmp_path, capsys):
     '  classes: 2 cat, 2 dog',
     '  left out: 1 .txt file',
   ]
+
+
+@pytest.mark.parametrize('flag', ['data_dir', 'from'])
+def test_prepare_warns_of_what_a_folder_has_no_use_of(flag, tmp_path):
+  classes(tmp_path, 'cat')
+  word = f'--{flag}={tmp_path / "root"}'
+  done = commands.run('prepare', f'--dataset=folder:{tmp_path}', word)
+  assert done.returncode == 0 and 'needs no preparation' in done.stdout
+  assert f'warning: {word}: has no effect: folder:' in done.stderr
+  done = commands.run('prepare', '--dataset=ring', word)
+  assert f'warning: {word}: has no effect: ring needs no prep' in done.stderr
+  assert not commands.run('prepare', '--dataset=ring').stderr
 
 
 def test_suffixes_are_those_of_formats_that_are_read():

@@ -7,8 +7,10 @@ import PIL.Image
 import pytest
 from helpers import inception_numpy
 
+from gan_jax import features
 from gan_jax.features import inception, resize
 from gan_jax.features.inception_weights import LAYERS
+from gan_jax.runtime.errors import ArgumentError
 
 
 def images(*shape, seed=0):
@@ -62,6 +64,13 @@ def test_resizers_differ_and_rows_are_not_columns():
   np.testing.assert_allclose(
     np.asarray(turned).swapaxes(1, 2), found['clean'], rtol=1e-5, atol=1e-3
   )
+
+
+def test_four_channels_are_refused_with_what_to_do():
+  with pytest.raises(
+    ArgumentError, match='these have 4 channels; use .*pixels'
+  ):
+    features.load('inception-2048', sample_shape=(8, 8, 4))
 
 
 def test_scaling_is_that_of_the_graph_and_grey_becomes_colour():

@@ -66,12 +66,22 @@ def test_small_pictures_are_enlarged_by_whole_pixels():
   assert images.enlarged(wide).shape == wide.shape
 
 
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('channels', [1, 3, 4])
 def test_png_is_lossless(channels):
   u = np.random.default_rng(1).integers(0, 256, (9, 7, channels), np.uint8)
   found = decoded(images.png(u))
   assert found.ndim == (2 if channels == 1 else 3)
   np.testing.assert_array_equal(found.reshape(u.shape), u)
+
+
+def test_a_grid_of_transparent_images_is_laid_on_white():
+  x = np.full((4, 8, 8, 4), -1.0)  # black, and wholly clear
+  x[1, ..., 3] = 1.0
+  found = decoded(images.grid_png(x))
+  times = found.shape[0] // 17
+  assert found.shape == (17 * times, 17 * times, 3)
+  assert (found[: 8 * times, : 9 * times] == 255).all()
+  assert (found[: 8 * times, 9 * times :] == 0).all()
 
 
 def test_grid_png_of_samples():
