@@ -16,14 +16,14 @@ from gan_jax.config import app
 from gan_jax.training.run_loop import RunLoop
 from gan_jax.training.train import train_config
 
-STARTED, EARLY, LATE = 150, 250, 500
+STARTED, EARLY, LATE = 60, 120, 240
 KINDS = {
   'density': small.ring(),
   'streamed': small.digits(residence='stream'),
   'scored': small.ring(metrics='modes', eval_every=10, eval_samples=64),
 }
-# Each step is a dispatch and a row of the log, each tenth draws samples.
-OFTEN = dict(steps=510, log_every=1, sample_every=10, checkpoint_every=10**6)
+# Each step is a dispatch and a row of the log, each twentieth draws samples.
+OFTEN = dict(steps=250, log_every=1, sample_every=20, checkpoint_every=10**6)
 
 
 @pytest.fixture
