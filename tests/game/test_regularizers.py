@@ -157,6 +157,30 @@ def test_samples_go_with_their_own_classes(name, fields):
   )
 
 
+@pytest.mark.parametrize(
+  'name', ['r1', 'r2', 'zero_centred', 'cr', 'bcr', 'zcr', 'zcr_g']
+)
+def test_both_sides_of_a_difference_are_moved(name):
+  """Of a player w times as large w^2 as much, and its slope by w is twice it.
+
+  So it is not where one side stands still, or where a norm is no square.
+  """
+  kind = REGULARIZERS[name]()
+  shape = (4, 4, 3) if kind.images else (3,)
+
+  def penalty(w):
+    if name == 'zcr_g':
+      make = lambda z: w * generate(z)
+      return kind.on_g(again(g_view(generate=make, fake=make(view_of().z))))
+    return kind.on_d(
+      again(view_of(lambda x, _=None: w * quadratic(x), shape=shape))
+    )
+
+  value, slope = jax.value_and_grad(penalty)(1.0)
+  assert abs(value) > 0
+  np.testing.assert_allclose(slope, 2 * value, rtol=1e-4)
+
+
 # Penalty on D of the linear critic `w x`: its slope is w everywhere.
 LINEAR = {
   'r1': NORM2 / 2,
