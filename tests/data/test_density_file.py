@@ -58,6 +58,16 @@ def test_samples_follow_the_density(density):
   assert scipy.stats.kstest(x[:, 0], distribution).pvalue > 1e-3
 
 
+@pytest.mark.parametrize('draw', [0.0, 1 - 2.0**-24])
+def test_the_ends_of_what_is_drawn_are_points_too(draw, density, monkeypatch):
+  """A piece may begin at 0, where there is nothing to divide by."""
+  monkeypatch.setattr(
+    jax.random, 'uniform', lambda key, shape: jnp.full(shape, draw)
+  )
+  x = density.sample(jax.random.key(0), 3)
+  assert ((x >= X[0]) & (x <= X[-1])).all()
+
+
 def test_sample_is_a_function_of_the_key_and_compiles(density):
   draw = jax.jit(density.sample, static_argnums=1)
   once, again, other = (draw(jax.random.key(k), 64) for k in (0, 0, 1))
