@@ -302,32 +302,49 @@ def test_noise_and_classes_are_drawn_from_keys_of_their_own(monkeypatch):
     assert len(set(used)) == len(used) == 2
 
 
-def test_critics_are_d_as_it_judged_each_kind():
-  """With its dropout, and with its statistics as they were then."""
+def test_a_view_is_of_one_pass_and_can_be_repeated():
+  """D's critics have its dropout and its statistics as they were then."""
 
   def judge(params, stats, x, *, train, key=None, label=None):
     noise = jax.random.uniform(key, (len(x),))
-    seen = stats['seen']
-    return params['w'] * x[:, 0] + noise + seen, {'seen': 3 * seen}
+    logits = params['w'] * x[:, 0] + noise + stats['seen']
+    return (logits, {'twice': 2 * x}), {'seen': 3 * stats['seen']}
 
   start_d = {'w': jnp.float32(1)}, {'seen': jnp.float32(1)}
   nets = networks.Networks(
-    net({}, lambda p, z, label: z),
+    net({'b': jnp.float32(1)}, lambda p, z, label: z + label[:, None]),
     networks.Net(lambda key: start_d, judge),
     1,
     (1,),
+    classes=3,
   )
-  game = Game(nets, Minimax())
+  game = Game(nets, Minimax(), instance_noise=InstanceNoise(0.5))
   state = trainer_of(game=game).init(jax.random.key(0))
-  real = Batch(jnp.linspace(0, 1, 6)[:, None])
+  state = state.replace(step=jnp.int32(4))
+  real = Batch(jnp.linspace(0, 1, 6)[:, None], jnp.arange(6) % 3)
+  key, how = jax.random.key(1), dict(images=IMAGES)
+  drawn = game_lib.draw(game, 6, jax.random.clone(key))
   view, stats = game_lib.d_view(
-    game, state.d.params, state, real, jax.random.key(1), images=IMAGES
+    game, state.d.params, state, real, jax.random.clone(key), **how
   )
   again = view.critic(view.real, None), view.critic_fake(view.fake, None)
   np.testing.assert_array_equal(again[0], view.real_logits)
   np.testing.assert_array_equal(again[1], view.fake_logits)
   assert (view.fake_logits - view.fake[:, 0] >= 3).all()  # after the real ones
   assert float(stats['seen']) == 9
+  np.testing.assert_array_equal(view.generate(view.z), view.fake)
+  g_view, _, _ = game_lib.g_view(game, state.g.params, state, real, key, **how)
+  np.testing.assert_array_equal(g_view.generate(view.z), g_view.fake)
+  np.testing.assert_array_equal(
+    g_view.fake, drawn.z + drawn.label[:, None].astype(jnp.float32)
+  )
+  # With one key both see generated samples alike.
+  np.testing.assert_array_equal(g_view.fake_heads['twice'], 2 * view.fake)
+  np.testing.assert_array_equal(view.real_heads['twice'], 2 * view.real)
+  np.testing.assert_array_equal(view.fake_heads['twice'], 2 * view.fake)
+  for one, params in ((view, state.d.params), (g_view, state.g.params)):
+    np.testing.assert_array_equal(one.z, drawn.z)
+    assert one.params is params and int(one.step) == 4
 
 
 class Draws(Regularizer):
