@@ -156,13 +156,15 @@ def test_noise_is_drawn_once_for_all_updates_where_it_is_reused(
 
 
 def ahead(steps):
-  """What each of D's updates that G looks ahead adds: a draw of its own."""
+  """The sum of what D's updates draw that G looks ahead, and G's own draw."""
+  own = []
 
   def d_loss(params, state, real, key, **how):
     draw = jax.random.uniform(key)
     return params * draw, Aux(state.d.stats, {}, {})
 
   def g_loss(params, state, real, key, **how):
+    own.append(float(jax.random.uniform(key)))
     return params * state.d.params, Aux(state.g.stats, {}, {})
 
   def apply_d(state, gradient):
@@ -173,13 +175,15 @@ def ahead(steps):
   state = State(0, None, player, player, None, {}, {})
   schedule = SCHEDULES['unrolled'](unroll_steps=steps)
   real = Batch(jnp.zeros((1, 1)))
-  return float(schedule.g_gradient(u, state, real, jax.random.key(0)).grads)
+  found = schedule.g_gradient(u, state, real, jax.random.key(0))
+  return float(found.grads), *own
 
 
 def test_each_update_ahead_draws_anew():
-  totals = [ahead(steps) for steps in (1, 2, 3)]
-  draws = np.diff([0, *totals])
-  assert len(set(np.round(draws, 5))) == 3
+  totals, own = zip(*[ahead(steps) for steps in (1, 2, 3)])
+  assert len(set(own)) == 1
+  draws = [own[0], *np.diff([0, *totals])]
+  assert len(set(np.round(draws, 5))) == 4
 
 
 def test_logs_are_those_of_the_last_update():
