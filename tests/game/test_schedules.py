@@ -337,13 +337,17 @@ def length_slopes(game, state, real, key):
 
 
 def test_consensus_adds_the_slope_of_the_fields_length():
-  """Which reaches across players: of D's gradient by G, and the reverse."""
-  trainer = trainer_of('consensus', weight=0.7)
+  """Which reaches across players: of D's gradient by G, and the reverse.
+
+  Of the plain game: the penalty is descended, and not in the field.
+  """
+  game = game_of(regularizers=('r1',))
+  trainer = trainer_of('consensus', game, weight=0.7)
   state, after, logs = stepped(trainer)
   real = reals(trainer)[0]
   to_d, to_g = gradients(trainer.game, state, real, *both_keys(state))
   length, (pull_g, pull_d) = length_slopes(
-    trainer.game, bare(state), real, both_keys(state)[0]
+    game_of(), bare(state), real, both_keys(state)[0]
   )
   assert np.abs(flat(pull_g)).max() > 0
   add = lambda g, p: g + 0.7 * p
@@ -356,6 +360,9 @@ def test_consensus_adds_the_slope_of_the_fields_length():
     down(state.d.params, jax.tree.map(add, to_d, pull_d), RATE_D),
   )
   np.testing.assert_allclose(logs['game/half_square'], length, rtol=1e-5)
+  for name, grads in (('d', to_d), ('g', to_g)):  # before they are pulled
+    size = np.linalg.norm(flat(grads))
+    np.testing.assert_allclose(logs[f'{name}/grad_norm'], size, rtol=1e-5)
 
 
 def unrolled_gradient(game, state, real, key, rule, memory):
