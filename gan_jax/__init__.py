@@ -35,9 +35,11 @@ _OBJECTS = {
   'State': 'gan_jax.game.state:State',
   'Trainer': 'gan_jax.game.trainer:Trainer',
   'ablate': 'gan_jax.ablation:ablate',
+  'evaluate': 'gan_jax.evaluation.scorer:evaluate',
   'make_trainer': 'gan_jax.config.resolve:make_trainer',
   'open': 'gan_jax.training.restore:open_run',
   'population': 'gan_jax.game.population:population',
+  'report': 'gan_jax.ablation.report:report',
   'static': 'gan_jax.game.component:static',
   'stream': 'gan_jax.game.streams:stream',
   'train': 'gan_jax.training.train:train',
@@ -68,7 +70,9 @@ if TYPE_CHECKING:
   from gan_jax import metrics as metrics
   from gan_jax import networks as networks
   from gan_jax import testing as testing
+  from gan_jax.ablation.report import report as report
   from gan_jax.config.resolve import make_trainer as make_trainer
+  from gan_jax.evaluation.scorer import evaluate as evaluate
   from gan_jax.game import augment as augment
   from gan_jax.game import objectives as objectives
   from gan_jax.game import optimizers as optimizers
@@ -116,8 +120,8 @@ class _Package(types.ModuleType):
     return value
 
   def __setattr__(self, name: str, value: Any) -> None:
-    # The commands `train`, `ablate` are modules of the same names as two
-    # functions: importing one must not put it in the function's place.
+    # Some commands are modules of the same names as functions: importing one
+    # must not put it in the function's place.
     if not (isinstance(value, types.ModuleType) and name in _OBJECTS):
       super().__setattr__(name, value)
 

@@ -9,7 +9,8 @@ import pathlib
 import runpy
 import sys
 
-from gan_jax.config.validate import nearest
+from gan_jax import __version__
+from gan_jax.runtime.names import suggest
 
 COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
 
@@ -32,7 +33,8 @@ def _usage() -> str:
       *lines,
       '',
       'gan-jax COMMAND --help lists the flags of a command, --help=WORD finds',
-      'some; python -m gan_jax.COMMAND is the same command.',
+      'some; python -m gan_jax.COMMAND is the same command. gan-jax --version',
+      'prints the version.',
     ]
   )
 
@@ -43,9 +45,15 @@ def main() -> int:
   if name in ('--help', '-h', 'help'):
     print(_usage())
     return 0
+  if name == '--version':
+    print(f'gan-jax {__version__}')
+    return 0
   if name not in COMMANDS:
-    remedy = nearest(name, COMMANDS)
-    print(f'error: {name}: no such command; {remedy}', file=sys.stderr)
+    remedy = suggest(name, COMMANDS)
+    if name.startswith('-'):
+      remedy = f'name one first, as in `gan-jax train {name}`'
+    what = 'no command' if name.startswith('-') else 'no such command'
+    print(f'error: {name}: {what}; {remedy}', file=sys.stderr)
     return 2
   sys.argv[1:] = words
   runpy.run_module(f'gan_jax.{name}', run_name='__main__', alter_sys=True)

@@ -6,8 +6,6 @@ report.html in the workdir. That of an ablation (a folder with a plan.json)
 comes with table.md and table.tex.
 """
 
-import pathlib
-
 from absl import flags
 
 from gan_jax.config import app, schema
@@ -22,15 +20,9 @@ def main() -> int:
   if not flags.FLAGS.workdir:
     remedy = 'name the folder of a run or an ablation'
     raise ArgumentError('workdir', '', remedy)
-  workdir = pathlib.Path(flags.FLAGS.workdir)
-  if (workdir / 'plan.json').is_file():
-    from gan_jax.ablation.report import write_ablation_report
+  from gan_jax.ablation.report import report
 
-    path = write_ablation_report(workdir)
-  else:
-    from gan_jax.training.report import write_report
-
-    path = write_report(workdir)
+  path = report(flags.FLAGS.workdir)
   print(f'report: {path}')
   return app.DONE
 

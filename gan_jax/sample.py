@@ -58,7 +58,7 @@ def main() -> int:
   f, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out)
   if not f.workdir:
     raise ArgumentError('workdir', '', 'name the folder of a run')
-  from gan_jax.training import export
+  from gan_jax.training import export, interpolation
   from gan_jax.training.restore import open_run
 
   export.check(f.num, out)
@@ -66,7 +66,7 @@ def main() -> int:
   ema = run.has_average if f.ema is None else f.ema
   count = export.count_of(f.num, f.interpolate)
   export.check_size(run, count, out)
-  label, columns = f.label, export.COLUMNS if f.interpolate else 0
+  label, columns = f.label, interpolation.COLUMNS if f.interpolate else 0
   if label is None and not f.class_sampling and not f.interpolate:
     label, columns = export.lay_out_classes(run, f.num, out)
   x = export.batches(
@@ -78,7 +78,7 @@ def main() -> int:
     raise cannot_write('out', out, error) from error
   averaged = run.has_average if f.ema is None else f.ema
   which = 'averaged' if averaged else 'live'
-  kind = f', {export.interpolation(run)} interpolation' if f.interpolate else ''
+  kind = f', {interpolation.kind(run)} interpolation' if f.interpolate else ''
   print(f'{count} samples of the {which} G at step {run.step}{kind}: {out}')
   return app.DONE
 

@@ -133,10 +133,11 @@ def test_the_package_is_imported_at_once_and_without_jax():
 
 def test_functions_named_as_commands_stay_functions():
   code = (
-    'import gan_jax.train, gan_jax.ablate, gan_jax as gj;'
-    'print(type(gj.train).__name__)'
+    'import gan_jax.train, gan_jax.ablate, gan_jax.report, gan_jax.evaluate;'
+    'import gan_jax as gj;'
+    'print({type(f) for f in (gj.train, gj.ablate, gj.report, gj.evaluate)})'
   )
-  assert answer('-c', code)[1].split()[-1] == 'function'
+  assert answer('-c', code)[1].split('\n')[-2] == "{<class 'function'>}"
 
 
 def test_every_bound_is_the_version_that_ci_installs():

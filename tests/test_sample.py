@@ -16,7 +16,7 @@ from gan_jax.config.schema import Config
 from gan_jax.data import DatasetMetadata
 from gan_jax.figures import images
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.training import export, restore, setup
+from gan_jax.training import export, interpolation, restore, setup
 
 TOY = dict(network='mlp', width=8, batch_size=4, devices=1, steps=2)
 
@@ -62,6 +62,19 @@ def test_more_samples_begin_with_the_same_ones(ring_run, interpolate):
   assert len(np.unique(many, axis=0)) == len(many)
 
 
+def test_a_walk_from_python_is_that_of_the_command(ring_run):
+  x = ring_run.interpolate(3, seed=2)
+  assert x.shape == (3, 8, 2)
+  rows = export.draw(ring_run, 24, 2, None, True)
+  np.testing.assert_array_equal(x.reshape(24, 2), rows)
+  ends = ring_run.generate(ring_run.latent(2, 6))
+  np.testing.assert_allclose(
+    x[:, [0, -1]].reshape(6, 2), ends, rtol=1e-5, atol=1e-6
+  )
+  with pytest.raises(ArgumentError, match='`rows=0`: use 1 or more'):
+    ring_run.interpolate(0)
+
+
 def test_the_command_draws_what_the_library_draws(ring_run):
   x = export.draw(ring_run, 5, 3, None, False)
   np.testing.assert_array_equal(x, ring_run.sample(5, seed=3))
@@ -88,7 +101,7 @@ def test_an_average_that_was_not_kept_is_refused():
 
 def test_spherical_interpolation_keeps_the_norm_and_the_pace():
   ends = np.array([[3.0, 0.0], [0.0, 3.0]], np.float32)
-  found = export.interpolated(ends, True)
+  found = interpolation.interpolated(ends, True)
   assert found.shape == (export.COLUMNS, 2)
   np.testing.assert_allclose(found[[0, -1]], ends, atol=1e-5)
   np.testing.assert_allclose(np.linalg.norm(found, axis=1), 3, rtol=1e-5)
@@ -98,7 +111,7 @@ def test_spherical_interpolation_keeps_the_norm_and_the_pace():
 
 def test_linear_interpolation_is_straight():
   ends = np.array([[3.0, 0.0], [0.0, 3.0], [1.0, 1.0], [1.0, 1.0]], np.float32)
-  found = export.interpolated(ends, False)
+  found = interpolation.interpolated(ends, False)
   np.testing.assert_allclose(found[:8].sum(axis=1), 3, rtol=1e-5)
   np.testing.assert_allclose(found[:8, 1], np.linspace(0, 3, 8), rtol=1e-5)
   np.testing.assert_allclose(found[8:], 1, rtol=1e-5)
@@ -257,15 +270,15 @@ def test_points_of_no_known_density_are_written_as_an_array(tmp_path, gan):
 def test_spherical_interpolation_between_opposites_stays_between_them():
   """As any two draws of opposite sign are in one dimension."""
   ends = np.array([[1.0], [-0.5], [1.0], [0.5]], np.float32)
-  found = export.interpolated(ends, True)[:, 0]
+  found = interpolation.interpolated(ends, True)[:, 0]
   np.testing.assert_allclose(found[:8], np.linspace(1, -0.5, 8), atol=1e-5)
   np.testing.assert_allclose(found[8:], np.linspace(1, 0.5, 8), atol=1e-5)
 
 
 def test_the_way_of_interpolation_is_the_noise_s(ring_run):
-  assert export.interpolation(ring_run) == 'spherical'
+  assert interpolation.kind(ring_run) == 'spherical'
   assert (
-    export.interpolation(opened(dataset='ring', latent='uniform')) == 'linear'
+    interpolation.kind(opened(dataset='ring', latent='uniform')) == 'linear'
   )
 
 

@@ -2,11 +2,11 @@
 
     python experiments/faults/run.py [--only=TEXT] [--again] [--marked]
 
-Each `*.toml` beside this file lists faults of one part of the package: the file,
-what is wrong then, the text and what stands in its place, and the tests that
-should fail. The tests run on a copy of the repository, first without any fault
-(they must pass), then with each. What was found goes into the `.csv` of the same
-name; what stands there already for the very same fault is not run again.
+Each `*.toml` beside this file lists faults of one part of the package: the
+file, what is wrong then, the text and what stands in its place, and the tests
+that should fail. They run on a copy of the repository, first without any fault
+(they must pass), then with each. What was found goes into the `.csv` of the
+same name; what stands there for the very same fault is not run again.
 """
 
 import argparse
@@ -43,6 +43,7 @@ class Fault:
 
   @property
   def id(self) -> str:
+    """Of this fault alone: another text is another fault."""
     words = '\0'.join((self.file, self.old, self.new))
     return hashlib.sha256(words.encode()).hexdigest()[:12]
 
@@ -146,6 +147,7 @@ def keep(part: str, rows: dict[str, dict[str, str]]) -> None:
 
 
 def main() -> None:
+  """Runs what is not in the tables yet."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--only', default='', help='faults that hold this text')
   parser.add_argument('--again', action='store_true', help='kept ones too')

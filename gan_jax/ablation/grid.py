@@ -17,6 +17,7 @@ from gan_jax.config import validate
 from gan_jax.config.parsing import parse_float, parse_int
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.names import suggest
 
 _RANGE = re.compile(r'(uniform|loguniform)\((.*)\)')
 _USAGE = 'write `vary=NAME=VALUE,VALUE`, for example `vary=lr_d=1e-4,2e-4`'
@@ -178,7 +179,7 @@ def check_option(word: str, name: str) -> None:
     raise ArgumentError(
       'vary',
       word,
-      f'there is no option `{name}`; {validate.nearest(name, varied)}',
+      f'there is no option `{name}`; {suggest(name, varied)}',
     )
   if name == 'seed':
     raise ArgumentError(

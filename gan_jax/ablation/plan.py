@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from gan_jax.ablation import grid
 from gan_jax.ablation.grid import Axis, Cell
 from gan_jax.ablation.spec import CellSpec
-from gan_jax.config import validate
 from gan_jax.config.registry import names
 from gan_jax.config.schema import FIELDS, Config, ConfigError
 from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.names import suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,7 +323,7 @@ def with_metrics(config: Config) -> Config:
 def _check_features(spec: str) -> None:
   stem, known = spec.partition('-')[0], names('gan_jax.features', 'FEATURES')
   if spec and stem not in known:
-    raise ArgumentError('features', spec, validate.nearest(stem, known))
+    raise ArgumentError('features', spec, suggest(stem, known))
 
 
 def read_published(path: str) -> dict[str, Any] | None:

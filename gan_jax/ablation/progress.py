@@ -18,15 +18,17 @@ def say(text: str) -> None:
   terminal.tell(app.as_flags(text), sys.stderr)
 
 
-def _count_programs(count: int) -> str:
-  return f'{count} compiled program{"s" if count != 1 else ""}'
+def _count(count: int, what: str) -> str:
+  return f'{count} {what}{"s" if count != 1 else ""}'
 
 
 def describe_plan(plan: AblationPlan) -> str:
   """The plan as a person reads it."""
   lines = [
-    f'{plan.runs} runs: {len(plan.cells)} cells of {plan.options.seeds} seeds,'
-    f' in {_count_programs(len(plan.programs))} of {plan.base.steps} steps'
+    f'{_count(plan.runs, "run")}: {_count(len(plan.cells), "cell")} of'
+    f' {_count(plan.options.seeds, "seed")}, in'
+    f' {_count(len(plan.programs), "compiled program")} of'
+    f' {_count(plan.base.steps, "step")}'
   ]
   for axis in plan.axes:
     columns = [map(format_value, column) for column in axis.columns.values()]
@@ -34,7 +36,7 @@ def describe_plan(plan: AblationPlan) -> str:
     lines.append(f'  {axis.name}: {", ".join(points)}')
   finished = sum(map(plan.is_finished, range(len(plan.programs))))
   if finished:
-    lines.append(f'{_count_programs(finished)} finished before')
+    lines.append(f'{_count(finished, "compiled program")} finished before')
   return '\n'.join(lines)
 
 
@@ -44,7 +46,7 @@ def describe_time(seconds: dict[int, float]) -> str:
     return 'nothing is left to train'
   return (
     f'about {format_duration(sum(seconds.values()))} for'
-    f' {_count_programs(len(seconds))}, scores not counted'
+    f' {_count(len(seconds), "compiled program")}, scores not counted'
   )
 
 

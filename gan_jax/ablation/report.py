@@ -40,10 +40,37 @@ from gan_jax.ablation.verdict import list_remarks, list_warnings, state_verdict
 from gan_jax.config.app import warn
 from gan_jax.runtime import places, records
 from gan_jax.runtime.files import cannot_write, write_atomic
+from gan_jax.runtime.quiet import quiet_libraries
 
 _PICTURES = 36  # cells whose samples are shown
 _PANELS = 12  # of one curve
 _LINES = 7  # in one panel
+
+
+@quiet_libraries()
+def report(workdir: str | pathlib.Path) -> pathlib.Path:
+  """Writes the report of a run or an ablation, ended or not; returns its path.
+
+  One self-contained file, `report.html` in the folder; beside that of an
+  ablation are `table.md` and `table.tex`.
+
+  Args:
+    workdir: of the run or the ablation.
+
+  Raises:
+    ArgumentError: if there is neither in the folder, or nothing can be written
+      there.
+
+  Example:
+    >>> report('runs/digits')  # doctest: +SKIP
+    PosixPath('runs/digits/report.html')
+  """
+  folder = places.resolved('workdir', workdir)
+  if (folder / 'plan.json').is_file():
+    return write_ablation_report(folder)
+  from gan_jax.training.report import write_report
+
+  return write_report(folder)
 
 
 def write_ablation_report(folder: str | pathlib.Path) -> pathlib.Path:

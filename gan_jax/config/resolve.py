@@ -17,7 +17,6 @@ import numpy as np
 from gan_jax import networks as networks_lib
 from gan_jax.config import registry, validate
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.config.validate import nearest
 from gan_jax.game.augment import Augmentation
 from gan_jax.game.component import (
   Component,
@@ -38,6 +37,7 @@ from gan_jax.game.schedules import Schedule
 from gan_jax.game.trainer import Ema, Trainer
 from gan_jax.networks.base import Networks
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.names import suggest
 
 # Options that take an object in the place of a name.
 OBJECTS = (
@@ -315,7 +315,7 @@ def _load(option: str, name: str) -> Any:
   except LookupError as error:
     words = registry.names(module, entries)
     raise ArgumentError(
-      option, name, f'{error.args[0]}; {nearest(name, words)}'
+      option, name, f'{error.args[0]}; {suggest(name, words)}'
     ) from error
 
 

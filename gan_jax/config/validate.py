@@ -19,7 +19,7 @@ from gan_jax.config.parsing import (
   text_remedy,
 )
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.names import check_names, suggest
+from gan_jax.runtime.names import check_names, split_names, suggest
 from gan_jax.runtime.places import find_fault, printable
 
 
@@ -41,7 +41,6 @@ class ConfigError(ArgumentError):
     self.remedy = first.remedy if first else ''
 
 
-nearest = suggest  # the remedy for a misspelt word
 _FLOAT32_MIN = 2.0**-126  # what is smaller may be 0 on the device
 
 
@@ -78,7 +77,7 @@ def _remedy(
   if isinstance(value, str):
     if words and value not in words and value != field.default:
       if not (limits['registry'] and registry.is_reference(value)):
-        return nearest(value, words)
+        return suggest(value, words)
     return text_remedy(value) or (
       place_remedy(value) if limits['place'] else ''
     )
@@ -211,15 +210,6 @@ def idle_on_density(c: Any, fields: Mapping[str, Any]) -> list[str]:
   return messages
 
 
-def metric_words(metrics: str) -> list[str]:
-  """The names in `metrics`.
-
-  >>> metric_words('kid, fid')
-  ['kid', 'fid']
-  """
-  return [word.strip() for word in metrics.split(',') if word.strip()]
-
-
 def known_metrics() -> tuple[str, ...]:
   """Names of the metrics, those of plug-ins among them."""
   return registry.names('gan_jax.metrics', 'METRICS')
@@ -227,7 +217,7 @@ def known_metrics() -> tuple[str, ...]:
 
 def metric_faults(metrics: str) -> list[ArgumentError]:
   """What is wrong with the names in `metrics`."""
-  words, names = metric_words(metrics), known_metrics()
+  words, names = split_names(metrics), known_metrics()
   references = [word for word in words if registry.is_reference(word)]
   try:
     check_names('metrics', metrics, words, [*names, *references])
@@ -282,7 +272,7 @@ def check_evaluation(values: Mapping[str, Any], given: Collection[str]) -> None:
   names = registry.names('gan_jax.features', 'FEATURES')
   kind = values['features'].partition('-')[0]
   if kind and kind not in names:
-    remedy = f'{kind}: {nearest(kind, names)}'
+    remedy = f'{kind}: {suggest(kind, names)}'
     faults.append(ArgumentError('features', values['features'], remedy))
   if faults:
     raise ConfigError(faults[0])
@@ -298,15 +288,16 @@ def config_file(workdir: str | pathlib.Path) -> pathlib.Path:
   """
   path = pathlib.Path(workdir) / 'config.flags'
   if not path.is_file():
-    remedy = (
-      f'no run there (no {path.name}); train one, or name the folder of one'
-    )
+    inside = sorted(path.parent.glob(f'*/{path.name}'))[:3]
+    runs = ' or '.join(str(file.parent) for file in inside)
+    which = f'name one: {runs}' if runs else 'train one, or name one'
+    remedy = f'no run there (no {path.name}); {which}'
     raise ConfigError(ArgumentError('workdir', str(workdir), remedy))
   return path
 
 
 def _score_faults(c: Any) -> Iterator[ArgumentError]:
-  words = metric_words(c.metrics)
+  words = split_names(c.metrics)
   yield from metric_faults(c.metrics)
   for name, default in (
     ('eval_every', 0),
@@ -355,7 +346,7 @@ def penalties(text: str) -> list[Penalty]:
     name, place, colon, number = _split_penalty(word, names)
     term = f'{name}@{place}' if place else name
     if name not in names and not registry.is_reference(name):
-      remedy = f'{name}: {nearest(name, names)}'
+      remedy = f'{name}: {suggest(name, names)}'
       raise ArgumentError('regularizer', text, remedy)
     if (name, place) in [(p.name, p.place) for p in terms]:
       raise ArgumentError('regularizer', text, f'name {term} once')
@@ -396,5 +387,5 @@ def augmentations(text: str) -> tuple[str, ...]:
   words = tuple(text.split(',')) if text else ()
   for word in words:
     if word not in names:
-      raise ArgumentError('diffaugment', text, nearest(word, names))
+      raise ArgumentError('diffaugment', text, suggest(word, names))
   return words

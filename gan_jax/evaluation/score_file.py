@@ -55,6 +55,20 @@ def summarize_seeds(by_seed: Sequence[Mapping[str, float]]) -> Row:
   return {**row, 'by_evaluation_seed': values}
 
 
+def mean_of_seeds(
+  by_seed: Sequence[Mapping[str, float]],
+) -> dict[str, float]:
+  """Mean of each score over evaluation seeds.
+
+  >>> mean_of_seeds([{'fid': 1.0}, {'fid': 3.0}])
+  {'fid': 2.0}
+  """
+  return {
+    name: float(np.mean([scores[name] for scores in by_seed]))
+    for name in by_seed[0]
+  }
+
+
 def replace_nonfinite(x: Any) -> Any:
   """A value as JSON, which knows no NaN: null in its place."""
   if isinstance(x, float) and not math.isfinite(x):

@@ -1,8 +1,8 @@
 """Scores as rows of `metrics.jsonl`: of a generator's moments, or of samples.
 
 `Scorer` scores under one protocol and nothing twice; `evaluate_images` makes
-one for a folder, an .npz or a split of a dataset. Runs are the matter of
-`training/score_checkpoints.py`.
+one for a folder, an .npz or a split of a dataset, and `evaluate` scores such
+samples without a file. Runs are the matter of `training/score_checkpoints.py`.
 """
 
 import dataclasses
@@ -25,8 +25,10 @@ from gan_jax.evaluation.score_file import (
   Row,
   ScoreFile,
   format_row,
+  mean_of_seeds,
   summarize_seeds,
 )
+from gan_jax.evaluation.sources import Samples, describe
 from gan_jax.features import Features
 from gan_jax.game import streams
 from gan_jax.game.classes import check_sampling
@@ -35,8 +37,12 @@ from gan_jax.networks.base import Networks, Params, Stats
 from gan_jax.runtime import backend, checkpoint, multihost, provenance, sharding
 from gan_jax.runtime.array_cache import digest_facts
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.quiet import quiet_libraries
 
 SAMPLES = 10_000  # of a generator, unless it is said
+
+# What can be said of a generator alone, not of samples at hand.
+_OF_A_GENERATOR = {'ema', 'neighbours', 'class_sampling'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,6 +302,44 @@ def _check_out(out: pathlib.Path) -> None:
     raise ArgumentError('out', str(out), remedy)
 
 
+def _load_images(
+  options: EvaluationOptions,
+  images: str | Dataset | Samples,
+  against: str | Dataset | Samples,
+  validation: str | Dataset | Samples,
+) -> tuple[Evaluator, Samples]:
+  """What scores some samples, and the samples.
+
+  The options name what is handed in, or say that it is an array.
+
+  Raises:
+    ArgumentError: for what cannot be scored.
+    DataError: if samples cannot be had.
+  """
+  options.check()
+  backend.check_devices()
+  metrics = select_metrics(options.metrics)
+  check_validation(options)
+  check_reads(options)
+  reads_real = any(metric.reads_real for metric in metrics)
+  if reads_real and not options.against:
+    remedy = 'name what the images are held against: a dataset, a folder or an'
+    raise ArgumentError('against', '', f'{remedy} .npz')
+
+  def load(value: str | Dataset | Samples, argument: str) -> Dataset:
+    source = sources.load_source(value, argument, options.data_dir)
+    return sources.as_dataset(source, describe(value))
+
+  source = sources.load_source(images, 'images', options.data_dir)
+  name = describe(images)
+  x = sources.take_samples(source, options.samples, name)
+  real = load(against if options.against else images, 'against')
+  x = sources.check_samples(x, real.shape, 'images', name)
+  further = load(validation, 'validation') if options.validation else None
+  count = dataclasses.replace(options, samples=len(x))
+  return make_evaluator(count, real, None, validation=further), x
+
+
 def evaluate_images(
   options: EvaluationOptions, images: str, out: str | pathlib.Path
 ) -> Row:
@@ -310,36 +354,66 @@ def evaluate_images(
     ArgumentError: for what cannot be scored.
     DataError: if samples cannot be had.
   """
-  options.check()
-  backend.check_devices()
-  metrics = select_metrics(options.metrics)
-  check_validation(options)
-  check_reads(options)
-  if any(metric.reads_real for metric in metrics) and not options.against:
-    remedy = 'name what the images are held against: a dataset, a folder or an'
-    raise ArgumentError('against', '', f'{remedy} .npz')
-
   _check_out(pathlib.Path(out))
-
-  def load(text: str, argument: str) -> Dataset:
-    source = sources.load_source(text, argument, options.data_dir)
-    return sources.as_dataset(source, text)
-
-  source = sources.load_source(images, 'images', options.data_dir)
-  x = sources.take_samples(source, options.samples, images)
-  real = load(options.against or images, 'against')
-  x = sources.check_samples(x, real.shape, 'images', images)
-  validation = None
-  if options.validation:
-    validation = load(options.validation, 'validation')
-  evaluator = make_evaluator(
-    dataclasses.replace(options, samples=len(x)),
-    real,
-    None,
-    validation=validation,
+  evaluator, x = _load_images(
+    options, images, options.against, options.validation
   )
   scorer = Scorer(evaluator, ScoreFile(out), options.seeds)
   row, is_new = scorer.score_samples(x, images)
   note = '' if is_new else ' (scored before)'
   print(f'{images}: {format_row(row)}{note}')
   return row
+
+
+@quiet_libraries()
+def evaluate(
+  images: str | Dataset | Samples,
+  against: str | Dataset | Samples = '',
+  *,
+  metrics: str | Sequence[str | Metric],
+  validation: str | Dataset | Samples = '',
+  seeds: int = 1,
+  **options: Any,
+) -> dict[str, float]:
+  """Scores of samples by name: means over evaluation seeds.
+
+  The scores of a run are those of `Run.score`.
+
+  Args:
+    images: what is scored: an array of uint8 images (n, height, width,
+      channels) or float32 points (n, dim), or by name an .npz, a folder of
+      images or a dataset, such as `mnist[test]`.
+    against: the real samples, likewise.
+    metrics: names or `Metric` objects.
+    validation: further real images, for `parzen`, which picks its width on
+      them.
+    seeds: draws of what a metric draws.
+    **options: `features` and `weights`, `samples` and `real_samples` (0: all
+      that there are), `data_dir`, `seed`, `devices`.
+
+  Raises:
+    ArgumentError: for what cannot be scored.
+    DataError: if samples cannot be had.
+
+  Example:
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> real, fake = rng.integers(0, 256, (2, 64, 8, 8, 1), np.uint8)
+    >>> scores = evaluate(fake, real, metrics='fid', features='pixels')
+    >>> scores['fid@pixels'] > 0
+    True
+  """
+  readable = EvaluationOptions.__dataclass_fields__.keys() - _OF_A_GENERATOR
+  for name in options.keys() - readable:
+    raise ArgumentError(name, options[name], 'no such option of a score')
+  asked = EvaluationOptions(
+    metrics=metrics,
+    against=describe(against),
+    validation=describe(validation),
+    eval_seeds=seeds,
+    **options,
+  )
+  evaluator, x = _load_images(asked, images, against, validation)
+  seen = evaluator.view(x)
+  by_seed = [evaluator.score_samples(seen, seed=seed) for seed in asked.seeds]
+  return mean_of_seeds(by_seed)

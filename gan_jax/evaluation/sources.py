@@ -93,13 +93,25 @@ def _read_archive(path: pathlib.Path, argument: str) -> Samples:
   raise ArgumentError(argument, str(path), remedy)
 
 
+def describe(source: str | Dataset | Samples) -> str:
+  """Samples as a message names them: an array by its shape."""
+  if isinstance(source, np.ndarray):
+    return f'an array {source.shape}'
+  return source if isinstance(source, str) else source.name
+
+
 def load_source(
-  text: str, argument: str, data_dir: str, size: int = 0, channels: int = 0
+  text: str | Dataset | Samples,
+  argument: str,
+  data_dir: str,
+  size: int = 0,
+  channels: int = 0,
 ) -> Dataset | Samples:
   """Samples by name: an .npz, a folder of images, or a dataset.
 
   Args:
-    text: the name; ./NAME is a folder that has the name of a dataset.
+    text: the name; ./NAME is a folder that has the name of a dataset. A dataset
+      or an array is what it is.
     argument: that has it as its value.
     data_dir: the data root.
     size: side that images are resized and cropped to; 0 for their own.
@@ -109,6 +121,10 @@ def load_source(
     ArgumentError: if there are no such samples.
     DataError: if they cannot be had.
   """
+  if isinstance(text, np.ndarray):
+    return check_samples(text, None, argument, describe(text))
+  if not isinstance(text, str):
+    return text
   has_kind = text.startswith(('folder:', 'density:'))
   if text.endswith('.npz') and not has_kind:
     x = _read_archive(pathlib.Path(text), argument)

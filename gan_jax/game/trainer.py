@@ -342,7 +342,15 @@ class Trainer(Component):
     wanted = f'({", ".join(map(str, (k, "n", *shape)))})'
     takes = f'a step of {call_of(self.schedule)} takes {k}'
     if not hasattr(x, 'dtype'):
-      x = jnp.asarray(x)
+      try:
+        x = jnp.asarray(x)
+      except (TypeError, ValueError) as error:
+        remedy = 'is no array; give samples, or a tuple (samples, labels)'
+        name = f'{type(x).__module__}.{type(x).__qualname__}'
+        what = name.removeprefix('builtins.')
+        if isinstance(x, Mapping):
+          what = f'{what} of {", ".join(map(str, x))}'
+        raise ArgumentError('batch', what, remedy) from error
     described = f'{x.dtype}{tuple(x.shape)}'
     if x.dtype == jnp.uint8:
       raise ArgumentError(

@@ -37,7 +37,7 @@ from gan_jax.metrics.similarity import ms_ssim
 from gan_jax.metrics.sliced_wasserstein import swd, swd_points
 from gan_jax.metrics.two_sample_test import c2st
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.names import check_names
+from gan_jax.runtime.names import check_names, split_names
 
 METRICS: dict[str, Metric] = {
   'fid': frechet.FID,
@@ -70,7 +70,7 @@ def select_metrics(
   ['fid', 'kid']
   """
   if isinstance(metrics, str):
-    metrics = [word.strip() for word in metrics.split(',') if word.strip()]
+    metrics = split_names(metrics)
   own = {m.name: m for m in metrics if isinstance(m, Metric)}
   names = [m.name if isinstance(m, Metric) else m for m in metrics]
   if not names:

@@ -21,6 +21,15 @@ def suggest(name: str, known: Collection[str]) -> str:
   return f'use one of {", ".join(known)}'
 
 
+def split_names(text: str) -> list[str]:
+  """Names with commas between them.
+
+  >>> split_names('kid, fid')
+  ['kid', 'fid']
+  """
+  return [word.strip() for word in text.split(',') if word.strip()]
+
+
 def check_names(
   argument: str, value: Any, names: Sequence[str], known: Collection[str]
 ) -> None:

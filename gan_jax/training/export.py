@@ -5,23 +5,20 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax.data import Density
 from gan_jax.figures import images
 from gan_jax.game.classes import classes_in_turn
-from gan_jax.game.sampler import BATCH
-from gan_jax.game.streams import check_seed
 from gan_jax.runtime.backend import require_memory
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import open_atomic, write_atomic
-from gan_jax.runtime.progress import progress_bar
+from gan_jax.training import interpolation
+from gan_jax.training.interpolation import COLUMNS
 from gan_jax.training.restore import Run
 
 Samples = NDArray[np.float32]
-COLUMNS = 8  # steps of an interpolation
 _GRID_PIXELS = 2**28  # of one PNG
 
 
@@ -42,39 +39,6 @@ def check(num: int, out: pathlib.Path) -> None:
     remedy = f'no folder {out.parent}; make it first'
   if remedy:
     raise ArgumentError('out', str(out), remedy)
-
-
-def interpolated(ends: Samples, spherical: bool) -> Samples:
-  """Latent vectors between pairs of draws: (2 rows, dim) -> (8 rows, dim).
-
-  Along the sphere for normal noise, whose norm it keeps (White 2016,
-  arXiv:1609.04468), and straight for uniform noise.
-  """
-  a, b = np.asarray(ends).reshape(-1, 2, ends.shape[1]).swapaxes(0, 1)
-  t = np.linspace(0, 1, COLUMNS, dtype=np.float32)[None, :, None]
-  a, b = a[:, None], b[:, None]
-  if not spherical:
-    return ((1 - t) * a + t * b).reshape(-1, ends.shape[1])
-  norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-  angle = np.arccos(np.clip((a * b).sum(-1) / norms, -1, 1))[..., None]
-  # No arc is the shortest between opposite draws (any two of opposite sign in
-  # one dimension), and between parallel ones it is the straight line.
-  flat = np.sin(angle) < 1e-3
-  sine = np.where(flat, 1, np.sin(angle))
-  arc = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / sine
-  return np.where(flat, (1 - t) * a + t * b, arc).reshape(-1, ends.shape[1])
-
-
-def interpolation(run: Run) -> str:
-  """How latent vectors of a run are interpolated.
-
-  Spherical if the noise is normal, else linear.
-
-  Raises:
-    NetworksNeeded: if nobody says what its noise is.
-  """
-  normal = run.sampler.networks.latent is jax.random.normal
-  return 'spherical' if normal else 'linear'
 
 
 def count_of(num: int, interpolate: bool) -> int:
@@ -129,37 +93,7 @@ def batches(
   if class_sampling:
     remedy = 'has no effect on an interpolation; leave it out'
     raise ArgumentError('class_sampling', class_sampling, remedy)
-  check_seed('seed', seed)
-  labels = None if label is None else run.labels(count_of(num, True), label)
-  if labels is None and run.classes:
-    rows = np.arange(-(-num // COLUMNS), dtype=np.int32)
-    labels = np.repeat(rows % run.classes, COLUMNS)
-  run.generator(ema)
-  return _rows(run, -(-num // COLUMNS), seed, ema, labels)
-
-
-def _rows(
-  run: Run,
-  rows: int,
-  seed: int,
-  ema: bool | None,
-  labels: NDArray[np.int32] | None,
-) -> Iterator[Samples]:
-  """Rows of an interpolation, some at a time."""
-  spherical = interpolation(run) == 'spherical'
-  step = BATCH // COLUMNS
-  starts = range(0, rows, step)
-  for start in progress_bar(starts, len(starts), 'sampling'):
-    stop = min(start + step, rows)
-    ends = run.latent(seed, 2 * stop, 2 * start)
-    z = interpolated(ends, spherical)
-    # Padded, so that every batch is of one compiled program.
-    rest = BATCH - len(z)
-    own = None
-    if labels is not None:
-      own = np.pad(labels[start * COLUMNS : stop * COLUMNS], (0, rest))
-    z = np.pad(z, ((0, rest), (0, 0)))
-    yield run.generate(z, own, ema=ema)[: BATCH - rest]
+  return interpolation.batches(run, -(-num // COLUMNS), seed, ema, label)
 
 
 def lay_out_classes(

@@ -32,6 +32,7 @@ from gan_jax.runtime.errors import (
 )
 from gan_jax.runtime.progress import progress_bar
 from gan_jax.runtime.quiet import quiet_libraries
+from gan_jax.training import interpolation
 from gan_jax.training.setup import (
   OWN_DATA,
   Setup,
@@ -308,6 +309,37 @@ class Run:
       )
     bar = progress_bar(batches, -(-n // BATCH), 'sampling')
     return (batch for batch in bar)
+
+  def interpolate(
+    self,
+    rows: int,
+    *,
+    seed: int = 0,
+    label: int | None = None,
+    ema: bool | None = None,
+  ) -> Samples:
+    """Samples (rows, 8, *sample_shape) on the way from one latent to another.
+
+    Along the sphere for normal noise, straight for uniform noise. The ends of
+    row i are the latent vectors of samples 2i and 2i + 1 of the seed.
+
+    Args:
+      rows: how many ways.
+      seed: of the noise.
+      label: the class of all, of a class-conditional run; None: a row has one
+        class, and the rows have them in turn.
+      ema: from the averaged generator; None: if there is one.
+
+    Raises:
+      ArgumentError: for fewer than one row, an unknown class, or an average
+        that was not kept.
+      NetworksNeeded: if nobody says what the noise is.
+    """
+    if rows < 1:
+      raise ArgumentError('rows', rows, 'use 1 or more')
+    x = [*interpolation.batches(self, rows, seed, ema, label)]
+    shape = (rows, interpolation.COLUMNS, *self.dataset.shape)
+    return np.concatenate(x).reshape(shape)
 
   def labels(
     self, n: int, label: Any = None, class_sampling: str = ''

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from jax.sharding import Mesh
 
 from gan_jax import data as data_lib
@@ -14,7 +13,7 @@ from gan_jax.config.schema import Config
 from gan_jax.data import Dataset, Density, SampleSet, parse_name
 from gan_jax.evaluation import sources
 from gan_jax.evaluation.evaluator import Evaluator
-from gan_jax.evaluation.score_file import ScoreFile
+from gan_jax.evaluation.score_file import ScoreFile, mean_of_seeds
 from gan_jax.evaluation.scorer import (
   EvaluationOptions,
   Scorer,
@@ -26,6 +25,7 @@ from gan_jax.features import batched
 from gan_jax.metrics import METRICS, Metric, select_metrics
 from gan_jax.networks.base import Networks
 from gan_jax.runtime.errors import ArgumentError
+from gan_jax.runtime.names import split_names
 from gan_jax.training.setup import OWN_DATA
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def load_metrics(
     ArgumentError: for none, or one that is unknown or there twice.
   """
   if isinstance(metrics, str):
-    metrics = [word.strip() for word in metrics.split(',') if word.strip()]
+    metrics = split_names(metrics)
 
   def load(name: str | Metric) -> str | Metric:
     if isinstance(name, Metric) or name in METRICS:
@@ -245,7 +245,4 @@ def score_run(
     evaluator.score_batches(draw_samples(run, evaluator, ema, seed), seed=seed)
     for seed in asked.seeds
   ]
-  return {
-    name: float(np.mean([scores[name] for scores in by_seed]))
-    for name in by_seed[0]
-  }
+  return mean_of_seeds(by_seed)

@@ -8,6 +8,7 @@ import sys
 import pytest
 from absl import flags
 
+import gan_jax as gj
 from gan_jax.config import app, schema
 from gan_jax.config import help as help_lib
 
@@ -143,6 +144,11 @@ def test_the_package_is_a_command_too():
   done = gan('gan_jax', 'trian')
   assert done.returncode == 2
   assert done.stderr == 'error: trian: no such command; did you mean train?\n'
+  done = gan('gan_jax', '--help=fid')
+  assert done.returncode == 2
+  assert '`gan-jax train --help=fid`' in done.stderr
+  done = gan('gan_jax', '--version')
+  assert done.returncode == 0 and done.stdout == f'gan-jax {gj.__version__}\n'
 
 
 @pytest.mark.parametrize('name', COMMANDS)

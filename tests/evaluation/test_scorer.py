@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import gan_jax as gj
 from gan_jax import data
 from gan_jax.evaluation import scorer, sources
 from gan_jax.evaluation.evaluator import Evaluator
@@ -210,6 +211,30 @@ def test_a_folder_and_an_array_are_the_same_images(
   for name in ('x.npz', 'folder'):
     row = evaluate('x.npz', against=str(pictures / name))
     assert row['fid@pixels'] == pytest.approx(0, abs=1e-6)
+
+
+def test_samples_are_scored_without_a_file(evaluate, pictures):
+  """By name and as arrays: what the command says."""
+  row, options = evaluate('x.npz'), {'metrics': 'fid', 'features': 'pixels'}
+  with np.load(pictures / 'x.npz') as archive:
+    x = archive['samples']
+  digits = data.load('digits')
+  for images, against in (
+    (str(pictures / 'x.npz'), 'digits'),
+    (x, digits),
+  ):
+    scores = gj.evaluate(images, against, devices=1, **options)
+    assert scores == {name: row[name] for name in scores}
+    assert scores['fid@pixels'] > 0
+  assert gj.evaluate(x, x, **options)['fid@pixels'] == pytest.approx(
+    0, abs=1e-6
+  )
+  with pytest.raises(ArgumentError, match='`against=`: name what'):
+    gj.evaluate(x, **options)
+  with pytest.raises(ArgumentError, match=r'`images=an array .* give uint8'):
+    gj.evaluate(x / 255.0, x, **options)
+  with pytest.raises(ArgumentError, match='`ema=True`: no such option'):
+    gj.evaluate(x, x, ema=True, **options)
 
 
 def test_a_part_of_a_set_against_the_rest(evaluate):

@@ -319,6 +319,17 @@ BATCHES = {
     '`batch=float64(1, 8, 2)`: is float64; use float32, as'
     ' `x.astype(np.float32)`',
   ),
+  'a dictionary': (
+    {},
+    {'image': X, 'label': LABEL},
+    '`batch=dict of image, label`: is no array; give samples, or a tuple'
+    ' (samples, labels)',
+  ),
+  'rows of several lengths': (
+    {},
+    [[0.0], [0.0, 1.0]],
+    '`batch=list`: is no array; give samples, or a tuple (samples, labels)',
+  ),
   'one sample': (
     {},
     X[0, 0],

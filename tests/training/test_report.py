@@ -302,6 +302,11 @@ def test_what_is_chosen_evenly_keeps_both_ends(count):
 def test_what_is_no_run_is_refused(tmp_path):
   with pytest.raises(ArgumentError, match='no run there'):
     report.write_report(tmp_path / 'none')
+  for name in 'ab':
+    (tmp_path / 'runs' / name).mkdir(parents=True)
+    (tmp_path / 'runs' / name / 'config.flags').touch()
+  with pytest.raises(ArgumentError, match=r'name one: .*/a or .*/b$'):
+    report.write_report(tmp_path / 'runs')
   Workdir(tmp_path, True)
   (tmp_path / 'run.json').unlink()
   with pytest.raises(ArgumentError, match='run.json cannot be read'):
