@@ -392,6 +392,38 @@ def test_each_player_has_its_own_rate():
   assert rates == {'g/lr': pytest.approx(0.05), 'd/lr': pytest.approx(0.3)}
 
 
+def test_a_step_leaves_a_state_of_its_kind():
+  """With regularizers that remember something, and that do not."""
+  trainer = trainer_of(game=game_of(regularizers=('r1', 'lecam')), ema=Ema())
+  state, batch = start(trainer)
+  after, _ = jax.eval_shape(trainer.step, state, batch)
+  shapes = jax.eval_shape(lambda: state)
+  assert jax.tree.structure(after) == jax.tree.structure(shapes)
+  assert jax.tree.leaves(after) == jax.tree.leaves(shapes)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int64])
+def test_networks_receive_classes_as_int32(dtype):
+  seen = []
+
+  def judge(p, x, label):
+    seen.append(label.dtype)
+    return x[:, 0] * p['w']
+
+  nets = networks.Networks(
+    net({'b': jnp.float32(1)}, lambda p, z, label: z * p['b']),
+    net({'w': jnp.float32(1)}, judge),
+    1,
+    (1,),
+    classes=3,
+  )
+  trainer = trainer_of(game=Game(nets, Minimax()))
+  state = trainer.init(jax.random.key(0))
+  x, label = np.ones((1, 6, 1), np.float32), np.arange(6)[None] % 3
+  jax.eval_shape(trainer.step, state, (x, label.astype(dtype)))
+  assert set(seen) == {jnp.dtype('int32')}
+
+
 def test_optax_states_are_separate():
   trainer = trainer_of(optimizer_g=Adam(), optimizer_d=Sgd())
   state = trainer.init(jax.random.key(0))
