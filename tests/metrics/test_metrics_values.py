@@ -343,7 +343,7 @@ def test_neighbours_far_out_are_in_their_order():
   """They differ by less than rounding; of the others none is as near."""
   among = np.random.default_rng(0).normal(size=(40, 2))
   order = [3, 0, 4, 1, 5, 2]
-  among[10:16] = 1e6 + np.array([[0.9 + 0.01 * i, 0] for i in order])
+  among[10:16] = 1e6 + np.array([[0.9 + 1e-5 * i, 0] for i in order])
   which, squares = blocks.nearest(np.array([[1e6, 1e6]]), among, 6)
   assert which.tolist() == (10 + np.argsort(order)[None]).tolist()
   assert (np.diff(squares) > 0).all()
