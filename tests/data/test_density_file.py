@@ -58,6 +58,27 @@ def test_samples_follow_the_density(density):
   assert scipy.stats.kstest(x[:, 0], distribution).pvalue > 1e-3
 
 
+@pytest.mark.parametrize('draw', [0.0, 1 - 2.0**-24])
+def test_the_ends_of_what_is_drawn_are_points_too(draw, density, monkeypatch):
+  """A piece may begin at 0, where there is nothing to divide by."""
+  monkeypatch.setattr(
+    jax.random, 'uniform', lambda key, shape: jnp.full(shape, draw)
+  )
+  x = density.sample(jax.random.key(0), 3)
+  assert ((x >= X[0]) & (x <= X[-1])).all()
+
+
+def test_a_piece_without_mass_is_never_drawn(tmp_path, monkeypatch):
+  """Not even where it is the first, at a draw of 0."""
+  name = write(tmp_path / 'p.txt', [0.0, 1.0, 2.0], [0.0, 0.0, 2.0])
+  density = data.load(name)
+  monkeypatch.setattr(
+    jax.random, 'uniform', lambda key, shape: jnp.zeros(shape)
+  )
+  x = density.sample(jax.random.key(0), 1)
+  assert np.isfinite(density.log_prob(x)).all()
+
+
 def test_sample_is_a_function_of_the_key_and_compiles(density):
   draw = jax.jit(density.sample, static_argnums=1)
   once, again, other = (draw(jax.random.key(k), 64) for k in (0, 0, 1))

@@ -80,6 +80,16 @@ def test_the_fingerprint_is_of_all_that_makes_the_set():
   assert again in found
 
 
+def test_parts_are_told_apart_by_their_records():
+  base = grey()
+  parts = [
+    derived.take_part(base, part) for part in ('0:10', '10:20', '0:11', ':')
+  ]
+  marks = [part.fingerprint for part in parts] + [base.fingerprint]
+  assert len(set(marks)) == 5
+  assert derived.take_part(base, ':10').fingerprint == marks[0]
+
+
 def test_stacked_digits_are_made_of_digits(tmp_path):
   stacks = data.load('stacked_digits', data_dir=str(tmp_path))
   digits = data.load('digits', data_dir=str(tmp_path))

@@ -107,6 +107,20 @@ def test_seed_decides_the_order():
   assert (first.ravel() == np.arange(200)).mean() < 0.1
 
 
+@both
+def test_a_reseeded_feed_reads_on_its_own(residence):
+  """Where the first one is just then, in the order of the other seed."""
+  feed = make(seed=0, residence=residence)
+  first = records(feed, 0, 2)
+  other = feed.reseeded(1)
+  again = records(make(seed=1, residence=residence), 2, 2)
+  np.testing.assert_array_equal(records(other, 2, 2), again)
+  whole = records(make(seed=0, residence=residence), 0, 4)
+  np.testing.assert_array_equal(first, whole[:2])
+  np.testing.assert_array_equal(records(feed, 2, 2), whole[2:])
+  assert (again != whole[2:]).any()
+
+
 def test_order_is_frozen():
   # Golden: a change makes every checkpoint resume elsewhere in the data.
   found = feeds.permutation(0, 0, 8).tolist()

@@ -278,6 +278,19 @@ def test_mean_is_of_all_images_or_of_some_that_lie_evenly(monkeypatch):
   assert many.source.reads == 7_500
 
 
+def test_classes_without_a_sample_are_counted_too():
+  labels = np.array([0, 2, 0, 1], np.int32)
+  images = data.SampleSet(
+    'set',
+    (2, 2, 3),
+    RANDOM[:4, :4, :3].reshape(4, 2, 2, 3),
+    'mark',
+    classes=('a', 'b', 'c', 'd', 'e'),
+    read_labels=lambda: labels,
+  )
+  assert images.class_counts == (2, 1, 1, 0, 0)
+
+
 def test_array_without_a_cache_reads_again():
   images, source = cached(None)
   np.testing.assert_array_equal(images.array(), images.array())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gan_jax import data
-from gan_jax.data import as_dataset, make_feed
+from gan_jax.data import as_dataset, make_feed, samples
 from gan_jax.runtime.errors import ArgumentError, DataError
 
 RNG = np.random.default_rng(0)
@@ -180,6 +180,28 @@ def test_a_grain_dataset_keeps_its_order(residence):
       wanted = order[np.arange(first, first + 3) % 20]
       np.testing.assert_array_equal(x, wanted)
   np.testing.assert_array_equal(chunk, feed.reseeded(5).chunk(2, 2))
+
+
+def test_there_are_as_many_classes_as_the_largest_label_says():
+  x = np.zeros((4, 2), np.float32)
+  dataset = data.as_dataset((x, np.array([0, 3, 1, 0])))
+  assert len(dataset.classes) == 4 and dataset.class_counts == (2, 1, 0, 1)
+
+
+class Labelled(list):
+  """A source of points with labels, of three classes."""
+
+  classes = 3
+
+
+def test_a_large_source_is_known_by_its_labels_too(monkeypatch):
+  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 0)
+  x = np.arange(12, dtype=np.float32).reshape(6, 2)
+  one, again, other = (
+    data.as_dataset(Labelled(zip(x, labels))).fingerprint
+    for labels in ([0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 1])
+  )
+  assert one == again != other
 
 
 def test_a_grain_dataset_may_go_on_for_ever():

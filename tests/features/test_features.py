@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ import PIL.Image
 import pytest
 import sklearn.datasets
 
-from gan_jax import features
+from gan_jax import data, features
 from gan_jax.config import registry
 from gan_jax.data import builders
 from gan_jax.features import classifier, inception, inception_weights, resnet20
@@ -325,6 +326,37 @@ def folder(tmp_path):
       x = rng.integers(low, low + 128, (8, 8), np.uint8)
       PIL.Image.fromarray(x).save(tmp_path / 'set' / name / f'{i}.png')
   return f'folder:{tmp_path / "set"}'
+
+
+def test_what_is_held_out_is_not_learnt_from(folder, tmp_path):
+  """One in ten of a set without a test split, each with its own class."""
+  whole = data.load(folder, data_dir=str(tmp_path), image_size=8, channels=1)
+  x, labels, classes, (out, out_labels) = classifier._halves(
+    folder, whole, (8, 8, 1), str(tmp_path)
+  )
+  assert (len(x), len(out), classes) == (54, 6, 2)
+  seen, unseen = ({image.tobytes() for image in part} for part in (x, out))
+  assert len(seen | unseen) == 60 and not seen & unseen
+  for part, own in ((x, labels), (out, out_labels)):
+    dark = part.max((1, 2, 3)) < 128
+    np.testing.assert_array_equal(dark, own == whole.classes.index('dark'))
+
+
+class Reads(classifier.Network):
+  """Takes the first pixel for the class."""
+
+  @nn.compact
+  def __call__(self, images):
+    hidden = jnp.zeros((len(images), classifier.DIM))
+    return jax.nn.one_hot(images[:, 0, 0, 0], self.classes), hidden
+
+
+def test_accuracy_is_of_all_that_is_held_out():
+  labels = np.arange(1000, dtype=np.int32) % 10
+  x = np.tile(labels[:, None, None, None], (1, 8, 8, 1)).astype(np.uint8)
+  x[750:] = (x[750:] + 1) % 10
+  accuracy = classifier._accuracy(Reads(10), {}, x, labels)
+  assert accuracy == pytest.approx(0.75)
 
 
 def test_a_classifier_is_cached_and_trained_anew_where_damaged(

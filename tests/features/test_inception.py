@@ -149,6 +149,25 @@ def test_the_taps_have_their_dimensions_and_need_no_more_than_their_layers():
         run(names[:last], tap)
 
 
+def test_probabilities_are_of_the_logits_without_their_bias(monkeypatch):
+  taps = {
+    '2048': [[7.0]],
+    'logits': [[0.0, 5.0]],
+    'logits_unbiased': [[1.0, 0]],
+  }
+  monkeypatch.setattr(
+    inception,
+    'forward',
+    lambda weights, x, names: {name: jnp.array(taps[name]) for name in names},
+  )
+  see = inception._apply.__wrapped__('2048', 'tensorflow')
+  x = jnp.zeros((1, 4, 4, 3), jnp.uint8)
+  found = see({}, x, ('features', 'probabilities'))
+  np.testing.assert_array_equal(found['features'], [[7]])
+  odds = np.exp(1) / (1 + np.exp(1))
+  np.testing.assert_allclose(found['probabilities'], [[odds, 1 - odds]], 1e-6)
+
+
 def test_the_layers_are_those_of_the_public_network():
   convs = [layer.shape for name, layer in LAYERS.items() if name != 'softmax']
   # Parameters of torchvision's inception_v3, less its auxiliary head; of which

@@ -10,7 +10,11 @@ from gan_jax import networks as networks_lib
 from gan_jax.config import resolve
 from gan_jax.game import game as game_lib
 from gan_jax.game import objectives
-from gan_jax.game.classes import draw_classes, numbered_classes
+from gan_jax.game.classes import (
+  describe_sampling,
+  draw_classes,
+  numbered_classes,
+)
 from gan_jax.game.game import Game
 from gan_jax.game.sampler import Sampler
 from gan_jax.runtime.errors import ArgumentError
@@ -86,6 +90,14 @@ def test_counts_of_no_use_are_refused(classes, counts, message):
   networks = labelled(2)._replace(classes=classes, class_counts=counts)
   with pytest.raises(ArgumentError, match=f'`class_counts=.*`: {message}'):
     Game(networks, objective=objectives.non_saturating)
+
+
+def test_a_protocol_tells_how_classes_were_drawn():
+  assert describe_sampling(0, ()) == {}
+  assert describe_sampling(2, ()) == {'class_sampling': 'uniform'}
+  told = [describe_sampling(2, counts) for counts in ((9, 1), (1, 9), (5, 5))]
+  assert {each['class_sampling'] for each in told} == {'data'}
+  assert len({each['class_counts'] for each in told}) == 3
 
 
 def test_a_trainer_from_options_takes_counts():

@@ -144,6 +144,16 @@ def test_a_changed_copy_is_checked_and_put_together_anew():
   assert said == '`optimizer_d.learning_rate=-1.0`: use more than 0'
 
 
+def test_components_keep_their_order_through_a_tree_map():
+  items = ['wgan_gp', 'lecam', 'r1']
+  terms = [regularizers.REGULARIZERS[name] for name in items]
+  game = Game(still(), objectives.hinge, regularizers=terms)
+  mapped = jax.tree.map(lambda x: x, game)
+  assert list(mapped.regularizers) == items
+  weights = [term.weight for term in mapped.terms]
+  assert weights == [term().weight for term in terms]
+
+
 class Temperature(Objective):
   """As a user writes it: no decorator, no registry."""
 

@@ -11,7 +11,7 @@ from helpers.toygame import replaced
 
 from gan_jax import networks
 from gan_jax.game import dynamics, objectives
-from gan_jax.game.game import Batch, Game
+from gan_jax.game.game import Batch, Game, InstanceNoise
 from gan_jax.game.optimizers import Sgd
 from gan_jax.game.regularizers import R1
 from gan_jax.game.schedules import Consensus
@@ -79,6 +79,16 @@ def test_consensus_is_in_the_field_and_pulls_at_the_plain_game():
   v, w = field_of(*quadratic([R1(WEIGHT)], Consensus(0.7)))
   pull = differences(gradients64, THETA).T @ gradients64(THETA)
   expected = -(gradients64(THETA, WEIGHT) + 0.7 * pull)
+  np.testing.assert_allclose(jax.jit(v)(w), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_field_is_that_of_the_states_numbers():
+  trainer, state, real = quadratic([R1(9.0)], Consensus(9.0))
+  hyper = dict(state.hyper)
+  hyper['regularizers.r1.weight'] = jnp.float32(WEIGHT)
+  hyper['schedule.weight'] = jnp.float32(0)
+  v, w = field_of(trainer, state.replace(hyper=hyper), real)
+  expected = -gradients64(THETA, WEIGHT)
   np.testing.assert_allclose(jax.jit(v)(w), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -276,6 +286,26 @@ def test_input_slopes_are_those_of_a_known_d():
     np.testing.assert_allclose(
       found[place], np.abs(2 * c * at + w), rtol=1e-5, err_msg=place
     )
+
+
+def test_input_slopes_are_of_samples_as_noisy_as_at_that_step():
+  """By the images shown until then, and by the numbers of the state."""
+  trainer, state, real = quadratic()
+  slopes = dynamics.input_slopes(trainer, state, real, jax.random.key(1))
+  noise = InstanceNoise(std=1.0, kimg=0.06)  # for ten batches of six
+  noisy = trainer.replace(game=trainer.game.replace(instance_noise=noise))
+  start = noisy.init(jax.random.key(0)).replace(d=state.d, g=state.g)
+  silent = start.hyper | {'instance_noise.std': jnp.float32(0)}
+  for at, alike in (
+    (start, False),
+    (start.replace(step=jnp.int32(9)), False),
+    (start.replace(step=jnp.int32(10)), True),
+    (start.replace(hyper=silent), True),
+  ):
+    found = dynamics.input_slopes(noisy, at, real, jax.random.key(1))
+    for place in ('real', 'fake'):
+      near = np.allclose(found[place], slopes[place], rtol=1e-5)
+      assert near == alike, (int(at.step), place)
 
 
 def test_input_slopes_with_a_mean_over_no_batch():

@@ -32,7 +32,7 @@ from gan_jax.game import augment
 from gan_jax.game import game as game_lib
 from gan_jax.game.game import Batch, Game, InstanceNoise
 from gan_jax.game.objectives import OBJECTIVES, Minimax
-from gan_jax.game.regularizers import REGULARIZERS
+from gan_jax.game.regularizers import REGULARIZERS, Regularizer
 from gan_jax.game.streams import stream
 
 IMAGES = jnp.float32(0)
@@ -260,6 +260,122 @@ def test_penalties_view_what_d_was_shown():
     (view.fake, view.fake_label, FAKE, drawn.label),
   ):
     assert told(x, label) == (level, tuple(own.tolist()))
+
+
+def test_what_g_is_told_of_its_samples():
+  """As it made them, with their classes; D saw those as it sees any."""
+  seen = []
+  game = watched(seen, 'relativistic')
+  state = trainer_of(game=game).init(jax.random.key(0))
+  real, key = labelled(0), jax.random.key(1)
+  drawn = game_lib.draw(game, COUNT, jax.random.clone(key))
+  view, *_ = game_lib.g_view(
+    game, state.g.params, state, real, key, images=IMAGES
+  )
+  jax.effects_barrier()
+  assert (view.fake == FAKE).all()
+  np.testing.assert_array_equal(view.fake_label, drawn.label)
+  np.testing.assert_array_equal(view.z, drawn.z)
+  assert {told(x, label) for x, label in seen} == {
+    (FAKE, tuple(drawn.label.tolist())),
+    (REAL, tuple(real.label.tolist())),
+  }
+
+
+def test_noise_and_classes_are_drawn_from_keys_of_their_own(monkeypatch):
+  used = []
+  for name in ('normal', 'randint', 'bits'):
+    draw = getattr(jax.random, name)
+
+    def watch(key, *args, draw=draw, **how):
+      if not isinstance(key, jax.core.Tracer):  # of the checks of networks
+        used.append(tuple(jax.random.key_data(key).tolist()))
+      return draw(key, *args, **how)
+
+    monkeypatch.setattr(jax.random, name, watch)
+  game = watched([], 'non_saturating')
+  for counts in ((), (9, 1, 1)):
+    used.clear()
+    how = dict(class_counts=counts, latent=jax.random.normal)
+    nets = game.networks._replace(**how)
+    game_lib.draw(game.replace(networks=nets), 4, jax.random.key(0))
+    assert len(set(used)) == len(used) == 2
+
+
+def test_a_view_is_of_one_pass_and_can_be_repeated():
+  """D's critics have its dropout and its statistics as they were then."""
+
+  def judge(params, stats, x, *, train, key=None, label=None):
+    noise = jax.random.uniform(key, (len(x),))
+    logits = params['w'] * x[:, 0] + noise + stats['seen']
+    return (logits, {'twice': 2 * x}), {'seen': 3 * stats['seen']}
+
+  start_d = {'w': jnp.float32(1)}, {'seen': jnp.float32(1)}
+  nets = networks.Networks(
+    net({'b': jnp.float32(1)}, lambda p, z, label: z + label[:, None]),
+    networks.Net(lambda key: start_d, judge),
+    1,
+    (1,),
+    classes=3,
+  )
+  game = Game(nets, Minimax(), instance_noise=InstanceNoise(0.5))
+  state = trainer_of(game=game).init(jax.random.key(0))
+  state = state.replace(step=jnp.int32(4))
+  real = Batch(jnp.linspace(0, 1, 6)[:, None], jnp.arange(6) % 3)
+  key, how = jax.random.key(1), dict(images=IMAGES)
+  drawn = game_lib.draw(game, 6, jax.random.clone(key))
+  view, stats = game_lib.d_view(
+    game, state.d.params, state, real, jax.random.clone(key), **how
+  )
+  again = view.critic(view.real, None), view.critic_fake(view.fake, None)
+  np.testing.assert_array_equal(again[0], view.real_logits)
+  np.testing.assert_array_equal(again[1], view.fake_logits)
+  assert (view.fake_logits - view.fake[:, 0] >= 3).all()  # after the real ones
+  assert float(stats['seen']) == 9
+  np.testing.assert_array_equal(view.generate(view.z), view.fake)
+  g_view, _, _ = game_lib.g_view(game, state.g.params, state, real, key, **how)
+  np.testing.assert_array_equal(g_view.generate(view.z), g_view.fake)
+  np.testing.assert_array_equal(
+    g_view.fake, drawn.z + drawn.label[:, None].astype(jnp.float32)
+  )
+  # With one key both see generated samples alike.
+  np.testing.assert_array_equal(g_view.fake_heads['twice'], 2 * view.fake)
+  np.testing.assert_array_equal(view.real_heads['twice'], 2 * view.real)
+  np.testing.assert_array_equal(view.fake_heads['twice'], 2 * view.fake)
+  for one, params in ((view, state.d.params), (g_view, state.g.params)):
+    np.testing.assert_array_equal(one.z, drawn.z)
+    assert one.params is params and int(one.step) == 4
+
+
+class Draws(Regularizer):
+  """Says what it draws."""
+
+  weight: float = 1.0
+
+  def on_d(self, view):
+    return jax.random.uniform(view.key)
+
+  def on_g(self, view):
+    return jax.random.uniform(view.key)
+
+
+class DrawsToo(Draws):
+  """The same under another name."""
+
+
+def test_each_regularizer_draws_from_a_key_of_its_own():
+  game = Game(still(), Minimax(), [Draws, DrawsToo])
+  state, real = begun(game)
+  how = dict(images=IMAGES)
+  args = state, real, jax.random.key(1)
+  for loss, params in (
+    (game_lib.d_loss, state.d.params),
+    (game_lib.g_loss, state.g.params),
+  ):
+    key = jax.random.clone(args[2])
+    logs = loss(game, params, state, real, key, **how)[1].logs
+    draws = [float(x) for name, x in logs.items() if '/penalty/' in name]
+    assert len(set(draws)) == 2
 
 
 def test_augmentations_are_laid_on_in_their_order():

@@ -25,6 +25,22 @@ def test_aliases_are_the_same_game():
     assert OBJECTIVES[alias] is OBJECTIVES[name]
 
 
+def test_an_exponential_goes_on_along_its_tangent_beyond_30():
+  """Where it bends, D is still told how far it has strayed."""
+  v = jnp.float32([-3.0, 0.0, 29.5, 30.5, 40.0, 1e3])
+  objective = OBJECTIVES['fgan_kl']()
+
+  def loss(v):  # of a generated sample at a ratio of e^v
+    return objective.d_loss(jnp.zeros(1), v[None] + 1)
+
+  values, slopes = jax.vmap(jax.value_and_grad(loss))(v)
+  at = np.float64(v)
+  tangent = np.exp(30.0) * (at - 29)
+  expected = np.where(at < 30, np.exp(np.minimum(at, 30)), tangent)
+  np.testing.assert_allclose(values, expected, rtol=1e-5)
+  np.testing.assert_allclose(slopes, np.exp(np.minimum(at, 30)), rtol=1e-5)
+
+
 def test_minimax_saturates_and_non_saturating_does_not():
   # D is sure of itself: what reaches G through each loss.
   sure = jnp.full(1, -10.0)

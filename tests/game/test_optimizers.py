@@ -99,6 +99,22 @@ def test_warmup_rises_in_a_line():
   assert float(decay.factor(10)) == 1.0
 
 
+@pytest.mark.parametrize('name', sorted(DECAYS))
+@pytest.mark.parametrize('warmup', [0, 20])
+def test_rates_fall_over_what_the_warmup_leaves(name, warmup):
+  final = 0.0 if name == 'constant' else 0.25
+  decay = DECAYS[name](steps=100, warmup=warmup, final=final)
+  fall = {
+    'constant': lambda t: 1.0,
+    'linear': lambda t: 1 - 0.75 * t,
+    'cosine': lambda t: 0.25 + 0.375 * (1 + np.cos(np.pi * t)),
+    'exponential': lambda t: 0.25**t,
+  }[name]
+  for done in (0.0, 0.25, 0.5, 0.75, 1.0):
+    step = int(warmup + done * (100 - warmup))
+    assert float(decay.factor(step)) == pytest.approx(fall(done), rel=1e-5)
+
+
 def test_rmsprop_has_its_epsilon_outside_of_the_root():
   """As PyTorch and WGAN's code: small gradients move as far as large ones."""
   rule = optimizers.rmsprop(learning_rate=1.0, beta1=0.0, beta2=0.99)

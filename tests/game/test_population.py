@@ -22,9 +22,11 @@ from helpers.toygame import (
 )
 from helpers.untyped import message
 
+from gan_jax.game import population as population_lib
 from gan_jax.game.optimizers import Adam
 from gan_jax.game.population import choose_layout, population
 from gan_jax.game.regularizers import R1
+from gan_jax.game.state import all_finite
 from gan_jax.game.trainer import Ema
 
 STEPS, MEMBERS = 5, 3
@@ -177,6 +179,59 @@ def test_another_generator_of_keys_is_refused():
     '`jax_default_prng_impl=rbg`: a population draws the numbers of its runs'
     ' alone with threefry2x32 only'
   )
+
+
+def counted(members=2):
+  """A population of which step i logs i; the second dies at step 2."""
+
+  def step(now, i):
+    dies = jnp.arange(members) == 1
+    alive = now.alive & ~(dies & (i >= 2))
+    logs = {'x': jnp.where(alive, jnp.float32(i), jnp.nan)}
+    return now.replace(alive=alive), logs
+
+  now = population_lib.PopulationState(
+    jnp.int32(0), jnp.ones(members, bool), jnp.zeros(members, jnp.int32)
+  )
+  sums, counts = {'x': jnp.zeros(members)}, jnp.zeros(members, jnp.int32)
+  progress = population_lib.Progress(now, sums, counts)
+  return population_lib._steps(progress, step, jnp.int32(5))
+
+
+def test_means_are_of_the_steps_that_a_member_has_made():
+  progress = counted()
+  means = population_lib.mean_logs(progress)['x']
+  np.testing.assert_allclose(means, [2.0, 0.5])  # of 0 to 4, of 0 and 1
+  assert progress.counted.tolist() == [5, 2]
+  fresh = population_lib.reset_sums(progress)
+  assert fresh.counted.tolist() == fresh.sums['x'].tolist() == [0, 0]
+  assert fresh.now.alive.tolist() == [True, False]
+
+
+def test_a_state_that_is_not_finite_ends_its_member_alone():
+  """Whose losses were; one that ended before keeps its step."""
+  state = jax.jit(trainer_of().init)(jax.random.key(0)).replace(key=None)
+  many = jax.tree.map(lambda x: jnp.stack([x] * 3), state)
+  broken = many.d.params | {'c': many.d.params['c'].at[:2, 1].set(jnp.inf)}
+  now = population_lib.PopulationState(
+    many.replace(d=many.d.replace(params=broken), step=jnp.int32(7)),
+    jnp.array([False, True, True]),
+    jnp.array([3, 0, 0], jnp.int32),
+  )
+  after = population_lib.mark_diverged(now)
+  assert after.alive.tolist() == [False, False, True]
+  assert after.diverged.tolist() == [3, 7, 0]
+
+
+def test_one_number_that_is_not_finite_is_enough():
+  for dtype in (jnp.float32, jnp.bfloat16):
+    fine = {'a': jnp.ones(3, dtype), 'b': jnp.arange(3)}
+    assert all_finite(fine)
+    for bad in (jnp.nan, jnp.inf, -jnp.inf):
+      for name in ('a', 'c'):
+        one = jnp.array([0, bad, 0], dtype)
+        assert not all_finite(fine | {name: one})
+  assert all_finite({'b': jnp.arange(3)})
 
 
 def test_layouts_are_chosen_by_size_and_kind_not_by_the_clock():

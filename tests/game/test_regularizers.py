@@ -118,6 +118,69 @@ def on_d(name, view, **fields):
   return REGULARIZERS[name](**fields).on_d(again(view))
 
 
+@pytest.mark.parametrize(
+  'name, fields',
+  [(name, {}) for name in sorted(REGULARIZERS)]
+  + [('wgan_gp', {'place': 'real'}), ('wgan_gp', {'place': 'fake'})],
+)
+def test_samples_go_with_their_own_classes(name, fields):
+  """Real ones to the critic of real ones; of interpolates, the real class."""
+  kind = REGULARIZERS[name](**fields)
+  if 'd' not in kind.acts_on:
+    return
+  place = getattr(kind, 'place', '') or getattr(kind, 'usual', '')
+  asked, labels = [], {'real': jnp.arange(16), 'fake': 100 + jnp.arange(16)}
+
+  def critic(which):
+    def judge(x, label=None):
+      if label is not None:
+        asked.append((which, 'real' if label[0] == 0 else 'fake'))
+      return linear(x[..., 0, 0, :] if x.ndim == 4 else x)
+
+    return judge
+
+  shape = (4, 4, 3) if kind.images else (3,)
+  view = view_of(critic('real'), shape=shape)._replace(
+    critic_fake=critic('fake'),
+    real_label=labels['real'],
+    fake_label=labels['fake'],
+    memory=kind.init_memory(),
+  )
+  kind.on_d(again(view))
+  expected = {
+    'cr': {('real', 'real')},
+    'bcr': {('real', 'real'), ('fake', 'fake')},
+    'zcr': {('fake', 'fake')},
+  }.get(name, {('real', 'fake' if place == 'fake' else 'real')})
+  assert set(asked) == (
+    expected if place or name in ('cr', 'bcr', 'zcr') else set()
+  )
+
+
+@pytest.mark.parametrize(
+  'name', ['r1', 'r2', 'zero_centred', 'cr', 'bcr', 'zcr', 'zcr_g']
+)
+def test_both_sides_of_a_difference_are_moved(name):
+  """Of a player w times as large w^2 as much, and its slope by w is twice it.
+
+  So it is not where one side stands still, or where a norm is no square.
+  """
+  kind = REGULARIZERS[name]()
+  shape = (4, 4, 3) if kind.images else (3,)
+
+  def penalty(w):
+    if name == 'zcr_g':
+      make = lambda z: w * generate(z)
+      return kind.on_g(again(g_view(generate=make, fake=make(view_of().z))))
+    return kind.on_d(
+      again(view_of(lambda x, _=None: w * quadratic(x), shape=shape))
+    )
+
+  value, slope = jax.value_and_grad(penalty)(1.0)
+  assert abs(value) > 0
+  np.testing.assert_allclose(slope, 2 * value, rtol=1e-4)
+
+
 # Penalty on D of the linear critic `w x`: its slope is w everywhere.
 LINEAR = {
   'r1': NORM2 / 2,

@@ -31,10 +31,12 @@ from helpers.toygame import (
 
 from gan_jax import testing
 from gan_jax.game import game as game_lib
-from gan_jax.game.game import Batch
+from gan_jax.game.game import Aux, Batch, Game
 from gan_jax.game.objectives import OBJECTIVES
 from gan_jax.game.optimizers import Adam, Sgd
-from gan_jax.game.schedules import SCHEDULES
+from gan_jax.game.regularizers import R1, R2, Clip
+from gan_jax.game.schedules import SCHEDULES, Updates
+from gan_jax.game.state import Player, State
 from gan_jax.game.streams import stream
 from gan_jax.game.trainer import Ema
 
@@ -151,6 +153,48 @@ def test_noise_is_drawn_once_for_all_updates_where_it_is_reused(
   # Old XLA draws again inside a fusion, one rounding apart.
   rows = {tuple(np.round(z, 4).tolist()) for z in seen}
   assert len(rows) == draws * BATCH
+
+
+def ahead(steps):
+  """The sum of what D's updates draw that G looks ahead, and G's own draw."""
+  own = []
+
+  def d_loss(params, state, real, key, **how):
+    draw = jax.random.uniform(key)
+    return params * draw, Aux(state.d.stats, {}, {})
+
+  def g_loss(params, state, real, key, **how):
+    own.append(float(jax.random.uniform(key)))
+    return params * state.d.params, Aux(state.g.stats, {}, {})
+
+  def apply_d(state, gradient):
+    return replaced(state, d=state.d.params + gradient.grads)
+
+  u = Updates(d_loss, g_loss, apply_d, None, None)
+  player = Player(jnp.float32(0), {}, ())
+  state = State(0, None, player, player, None, {}, {})
+  schedule = SCHEDULES['unrolled'](unroll_steps=steps)
+  real = Batch(jnp.zeros((1, 1)))
+  found = schedule.g_gradient(u, state, real, jax.random.key(0))
+  return float(found.grads), *own
+
+
+def test_each_update_ahead_draws_anew():
+  totals, own = zip(*[ahead(steps) for steps in (1, 2, 3)])
+  assert len(set(own)) == 1
+  draws = [own[0], *np.diff([0, *totals])]
+  assert len(set(np.round(draws, 5))) == 4
+
+
+def test_logs_are_those_of_the_last_update():
+  trainer = trainer_of(d_steps=3, g_steps=2, reuse_real=True)
+  state, batch = start(trainer)
+  _, logs = step(trainer, state, batch)
+  for moving in ('none', 'd'):
+    stays = {f'optimizer_{k}__learning_rate': 0.0 for k in 'dg' if k != moving}
+    _, first = step(trainer, at(state, **stays), batch)
+    for player in {'none': 'dg', 'd': 'g'}[moving]:  # each has moved on
+      assert abs(logs[f'{player}/loss'] - first[f'{player}/loss']) > 1e-5
 
 
 def test_a_reused_real_batch_serves_every_update():
@@ -293,13 +337,17 @@ def length_slopes(game, state, real, key):
 
 
 def test_consensus_adds_the_slope_of_the_fields_length():
-  """Which reaches across players: of D's gradient by G, and the reverse."""
-  trainer = trainer_of('consensus', weight=0.7)
+  """Which reaches across players: of D's gradient by G, and the reverse.
+
+  Of the plain game: the penalty is descended, and not in the field.
+  """
+  game = game_of(regularizers=('r1',))
+  trainer = trainer_of('consensus', game, weight=0.7)
   state, after, logs = stepped(trainer)
   real = reals(trainer)[0]
   to_d, to_g = gradients(trainer.game, state, real, *both_keys(state))
   length, (pull_g, pull_d) = length_slopes(
-    trainer.game, bare(state), real, both_keys(state)[0]
+    game_of(), bare(state), real, both_keys(state)[0]
   )
   assert np.abs(flat(pull_g)).max() > 0
   add = lambda g, p: g + 0.7 * p
@@ -312,6 +360,9 @@ def test_consensus_adds_the_slope_of_the_fields_length():
     down(state.d.params, jax.tree.map(add, to_d, pull_d), RATE_D),
   )
   np.testing.assert_allclose(logs['game/half_square'], length, rtol=1e-5)
+  for name, grads in (('d', to_d), ('g', to_g)):  # before they are pulled
+    size = np.linalg.norm(flat(grads))
+    np.testing.assert_allclose(logs[f'{name}/grad_norm'], size, rtol=1e-5)
 
 
 def unrolled_gradient(game, state, real, key, rule, memory):
@@ -327,7 +378,8 @@ def unrolled_gradient(game, state, real, key, rule, memory):
         ahead = stream(key, 'ahead', i)
         args = game, now.d.params, now, Batch(real), ahead
         change, past = rule.update(to_d(*args, **how)[0], past)
-        now = replaced(now, d=down(now.d.params, change, RATE_D))
+        d = down(now.d.params, change, RATE_D)
+        now = replaced(now, d=jax.tree.map(lambda w: jnp.clip(w, -0.6, 0.6), d))
       last = stream(key, 'loss')
       return game_lib.g_loss(game, g_params, now, Batch(real), last, **how)[0]
 
@@ -347,9 +399,14 @@ def unrolled_gradient(game, state, real, key, rule, memory):
   ],
 )
 def test_unrolled_looks_through_ds_updates(ours, rule):
-  trainer = trainer_of('unrolled', optimizer_d=ours, unroll_steps=2)
-  state, after, _ = stepped(trainer)
-  ordinary = stepped(trainer_of(optimizer_d=ours))[1]
+  """With their penalties, of which one is not due, and their projection."""
+  terms = [R1(0.3), R2(0.5, every=2), Clip(0.6)]
+  game = Game(still(), OBJECTIVES['non_saturating'], terms)
+  trainer = trainer_of('unrolled', game, optimizer_d=ours, unroll_steps=2)
+  state, batch = start(trainer)
+  state = state.replace(step=jnp.int32(1))
+  after, _ = step(trainer, state, batch)
+  ordinary, _ = step(trainer_of(game=game, optimizer_d=ours), state, batch)
   close(after.d.params, ordinary.d.params)  # the looks ahead are forgotten
   now, real = replaced(state, d=after.d.params), reals(trainer)[0]
   to_d, _ = gradients(trainer.game, state, real, *update_keys(state))

@@ -316,6 +316,20 @@ def test_instance_noise_reaches_d_and_anneals_to_none():
   assert loss(1, std=1.0, kimg=0.004) == pytest.approx(without(1), rel=1e-6)
 
 
+def test_noise_falls_with_all_images_that_d_was_shown(monkeypatch):
+  """In each of its updates."""
+  told = []
+  for name in ('d_loss', 'g_loss'):
+    watch = lambda *args, images, **how: told.append(float(images))
+    monkeypatch.setattr(game_lib, name, watch)
+  trainer = trainer_of(d_steps=3)
+  state, batch = start(trainer)
+  u = trainer.updates(state.replace(step=jnp.int32(5)), BATCH)
+  for loss in (u.d_loss, u.g_loss):
+    loss(None, state, game_lib.Batch(batch[0]), None)
+  assert told == [5 * 3 * BATCH] * 2
+
+
 def test_average_follows_its_half_life():
   trainer = trainer_of(ema=Ema(1e-3 * BATCH))  # one step
   state, batch = start(trainer)
@@ -350,6 +364,64 @@ def test_samples_are_of_the_average_where_there_is_one():
   assert live.shape == (5, 2) and live.dtype == jnp.float32
   close(averaged.generate(state, z, ema=False), live)
   assert apart(averaged.generate(state, z), live) > 0.1
+
+
+def test_each_player_starts_from_a_key_of_its_own():
+  def init(key):
+    return {'w': jax.random.normal(key, (2,))}, {}
+
+  def apply(params, stats, x, **how):
+    return x @ params['w'], stats
+
+  nets = networks.Networks(
+    networks.Net(init, lambda p, s, z, **how: (z * p['w'][None], s)),
+    networks.Net(init, apply),
+    2,
+    (2,),
+  )
+  state = trainer_of(game=Game(nets, Minimax())).init(jax.random.key(0))
+  assert apart(state.g.params, state.d.params) > 1e-3
+
+
+def test_each_player_has_its_own_rate():
+  decay = Linear(steps=10)
+  trainer = trainer_of(
+    optimizer_g=Sgd(0.1, 0.0, decay=decay), optimizer_d=Adam(0.3)
+  )
+  rates = {name: float(rate) for name, rate in trainer.rates(5).items()}
+  assert rates == {'g/lr': pytest.approx(0.05), 'd/lr': pytest.approx(0.3)}
+
+
+def test_a_step_leaves_a_state_of_its_kind():
+  """With regularizers that remember something, and that do not."""
+  trainer = trainer_of(game=game_of(regularizers=('r1', 'lecam')), ema=Ema())
+  state, batch = start(trainer)
+  after, _ = jax.eval_shape(trainer.step, state, batch)
+  shapes = jax.eval_shape(lambda: state)
+  assert jax.tree.structure(after) == jax.tree.structure(shapes)
+  assert jax.tree.leaves(after) == jax.tree.leaves(shapes)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int64])
+def test_networks_receive_classes_as_int32(dtype):
+  seen = []
+
+  def judge(p, x, label):
+    seen.append(label.dtype)
+    return x[:, 0] * p['w']
+
+  nets = networks.Networks(
+    net({'b': jnp.float32(1)}, lambda p, z, label: z * p['b']),
+    net({'w': jnp.float32(1)}, judge),
+    1,
+    (1,),
+    classes=3,
+  )
+  trainer = trainer_of(game=Game(nets, Minimax()))
+  state = trainer.init(jax.random.key(0))
+  x, label = np.ones((1, 6, 1), np.float32), np.arange(6)[None] % 3
+  jax.eval_shape(trainer.step, state, (x, label.astype(dtype)))
+  assert set(seen) == {jnp.dtype('int32')}
 
 
 def test_optax_states_are_separate():

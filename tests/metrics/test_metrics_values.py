@@ -323,6 +323,35 @@ def test_nearest_against_scikit_learn(itself, monkeypatch):
   np.testing.assert_allclose(np.sqrt(away), away_true, rtol=1e-6)
 
 
+def stable(x, among, k, itself=True):
+  """The nearest, the earlier first where two are equally near."""
+  exact = scipy.spatial.distance.cdist(x, among, 'sqeuclidean')
+  if not itself:
+    np.fill_diagonal(exact, np.inf)
+  return np.argsort(exact, axis=1, kind='stable')[:, :k]
+
+
+@pytest.mark.parametrize('itself', [True, False])
+def test_of_equal_neighbours_the_earlier_is_first(itself, monkeypatch):
+  monkeypatch.setattr(blocks, 'ROWS', 32)
+  x = np.random.default_rng(0).integers(0, 3, (100, 4)).astype(np.float32)
+  which, _ = blocks.nearest(x, x, 5, itself=itself)
+  np.testing.assert_array_equal(which, stable(x, x, 5, itself))
+
+
+def test_neighbours_far_out_are_in_their_order():
+  """They differ by less than rounding; of the others none is as near."""
+  among = np.random.default_rng(0).normal(size=(40, 2))
+  order = [3, 0, 4, 1, 5, 2]
+  among[10:16] = 1e6 + np.array([[0.9 + 1e-5 * i, 0] for i in order])
+  which, squares = blocks.nearest(np.array([[1e6, 1e6]]), among, 6)
+  assert which.tolist() == (10 + np.argsort(order)[None]).tolist()
+  assert (np.diff(squares) > 0).all()
+  away = np.random.default_rng(1).normal(size=(40, 2)) * 1e-2 + 1e7
+  which, _ = blocks.nearest(away, away, 6, itself=False)
+  np.testing.assert_array_equal(which, stable(away, away, 6, itself=False))
+
+
 def test_neighbours_of_copies():
   train = np.random.default_rng(0).integers(0, 200, (50, 4, 4, 3), np.uint8)
   fake = train[[7, 31]].copy()
@@ -356,6 +385,16 @@ def test_distance_on_a_line_against_scipy(n, m):
   np.testing.assert_allclose(
     transport.distances_on_lines(x, y), expected, rtol=1e-12
   )
+
+
+@pytest.mark.parametrize('dim', [2, 3])
+def test_directions_are_uniform_on_the_sphere(dim):
+  found = transport.draw_directions(np.random.default_rng(0), 20_000, dim)
+  np.testing.assert_allclose(np.linalg.norm(found, axis=0), 1, rtol=1e-5)
+  np.testing.assert_allclose(found.mean(axis=1), 0, atol=0.02)
+  # Those of a cube, say, lean to its corners.
+  fourth = 3 / (dim * (dim + 2))
+  np.testing.assert_allclose((found**4).mean(axis=1), fourth, atol=0.01)
 
 
 def test_sliced_distance_of_points_that_moved():
@@ -403,12 +442,15 @@ def test_patches_are_parts_of_images_normalised():
   np.testing.assert_allclose(by_channel.std(0), 1, rtol=1e-5)
   windows = np.lib.stride_tricks.sliding_window_view(level, (7, 7), (1, 2))
   windows = np.moveaxis(windows, 3, -1).reshape(5, -1, 98)
-  last = found[-1]  # of the last image, up to a scale and a shift a channel
-  fits = [
-    all(np.corrcoef(w[c::2], last[c::2])[0, 1] > 0.999999 for c in range(2))
-    for w in windows[-1]
-  ]
-  assert sum(fits) == 1
+  places = []
+  for patch in found[-40:]:  # of the last image, up to a scale and a shift
+    fits = [
+      all(np.corrcoef(w[c::2], patch[c::2])[0, 1] > 0.999999 for c in range(2))
+      for w in windows[-1]
+    ]
+    assert sum(fits) == 1
+    places.append(fits.index(True))
+  assert set(places) == set(range(6))  # three rows, two columns
 
 
 def test_swd_sees_at_which_scale_images_differ():
@@ -507,6 +549,21 @@ def test_c2st_of_like_other_and_copied_sets():
   # One point of many: fakes keep to themselves, real samples do not.
   dull = c2st(x, x[:1] + features(400, 6, seed=1) * np.float32(1e-4))
   assert dull['c2st_nn_fake'] > 0.99 and dull['c2st_nn_real'] > 0.95
+
+
+def test_c2st_asks_about_what_it_has_not_seen():
+  """Of more dimensions than samples, it would know all that it has seen."""
+  found = c2st(features(40, 60), features(40, 60, seed=1))
+  assert 0.25 < found['c2st'] < 0.75
+
+
+def test_c2st_draws_from_all_of_the_larger_side():
+  """Whose samples may come in an order."""
+  real, fake = features(200, 2), features(100, 2, seed=1)
+  real[100:] += 20
+  fake[50:] += 20
+  for found in (c2st(real, fake), c2st(fake, real)):
+    assert found['c2st'] < 0.65 and abs(found['c2st_nn'] - 0.5) < 0.15
 
 
 def test_c2st_neighbours_against_scikit_learn():

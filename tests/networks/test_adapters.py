@@ -360,6 +360,50 @@ def test_streams_of_linen_draw_from_the_key():
   assert bool((one != two).all())
 
 
+@EVERY
+def test_each_example_is_dropped_from_on_its_own(name):
+  """Of a batch of one point many times; and by the key alone."""
+  net = PAIRS[name]().discriminator
+  params, stats = quick(net.init)(jax.random.key(0))
+  apply = quick(functools.partial(net.apply, train=True))
+  x = jnp.ones((16, 2))
+  one, again, other = (
+    apply(params, stats, x, key=jax.random.key(i))[0] for i in (1, 1, 2)
+  )
+  assert len(set(one.tolist())) > 4
+  np.testing.assert_array_equal(one, again)
+  assert bool((one != other).any())
+
+
+@pytest.mark.parametrize('framework', ['linen', 'nnx'])
+def test_two_streams_of_a_module_draw_apart(framework):
+  class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      keys = self.make_rng('dropout'), self.make_rng('noise')
+      a, b = (jax.random.normal(key, x.shape) for key in keys)
+      return nn.Dense(1)(x)[:, 0] * 0 + (a - b)[:, 0]
+
+  class Nnx(nnx.Module):
+    def __init__(self, rngs):
+      self.rngs = nnx.Rngs(dropout=rngs.dropout(), noise=rngs.noise())
+      self.last = nnx.Linear(2, 1, rngs=rngs)
+
+    def __call__(self, x):
+      keys = self.rngs.dropout(), self.rngs.noise()
+      a, b = (jax.random.normal(key, x.shape) for key in keys)
+      return self.last(x)[:, 0] * 0 + (a - b)[:, 0]
+
+  if framework == 'linen':
+    nets = networks.from_linen(LinenG(), Linen(), **SIZES)
+  else:
+    nets = networks.from_nnx(NnxG, Nnx, **SIZES)
+  net, x = nets.discriminator, jnp.ones((4, 2))
+  params, stats = net.init(jax.random.key(0))
+  out, _ = net.apply(params, stats, x, train=True, key=jax.random.key(1))
+  assert bool((out != 0).all())
+
+
 @pytest.mark.parametrize('packing', [1, 3])
 @pytest.mark.parametrize('name', ['linen', 'haiku'])
 def test_a_packed_discriminator_is_initialised_for_packs(name, packing):

@@ -1,5 +1,6 @@
 """Norms, spectral kernels, convolutions and maxout, against NumPy."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -245,6 +246,26 @@ def test_spectral_slope_holds_u_and_v_fixed(layer):
   found = slope(layer, w, {'u': jnp.float32(u)})
   error = 1e-4 * np.abs(expected).max()
   np.testing.assert_allclose(found, expected, rtol=1e-3, atol=error)
+
+
+def test_a_spectral_head_heeds_no_length_of_its_kernels():
+  """Nor of the embedding that it projects on."""
+
+  class Head(nn.Module):
+    @nn.compact
+    def __call__(self, h, label):
+      return layers.head(h, label, 5, spectral=True)
+
+  h = jnp.float32(np.random.default_rng(0).normal(size=(6, 3)))
+  label = jnp.arange(6) % 5
+  made = Head().init(jax.random.key(0), h, label)
+  assert len(made['params']) == len(made['batch_stats']) == 2
+  kernels = {
+    name: layer | {'kernel': 3 * layer['kernel']}
+    for name, layer in made['params'].items()
+  }
+  longer = Head().apply({**made, 'params': kernels}, h, label)
+  np.testing.assert_allclose(longer, Head().apply(made, h, label), rtol=1e-5)
 
 
 def test_every_kernel_of_a_spectral_discriminator_is_of_norm_one():
