@@ -58,7 +58,7 @@ ABLATION = [
   '--devices=1',
   '--noreport',
 ]
-KILLS = 5
+KILLS = 3
 SOAK = {'density': 34, 'resident': 33, 'streamed': 33, 'ablation': 30}
 SEED = int(os.environ.get('GAN_JAX_SOAK_SEED', '0'))
 OF_TIME = ('speed/', 'time/', 'crc32')  # what no two logs have in common
@@ -265,7 +265,7 @@ def kill_once(task, workdir, moment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', sorted(KINDS))
-def test_killed_five_times(kind, place):
+def test_killed_thrice(kind, place):
   root, _ = place
   task = make_task(kind, place)
   whole, parted = root / f'{kind}-whole', root / f'{kind}-parted'
@@ -278,7 +278,7 @@ def test_killed_five_times(kind, place):
     was_killed, was_writing, _ = kill_once(task, parted, moment)
     killed += was_killed
     amid += was_writing
-  assert killed == KILLS, 'the run ended before it could be killed five times'
+  assert killed == KILLS, 'the run ended before it could be killed thrice'
   assert amid >= 1, 'no kill fell into the writing of a checkpoint'
   said, _ = task.finish(parted)
   assert 'continuing at step' in said
@@ -294,11 +294,11 @@ def test_killed_at_any_time_from_the_start_on(place):
   _, takes = task.finish(whole)
   rng = random.Random(0)
   killed = 0
-  for i in range(12):
+  for i in range(6):
     # The first run compiled, which these find done.
-    moment = Moment('start', takes * (i % 6 + rng.random()) / 12)
+    moment = Moment('start', takes * (i + rng.random()) / 12)
     killed += kill_once(task, parted, moment)[0]
-  assert killed >= 6
+  assert killed >= 3
   task.finish(parted)
   assert not differences(task, parted, whole)
 
