@@ -257,7 +257,7 @@ def plan_components(
     for name, column in axis.columns.items()
   )
 
-  known: dict[Any, CellSpec] = {}  # cells with the same parts share a trainer
+  specs: dict[Any, CellSpec] = {}  # cells with the same parts share a trainer
 
   def make_spec(values: Mapping[str, Any]) -> CellSpec:
     if trainer is None:
@@ -266,10 +266,10 @@ def plan_components(
       return vary_spec(base, values)
     parts = {name: x for name, x in values.items() if name in PARTS}
     key = tuple(map(id, parts.values()))
-    if key not in known:
-      known[key] = vary_spec(base, parts)
+    if key not in specs:
+      specs[key] = vary_spec(base, parts)
     others = {name: x for name, x in values.items() if name not in PARTS}
-    return vary_spec(known[key], others)
+    return vary_spec(specs[key], others)
 
   own = AblationOptions(config, words, **grid_options)
   check_options(own)

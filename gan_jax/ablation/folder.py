@@ -274,9 +274,9 @@ def _score_columns(
   scores: Mapping[str, str], runs: Sequence[Mapping[str, Any]]
 ) -> list[str]:
   """Scores that are known by name, then what else runs have."""
-  known = [name for name in scores if not name.endswith('*')]
+  named = [name for name in scores if not name.endswith('*')]
   others = [name for run in runs for name in run['scores']]
-  return list(dict.fromkeys(known + others))
+  return list(dict.fromkeys(named + others))
 
 
 # Results.

@@ -317,8 +317,8 @@ def choose_metrics(config: Config) -> str:
     return 'modes'
   if config.dataset in ('gaussian_1d', 'spiral'):
     return 'density'
-  known = ', '.join(names('gan_jax.metrics', 'METRICS'))
-  raise ArgumentError('metrics', '', f'name what runs are ranked by: {known}')
+  choices = ', '.join(names('gan_jax.metrics', 'METRICS'))
+  raise ArgumentError('metrics', '', f'name what runs are ranked by: {choices}')
 
 
 def with_metrics(config: Config) -> Config:
@@ -327,9 +327,9 @@ def with_metrics(config: Config) -> Config:
 
 
 def _check_features(spec: str) -> None:
-  stem, known = spec.partition('-')[0], names('gan_jax.features', 'FEATURES')
-  if spec and stem not in known:
-    raise ArgumentError('features', spec, suggest(stem, known))
+  stem, choices = spec.partition('-')[0], names('gan_jax.features', 'FEATURES')
+  if spec and stem not in choices:
+    raise ArgumentError('features', spec, suggest(stem, choices))
 
 
 def read_published(path: str) -> dict[str, Any] | None:

@@ -234,12 +234,12 @@ class RunLogs:
       self._read_scores(cell, seed, name) or self._read_log(cell, seed, name)
       for seed in cell.seeds
     ]
-    known = [xy for xy in series if xy is not None]
-    if not known:
+    curves = [xy for xy in series if xy is not None]
+    if not curves:
       return np.zeros(0), np.zeros((0, 0))
-    steps = np.unique(np.concatenate([x for x, _ in known]))
-    table = np.full((len(steps), len(known)), np.nan)
-    for i, (x, values) in enumerate(known):
+    steps = np.unique(np.concatenate([x for x, _ in curves]))
+    table = np.full((len(steps), len(curves)), np.nan)
+    for i, (x, values) in enumerate(curves):
       table[np.searchsorted(steps, x), i] = values
     return steps, table
 

@@ -153,9 +153,9 @@ def vary_spec(base: CellSpec, values: Mapping[str, Any]) -> CellSpec:
     elif key in FIELDS and not is_of_trainer(FIELDS[key]):
       options[key] = value
     else:
-      known = [*PARTS, *base.hyperparameters()]
+      keys = [*PARTS, *base.hyperparameters()]
       raise ArgumentError(
-        'vary', key, f'a trainer has no such part; there are {", ".join(known)}'
+        'vary', key, f'a trainer has no such part; there are {", ".join(keys)}'
       )
   config, objects = _change_options(base, options)
   trainer = base.trainer
@@ -183,9 +183,9 @@ def _change_options(
     return base.config, base.objects
   from gan_jax.config import resolve
 
-  kept = dataclasses.asdict(base.config)
+  config_options = dataclasses.asdict(base.config)
   objects = {k: x for k, x in base.objects.items() if k not in options}
-  return resolve.split_options({**kept, **objects, **options})
+  return resolve.split_options({**config_options, **objects, **options})
 
 
 def _replace_components(

@@ -17,10 +17,10 @@ NONE = '–'  # what stands where there is no number
 
 def choose_decimals(spreads: Sequence[float]) -> int | None:
   """Decimals that show the usual spread to two digits; None: not with six."""
-  known = [s for s in spreads if math.isfinite(s) and s > 0]
-  if not known:
+  finite = [s for s in spreads if math.isfinite(s) and s > 0]
+  if not finite:
     return 3
-  decimals = 1 - math.floor(math.log10(float(np.median(known))))
+  decimals = 1 - math.floor(math.log10(float(np.median(finite))))
   return max(decimals, 0) if decimals <= 6 else None
 
 

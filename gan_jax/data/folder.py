@@ -117,9 +117,9 @@ class Inventory:
       ),
       (deep, 'of 16 bits, divided by 257'),
     ]
-    told = [f'{count} {text}' for count, text in notes if count]
-    if told:
-      lines.append('read as: ' + '; '.join(told))
+    conversions = [f'{count} {text}' for count, text in notes if count]
+    if conversions:
+      lines.append('read as: ' + '; '.join(conversions))
     if deep and all(map(pictures.is_dim, filter(lambda f: f.peak, facts))):
       peak = max(fact.peak for fact in facts)
       lines.append(

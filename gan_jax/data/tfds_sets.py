@@ -205,7 +205,7 @@ def check_name(name: str, root: pathlib.Path, own: Collection[str]) -> None:
     remedy = f'unknown; write {kind.lower()}:{path}'
     raise ArgumentError('dataset', name, remedy)
   names = dict.fromkeys([*own, *_known_names()])
-  by_letters = {_letters(known): known for known in names}
+  by_letters = {_letters(name): name for name in names}
   close = difflib.get_close_matches(_letters(name), by_letters, n=3)
   if _letters(name) in by_letters:
     close = [_letters(name)]

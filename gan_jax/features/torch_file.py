@@ -246,10 +246,12 @@ class _Instructions:
   def name(self, module: Any, name: Any) -> None:
     if type(module) is not str or type(name) is not str:
       raise _Fault('a name that is no text')
-    found = _Name(module, name)
-    if found not in _MAKERS and not (module == 'torch' and name in _DTYPES):
-      raise _refuse(found)
-    self.push(found)
+    global_name = _Name(module, name)
+    if global_name not in _MAKERS and not (
+      module == 'torch' and name in _DTYPES
+    ):
+      raise _refuse(global_name)
+    self.push(global_name)
 
   def make(self) -> None:
     values, name = self.pop(), self.pop()

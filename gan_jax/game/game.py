@@ -135,21 +135,21 @@ class Game(Component):
       and isinstance(self.augment, Named)
     )
     if not rebuilt:
-      self._settle()
+      self._replace_parts()
     if has_values(self, rebuilt=rebuilt):
       self.check()
 
-  def _settle(self) -> None:
+  def _replace_parts(self) -> None:
     """Components in the place of classes and lists."""
-    settled = dict(
+    parts = dict(
       objective=as_component('objective', self.objective, Objective),
       regularizers=by_name('regularizers', self.regularizers, Regularizer),
       augment=by_name('augment', self.augment, Augmentation),
     )
     if self.instance_noise is not None:
       noise = as_component('instance_noise', self.instance_noise, InstanceNoise)
-      settled['instance_noise'] = noise
-    for name, part in settled.items():
+      parts['instance_noise'] = noise
+    for name, part in parts.items():
       object.__setattr__(self, name, part)
 
   def check(self) -> None:

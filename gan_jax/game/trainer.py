@@ -110,14 +110,14 @@ class Trainer(Component):
       self.ema, Ema | None
     )
     if not rebuilt:
-      self._settle()
+      self._replace_parts()
     if has_values(self, rebuilt=rebuilt):
       self.check()
 
-  def _settle(self) -> None:
+  def _replace_parts(self) -> None:
     """Components in the place of classes and Optax's transformations."""
     nets = self.game.networks
-    settled: dict[str, Any] = dict(
+    parts: dict[str, Any] = dict(
       optimizer_g=as_optimizer('optimizer_g', self.optimizer_g, nets.generator),
       optimizer_d=as_optimizer(
         'optimizer_d', self.optimizer_d, nets.discriminator
@@ -125,8 +125,8 @@ class Trainer(Component):
       schedule=as_component('schedule', self.schedule, Schedule),
     )
     if self.ema is not None:
-      settled['ema'] = as_component('ema', self.ema, Ema)
-    for name, part in settled.items():
+      parts['ema'] = as_component('ema', self.ema, Ema)
+    for name, part in parts.items():
       object.__setattr__(self, name, part)
 
   def _own(self) -> tuple[Any, ...]:

@@ -75,9 +75,9 @@ def select_metrics(
   names = [m.name if isinstance(m, Metric) else m for m in metrics]
   if not names:
     raise ArgumentError('metrics', '', f'name some of {", ".join(METRICS)}')
-  known = METRICS | own
-  check_names('metrics', ','.join(names), names, known)
-  return tuple(known[name] for name in names)
+  by_name = METRICS | own
+  check_names('metrics', ','.join(names), names, by_name)
+  return tuple(by_name[name] for name in names)
 
 
 __all__ = [

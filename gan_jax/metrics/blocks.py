@@ -325,20 +325,20 @@ def _nearest_exactly(
     members = np.pad(chosen[a.rows], (0, rows - a.filled))
     limits = np.pad(reach[a.rows], (0, rows - a.filled), constant_values=-1)
     own = _none(rows) if itself else members
-    found = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    neighbours = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     for b in right:
       near = _candidates(limits, a.x, b.x, centre, _columns(b, rows), own)
       row, column = np.nonzero(np.asarray(near)[: a.filled])
       column = column + b.start
       exact = exact_squares(x, among, members[row], column)
-      found = _first_of_each(
+      neighbours = _first_of_each(
         k,
-        np.concatenate([found[0], row]),
-        np.concatenate([found[1], column]),
-        np.concatenate([found[2], exact]),
+        np.concatenate([neighbours[0], row]),
+        np.concatenate([neighbours[1], column]),
+        np.concatenate([neighbours[2], exact]),
       )
-    index[a.rows] = found[1].reshape(-1, k)
-    squares[a.rows] = found[2].reshape(-1, k)
+    index[a.rows] = neighbours[1].reshape(-1, k)
+    squares[a.rows] = neighbours[2].reshape(-1, k)
   return index, squares
 
 

@@ -97,13 +97,13 @@ class Listener:
 
 def _find_signals() -> list[signal.Signals]:
   """The signals that are received: those of this system that are free."""
-  known = {number.name: number for number in signal.Signals}
+  numbers = {number.name: number for number in signal.Signals}
   free = [
-    known[name]
+    numbers[name]
     for name in _IF_FREE
-    if name in known and signal.getsignal(known[name]) == signal.SIG_DFL
+    if name in numbers and signal.getsignal(numbers[name]) == signal.SIG_DFL
   ]
-  return [*(known[name] for name in _ALWAYS), *free]
+  return [*(numbers[name] for name in _ALWAYS), *free]
 
 
 @contextlib.contextmanager

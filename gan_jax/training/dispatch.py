@@ -57,8 +57,8 @@ class Pace:
 
     At most doubled: the first dispatch of a process is not typical.
     """
-    each = seconds / max(done, 1)
-    self.wanted = min(SECONDS / each, 2 * count + 1)
+    seconds_per_step = seconds / max(done, 1)
+    self.wanted = min(SECONDS / seconds_per_step, 2 * count + 1)
 
   def pad(self, chunks: Iterable[PyTree]) -> PyTree:
     """Chunks (steps, ...) as arrays (chunks, capacity, ...), zeros behind."""

@@ -100,7 +100,7 @@ def write_npz(path: pathlib.Path, arrays: Rows) -> None:
   write_atomic(path, buffer.getvalue())
 
 
-def _told_apart_by(config: Config) -> list[list[Any]]:
+def _identifying_options(config: Config) -> list[list[Any]]:
   """Options that say which population it is: all that are not free.
 
   How long it is to be is not one of them where no step depends on it, and what
@@ -272,7 +272,7 @@ class PopulationLoop(HostLoop):
   def _identity(self) -> str:
     """Hash of all that members are told apart by, their order included."""
     own = [[m.seed, sorted(m.hyper.items())] for m in self.members]
-    text = json.dumps([_told_apart_by(self.config), own])
+    text = json.dumps([_identifying_options(self.config), own])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
   def accept(self, meta: dict[str, Any]) -> None:

@@ -136,8 +136,8 @@ class Run:
     saved = self.facts.get('generator', {}).get('class_counts')
     own = () if self.networks is None else self.networks.class_counts
     dataset = self.dataset
-    known = () if isinstance(dataset, Density) else dataset.class_counts
-    counts = tuple(saved or own or known)
+    of_dataset = () if isinstance(dataset, Density) else dataset.class_counts
+    counts = tuple(saved or own or of_dataset)
     if not counts:
       remedy = (
         f'{self.workdir / "run.json"} does not say how many samples each class'

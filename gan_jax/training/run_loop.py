@@ -281,7 +281,7 @@ class RunLoop(HostLoop):
     if self.log is None:
       return
     trainer = self.setup.trainer
-    each = totals.seconds / totals.steps
+    seconds_per_step = totals.seconds / totals.steps
     shown = trainer.images_a_step(self.config.batch_size)
     rates = trainer.rates(jnp.int32(self.step - 1))
     row: dict[str, float] = {'step': self.step, 'images': self.step * shown}
@@ -289,9 +289,9 @@ class RunLoop(HostLoop):
     row |= {'d/param_norm': float(d_norm), 'g/param_norm': float(g_norm)}
     row |= {name: float(rate) for name, rate in rates.items()}
     row |= {
-      'speed/images_per_sec': shown / each,
-      'speed/sec_per_kimg': 1000 * each / shown,
-      'speed/sec_per_step': each,
+      'speed/images_per_sec': shown / seconds_per_step,
+      'speed/sec_per_kimg': 1000 * seconds_per_step / shown,
+      'speed/sec_per_step': seconds_per_step,
       'time/train_sec': self.train_sec,
     }
     self.log.write(row)

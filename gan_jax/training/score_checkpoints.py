@@ -113,9 +113,9 @@ def _draw_neighbours(
   most = max(_NEAREST, _MOST_BYTES // int(np.prod(train.shape)))
   if most < train.size:
     warn(f'`neighbours`: of {most} of {train.size} images')
-  known = references.read_samples(train, min(most, train.size))
-  nearest, _ = nearest_neighbours(known, fake, k=min(_NEAREST, len(known)))
-  rows = join_neighbours(known, fake, nearest)
+  real = references.read_samples(train, min(most, train.size))
+  nearest, _ = nearest_neighbours(real, fake, k=min(_NEAREST, len(real)))
+  rows = join_neighbours(real, fake, nearest)
   grid = image_lib.grid(rows, nearest.shape[1] + 1)
   return image_lib.png(image_lib.enlarged(grid))
 

@@ -52,7 +52,7 @@ class Snapshots:
     """Fixes the latent batch, as a function of the seed alone."""
     self._setup, self._count = setup, sample_count(setup)
     self._sampler = Sampler(setup.networks)
-    self._judge = jax.jit(self._probability)
+    self._discriminate = jax.jit(self._probability)
     dataset = setup.dataset
     self._density = dataset if isinstance(dataset, Density) else None
     if self._density:
@@ -105,7 +105,7 @@ class Snapshots:
       arrays['x_ema'] = samples['ema']
     if self._density:
       grid = jnp.asarray(self._grid)
-      prob = self._judge(state.d.params, state.d.stats, grid)
+      prob = self._discriminate(state.d.params, state.d.stats, grid)
       arrays |= {'grid': self._grid, 'prob': np.asarray(prob)}
       arrays['real'] = self._real
     buffer = io.BytesIO()

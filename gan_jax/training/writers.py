@@ -119,14 +119,14 @@ class Log:
     self._folder, self._files = workdir, contextlib.ExitStack()
     self._open: dict[str, IO[str]] = {}
     # What is written at the start is written again where it starts afresh.
-    kept = step if step else -1
+    last_step = step if step else -1
     for name in ('stats', 'dynamics'):
       path = workdir / f'{name}.jsonl'
       if name == 'stats' or path.exists():
         rows = [
           row
           for row in read_rows(path)
-          if row['step'] is not None and row['step'] <= kept
+          if row['step'] is not None and row['step'] <= last_step
         ]
         newest = max((row['step'] for row in rows), default=0)
         if name == 'stats' and newest < last_row:
@@ -134,7 +134,7 @@ class Log:
             f'{path}: ends at step {newest}, and had rows up to step {last_row}'
           )
         write_atomic(path, ''.join(map(records.format_line, rows)))
-    self._board = _Board(workdir / 'tensorboard', kept + 1)
+    self._board = _Board(workdir / 'tensorboard', last_step + 1)
     self._files.callback(self._board.close)
     self._file('stats')
 
