@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from helpers import commands
+from helpers import commands, compiling
 
 from gan_jax.ablation import runner
 from gan_jax.config import app
@@ -49,7 +49,7 @@ def command(path, *words):
   ]
 
 
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+ENVIRONMENT = os.environ | {'XLA_FLAGS': compiling.of_a_process()}
 
 
 REFUSED = (

@@ -15,7 +15,7 @@ import sys
 import time
 
 import pytest
-from helpers import denied
+from helpers import compiling, denied
 from helpers.saved_run import write_run
 
 from gan_jax.config import app
@@ -44,7 +44,7 @@ def place(tmp_path_factory):
 def begin(place, programs):
   """Starts a command whose lines can be waited for."""
   environment = dict(os.environ, TFDS_DATA_DIR=str(place / 'tfds'))
-  environment.pop('XLA_FLAGS', None)
+  environment['XLA_FLAGS'] = compiling.of_a_process()
   with contextlib.ExitStack() as stack:
 
     def begin(command, *words, first=(), **options):

@@ -29,6 +29,12 @@ def flags(there: str) -> str:
   return ' '.join([added, *known])
 
 
+def of_a_process() -> str:
+  """`XLA_FLAGS` for a process of its own: one device, quickly compiled."""
+  words = os.environ.get('XLA_FLAGS', '').split()
+  return ' '.join(word for word in words if 'device_count' not in word)
+
+
 def _knows(flags: Sequence[str]) -> bool:
   asked = subprocess.run(
     [sys.executable, '-c', 'import jax; jax.devices()'],

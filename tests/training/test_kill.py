@@ -23,6 +23,7 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
+from helpers import compiling
 
 from gan_jax.runtime.checkpoint import Checkpoints
 
@@ -109,7 +110,7 @@ def place(tmp_path_factory):
   environment = dict(
     os.environ, TFDS_DATA_DIR=str(root / 'tfds'), JAX_PLATFORMS='cpu'
   )
-  environment.pop('XLA_FLAGS', None)  # one device, as a user has
+  environment['XLA_FLAGS'] = compiling.of_a_process()
   return root, environment
 
 

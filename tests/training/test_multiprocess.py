@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import compiling
 
 from gan_jax.evaluation.score_file import ScoreFile, scores_of
 from gan_jax.training import restore, writers
@@ -37,7 +38,7 @@ KINDS = {
 def place(tmp_path_factory):
   root = tmp_path_factory.mktemp('multiprocess')
   environment = dict(os.environ, TFDS_DATA_DIR=str(root / 'tfds'))
-  environment.pop('XLA_FLAGS', None)
+  environment['XLA_FLAGS'] = compiling.of_a_process()
   return root, environment
 
 
