@@ -213,7 +213,8 @@ def test_the_best_checkpoint_outlives_a_restart(at, tmp_path, monkeypatch):
     os.kill(os.getpid(), signal.SIGTERM)
     return NAN
 
-  Scripted(monkeypatch, [1.0, stop, 3.0, 2.0])
+  # What the signal ended is scored again after the restart.
+  Scripted(monkeypatch, [1.0, stop, NAN, 3.0, 2.0])
   config = at(
     tmp_path, keep_best='fid', keep_checkpoints=1, checkpoint_every=100
   )
