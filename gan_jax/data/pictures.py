@@ -114,7 +114,8 @@ def look_at(path: pathlib.Path, megapixels: float) -> ImageFacts | Fault:
       if size[0] * size[1] > megapixels * 1e6:
         return Fault('size', f'{size[0]}x{size[1]}')
       frames = getattr(image, 'n_frames', 1)
-      if image.getexif().get(0x112, 1) >= 5:  # lies on its side
+      # Lies on its side. What the tag holds need not be a number.
+      if image.getexif().get(0x112) in (5, 6, 7, 8):
         size = size[::-1]
       image.draft(image.mode, (1, 1))
       image.load()  # a cut-off file is found now, not amid training

@@ -9,7 +9,7 @@ import pytest
 from helpers.pictures import RANDOM, folder, save
 
 from gan_jax import data
-from gan_jax.data import samples, tfds_sets
+from gan_jax.data import pictures, samples, tfds_sets
 from gan_jax.data.feed import normalise
 from gan_jax.runtime.errors import ArgumentError
 
@@ -349,6 +349,16 @@ def test_folder_too_large_to_hash_is_not_cached(tmp_path, monkeypatch):
   for value in (0, 9):  # a BMP of the same name and size
     save(tmp_path / 'a.bmp', np.full((4, 4), value))
     assert folder(tmp_path).array().max() == value
+
+
+def test_an_orientation_that_is_no_number_is_none(tmp_path):
+  image = PIL.Image.fromarray(np.zeros((4, 6, 3), np.uint8))
+  exif = image.getexif()
+  exif[0x112] = b'\xff\xff'
+  image.save(tmp_path / 'a.png', exif=exif)
+  assert PIL.Image.open(tmp_path / 'a.png').getexif()[0x112] == b'\xff\xff'
+  facts = pictures.look_at(tmp_path / 'a.png', 1)
+  assert facts.size == (6, 4)
 
 
 def test_camera_images_are_turned_upright(tmp_path):
