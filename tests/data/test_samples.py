@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import struct
 
 import numpy as np
 import PIL.Image
@@ -353,9 +354,10 @@ def test_folder_too_large_to_hash_is_not_cached(tmp_path, monkeypatch):
 
 def test_an_orientation_that_is_no_number_is_none(tmp_path):
   image = PIL.Image.fromarray(np.zeros((4, 6, 3), np.uint8))
-  exif = image.getexif()
-  exif[0x112] = b'\xff\xff'
-  image.save(tmp_path / 'a.png', exif=exif)
+  # One entry of a TIFF: tag, type (undefined bytes), how many, what.
+  entry = struct.pack('<HHI4s', 0x112, 7, 2, b'\xff\xff')
+  tiff = b'II*\0' + struct.pack('<IH', 8, 1) + entry + bytes(4)
+  image.save(tmp_path / 'a.png', exif=b'Exif\0\0' + tiff)
   assert PIL.Image.open(tmp_path / 'a.png').getexif()[0x112] == b'\xff\xff'
   facts = pictures.look_at(tmp_path / 'a.png', 1)
   assert facts.size == (6, 4)
