@@ -358,7 +358,8 @@ def test_an_orientation_that_is_no_number_is_none(tmp_path):
   entry = struct.pack('<HHI4s', 0x112, 7, 2, b'\xff\xff')
   tiff = b'II*\0' + struct.pack('<IH', 8, 1) + entry + bytes(4)
   image.save(tmp_path / 'a.png', exif=b'Exif\0\0' + tiff)
-  assert PIL.Image.open(tmp_path / 'a.png').getexif()[0x112] == b'\xff\xff'
+  with PIL.Image.open(tmp_path / 'a.png') as saved:
+    assert saved.getexif()[0x112] == b'\xff\xff'
   facts = pictures.look_at(tmp_path / 'a.png', 1)
   assert facts.size == (6, 4)
 
