@@ -17,5 +17,8 @@ def test_warnings_of_libraries_are_silent_and_errors_are_not():
     assert not logger.filter(record(library, logging.WARNING))
     assert logger.filter(record(library, logging.ERROR))
     assert logger.filter(record(own, logging.INFO))
+    older = record(library, logging.ERROR)
+    older.msg = 'Metrics file x/8/metrics/metrics not found.'
+    assert not logger.filter(older)
   assert logger.filters == before
   assert logger.filter(record(library, logging.WARNING))
