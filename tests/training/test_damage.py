@@ -274,6 +274,13 @@ def test_options_that_are_gone_are_those_of_the_checkpoint(finished, capsys):
     workdir.check(other)
 
 
+def test_options_that_are_gone_are_those_of_the_newest(finished):
+  longer = dataclasses.replace(finished, steps=finished.steps + 4)
+  assert train_config(longer) == app.DONE
+  (pathlib.Path(finished.workdir) / 'config.flags').unlink()
+  assert restore.read_config(finished.workdir) == longer
+
+
 def test_damaged_options_without_a_checkpoint_are_named(finished):
   folder = pathlib.Path(finished.workdir)
   shutil.rmtree(folder / 'checkpoints')
