@@ -90,8 +90,9 @@ def place_remedy(text: str) -> str:
   >>> place_remedy('runs/' + 300 * 'a')
   'a name in it has 300 bytes; 255 are the most that a file system takes'
   """
-  if text.startswith('~') and os.path.expanduser(text) == text:
-    return f'no such user as {text.partition("/")[0]}; write the folder out'
+  user = text.partition('/')[0]  # ~ alone is a matter of where it is used
+  if user[:1] == '~' != user and os.path.expanduser(text) == text:
+    return f'no such user as {user}; write the folder out'
   longest = max((len(os.fsencode(x)) for x in text.split('/')), default=0)
   if longest > _NAME_BYTES:
     return (

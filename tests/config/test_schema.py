@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pathlib
+import pwd
 import string
 import subprocess
 import sys
@@ -201,6 +202,19 @@ BOUNDS = {
   ),
   'lr_final': (-0.1, 0.0, 1.0, 1.1),
 }
+
+
+def test_who_has_no_home_needs_no_flag_for_it(monkeypatch):
+  """`docker --user`: nobody knows the number, and HOME is not set."""
+
+  def getpwuid(number):
+    raise KeyError(number)
+
+  monkeypatch.delenv('HOME', raising=False)
+  monkeypatch.setattr(pwd, 'getpwuid', getpwuid)
+  assert os.path.expanduser('~/x') == '~/x'
+  assert Config().compilation_cache.startswith('~/')
+  Config().validate()
 
 
 def test_bounds_of_numbers_are_those_that_they_should_be():
