@@ -28,17 +28,20 @@ FLAGS: dict[str, Flag] = {
     'Folder that holds the original files. Empty: they are downloaded.',
     place=True,
   ),
+  'max_megapixels': Flag(
+    50.0,
+    'Millions of pixels that an image of folder:PATH may have, as for a run.',
+    1e-6,
+    1e9,
+  ),
 }
 
 
-def list_folder(dataset: str) -> None:
+def list_folder(dataset: str, max_megapixels: float = 50.0) -> None:
   """Prints what a run would read of `folder:PATH`."""
   from gan_jax import data
 
-  kind, _, path = dataset.partition(':')
-  if kind != 'folder':
-    return
-  inventory = data.take_inventory(path)
+  inventory = data.take_inventory(dataset[len('folder:') :], max_megapixels)
   print(f'{dataset}: {len(inventory.files):,} images')
   for line in inventory.describe():
     print(f'  {line}')
@@ -51,9 +54,13 @@ def main() -> int:
     raise ArgumentError('dataset', '', 'name a set, for example mnist')
   from gan_jax import data
 
-  if data.DATASETS.get(dataset) or dataset.startswith(('folder:', 'density:')):
+  is_folder = dataset.startswith('folder:')
+  if not is_folder:
+    app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
+  if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):
     app.warn_idle(f'{dataset} needs no preparation', 'data_dir', 'from')
-    list_folder(dataset)
+    if is_folder:
+      list_folder(dataset, flags.FLAGS.max_megapixels)
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
   name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir
@@ -69,7 +76,7 @@ def main() -> int:
     if error.argument == 'originals':  # `from` is a word of Python
       raise ArgumentError('from', error.value, error.remedy) from error
     raise
-  images = ', '.join(f'{count:,} {split}' for split, count in counts.items())
+  images = ', '.join(f'{n:,} {split}' for split, n in counts.items())
   where = f' --data_dir={data_dir}' if data_dir else ''
   version = ' '.join(folder.relative_to(data.data_root(data_dir)).parts)
   print(

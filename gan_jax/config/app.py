@@ -92,7 +92,8 @@ def warn(message: str) -> None:
 def warn_idle(why: str, *names: str) -> None:
   """Warns of the flags among these that are given, and why they do nothing."""
   for name in names:
-    if value := flags.FLAGS[name].value:
+    value = flags.FLAGS[name].value
+    if value and flags.FLAGS[name].present:
       warn(f'`{name}={value}`: has no effect: {why}')
 
 

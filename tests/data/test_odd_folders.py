@@ -443,6 +443,15 @@ def test_prepare_lists_a_folder(tmp_path, capsys):
   ]
 
 
+def test_prepare_takes_the_bound_of_a_run(tmp_path):
+  classes(tmp_path, 'cat')
+  words = (f'--dataset=folder:{tmp_path}', '--max_megapixels=1e-5')
+  done = commands.run('prepare', *words)
+  assert done.returncode == 2
+  assert done.stderr.startswith('error: --max_megapixels=')
+  assert commands.run('prepare', words[0], '--max_megapixels=1').returncode == 0
+
+
 @pytest.mark.parametrize('flag', ['data_dir', 'from'])
 def test_prepare_warns_of_what_a_folder_has_no_use_of(flag, tmp_path):
   classes(tmp_path, 'cat')
