@@ -4,14 +4,16 @@ Sample i of batch b of step s is number `n = (s batches + b) batch_size + i` of
 a run. It is record `perm(seed, epoch)[n mod size]` of epoch `n // size`: true
 epochs, each record once; or record `n mod size` of a set that keeps its own
 order. A set that fits lives on the device and is gathered there, a larger one
-streams through Grain; both follow the one order, on any number of processes,
+is streamed by the host; both follow the one order, on any number of processes,
 and nothing but the step need be saved.
 """
 
+import collections
 import copy
 import functools
 import itertools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import samples
 from gan_jax.data.densities import Density
-from gan_jax.data.samples import LabelledSource, SampleSet
+from gan_jax.data.samples import LabelledSource, RowSource, SampleSet
 from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
@@ -222,24 +224,59 @@ class ResidentFeed(_Ordered):
 
 
 class StreamedFeed(_Ordered):
-  """Records read by threads ahead of the device, through Grain."""
+  """Records that the host reads ahead of the device.
+
+  Rows are gathered many steps at a time, the files of a folder decoded by
+  processes, and other sources read by threads, through Grain.
+  """
 
   resident = False
   constants: PyTree = ()
 
   def __init__(self, dataset: SampleSet, *how: Any) -> None:
-    """Reads no sample yet."""
+    """Reads no sample yet; a folder is prepared as rows where it can be."""
     super().__init__(dataset, *how)
+    source = getattr(dataset.source, 'rows', None)
+    self._source = dataset.source if source is None else source
     self._dataset, self._read = dataset, dataset.source.__getitem__
-    self._next: tuple[int, slice, Iterator[Any]] | None = None
+    self._labels: NDArray[np.int32] | None = None
+    self._forget()
     if self._labelled and isinstance(dataset.source, LabelledSource):
       self._read = dataset.source.labelled
     elif self._labelled:
       labels, read = self._add_labels(dataset.labels()), self._read
-      self._read = lambda i: (read(i), labels[i])
+      self._labels, self._read = labels, lambda i: (read(i), labels[i])
+
+  def _forget(self) -> None:
+    """Reads on from nowhere."""
+    self._lock = threading.Lock()
+    self._rows, self._first = slice(None), 0
+    self._items: collections.deque[Any] = collections.deque()
+    self._reader: Iterator[Any] | None = None
 
   def _read_from(self, start: int, rows: slice) -> Iterator[Any]:
     """Samples of one step after another, without end."""
+    source = self._source
+    picks = (self._indices(n, 1, rows).ravel() for n in itertools.count(start))
+    if isinstance(source, np.ndarray):
+      return self._join(picks, lambda some: map(source.__getitem__, some))
+    if isinstance(source, RowSource):
+      batches = getattr(source, 'batches', None)
+      return self._join(picks, batches or (lambda p: map(source.gather, p)))
+    return self._read_by_threads(start, rows)
+
+  def _join(
+    self, picks: Iterator[NDArray[Any]], read: Callable[[Any], Iterator[Any]]
+  ) -> Iterator[Any]:
+    """What is read of each of the picks, with its labels."""
+    labels = self._labels
+    if labels is None:
+      return read(picks)
+    picks, again = itertools.tee(picks)
+    # Of no end, so that neither may be asked for one item more.
+    return ((x, labels[picked]) for x, picked in zip(read(picks), again))  # noqa: B905
+
+  def _read_by_threads(self, start: int, rows: slice) -> Iterator[Any]:
     import grain
 
     picked = range(*rows.indices(self._batch))
@@ -264,21 +301,35 @@ class StreamedFeed(_Ordered):
   def reseeded(self, seed: int) -> Any:
     """The same records in the order of another seed, read on their own."""
     other = super().reseeded(seed)
-    other._next = None
+    other._forget()
     return other
 
   def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
-    """The samples; consecutive calls go on reading where the last one ended."""
-    if self._next is None or self._next[:2] != (start, rows):
-      self._next = (start, rows, self._read_from(start, rows))
-    reading = self._next[2]
-    steps = list(itertools.islice(reading, count))
-    self._next = (start + count, rows, reading)
+    """The samples; what was read and not passed yet is not read again."""
+    with self._lock:
+      steps = self._steps(start, count, rows)
 
     def stack(*xs: NDArray[Any]) -> NDArray[Any]:
       return np.stack(xs).reshape(count, self._batches, -1, *xs[0].shape[1:])
 
     return jax.tree.map(stack, *steps)
+
+  def _steps(self, start: int, count: int, rows: slice) -> list[Any]:
+    known = self._first <= start <= self._first + len(self._items)
+    if self._reader is None or rows != self._rows or not known:
+      self._reader, self._rows = self._read_from(start, rows), rows
+      self._items.clear()
+      self._first = start
+    while self._first < start:
+      self._items.popleft()
+      self._first += 1
+    missing = max(0, count - len(self._items))
+    try:
+      self._items.extend(itertools.islice(self._reader, missing))
+    except BaseException:
+      self._reader = None  # whose end this was
+      raise
+    return list(itertools.islice(self._items, count))
 
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
