@@ -2,7 +2,9 @@
 
 Downloads the originals, or takes them from a folder, verifies their checksums,
 and writes them in the format of TFDS. Needs no TensorFlow for digits, mnist,
-fashion_mnist and cifar10.
+fashion_mnist and cifar10. With --out=DIR the images of any set, of a folder for
+example, are written there as rows of pixels, which --dataset=prepared:DIR opens
+at once.
 """
 
 from absl import flags
@@ -15,7 +17,8 @@ FLAGS: dict[str, Flag] = {
   'dataset': Flag(
     '',
     'Dataset to prepare: mnist, fashion_mnist, cifar10, or another of TFDS. Of'
-    ' folder:PATH, which needs no preparation, it is listed what a run reads.',
+    ' folder:PATH, which needs no preparation, it is listed what a run reads.'
+    ' With --out any set that has images.',
   ),
   'data_dir': Flag(
     '',
@@ -28,6 +31,23 @@ FLAGS: dict[str, Flag] = {
     'Folder that holds the original files. Empty: they are downloaded.',
     place=True,
   ),
+  'out': Flag(
+    '',
+    'Folder that the images are written to as rows of pixels, by all cores.'
+    ' What a process that was killed has written is kept. Empty: none.',
+    place=True,
+  ),
+  'image_size': Flag(
+    0, 'Side in pixels of what --out is to hold. 0: as they are.', 0, 2**13
+  ),
+  'channels': Flag(
+    0, 'Channels of what --out is to hold: 1, 3 or 4. 0: as they are.', 0, 4
+  ),
+  'verify': Flag(
+    False,
+    'Whether all that --out, or --dataset=prepared:DIR, holds is read and its'
+    ' checksums compared.',
+  ),
   'max_megapixels': Flag(
     50.0,
     'Millions of pixels that an image of folder:PATH may have, as for a run.',
@@ -37,14 +57,43 @@ FLAGS: dict[str, Flag] = {
 }
 
 
-def list_folder(dataset: str, max_megapixels: float = 50.0) -> None:
+def list_folder(
+  dataset: str, max_megapixels: float = 50.0, data_dir: str = ''
+) -> None:
   """Prints what a run would read of `folder:PATH`."""
   from gan_jax import data
 
-  inventory = data.take_inventory(dataset[len('folder:') :], max_megapixels)
-  print(f'{dataset}: {len(inventory.files):,} images')
+  inventory = data.take_inventory(
+    dataset[len('folder:') :], max_megapixels, data.data_root(data_dir)
+  )
+  print(f'{dataset}: {len(inventory.looks):,} images')
   for line in inventory.describe():
     print(f'  {line}')
+
+
+def write_rows(dataset: str) -> int:
+  """Writes a set as rows, or verifies what was written, as the flags say."""
+  from gan_jax import data
+
+  asked = flags.FLAGS
+  if asked.out:
+    app.warn_idle('the set is prepared already', 'from')
+    how = {n: asked[n].value for n in ('data_dir', 'image_size', 'channels')}
+    images = data.write_rows(
+      dataset, asked.out, **how, max_megapixels=asked.max_megapixels
+    )
+  else:
+    images = data.load(dataset)
+  if asked.verify:
+    images.source.verify()
+  shape, name = 'x'.join(map(str, images.shape)), images.name
+  checked = ', as it was written' if asked.verify else ''
+  print(
+    f'{name}: {images.size:,} images of {shape}, {images.nbytes / 2**20:,.0f}'
+    f' MiB{checked}\nTrain on it: python -m gan_jax.train'
+    f' --workdir=runs/1 --dataset={name}'
+  )
+  return app.DONE
 
 
 def main() -> int:
@@ -55,12 +104,18 @@ def main() -> int:
   from gan_jax import data
 
   is_folder = dataset.startswith('folder:')
+  if not (flags.FLAGS.out or dataset.startswith('prepared:')):
+    app.warn_idle('it is for --out', 'image_size', 'channels', 'verify')
   if not is_folder:
     app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
+  if flags.FLAGS.out or dataset.startswith('prepared:'):
+    return write_rows(dataset)
   if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):
-    app.warn_idle(f'{dataset} needs no preparation', 'data_dir', 'from')
+    app.warn_idle(f'{dataset} needs no preparation', 'from')
     if is_folder:
-      list_folder(dataset, flags.FLAGS.max_megapixels)
+      list_folder(dataset, flags.FLAGS.max_megapixels, flags.FLAGS.data_dir)
+    else:
+      app.warn_idle(f'{dataset} needs no preparation', 'data_dir')
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
   name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir

@@ -201,9 +201,10 @@ def write_rows(
     remedy = 'is drawn on the device and needs no preparation'
     raise ArgumentError('dataset', dataset, remedy)
   if isinstance(images.source, folder.Folder):
-    plan = images.source.plan(dataset)
+    plan = images.source.plan(dataset, images.source.kept())
   else:
-    plan = prepared.plan_of(images, how)
+    made = {k: v for k, v in how.items() if k in ('image_size', 'channels')}
+    plan = prepared.plan_of(images, made)
   prepared.write(place, plan)
   opened: SampleSet = prepared.load(str(place))
   return opened

@@ -193,9 +193,7 @@ class Folder:
         f'preparing {len(self):,} images of {self._kind} in {out}'
         f' ({size / 2**20:,.0f} MiB), once; `keep_rows=False` keeps none'
       )
-    others = [
-      path for path in out.parent.glob(f'{self._kind}-*') if path != out
-    ]
+    others = [path for path in self.kept() if path != out]
     try:
       prepared.write_parts(out, self.plan('', others))
     except OSError as error:
@@ -208,6 +206,11 @@ class Folder:
     for path in others:  # of what the folder was before
       prepared.remove(path)
     return Rows(out)
+
+  def kept(self) -> list[pathlib.Path]:
+    """Folders of rows of this one, of what it is or has been."""
+    place = self._inventory.place
+    return [*place.glob(f'{self._kind}-*')] if place else []
 
   def plan(self, name: str, others: Iterable[pathlib.Path] = ()) -> prepared.Plan:
     """How its images are to be written as rows.

@@ -137,7 +137,11 @@ def load_source(
     raise ArgumentError(argument, text, remedy)
   try:
     source = data.load(
-      name, data_dir=data_dir, image_size=size, channels=channels
+      name,
+      data_dir=data_dir,
+      image_size=size,
+      channels=channels,
+      keep_rows=argument != 'images',  # which are scored once
     )
   except Error as error:
     raise _rename(error, name, argument, text) from error

@@ -135,6 +135,16 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
   return copy(tree)
 
 
+def share(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Host arrays that no program changes, on every device.
+
+  A CPU device takes over the memory of an array that lies as it needs it.
+  """
+  if mesh.size > 1:
+    return put_replicated(tree, mesh)
+  return jax.device_put(tree, replicated(mesh))
+
+
 def put_chunk(chunk: PyTree, mesh: Mesh) -> PyTree:
   """This process's rows of a chunk, as its part of the global arrays."""
   spec = PartitionSpec(*[None] * CHUNK_ROWS, 'data')

@@ -46,11 +46,17 @@ class Pace:
     size = copies * sum(x.nbytes for x in jax.tree.leaves(one))
     self.capacity = max(1, min(MOST_STEPS, MOST_BYTES // max(size, 1)))
     self.wanted = 1.0
+    self._most = self.capacity
 
   def count(self, most: int | None = None) -> int:
     """Steps of the next dispatch, of which `most` are left to a boundary."""
     most = self.capacity if most is None else most
-    return max(1, min(int(self.wanted), self.capacity, most))
+    return max(1, min(int(self.wanted), self._most, most))
+
+  def reserve(self, count: int) -> int:
+    """Steps whose data are made while `count` are done: the next ones' most."""
+    self._most = min(self.capacity, max(2 * count + 1, int(self.wanted)))
+    return self._most
 
   def learn(self, seconds: float, done: int, count: int) -> None:
     """Learns from a dispatch that made `done` of `count` steps.

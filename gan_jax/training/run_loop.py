@@ -16,6 +16,7 @@ from gan_jax.runtime import multihost, preemption, sharding
 from gan_jax.runtime.errors import Error
 from gan_jax.runtime.progress import format_duration
 from gan_jax.training import snapshots, workdir
+from gan_jax.training.ahead import Ahead
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.loop import HostLoop
 from gan_jax.training.setup import Setup
@@ -74,6 +75,7 @@ class Totals:
   sums: dict[str, float] = dataclasses.field(default_factory=dict)
   steps: int = 0
   seconds: float = 0.0
+  waited: float = 0.0  # seconds of them for data
 
   def add(self, sums: dict[str, float], steps: int) -> None:
     """Adds the logs of one dispatch."""
@@ -87,6 +89,7 @@ class RunLoop(HostLoop):
 
   Attributes:
     bad: logs that were not finite when it diverged.
+    waited: seconds of this process in which the device waited for data.
   """
 
   def __init__(self, setup: Setup, folder: pathlib.Path) -> None:
@@ -94,6 +97,7 @@ class RunLoop(HostLoop):
     self.primary = multihost.is_primary()
     self.run_file = workdir.RunFile(folder)
     self.totals, self.bad = Totals(), list[str]()
+    self.waited = 0.0
     self._unscored = False  # a signal ended the scoring of this moment
     self.scorer = _make_scorer(setup, folder)
     best = self.scorer.best if setup.config.keep_best else None
@@ -148,7 +152,7 @@ class RunLoop(HostLoop):
   def constants(self) -> PyTree:
     """Arrays of the data that the program is handed once."""
     feed, mesh = self.setup.feed, self.setup.mesh
-    return sharding.put_replicated(feed.constants, mesh)
+    return sharding.share(feed.constants, mesh)
 
   def _items(self, start: int, count: int) -> PyTree:
     rows = sharding.local_rows(self.setup.mesh, self.config.batch_size)
@@ -159,6 +163,10 @@ class RunLoop(HostLoop):
     room = self.pace.pad([self._items(start, count)])
     room = jax.tree.map(lambda x: x[0], room)
     return sharding.put_chunk(room, self.setup.mesh)
+
+  @functools.cached_property
+  def _ahead(self) -> Ahead:
+    return Ahead(self._chunk)
 
   def item(self) -> PyTree:
     """This step's data, on the devices."""
@@ -174,10 +182,12 @@ class RunLoop(HostLoop):
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps; waits until they are done (several CPU devices need that)."""
-    chunk = self._chunk(self.step, count)
+    chunk = self._ahead.take(self.step, count)
     self.state, *rest = self.program(
       self.state, self.constants, chunk, np.int32(count)
     )
+    if self.step + count < self.config.steps:
+      self._ahead.begin(self.step + count, self.pace.reserve(count))
     sums, done, finite = jax.device_get(rest)
     if finite and done != count:  # seen with jax 0.6.0 and a warm cache
       raise Error(
@@ -212,7 +222,10 @@ class RunLoop(HostLoop):
 
   def after_dispatch(self, seconds: float) -> None:
     """Moves the bar."""
+    waited, self._ahead.seconds = self._ahead.seconds, 0.0
     self.totals.seconds += seconds
+    self.totals.waited += waited
+    self.waited += waited
     self.progress.moved(self.step)
 
   def at_boundary(self) -> None:
@@ -289,6 +302,7 @@ class RunLoop(HostLoop):
     row |= {'d/param_norm': float(d_norm), 'g/param_norm': float(g_norm)}
     row |= {name: float(rate) for name, rate in rates.items()}
     row |= {
+      'data/wait': totals.waited / totals.seconds if totals.seconds else 0.0,
       'speed/images_per_sec': shown / seconds_per_step,
       'speed/sec_per_kimg': 1000 * seconds_per_step / shown,
       'speed/sec_per_step': seconds_per_step,
@@ -312,6 +326,7 @@ class RunLoop(HostLoop):
     """
     self.progress.close()
     try:
+      self._ahead.close()
       super().close()
     finally:
       if self.log is not None:

@@ -148,6 +148,7 @@ def load_dataset(config: Config) -> Dataset:
     image_size=config.image_size,
     channels=config.channels,
     max_megapixels=config.max_megapixels,
+    keep_rows=config.keep_rows,
   )
 
 

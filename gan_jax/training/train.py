@@ -393,7 +393,9 @@ def _classes(objects: Mapping[str, Any]) -> int:
 
 
 # Options that say where data of a name are, and how its images are read.
-OF_NAMED_DATA = ('data_dir', 'image_size', 'channels', 'max_megapixels')
+OF_NAMED_DATA = (
+  *('data_dir', 'image_size', 'channels', 'max_megapixels', 'keep_rows'),
+)
 
 
 def resolve_data(
