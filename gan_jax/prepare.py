@@ -83,9 +83,9 @@ def write_rows(dataset: str) -> int:
       dataset, asked.out, **how, max_megapixels=asked.max_megapixels
     )
   else:
-    images = data.load(dataset)
+    images = data.open_rows(dataset)
   if asked.verify:
-    images.source.verify()
+    data.verify_rows(images)
   shape, name = 'x'.join(map(str, images.shape)), images.name
   checked = ', as it was written' if asked.verify else ''
   print(

@@ -15,7 +15,7 @@ from typing import Any
 from gan_jax.data import densities, derived, folder, prepared, tfds_sets
 from gan_jax.data.densities import DENSITIES, Density
 from gan_jax.data.derived import PATHS, parse_name
-from gan_jax.data.feed import Feed, make_feed
+from gan_jax.data.feed import Feed, choose_residence, make_feed
 from gan_jax.data.folder import take_inventory
 from gan_jax.data.pictures import MEGAPIXELS
 from gan_jax.data.rows import Rows
@@ -206,8 +206,26 @@ def write_rows(
     made = {k: v for k, v in how.items() if k in ('image_size', 'channels')}
     plan = prepared.plan_of(images, made)
   prepared.write(place, plan)
-  opened: SampleSet = prepared.load(str(place))
-  return opened
+  return prepared.load(str(place))
+
+
+def open_rows(dataset: str) -> SampleSet:
+  """A set that is prepared as rows, `prepared:DIR`.
+
+  Raises:
+    ArgumentError, DataError: as `load`.
+  """
+  return prepared.load(dataset.partition(':')[2])
+
+
+def verify_rows(images: SampleSet) -> None:
+  """Reads every file of a set that `open_rows` or `write_rows` returned.
+
+  Raises:
+    DataError: naming those that are not as they were written.
+  """
+  assert isinstance(images.source, Rows)
+  images.source.verify()
 
 
 def is_prepared(name: str, *, data_dir: str = '') -> bool:
@@ -244,14 +262,17 @@ __all__ = [
   'Rows',
   'SampleSet',
   'as_dataset',
+  'choose_residence',
   'data_root',
   'is_prepared',
   'is_set',
   'load',
   'make_feed',
+  'open_rows',
   'parse_name',
   'prepare',
   'prepared_as',
   'take_inventory',
+  'verify_rows',
   'write_rows',
 ]

@@ -25,11 +25,13 @@ from numpy.typing import NDArray
 from gan_jax.data import samples
 from gan_jax.data.densities import Density
 from gan_jax.data.samples import LabelledSource, RowSource, SampleSet
+from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
 RESIDENCES = ('auto', 'device', 'stream')
 # Threads that read, and what they read ahead of the device at the most.
+_GIB = 2**30
 _THREADS, _AHEAD_STEPS, _AHEAD_BYTES = 8, 64, 256 * 2**20
 
 
@@ -342,6 +344,21 @@ class StreamedFeed(_Ordered):
     return self._finish(x, key), labels
 
 
+def choose_residence(dataset: SampleSet) -> tuple[str, str]:
+  """Where a set is to live, device or stream, and why.
+
+  On the device if it takes at most a third of what that has free: networks,
+  their optimizers and what a step computes need the rest.
+  """
+  free, size = backend.free_bytes(), dataset.nbytes
+  if free is None:
+    free = 3 * samples.RESIDENT_BYTES
+  room = f'{free / _GIB:,.1f} GiB that the device has free'
+  if size <= free / 3:
+    return 'device', f'on the device: {size / _GIB:,.2f} GiB of {room}'
+  return 'stream', f'streamed: {size / _GIB:,.2f} GiB, over a third of {room}'
+
+
 def make_feed(
   dataset: Density | SampleSet,
   *,
@@ -360,7 +377,7 @@ def make_feed(
     batch_size: samples in a batch, over all processes.
     batches_per_step: batches of real samples in one step.
     flip: whether images are turned left to right at random.
-    residence: device, stream, or auto: the device up to 2 GiB.
+    residence: device, stream, or auto (`choose_residence`).
     labelled: whether classes come with the samples.
 
   Raises:
@@ -388,7 +405,7 @@ def make_feed(
       batch_size,
       f'{dataset.name} has {dataset.size} samples; use as many or fewer',
     )
-  fits = dataset.nbytes <= samples.RESIDENT_BYTES
-  on_device = residence == 'device' or (residence == 'auto' and fits)
-  kind = ResidentFeed if on_device else StreamedFeed
+  if residence == 'auto':
+    residence, _ = choose_residence(dataset)
+  kind = ResidentFeed if residence == 'device' else StreamedFeed
   return kind(dataset, seed, batch_size, batches_per_step, flip, labelled)

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import PIL.features
+import PIL.Image
 from numpy.typing import NDArray
 
 from gan_jax.data import manifest, pictures, prepared, reading, rows
@@ -212,7 +212,9 @@ class Folder:
     place = self._inventory.place
     return [*place.glob(f'{self._kind}-*')] if place else []
 
-  def plan(self, name: str, others: Iterable[pathlib.Path] = ()) -> prepared.Plan:
+  def plan(
+    self, name: str, others: Iterable[pathlib.Path] = ()
+  ) -> prepared.Plan:
     """How its images are to be written as rows.
 
     Args:
@@ -288,7 +290,9 @@ def _unreadable(paths: Sequence[str], why: str = '') -> DataError:
   names = ', '.join(paths[:5])
   more = f' and {len(paths) - 5} more' if len(paths) > 5 else ''
   reason = f' ({" ".join(why.split())[:200]})' if why else ''
-  return DataError(f'cannot read {names}{more}: mend or remove the files{reason}')
+  return DataError(
+    f'cannot read {names}{more}: mend or remove the files{reason}'
+  )
 
 
 # What is in a folder.
@@ -462,6 +466,7 @@ def list_files(
   """
   found: list[tuple[list[str], int, int]] = []
   left_out = collections.Counter[str]()
+  waiting: list[tuple[str, tuple[str, ...]]]
   waiting = [('', (os.path.realpath(root),))]
   while waiting:
     # A place in the folder, and the real paths that lead to it.

@@ -8,12 +8,10 @@ refused by name.
 """
 
 import functools
-import io
-import pathlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -75,8 +73,8 @@ def _formats() -> list[str]:
   return [name for name in _FORMATS if name in PIL.Image.OPEN]
 
 
-def open_image(file: pathlib.Path | io.BufferedIOBase) -> PIL.Image.Image:
-  """An image file whose pixels are not read yet."""
+def open_image(file: Any) -> PIL.Image.Image:
+  """An image, of a path or an open file, whose pixels are not read yet."""
   return PIL.Image.open(file, formats=_formats())
 
 
@@ -111,13 +109,11 @@ def allow_pixels(megapixels: float) -> Iterator[None]:
     yield
 
 
-def look_at(
-  file: pathlib.Path | io.BufferedIOBase, megapixels: float
-) -> ImageFacts | Fault:
+def look_at(file: Any, megapixels: float) -> ImageFacts | Fault:
   """What an image is, found by decoding it; why not, if it is of no use.
 
   Args:
-    file: that it is in.
+    file: that it is in, a path or open.
     megapixels: most million pixels, held against the header before any is
       decoded.
   """

@@ -159,11 +159,15 @@ def _begin(out: pathlib.Path, plan: Plan) -> int:
 
 
 def write_parts(out: pathlib.Path, plan: Plan) -> None:
+  """Writes what is missing of some rows, in a folder that nobody else uses.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  out.mkdir(parents=True, exist_ok=True)
   count = _begin(out, plan)
   parts = [
-    Part(
-      out / rows.shard_name(i), first, min(first + count, plan.size)
-    )
+    Part(out / rows.shard_name(i), first, min(first + count, plan.size))
     for i, first in enumerate(range(0, plan.size, count))
   ]
   row = int(np.prod(plan.shape))
@@ -187,12 +191,15 @@ def write_parts(out: pathlib.Path, plan: Plan) -> None:
     'fingerprint': plan.fingerprint,
     'made': dict(plan.made),
     'shards': [
-      {'file': part.path.name, 'rows': part.last - part.first, 'sha256': s.sha256}
+      {
+        'file': part.path.name,
+        'rows': part.last - part.first,
+        'sha256': s.sha256,
+      }
       for part, s in zip(parts, sums, strict=True)
     ],
     'sha256': {
-      name: rows.write_array(out / name, array)
-      for name, array in extra.items()
+      name: rows.write_array(out / name, array) for name, array in extra.items()
     },
   }
   records.write(out / rows.FACTS, facts)

@@ -171,7 +171,9 @@ def write_shard(
     assert old is not None
     copies = rows.Rows(pathlib.Path(old[0])).gather(np.maximum(kept, 0))
     if new.size:
-      made = decode([paths[i] for i in new], hashes[new], size, channels)
+      made = decode(
+        [paths[i] for i in new.tolist()], hashes[new], size, channels
+      )
       if isinstance(made, Unreadable):
         return made
       copies[new] = made

@@ -62,7 +62,9 @@ def _header(shape: Sequence[int]) -> bytes:
 
 def _crc32(images: NDArray[np.uint8]) -> NDArray[np.uint32]:
   flat = images.reshape(len(images), -1)
-  return np.fromiter((zlib.crc32(row) for row in flat), np.uint32, len(flat))
+  return np.fromiter(
+    (zlib.crc32(row.data) for row in flat), np.uint32, len(flat)
+  )
 
 
 def write_shard(path: pathlib.Path, images: NDArray[np.uint8]) -> Sums:
@@ -240,9 +242,7 @@ class Rows:
     self._check(rows, images)
     return images
 
-  def _check(
-    self, rows: NDArray[np.int64], images: NDArray[np.uint8]
-  ) -> None:
+  def _check(self, rows: NDArray[np.int64], images: NDArray[np.uint8]) -> None:
     """Compares rows that are used for the first time with their checksums."""
     new = np.flatnonzero(self._unchecked[rows])
     if not new.size:
@@ -264,7 +264,6 @@ class Rows:
       DataError: naming a shard that is damaged.
     """
     images = aligned_empty((len(self), *self.shape))
-    flat = images.reshape(-1)
     for shard, path in enumerate(self._paths):
       first, last = self._starts[shard : shard + 2]
       part = images[first:last].reshape(-1)
@@ -275,9 +274,7 @@ class Rows:
             file.readinto(part[start : start + _BLOCK].data)
       except OSError as error:
         raise damaged(path, str(error.strerror)) from error
-    del flat
-    everything = np.arange(len(self))
-    self._check(everything, images)
+    self._check(np.arange(len(self), dtype=np.int64), images)
     return images
 
   def verify(self) -> None:

@@ -9,7 +9,6 @@ module and end with the process that started them, however that ends.
 import collections
 import importlib
 import importlib.util
-import io
 import itertools
 import os
 import pathlib
@@ -39,14 +38,14 @@ def count_cores() -> int:
   return os.cpu_count() or 1
 
 
-def _send(file: io.BufferedIOBase, value: Any) -> None:
+def _send(file: Any, value: Any) -> None:
   content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
   file.write(len(content).to_bytes(8, 'little'))
   file.write(content)
   file.flush()
 
 
-def _receive(file: io.BufferedIOBase) -> Any:
+def _receive(file: Any) -> Any:
   """What was sent.
 
   Raises:

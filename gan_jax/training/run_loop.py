@@ -89,7 +89,8 @@ class RunLoop(HostLoop):
 
   Attributes:
     bad: logs that were not finite when it diverged.
-    waited: seconds of this process in which the device waited for data.
+    trained_sec: seconds of training in this process.
+    waited: those of them in which the device waited for data.
   """
 
   def __init__(self, setup: Setup, folder: pathlib.Path) -> None:
@@ -97,7 +98,7 @@ class RunLoop(HostLoop):
     self.primary = multihost.is_primary()
     self.run_file = workdir.RunFile(folder)
     self.totals, self.bad = Totals(), list[str]()
-    self.waited = 0.0
+    self.trained_sec = self.waited = 0.0
     self._unscored = False  # a signal ended the scoring of this moment
     self.scorer = _make_scorer(setup, folder)
     best = self.scorer.best if setup.config.keep_best else None
@@ -224,6 +225,7 @@ class RunLoop(HostLoop):
     """Moves the bar."""
     waited, self._ahead.seconds = self._ahead.seconds, 0.0
     self.totals.seconds += seconds
+    self.trained_sec += seconds
     self.totals.waited += waited
     self.waited += waited
     self.progress.moved(self.step)
