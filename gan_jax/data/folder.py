@@ -248,7 +248,7 @@ class Folder:
         self._megapixels,
         str(part.path),
         *self._call(np.arange(part.first, part.last)),
-        old and (old, kept[part.first : part.last]),
+        (old, kept[part.first : part.last]) if old else None,
       )
       for part in parts
     )

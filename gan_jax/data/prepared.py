@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gan_jax.data import rows
 from gan_jax.data.manifest import say
 from gan_jax.data.rows import Rows, Sums
-from gan_jax.data.samples import SampleSet
+from gan_jax.data.samples import RESIDENT_BYTES, SampleSet
 from gan_jax.runtime import locks, places, records
 from gan_jax.runtime.errors import ArgumentError, DataError, Error
 from gan_jax.runtime.files import cannot_write
@@ -222,18 +222,20 @@ def check_room(argument: str, place: pathlib.Path, needed: int) -> None:
 
 
 def make_from(images: SampleSet) -> Callable[[list[Part]], Iterator[Sums]]:
-  """Makes shards of any set, in threads that read its samples."""
+  """Makes shards of any set: read whole if it is small, else by threads."""
 
   def make(parts: list[Part]) -> Iterator[Sums]:
+    whole = images.array() if images.nbytes <= RESIDENT_BYTES else None
     with ThreadPoolExecutor() as pool:
       for part in parts:
         if part.path.is_file():
           yield rows.sum_shard(part.path)
-          continue
-        picked = range(part.first, part.last)
-        yield rows.write_shard(
-          part.path, np.stack([*pool.map(images.source.__getitem__, picked)])
-        )
+        elif whole is not None:
+          yield rows.write_shard(part.path, whole[part.first : part.last])
+        else:
+          picked = range(part.first, part.last)
+          some = [*pool.map(images.source.__getitem__, picked)]
+          yield rows.write_shard(part.path, np.stack(some))
 
   return make
 

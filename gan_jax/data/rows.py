@@ -229,17 +229,17 @@ class Rows:
     Raises:
       DataError: naming the shard of one that is damaged.
     """
-    rows = np.asarray(rows, np.int64)
-    images = np.empty((len(rows), *self.shape), np.uint8)
-    shards = np.searchsorted(self._starts, rows, 'right') - 1
+    wanted = rows.astype(np.int64)
+    images = np.empty((len(wanted), *self.shape), np.uint8)
+    shards = np.searchsorted(self._starts, wanted, 'right') - 1
     order = np.argsort(shards, kind='stable')
     used, begins = np.unique(shards[order], return_index=True)
     for shard, picked in zip(
       used.tolist(), np.split(order, begins[1:]), strict=True
     ):
       mapped = self._maps[shard]
-      images[picked] = mapped[rows[picked] - self._starts[shard]]
-    self._check(rows, images)
+      images[picked] = mapped[wanted[picked] - self._starts[shard]]
+    self._check(wanted, images)
     return images
 
   def _check(self, rows: NDArray[np.int64], images: NDArray[np.uint8]) -> None:
