@@ -33,7 +33,7 @@ _FILE = 'manifest.npz'
 _FEW, _FEW_BYTES = 256, 16 * 2**20
 _PART = 32  # files that a process reads in one go
 _ALONE = 2.0  # seconds of reading for which no processes are started
-_KEEP = 10.0  # seconds from one writing of a manifest to the next
+_KEEP = 3.0  # seconds from one writing of a manifest to the next
 
 
 class Listing(NamedTuple):
@@ -195,32 +195,46 @@ def _look(
   parts = [new[i : i + _PART] for i in range(0, len(new), _PART)]
   calls = ((listing.paths(part), megapixels) for part in parts)
   faults: list[tuple[int, Fault]] = []
-  written = time.monotonic()
-  cost = 0.0  # of a writing
-  writable = place is not None
-
-  def keep() -> None:
-    nonlocal written, cost, writable
-    if place is not None and writable:
-      began = time.monotonic()
-      known = np.flatnonzero(looks['bytes'])
-      writable = _write(place, [listing.names[i] for i in known], looks[known])
-      written = time.monotonic()
-      cost = written - began
-
-  with tqdm.tqdm(
+  keeper = _Keeper(place, listing, looks)
+  bar = tqdm.tqdm(
     desc='looking at images', total=len(new), delay=1, disable=None
-  ) as bar:
+  )
+  with bar, contextlib.closing(keeper):
     for part, (found, wrong) in zip(
       parts, _answers(calls, len(parts)), strict=True
     ):
       looks[part] = found
       faults += [(int(part[i]), fault) for i, fault in wrong]
       bar.update(len(part))
-      if time.monotonic() - written > max(_KEEP, 20 * cost):
-        keep()
-  keep()
+      keeper.keep_now_and_then()
   return faults
+
+
+class _Keeper:
+  """Writes a manifest while it grows, so that a kill loses little of it."""
+
+  def __init__(
+    self, place: pathlib.Path | None, listing: Listing, looks: NDArray[Any]
+  ) -> None:
+    self._place, self._listing, self._looks = place, listing, looks
+    self._pause, self._written = _KEEP, time.monotonic()
+
+  def keep_now_and_then(self) -> None:
+    """Writes it, unless that was a moment ago."""
+    if time.monotonic() - self._written >= self._pause:
+      self.close()
+
+  def close(self) -> None:
+    """Writes it."""
+    if self._place is None:
+      return
+    began = time.monotonic()
+    known = np.flatnonzero(self._looks['bytes'])
+    names = [self._listing.names[i] for i in known]
+    if not _write(self._place, names, self._looks[known]):
+      self._place = None  # it is said once
+    self._written = time.monotonic()
+    self._pause = max(_KEEP, 20 * (self._written - began))
 
 
 def _answers(calls: Iterator[Any], count: int) -> Iterator[Any]:
