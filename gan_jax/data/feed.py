@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import samples
 from gan_jax.data.densities import Density
+from gan_jax.data.rows import aligned_zeros
 from gan_jax.data.samples import LabelledSource, RowSource, SampleSet
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
@@ -60,11 +61,14 @@ class Feed(Protocol):
   @property
   def constants(self) -> PyTree: ...  # noqa: D102
 
-  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None), room: int = 0
+  ) -> PyTree:
     """What the device needs for `count` steps from step `start`.
 
     Host arrays (count, batches_per_step, rows, ...); `rows` picks those of
-    each batch that this process is to read. A pure function of its arguments.
+    each batch that this process is to read, and where there is `room` for more
+    steps, zeros follow. A pure function of its arguments.
     """
     ...
 
@@ -119,9 +123,11 @@ class DensityFeed:
     self._density, self._images = density, images_per_step
     self.fingerprint = density.fingerprint
 
-  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None), room: int = 0
+  ) -> PyTree:
     """Nothing."""
-    del start, count, rows
+    del start, count, rows, room
     return ()
 
   def decode(
@@ -210,9 +216,13 @@ class ResidentFeed(_Ordered):
     if self._labelled:
       self.constants = (self.constants, self._add_labels(dataset.labels()))
 
-  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None), room: int = 0
+  ) -> PyTree:
     """Indices of records."""
-    return self._indices(start, count, rows)
+    indices = self._indices(start, count, rows)
+    after = max(0, room - count)
+    return np.pad(indices, ((0, after), (0, 0), (0, 0)))
 
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
@@ -306,15 +316,24 @@ class StreamedFeed(_Ordered):
     other._forget()
     return other
 
-  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None), room: int = 0
+  ) -> PyTree:
     """The samples; what was read and not passed yet is not read again."""
     with self._lock:
       steps = self._steps(start, count, rows)
 
     def stack(*xs: NDArray[Any]) -> NDArray[Any]:
-      return np.stack(xs).reshape(count, self._batches, -1, *xs[0].shape[1:])
+      stacked = aligned_zeros((max(count, room), *xs[0].shape), xs[0].dtype)
+      for i, x in enumerate(xs):
+        stacked[i] = x
+      return stacked.reshape(-1, self._batches, *self._shape_of(rows, xs[0]))
 
     return jax.tree.map(stack, *steps)
+
+  def _shape_of(self, rows: slice, x: NDArray[Any]) -> tuple[int, ...]:
+    """Of one batch of what this process reads."""
+    return (len(range(*rows.indices(self._batch))), *x.shape[1:])
 
   def _steps(self, start: int, count: int, rows: slice) -> list[Any]:
     known = self._first <= start <= self._first + len(self._items)

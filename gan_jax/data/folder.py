@@ -103,7 +103,7 @@ class Folder:
     """All images."""
     if self.rows is not None:
       return self.rows.array()
-    images = rows.aligned_empty((len(self), *self._shape))
+    images = rows.aligned_zeros((len(self), *self._shape))
     starts = range(0, len(self), _PART)
     everything = np.arange(len(self))
     parts = self.batches(everything[i : i + _PART] for i in starts)

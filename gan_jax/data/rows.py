@@ -43,10 +43,10 @@ def shard_name(number: int) -> str:
   return f'shard-{number:05d}.npy'
 
 
-def aligned_empty(shape: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:
-  """An array that a CPU device can share."""
+def aligned_zeros(shape: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:
+  """An array that a CPU device can share; it takes memory as it is filled."""
   size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-  memory = np.empty(size + _ALIGNED, np.uint8)
+  memory = np.zeros(size + _ALIGNED, np.uint8)
   start = -memory.ctypes.data % _ALIGNED
   return memory[start : start + size].view(dtype).reshape(shape)
 
@@ -232,13 +232,10 @@ class Rows:
     wanted = rows.astype(np.int64)
     images = np.empty((len(wanted), *self.shape), np.uint8)
     shards = np.searchsorted(self._starts, wanted, 'right') - 1
-    order = np.argsort(shards, kind='stable')
-    used, begins = np.unique(shards[order], return_index=True)
-    for shard, picked in zip(
-      used.tolist(), np.split(order, begins[1:]), strict=True
-    ):
-      mapped = self._maps[shard]
-      images[picked] = mapped[wanted[picked] - self._starts[shard]]
+    places = wanted - self._starts[shards]
+    which = zip(shards.tolist(), places.tolist(), strict=True)
+    for i, (shard, place) in enumerate(which):
+      images[i] = self._maps[shard][place]
     self._check(wanted, images)
     return images
 
@@ -263,7 +260,7 @@ class Rows:
     Raises:
       DataError: naming a shard that is damaged.
     """
-    images = aligned_empty((len(self), *self.shape))
+    images = aligned_zeros((len(self), *self.shape))
     for shard, path in enumerate(self._paths):
       first, last = self._starts[shard : shard + 2]
       part = images[first:last].reshape(-1)
@@ -316,7 +313,7 @@ __all__ = [
   'LABELS',
   'Rows',
   'Sums',
-  'aligned_empty',
+  'aligned_zeros',
   'damaged',
   'describe',
   'read_facts',

@@ -155,14 +155,13 @@ class RunLoop(HostLoop):
     feed, mesh = self.setup.feed, self.setup.mesh
     return sharding.share(feed.constants, mesh)
 
-  def _items(self, start: int, count: int) -> PyTree:
+  def _items(self, start: int, count: int, room: int = 0) -> PyTree:
     rows = sharding.local_rows(self.setup.mesh, self.config.batch_size)
-    return self.setup.feed.chunk(start, count, rows)
+    return self.setup.feed.chunk(start, count, rows, room)
 
   def _chunk(self, start: int, count: int) -> PyTree:
     """Data of `count` steps, in arrays that have room for the most."""
-    room = self.pace.pad([self._items(start, count)])
-    room = jax.tree.map(lambda x: x[0], room)
+    room = self._items(start, count, self.pace.capacity)
     return sharding.put_chunk(room, self.setup.mesh)
 
   @functools.cached_property
