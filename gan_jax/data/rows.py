@@ -13,7 +13,7 @@ import io
 import pathlib
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,11 +60,8 @@ def _header(shape: Sequence[int]) -> bytes:
   return file.getvalue()
 
 
-def _crc32(images: NDArray[np.uint8]) -> NDArray[np.uint32]:
-  flat = images.reshape(len(images), -1)
-  return np.fromiter(
-    (zlib.crc32(row.data) for row in flat), np.uint32, len(flat)
-  )
+def _crc32(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint32]:
+  return np.array([zlib.crc32(image.data) for image in images], np.uint32)
 
 
 def write_shard(path: pathlib.Path, images: NDArray[np.uint8]) -> Sums:
@@ -244,7 +241,8 @@ class Rows:
     new = np.flatnonzero(self._unchecked[rows])
     if not new.size:
       return
-    bad = new[_crc32(images[new]) != self._checksums[rows[new]]]
+    found = _crc32(images[i] for i in new.tolist())
+    bad = new[found != self._checksums[rows[new]]]
     if bad.size:
       shard = int(np.searchsorted(self._starts, rows[bad[0]], 'right')) - 1
       place = int(rows[bad[0]] - self._starts[shard])
