@@ -21,10 +21,10 @@ import time
 from gan_jax.runtime import checkpoint
 from gan_jax.training import restore
 
-STEPS = 200
+STEPS = 100
 FLAGS = (
   *('--network=mlp', '--depth=1', '--width=8', '--batch_size=16', '--seed=1'),
-  *(f'--steps={STEPS}', '--checkpoint_every=20', '--log_every=10'),
+  *(f'--steps={STEPS}', '--checkpoint_every=10', '--log_every=5'),
   *('--sample_every=1000', '--report=false'),
 )
 
@@ -50,7 +50,7 @@ def train(
   line = command(workdir, words, cores)
   if killed:
     process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
-    while rows(workdir) < STEPS // 20 and process.poll() is None:
+    while rows(workdir) < STEPS // 10 and process.poll() is None:
       time.sleep(0.01)
     assert process.poll() is None, 'it has ended before'
     process.send_signal(signal.SIGKILL)
@@ -92,11 +92,11 @@ def main() -> None:
             more = [f'--residence={residence}']
             found[key] = train(workdir, words + more, cores, killed)
             print(key, found[key][:16], flush=True)
+            args.out.write_text(json.dumps(found, indent=2) + '\n')
   # XLA rounds otherwise on another number of cores, whatever the data.
   for cores in ('1', 'all'):
     same = {d for key, d in found.items() if f' {cores} cores' in key}
     assert len(same) == 1, 'they differ'
-  args.out.write_text(json.dumps(found, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -35,7 +36,9 @@ from gan_jax.runtime.workers import Workers
 _RUN_FILES = ('config.flags', 'plan.json')  # of a run's folder, an ablation's
 _ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.7z', '.rar')
 _LISTED = 6  # of what messages list
-_PART = 32  # images that a process decodes in one go
+_PART = 16  # images that a process decodes in one go
+_AHEAD_BYTES = 256 * 2**20  # of images that are decoded ahead, at the most
+_SOURCE_BYTES = 128 * 2**20  # of the files of a shard, at the most
 _SHARE = 0.5  # of what is free on a disk, that rows are kept in at the most
 _TOLD = 2**24  # bytes of rows that are no secret
 _DECODE = 'gan_jax.data.reading:decode_there'
@@ -95,9 +98,21 @@ class Folder:
     if self.rows is not None or self._listing.is_small:
       yield from map(self.gather, picks)
       return
-    calls = ((self._megapixels, *self._call(picked)) for picked in picks)
+    counts: collections.deque[int] = collections.deque()
+
+    def calls() -> Iterator[tuple[Any, ...]]:
+      for picked in picks:
+        parts = np.array_split(picked, -(-len(picked) // _PART))
+        counts.append(len(parts))
+        yield from ((self._megapixels, *self._call(p)) for p in parts)
+
+    part = _PART * int(np.prod(self._shape))
     with Workers(_DECODE) as workers:
-      yield from map(self._take, workers.map(calls))
+      ahead = max(1, min(8, _AHEAD_BYTES // (part * workers.count)))
+      found = map(self._take, workers.map(calls(), ahead))
+      for first in found:
+        rest = itertools.islice(found, counts.popleft() - 1)
+        yield np.concatenate([first, *rest])
 
   def array(self) -> NDArray[np.uint8]:
     """All images."""
@@ -236,6 +251,9 @@ class Folder:
       classes=inventory.class_names,
       labels=inventory.labels if inventory.classes else None,
       hashes=self._hashes,
+      most=max(
+        1, _SOURCE_BYTES // max(1, int(inventory.looks['bytes'].mean()))
+      ),
     )
 
   def _make(

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -54,6 +55,7 @@ class Plan:
     labels: class of each row, if there are classes.
     hashes: SHA-256 of the file of each row, if there are files.
     make: yields the sums of shards, written or found there, in order.
+    most: rows of a shard that are made in a few seconds.
   """
 
   name: str
@@ -65,6 +67,7 @@ class Plan:
   classes: tuple[str, ...] = ()
   labels: NDArray[np.int32] | None = None
   hashes: NDArray[np.uint8] | None = None
+  most: int = sys.maxsize
 
   @property
   def nbytes(self) -> int:
@@ -75,6 +78,7 @@ class Plan:
   def rows_per_shard(self) -> int:
     """Rows of each shard but the last."""
     most = max(1, _SHARD_BYTES // int(np.prod(self.shape)))
+    most = min(most, self.most)
     return min(most, max(_FEWEST, -(-self.size // (4 * count_cores()))))
 
 
@@ -165,6 +169,8 @@ def write_parts(out: pathlib.Path, plan: Plan) -> None:
     OSError: if it cannot be written.
   """
   out.mkdir(parents=True, exist_ok=True)
+  for path in out.glob('.*.partial'):  # of a process that was killed
+    path.unlink(missing_ok=True)
   count = _begin(out, plan)
   parts = [
     Part(out / rows.shard_name(i), first, min(first + count, plan.size))

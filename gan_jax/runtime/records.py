@@ -165,6 +165,14 @@ def scan_lines(
     damaged: gets the reasons by the number of a damaged line.
     names: what every record has.
   """
+  for _, row in _scan(path, damaged, names):
+    yield row
+
+
+def _scan(
+  path: pathlib.Path, damaged: dict[int, str], names: Sequence[str] = ('step',)
+) -> Iterator[tuple[bytes, Record]]:
+  """Lines and their records."""
   if not path.is_file():
     return
   with open(path, 'rb') as file:
@@ -179,7 +187,7 @@ def scan_lines(
       except DamagedRecord as error:
         damaged[number] = str(error)
       else:
-        yield row
+        yield line, row
 
 
 def cut_lines(
@@ -197,10 +205,11 @@ def cut_lines(
   """
   newest = 0.0
   with open_atomic(path) as file:
-    for row in scan_lines(path, damaged):
+    for line, row in _scan(path, damaged):
       if row['step'] is not None and row['step'] <= last_step:
         newest = max(newest, row['step'])
-        file.write(format_line(row).encode(errors='backslashreplace'))
+        sealed = f'"{_SEAL}": ' in line.decode()
+        file.write(line if sealed else format_line(row).encode())
   return newest
 
 

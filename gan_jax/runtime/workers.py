@@ -62,7 +62,7 @@ def _find(name: str) -> Any:
   """A function `package.module:name`, without its package's own imports."""
   module, _, function = name.partition(':')
   package = module.rpartition('.')[0]
-  spec = importlib.util.find_spec(package)
+  spec = importlib.util.find_spec(package) if package else None
   if package not in sys.modules and spec is not None:
     # The package would import JAX, which takes a second and 100 MB.
     bare = types.ModuleType(package)
@@ -120,7 +120,9 @@ class _Worker:
       raise answer
     return answer
 
-  def close(self) -> None:
+  def close(self, at_once: bool) -> None:
+    if at_once:
+      self._process.kill()
     for file in (self._in, self._out):
       try:
         file.close()
@@ -180,17 +182,18 @@ class Workers:
       )
       yield answer
 
-  def close(self) -> None:
-    """Ends the processes, each after what it is at."""
-    self._pool.shutdown(cancel_futures=True)
+  def close(self, at_once: bool = False) -> None:
+    """Ends the processes, each after what it is at, or at once."""
+    self._pool.shutdown(wait=not at_once, cancel_futures=True)
     for worker in self._workers:
-      worker.close()
+      worker.close(at_once)
 
   def __enter__(self) -> 'Workers':
     return self
 
-  def __exit__(self, *error: Any) -> None:
-    self.close()
+  def __exit__(self, kind: Any, *error: Any) -> None:
+    # A signal, for example, is not to wait for what nobody will read.
+    self.close(at_once=kind is not None)
 
 
 __all__ = ['Workers', 'count_cores', 'serve']

@@ -1,10 +1,10 @@
 """Folders looked at once, and images prepared as rows: whole or not there."""
 
-import dataclasses
 import errno
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -462,16 +462,42 @@ def test_rows_in_memory_are_as_many_bytes_as_they_are(out):
 
 
 @pytest.mark.slow
-def test_processes_look_at_and_prepare_what_one_would(tmp_path, monkeypatch):
-  """Two of them at once, of the same folder."""
+def test_processes_look_at_and_decode_what_one_would(tmp_path, monkeypatch):
   monkeypatch.setattr(manifest, '_FEW', 0)
   monkeypatch.setattr(manifest, '_ALONE', 0)
   for i in range(100):
     draw(tmp_path / 'pets' / f'{i:02d}.png', i)
   images = load(tmp_path / 'pets')
-  alone = dataclasses.replace(images, source=images.source)
-  feed = make(load(tmp_path / 'pets', keep_rows=False), residence='stream')
-  wanted = make(alone, residence='device')
+  direct = load(tmp_path / 'pets', keep_rows=False)
+  feed = make(direct, residence='stream', batch_size=40)
+  wanted = make(images, residence='device', batch_size=40)
   for start in (0, 3):
     rows_there = wanted.constants[wanted.chunk(start, 3)]
     np.testing.assert_array_equal(feed.chunk(start, 3), rows_there)
+
+
+TOGETHER = """
+import hashlib, sys
+from gan_jax import data
+from gan_jax.data import manifest
+manifest._FEW = 0
+images = data.load(f'folder:{sys.argv[1]}', data_dir=sys.argv[2])
+print(hashlib.sha256(images.array()).hexdigest())
+"""
+
+
+@pytest.mark.multiprocess
+def test_processes_may_prepare_a_folder_together(tmp_path):
+  for i in range(300):
+    draw(tmp_path / 'pets' / f'{i:03d}.png', i)
+  line = [sys.executable, '-c', TOGETHER]
+  places = [str(tmp_path / 'pets'), str(tmp_path / 'root')]
+  pipe = subprocess.PIPE
+  started = [
+    subprocess.Popen([*line, *places], stdout=pipe, stderr=pipe, text=True)
+    for _ in range(3)
+  ]
+  ended = [process.communicate(timeout=120) for process in started]
+  assert [process.returncode for process in started] == [0] * 3, ended
+  assert len({out for out, _ in ended}) == 1
+  assert len({path.parent for path in shards(tmp_path / 'pets')}) == 1

@@ -7,6 +7,7 @@ class Here:
   """As `workers.Workers`."""
 
   calls: list = []
+  count = 1
 
   def __init__(self, function, count=0):
     self._function = workers._find(function)

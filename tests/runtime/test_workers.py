@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_a_process_that_is_killed_is_told():
   with pytest.raises(Error, match=r'has ended \(signal 9\)'):
     workers.submit('x').result()
   workers.close()
+
+
+def test_what_nobody_will_read_is_not_waited_for():
+  began = time.monotonic()
+  with pytest.raises(KeyboardInterrupt):
+    with Workers('time:sleep', 1) as workers:
+      workers.submit(0).result()
+      workers.submit(60)
+      raise KeyboardInterrupt
+  assert time.monotonic() - began < 30
 
 
 SCRIPT = """
