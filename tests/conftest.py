@@ -65,14 +65,13 @@ def pytest_collection_modifyitems(config, items):
   if config.option.part:
     part, parts = map(int, config.option.part.split('/'))
     assert 0 <= part < parts, f'--part={config.option.part}: K is 0 to N - 1'
-    others = [
-      item
-      for item in items
-      if not item.nodeid.startswith(IN_EVERY_PART)
-      and zlib.crc32(item.nodeid.encode()) % parts != part
-    ]
+    kept, others = [], []
+    for item in items:
+      mine = zlib.crc32(item.nodeid.encode()) % parts == part
+      always = item.nodeid.startswith(IN_EVERY_PART)
+      (kept if mine or always else others).append(item)
     config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in set(others)]
+    items[:] = kept
 
 
 @pytest.fixture(scope='session')
