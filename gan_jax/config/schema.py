@@ -237,6 +237,16 @@ class Config:
     ' and losses stay float32.',
     choices=('float32', 'bfloat16'),
   )
+  matmul_precision: str = _networks(
+    'default',
+    'How accelerators multiply float32 in training. bfloat16: as fast as they'
+    ' can (TF32 on a GPU, one product of bfloat16 on a TPU). tensorfloat32:'
+    ' TF32 on a GPU, three products of bfloat16 on a TPU. highest: in float32.'
+    ' default: as JAX is set, and that is as fast as they can. A CPU multiplies'
+    ' in float32. Samples that are scored, and features, are computed at'
+    ' highest.',
+    choices=('default', 'bfloat16', 'tensorfloat32', 'highest'),
+  )
   optimizer_g: str = _optimizers(
     'adam', 'Optimizer of G.', registry=_OPTIMIZERS
   )

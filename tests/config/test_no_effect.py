@@ -54,6 +54,7 @@ VALUES = {
   'norm_d': ['layer'],
   'conditioning': ['projection'],
   'precision': ['bfloat16'],
+  'matmul_precision': ['bfloat16', 'tensorfloat32', 'highest'],
   'optimizer_g': ['sgd'],
   'optimizer_d': ['lion'],
   'lr_g': [1e-3],

@@ -31,6 +31,10 @@ DIGITS = dict(
       dict(devices=['NVIDIA H100'] * 8, processes=2),
       'devices: 8 NVIDIA H100 in 2 processes',
     ),
+    (
+      dict(devices=['NVIDIA H100'], products='TF32'),
+      'devices: 1 NVIDIA H100, products in TF32',
+    ),
   ],
 )
 def test_header_of_other_runs(changes, line):
