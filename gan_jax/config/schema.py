@@ -501,6 +501,15 @@ class Config:
     high=2**20,
     free=True,
   )
+  deterministic: str = _run(
+    'auto',
+    'Whether a run that is started again on a GPU goes on to the same bits:'
+    ' kernels without atomic operations, and those that XLA picked at the first'
+    ' start, which the workdir holds. auto: yes, unless JAX computes already.'
+    ' CPUs and TPUs give the same bits in any case.',
+    choices=('auto', 'on', 'off'),
+    free=True,
+  )
   multihost: bool = _run(
     False,
     'Whether to join the other processes of this job by jax.distributed, which'

@@ -56,6 +56,7 @@ def format_header(
   parameters: tuple[int, int],
   devices: Sequence[str],
   products: str = 'float32',
+  deterministic: bool = True,
   processes: int = 1,
   **data: Any,
 ) -> str:
@@ -66,6 +67,7 @@ def format_header(
     parameters: of G and of D.
     devices: kind of each device.
     products: what they make of products of float32.
+    deterministic: whether they give the same bits each time.
     processes: of the job.
     **data: as `format_data` takes it.
 
@@ -92,6 +94,7 @@ def format_header(
     'devices: '
     + ', '.join(f'{count} {kind}' for kind, count in kinds.items())
     + (f' in {processes} processes' if processes > 1 else '')
-    + (f', products in {products}' if products != 'float32' else ''),
+    + (f', products in {products}' if products != 'float32' else '')
+    + ('' if deterministic else ', not the same bits each time'),
   ]
   return '\n'.join(lines)

@@ -18,6 +18,7 @@ from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
 from gan_jax.runtime import (
   backend,
+  determinism,
   multihost,
   numerics,
   places,
@@ -54,8 +55,12 @@ from gan_jax.training.setup import (
 )
 
 
-def prepare_process(config: Config) -> None:
-  """Joins the job's other processes and finds the compilation cache.
+def prepare_process(config: Config, part: str = '') -> None:
+  """Joins the job's other processes, finds the compilation cache, sets XLA.
+
+  Args:
+    config: whose options say how.
+    part: of the processes that work in one folder without joining.
 
   Raises:
     ArgumentError: if there is no job to join, or the cache is no folder.
@@ -90,6 +95,7 @@ def prepare_process(config: Config) -> None:
         f' ({str(error).splitlines()[0]}); see that all of them were started'
         ' and reach the first one'
       ) from error
+  determinism.request(config.deterministic, config.workdir, part)
   backend.check_devices()
 
 
@@ -243,6 +249,7 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
     **environment(),
     **setup_lib.describe(setup),
     products=_products(setup),
+    deterministic=determinism.in_force(),
     identity=own,
     references=_references(setup),
     objects=sorted(setup.objects),
@@ -281,6 +288,7 @@ def _header(loop: RunLoop) -> str:
     parameters=tuple(facts['parameters'].values()),
     devices=[str(d.device_kind) for d in setup.mesh.devices.flat],
     products=_products(setup),
+    deterministic=determinism.in_force(),
     processes=jax.process_count(),
   )
 

@@ -94,6 +94,7 @@ ALWAYS = {
   'checkpoint_every': 'checkpoints',
   'keep_checkpoints': 'checkpoints',
   'devices': 'the devices',
+  'deterministic': 'the kernels of a GPU',
   'multihost': 'the processes',
   'compilation_cache': 'files of the cache',
 }

@@ -35,6 +35,10 @@ DIGITS = dict(
       dict(devices=['NVIDIA H100'], products='TF32'),
       'devices: 1 NVIDIA H100, products in TF32',
     ),
+    (
+      dict(devices=['NVIDIA H100'], deterministic=False),
+      'devices: 1 NVIDIA H100, not the same bits each time',
+    ),
   ],
 )
 def test_header_of_other_runs(changes, line):
