@@ -13,7 +13,15 @@ from gan_jax.config.schema import FIELDS, ConfigError, Flag
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError, Error
 
-COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
+COMMANDS = (
+  'train',
+  'sample',
+  'evaluate',
+  'ablate',
+  'prepare',
+  'report',
+  'doctor',
+)
 PLACES = (
   'workdir',
   'out',
