@@ -57,45 +57,6 @@ FLAGS: dict[str, Flag] = {
 }
 
 
-def list_folder(
-  dataset: str, max_megapixels: float = 50.0, data_dir: str = ''
-) -> None:
-  """Prints what a run would read of `folder:PATH`."""
-  from gan_jax import data
-
-  inventory = data.take_inventory(
-    dataset[len('folder:') :], max_megapixels, data.data_root(data_dir)
-  )
-  print(f'{dataset}: {len(inventory.looks):,} images')
-  for line in inventory.describe():
-    print(f'  {line}')
-
-
-def write_rows(dataset: str) -> int:
-  """Writes a set as rows, or verifies what was written, as the flags say."""
-  from gan_jax import data
-
-  asked = flags.FLAGS
-  if asked.out:
-    app.warn_idle('the set is prepared already', 'from')
-    how = {n: asked[n].value for n in ('data_dir', 'image_size', 'channels')}
-    images = data.write_rows(
-      dataset, asked.out, **how, max_megapixels=asked.max_megapixels
-    )
-  else:
-    images = data.open_rows(dataset)
-  if asked.verify:
-    data.verify_rows(images)
-  shape, name = 'x'.join(map(str, images.shape)), images.name
-  checked = ', as it was written' if asked.verify else ''
-  print(
-    f'{name}: {images.size:,} images of {shape}, {images.nbytes / 2**20:,.0f}'
-    f' MiB{checked}\nTrain on it: python -m gan_jax.train'
-    f' --workdir=runs/1 --dataset={name}'
-  )
-  return app.DONE
-
-
 def main() -> int:
   """Prepares the set that the flags name."""
   dataset, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
@@ -109,11 +70,17 @@ def main() -> int:
   if not is_folder:
     app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
   if flags.FLAGS.out or dataset.startswith('prepared:'):
-    return write_rows(dataset)
+    if flags.FLAGS.out:
+      app.warn_idle('the set is prepared already', 'from')
+    how = ('out', 'verify', 'data_dir', 'image_size', 'channels')
+    how = {name: flags.FLAGS[name].value for name in (*how, 'max_megapixels')}
+    print('\n'.join(data.tell_rows(dataset, **how)))
+    return app.DONE
   if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):
     app.warn_idle(f'{dataset} needs no preparation', 'from')
     if is_folder:
-      list_folder(dataset, flags.FLAGS.max_megapixels, flags.FLAGS.data_dir)
+      bound, data_dir = flags.FLAGS.max_megapixels, flags.FLAGS.data_dir
+      print('\n'.join(data.tell_folder(dataset, bound, data_dir)))
     else:
       app.warn_idle(f'{dataset} needs no preparation', 'data_dir')
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')

@@ -209,23 +209,45 @@ def write_rows(
   return prepared.load(str(place))
 
 
-def open_rows(dataset: str) -> SampleSet:
-  """A set that is prepared as rows, `prepared:DIR`.
+def tell_rows(
+  dataset: str, out: str = '', verify: bool = False, **how: Any
+) -> list[str]:
+  """Lines about a set that is written as rows, or about `prepared:DIR`.
+
+  Args:
+    dataset: its name.
+    out: as `write_rows` takes it; empty for a set that is prepared.
+    verify: whether every file is read and its checksum compared.
+    **how: as `write_rows` takes it.
 
   Raises:
-    ArgumentError, DataError: as `load`.
+    DataError: naming the files that are not as they were written.
   """
-  return prepared.load(dataset.partition(':')[2])
+  if out:
+    images = write_rows(dataset, out, **how)
+  else:
+    images = prepared.load(dataset.partition(':')[2])
+  if verify:
+    assert isinstance(images.source, Rows)
+    images.source.verify()
+  shape = 'x'.join(map(str, images.shape))
+  checked = ', as it was written' if verify else ''
+  return [
+    f'{images.name}: {images.size:,} images of {shape},'
+    f' {images.nbytes / 2**20:,.0f} MiB{checked}',
+    'Train on it: python -m gan_jax.train --workdir=runs/1'
+    f' --dataset={images.name}',
+  ]
 
 
-def verify_rows(images: SampleSet) -> None:
-  """Reads every file of a set that `open_rows` or `write_rows` returned.
-
-  Raises:
-    DataError: naming those that are not as they were written.
-  """
-  assert isinstance(images.source, Rows)
-  images.source.verify()
+def tell_folder(
+  dataset: str, max_megapixels: float = MEGAPIXELS, data_dir: str = ''
+) -> list[str]:
+  """Lines about what a run would read of `folder:PATH`."""
+  path, root = dataset.partition(':')[2], data_root(data_dir)
+  inventory = take_inventory(path, max_megapixels, root)
+  lines = [f'  {line}' for line in inventory.describe()]
+  return [f'{dataset}: {len(inventory.looks):,} images', *lines]
 
 
 def is_prepared(name: str, *, data_dir: str = '') -> bool:
@@ -268,11 +290,11 @@ __all__ = [
   'is_set',
   'load',
   'make_feed',
-  'open_rows',
   'parse_name',
   'prepare',
   'prepared_as',
   'take_inventory',
-  'verify_rows',
+  'tell_folder',
+  'tell_rows',
   'write_rows',
 ]

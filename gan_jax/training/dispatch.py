@@ -46,7 +46,7 @@ class Pace:
     size = copies * sum(x.nbytes for x in jax.tree.leaves(one))
     self.capacity = max(1, min(MOST_STEPS, MOST_BYTES // max(size, 1)))
     self.wanted = 1.0
-    self._most = self.capacity
+    self._most, self._growing = self.capacity, True
 
   def count(self, most: int | None = None) -> int:
     """Steps of the next dispatch, of which `most` are left to a boundary."""
@@ -55,7 +55,9 @@ class Pace:
 
   def reserve(self, count: int) -> int:
     """Steps whose data are made while `count` are done: the next ones' most."""
-    self._most = min(self.capacity, max(2 * count + 1, int(self.wanted)))
+    likely = max(count, int(self.wanted))
+    most = 2 * likely + 1 if self._growing else likely + likely // 4 + 1
+    self._most = min(self.capacity, most)
     return self._most
 
   def learn(self, seconds: float, done: int, count: int) -> None:
@@ -65,6 +67,7 @@ class Pace:
     """
     seconds_per_step = seconds / max(done, 1)
     self.wanted = min(SECONDS / seconds_per_step, 2 * count + 1)
+    self._growing = self.wanted == 2 * count + 1
 
   def pad(self, chunks: Iterable[PyTree]) -> PyTree:
     """Chunks (steps, ...) as arrays (chunks, capacity, ...), zeros behind."""

@@ -12,7 +12,7 @@ import pytest
 from helpers import commands
 from helpers.pictures import RANDOM, folder, save
 
-from gan_jax import data, prepare
+from gan_jax import data
 from gan_jax.data import pictures, take_inventory
 from gan_jax.runtime.errors import ArgumentError
 
@@ -430,11 +430,10 @@ def test_a_run_inside_is_left_out_however_it_grows(tmp_path):
   assert folder(tmp_path).fingerprint == before
 
 
-def test_prepare_lists_a_folder(tmp_path, capsys):
+def test_prepare_lists_a_folder(tmp_path):
   classes(tmp_path, 'cat', 'dog')
   (tmp_path / 'a.txt').touch()
-  prepare.list_folder(f'folder:{tmp_path}')
-  lines = capsys.readouterr().out.splitlines()
+  lines = data.tell_folder(f'folder:{tmp_path}')
   assert lines == [
     f'folder:{tmp_path}: 4 images',
     '  files: 4 .png; 4 RGB; 4 4x4',
