@@ -2,10 +2,11 @@
 
 Downloads the originals, or takes them from a folder, verifies their checksums,
 and writes them in the format of TFDS. Needs no TensorFlow for digits, mnist,
-fashion_mnist and cifar10. With --out=DIR the images of any set, of a folder for
-example, are written there as rows of pixels, which --dataset=prepared:DIR opens
-at once.
+fashion_mnist and cifar10. With --out=DIR the images of any set are written as
+rows of pixels, which --dataset=prepared:DIR opens at once.
 """
+
+from typing import Any
 
 from absl import flags
 
@@ -65,42 +66,39 @@ def main() -> int:
   from gan_jax import data
 
   is_folder = dataset.startswith('folder:')
-  if not (flags.FLAGS.out or dataset.startswith('prepared:')):
+  as_rows = flags.FLAGS.out or dataset.startswith('prepared:')
+  if not as_rows:
     app.warn_idle('it is for --out', 'image_size', 'channels', 'verify')
   if not is_folder:
     app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
-  if flags.FLAGS.out or dataset.startswith('prepared:'):
-    if flags.FLAGS.out:
-      app.warn_idle('the set is prepared already', 'from')
-    how = ('out', 'verify', 'data_dir', 'image_size', 'channels')
-    how = {name: flags.FLAGS[name].value for name in (*how, 'max_megapixels')}
-    print('\n'.join(data.tell_rows(dataset, **how)))
+  if as_rows:
+    app.warn_idle('it is for the format of TFDS', 'from')
+    how: Any = {n: flags.FLAGS[n].value for n in {*FLAGS} - {'dataset', 'from'}}
+    print(data.tell_rows(dataset, **how))
     return app.DONE
   if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):
     app.warn_idle(f'{dataset} needs no preparation', 'from')
     if is_folder:
-      bound, data_dir = flags.FLAGS.max_megapixels, flags.FLAGS.data_dir
-      print('\n'.join(data.tell_folder(dataset, bound, data_dir)))
+      asked = (flags.FLAGS.max_megapixels, flags.FLAGS.data_dir)
+      print('\n'.join(data.tell_folder(dataset, *asked)))
     else:
       app.warn_idle(f'{dataset} needs no preparation', 'data_dir')
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
-  name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir
+  name, root = data.prepared_as(dataset), flags.FLAGS.data_dir
   if name == 'digits':
     app.warn_idle('digits come with scikit-learn', 'from')
-  elif originals and data.is_prepared(name, data_dir=data_dir):
+  elif originals and data.is_prepared(name, data_dir=root):
     app.warn_idle(f'{name} was prepared before', 'from')
   try:
-    folder, counts = data.prepare(
-      dataset, data_dir=data_dir, originals=originals
-    )
+    folder, counts = data.prepare(dataset, data_dir=root, originals=originals)
   except ArgumentError as error:
     if error.argument == 'originals':  # `from` is a word of Python
       raise ArgumentError('from', error.value, error.remedy) from error
     raise
   images = ', '.join(f'{n:,} {split}' for split, n in counts.items())
-  where = f' --data_dir={data_dir}' if data_dir else ''
-  version = ' '.join(folder.relative_to(data.data_root(data_dir)).parts)
+  where = f' --data_dir={root}' if root else ''
+  version = ' '.join(folder.relative_to(data.data_root(root)).parts)
   print(
     f'{version}: {images} images in {folder}\n'
     f'Train on it: python -m gan_jax.train --workdir=runs/{name}'

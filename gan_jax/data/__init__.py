@@ -211,8 +211,8 @@ def write_rows(
 
 def tell_rows(
   dataset: str, out: str = '', verify: bool = False, **how: Any
-) -> list[str]:
-  """Lines about a set that is written as rows, or about `prepared:DIR`.
+) -> str:
+  """A line about a set that is written as rows, or about `prepared:DIR`.
 
   Args:
     dataset: its name.
@@ -232,12 +232,8 @@ def tell_rows(
     images.source.verify()
   shape = 'x'.join(map(str, images.shape))
   checked = ', as it was written' if verify else ''
-  return [
-    f'{images.name}: {images.size:,} images of {shape},'
-    f' {images.nbytes / 2**20:,.0f} MiB{checked}',
-    'Train on it: python -m gan_jax.train --workdir=runs/1'
-    f' --dataset={images.name}',
-  ]
+  size = f'{images.nbytes / 2**20:,.0f} MiB'
+  return f'{images.name}: {images.size:,} images of {shape}, {size}{checked}'
 
 
 def tell_folder(
