@@ -6,8 +6,6 @@ fashion_mnist and cifar10. With --out=DIR the images of any set are written as
 rows of pixels, which --dataset=prepared:DIR opens at once.
 """
 
-from typing import Any
-
 from absl import flags
 
 from gan_jax.config import app, schema
@@ -73,7 +71,7 @@ def main() -> int:
     app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
   if as_rows:
     app.warn_idle('it is for the format of TFDS', 'from')
-    how: Any = {n: flags.FLAGS[n].value for n in {*FLAGS} - {'dataset', 'from'}}
+    how = {n: flags.FLAGS[n].value for n in {*FLAGS} - {'dataset', 'from'}}
     print(data.tell_rows(dataset, **how))
     return app.DONE
   if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):

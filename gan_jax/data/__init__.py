@@ -210,7 +210,7 @@ def write_rows(
 
 
 def tell_rows(
-  dataset: str, out: str = '', verify: bool = False, **how: Any
+  dataset: str, out: Any = '', verify: Any = False, **how: Any
 ) -> str:
   """A line about a set that is written as rows, or about `prepared:DIR`.
 
