@@ -1,7 +1,7 @@
 """The same bits whatever the way that pixels take to the step.
 
-`python experiments/scale/digests.py FOLDER --out=RESULTS.json` trains one small
-MLP for some steps on a folder of images: on the device and streamed, from rows
+`python experiments/scale/digests.py --folder=FOLDER --out=RESULTS.json`
+trains one small MLP for some steps on a folder of images: on the device and streamed, from rows
 in the data root, from rows that `gan_jax.prepare` wrote and from the files
 themselves, with one and with all cores, and killed by SIGKILL in the middle of
 each; and compares hashes of all parameters and optimizer states, those of one
@@ -64,7 +64,7 @@ def train(
 def main() -> None:
   """Trains by each way."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('folder', type=pathlib.Path)
+  parser.add_argument('--folder', type=pathlib.Path, required=True)
   parser.add_argument('--out', type=pathlib.Path, required=True)
   args = parser.parse_args()
   found = {}

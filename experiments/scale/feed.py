@@ -1,7 +1,7 @@
 """What the feed gives and takes: images a CPU second, a step's cost, memory.
 
-`python experiments/scale/feed.py FOLDER --out=RESULTS.json` on a set that
-`make.py` made. Rates are of CPU seconds, user and system, of a process and its
+`python experiments/scale/feed.py --folder=FOLDER --out=RESULTS.json`
+on a set that `make.py` made. Rates are of CPU seconds, user and system, of a process and its
 workers; steps of the resident and the streamed feed are measured in turn, in
 one process, and their ratio is the median of the rounds.
 """
@@ -130,7 +130,7 @@ def resident_memory(name: str, tiny: str) -> dict[str, float]:
 def main() -> None:
   """Measures all of it."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('folder', type=pathlib.Path)
+  parser.add_argument('--folder', type=pathlib.Path, required=True)
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--rounds', type=int, default=9)
   args = parser.parse_args()

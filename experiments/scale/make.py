@@ -1,7 +1,7 @@
 """Synthetic sets of the shapes of CelebA and FFHQ: noise that compresses alike.
 
-`python experiments/scale/make.py DIR --count=20000 --kind=jpeg` writes JPEGs of
-178x218 in 100 folders, `--kind=png` PNGs of 1024x1024 in one. What is there is
+`python experiments/scale/make.py --folder=DIR --count=20000 --kind=jpeg`
+writes JPEGs of 178x218 in 100 folders, `--kind=png` PNGs of 1024x1024 in one. What is there is
 left: the same call goes on. Nothing of it is committed.
 """
 
@@ -45,7 +45,7 @@ def save(task: tuple[str, int, str]) -> None:
 def main() -> None:
   """Makes a set as the arguments say."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('folder', type=pathlib.Path)
+  parser.add_argument('--folder', type=pathlib.Path, required=True)
   parser.add_argument('--count', type=int, default=20_000)
   parser.add_argument('--kind', choices=SIZES, default='jpeg')
   parser.add_argument('--folders', type=int, default=100)

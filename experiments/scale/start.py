@@ -1,7 +1,7 @@
 """What a start on a folder costs: the first, killed twice, and later ones.
 
-`python experiments/scale/start.py FOLDER --out=RESULTS.json` on a set that
-`make.py` made; the folder is changed and put back. Seconds are CPU seconds,
+`python experiments/scale/start.py --folder=FOLDER --out=RESULTS.json`
+on a set that `make.py` made; the folder is changed and put back. Seconds are CPU seconds,
 user and system, of a process and its workers, from nothing to the first batch
 on the host; a tiny set's are taken off.
 """
@@ -61,10 +61,10 @@ def start(folder: pathlib.Path, how: dict[str, Any], kill_after: float = 0):
 def main() -> None:
   """Makes the starts one after another."""
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('folder', type=pathlib.Path)
+  parser.add_argument('--folder', type=pathlib.Path, required=True)
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--image_size', type=int, default=64)
-  parser.add_argument('--kill_after', type=float, nargs='*', default=[6, 14])
+  parser.add_argument('--kill_after', type=float, action='append')
   parser.add_argument('--repeats', type=int, default=3)
   args = parser.parse_args()
   files = sorted(p for p in args.folder.rglob('*') if p.is_file())
@@ -87,7 +87,7 @@ def main() -> None:
       print(name, found, flush=True)
       return found
 
-    for i, seconds in enumerate(args.kill_after, 1):
+    for i, seconds in enumerate(args.kill_after or [6, 14], 1):
       note(f'first, killed ({i})', kill_after=seconds)
     note('first, continued')
     for _ in range(args.repeats):
