@@ -326,8 +326,8 @@ class RunLoop(HostLoop):
       CheckpointError, OSError: if something could not be written.
     """
     self.progress.close()
+    self._ahead.close()
     try:
-      self._ahead.close()
       super().close()
     finally:
       if self.log is not None:
