@@ -27,15 +27,15 @@ PyTree = Any
 def make_advance(setup: Setup) -> Callable[..., Any]:
   """The function that is compiled: `count` steps in one dispatch.
 
-  `(state, constants, chunk, count) -> (state, sums, done, finite)`: logs are
-  summed over the `done` steps; it stops early, with `finite` false, after the
-  first step whose losses or gradients are not. `finite` tells of the whole
-  state at the end, too.
+  `(state, constants, chunk, count) -> (state, sums, done, finite, facts)`: logs
+  are summed over the `done` steps; it stops early, with `finite` false, after
+  the first step whose losses or gradients are not. `finite` tells of the whole
+  state at the end, too, and `facts` are what a row of the log says of it.
   """
 
   def advance(
     state: State, constants: PyTree, chunk: PyTree, count: Any
-  ) -> tuple[State, dict[str, jax.Array], jax.Array, jax.Array]:
+  ) -> tuple[Any, ...]:
     def step(state: State, i: Any) -> tuple[State, dict[str, jax.Array]]:
       item = jax.tree.map(lambda a: a[i], chunk)
       moved: tuple[State, dict[str, jax.Array]] = setup.split_step(
@@ -57,14 +57,14 @@ def make_advance(setup: Setup) -> Callable[..., Any]:
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     start = (jnp.int32(0), state, zeros, jnp.bool_(True))
     done, state, sums, finite = jax.lax.while_loop(more, body, start)
-    return state, sums, done, finite & all_finite(state)
+    facts = {
+      'd/param_norm': norm(state.d.params),
+      'g/param_norm': norm(state.g.params),
+      **setup.trainer.rates(state.step - 1),
+    }
+    return state, sums, done, finite & all_finite(state), facts
 
   return advance
-
-
-@jax.jit
-def _norms(g: PyTree, d: PyTree) -> tuple[Any, Any]:
-  return norm(g), norm(d)
 
 
 @dataclasses.dataclass
@@ -95,6 +95,7 @@ class RunLoop(HostLoop):
     self.run_file = workdir.RunFile(folder)
     self.totals, self.bad = Totals(), list[str]()
     self._unscored = False  # a signal ended the scoring of this moment
+    self._facts: dict[str, Any] = {}  # of the state, for a row
     self.scorer = _make_scorer(setup, folder)
     best = self.scorer.best if setup.config.keep_best else None
     super().__init__(setup, folder, setup.config.keep_checkpoints, best)
@@ -178,7 +179,7 @@ class RunLoop(HostLoop):
     self.state, *rest = self.program(
       self.state, self.constants, chunk, np.int32(count)
     )
-    sums, done, finite = jax.device_get(rest)
+    sums, done, finite, self._facts = jax.device_get(rest)
     if finite and done != count:  # seen with jax 0.6.0 and a warm cache
       raise Error(
         f'the compiled program made {done} of {count} steps: it was kept by'
@@ -277,17 +278,13 @@ class RunLoop(HostLoop):
     totals, self.totals = self.totals, Totals()
     if not totals.steps:
       return
-    g_norm, d_norm = _norms(self.state.g.params, self.state.d.params)
     if self.log is None:
       return
-    trainer = self.setup.trainer
     seconds_per_step = totals.seconds / totals.steps
-    shown = trainer.images_a_step(self.config.batch_size)
-    rates = trainer.rates(jnp.int32(self.step - 1))
+    shown = self.setup.trainer.images_a_step(self.config.batch_size)
     row: dict[str, float] = {'step': self.step, 'images': self.step * shown}
     row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}
-    row |= {'d/param_norm': float(d_norm), 'g/param_norm': float(g_norm)}
-    row |= {name: float(rate) for name, rate in rates.items()}
+    row |= {name: float(x) for name, x in self._facts.items()}
     row |= {
       'speed/images_per_sec': shown / seconds_per_step,
       'speed/sec_per_kimg': 1000 * seconds_per_step / shown,

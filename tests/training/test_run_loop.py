@@ -617,6 +617,7 @@ def test_a_program_that_makes_no_steps_is_told(make, tmp_path, monkeypatch):
       {},
       jnp.int32(0),
       jnp.bool_(True),
+      {},
     )
 
   monkeypatch.setattr(run_loop, 'make_advance', advance)
