@@ -61,7 +61,7 @@ def prepare_process(config: Config) -> None:
         'is no folder; name one, or use off',
       )
     jax.config.update('jax_compilation_cache_dir', cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   if config.multihost and not jax.distributed.is_initialized():
     try:
       jax.distributed.initialize()
