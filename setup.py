@@ -32,7 +32,6 @@ REQUIRES = [
   'scikit-learn>=1.5.0',  # for the digits it carries, and a classifier
   'scipy>=1.13.0',
   'tabulate>=0.9.0',
-  'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.8',
   'tensorstore>=0.1.71',  # reads back what Orbax stores with it
   'tqdm>=4.66.0',
@@ -44,6 +43,7 @@ TEST = [
   'hypothesis>=6.100.0',
   'pytest>=8.2.0',
   'pytest-xdist>=3.6.1',
+  'tensorboardX>=2.6.2.2',  # reads the event files
 ]
 
 setuptools.setup(
