@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.random import threefry2x32_p
 from jax.interpreters import mlir
 
@@ -33,15 +34,24 @@ def hash_2x32(key1: Any, key2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
   >>> [hex(x) for x in hashed]
   ['0x6b200159', '0x99ba4efe']
   """
-  keys = (key1, key2, key1 ^ key2 ^ jnp.uint32(_PARITY))
-  x1, x2 = x1 + key1, x2 + key2
+  key1, key2, x1, x2 = jnp.broadcast_arrays(key1, key2, x1, x2)
+
+  def whole(n: int) -> Any:  # lax's own operations are traced in a third of
+    return lax.full(x1.shape, n, jnp.uint32)  # the time that NumPy's take
+
+  def turned(x: Any, r: int) -> Any:
+    left = lax.shift_left(x, whole(r))
+    return lax.bitwise_or(left, lax.shift_right_logical(x, whole(32 - r)))
+
+  both = lax.bitwise_xor(key1, key2)
+  keys = (key1, key2, lax.bitwise_xor(both, whole(_PARITY)))
+  x1, x2 = lax.add(x1, key1), lax.add(x2, key2)
   for i in range(1, 6):
     for r in _ROTATIONS[(i - 1) % 2]:
-      x1 = x1 + x2
-      x2 = (x2 << jnp.uint32(r)) | (x2 >> jnp.uint32(32 - r))
-      x2 = x1 ^ x2
-    x1 = x1 + keys[i % 3]
-    x2 = x2 + keys[(i + 1) % 3] + jnp.uint32(i)
+      x1 = lax.add(x1, x2)
+      x2 = lax.bitwise_xor(x1, turned(x2, r))
+    x1 = lax.add(x1, keys[i % 3])
+    x2 = lax.add(lax.add(x2, keys[(i + 1) % 3]), whole(i))
   return x1, x2
 
 
