@@ -133,8 +133,8 @@ def test_the_row_of_the_checkpoint_itself_is_kept(start, tmp_path, clock):
 
 
 @pytest.mark.slow
-def test_a_run_imports_no_torch_where_there_is_one(tmp_path):
-  """It costs seconds and hundreds of megabytes; a stand-in that tells."""
+def test_a_run_imports_no_torch_and_orbax_late(tmp_path):
+  """Seconds and hundreds of megabytes; stand-ins that tell."""
   for name in ('torch', 'tensorflow', 'boto3'):
     (tmp_path / f'{name}.py').write_text(f'raise SystemExit("{name}!")')
   code = f"""
@@ -144,6 +144,7 @@ from gan_jax.training import run_loop, train, writers
 log = writers.Log(pathlib.Path({str(tmp_path)!r}), 0)
 log.write({{'step': 1, 'd/loss': 0.5}})
 log.close()
+assert 'orbax' not in sys.modules, 'before anything is saved'
 """
   done = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
