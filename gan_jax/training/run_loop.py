@@ -149,7 +149,7 @@ class RunLoop(HostLoop):
   def constants(self) -> PyTree:
     """Arrays of the data that the program is handed once."""
     feed, mesh = self.setup.feed, self.setup.mesh
-    return sharding.put_replicated(feed.constants, mesh)
+    return sharding.share_replicated(feed.constants, mesh)
 
   def _items(self, start: int, count: int) -> PyTree:
     rows = sharding.local_rows(self.setup.mesh, self.config.batch_size)
