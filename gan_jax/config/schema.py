@@ -450,6 +450,11 @@ class Config:
   report: bool = _looks(
     True, 'Whether report.html is written when the run ends.'
   )
+  profile: bool = _looks(
+    False,
+    'Whether the third dispatch of the process is traced, a few steps, to'
+    ' profile/ in the workdir, for Perfetto or TensorBoard.',
+  )
   workdir: str = _run(
     '',
     'Folder of the run. It is created, or the run in it is continued.',

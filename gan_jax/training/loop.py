@@ -8,11 +8,14 @@ their compiled program and what they write, is said by `RunLoop` and
 """
 
 import abc
+import contextlib
 import functools
 import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from gan_jax.config import app
 from gan_jax.runtime import multihost, preemption
@@ -22,6 +25,7 @@ from gan_jax.training.dispatch import Pace, next_boundary
 from gan_jax.training.setup import Setup, cautions
 
 PyTree = Any
+PROFILED = 3  # the dispatch that is traced: the first ones are not typical
 
 
 class HostLoop(abc.ABC):
@@ -49,7 +53,7 @@ class HostLoop(abc.ABC):
     self.setup, self.config, self.folder = setup, setup.config, folder
     self.checkpoints = Checkpoints(folder, keep, best=best)
     self.train_sec = self.cpu_sec = self.compile_sec = 0.0
-    self._saved = -1
+    self._saved, self._dispatches = -1, 0
     self.listener = preemption.Listener()
     self.state, self.step = self._restore()
 
@@ -156,15 +160,26 @@ class HostLoop(abc.ABC):
   def dispatch(self, count: int) -> tuple[int, bool]:
     """Advances, and accounts for it: steps made, and whether all is finite."""
     _ = self.program  # compiled before the clock starts
-    started, cpu = time.perf_counter(), time.process_time()
-    done, finite = self.advance(count)
-    seconds = time.perf_counter() - started
+    with self._profiling():
+      started, cpu = time.perf_counter(), time.process_time()
+      done, finite = self.advance(count)
+      seconds = time.perf_counter() - started
+      self.cpu_sec += time.process_time() - cpu
     self.step += done
     self.train_sec += seconds
-    self.cpu_sec += time.process_time() - cpu
     self.pace.learn(seconds, done, count)
     self.after_dispatch(seconds)
     return done, finite
+
+  def _profiling(self) -> contextlib.AbstractContextManager[Any]:
+    """Within, one dispatch of the process is traced, if that is asked for."""
+    self._dispatches += 1
+    wanted = self.config.profile and self._dispatches == PROFILED
+    if not (wanted and multihost.is_primary()):
+      return contextlib.nullcontext()
+    return jax.profiler.trace(
+      str(self.folder / 'profile'), create_perfetto_trace=True
+    )
 
   def is_due(self, every: int) -> bool:
     """Whether what comes every so many steps comes now; at the end anyway."""
@@ -201,6 +216,11 @@ class HostLoop(abc.ABC):
     return self._stop('done' if self.is_over else 'saved')
 
   def _stop(self, outcome: str) -> str:
+    if self.config.profile and self._dispatches < PROFILED:
+      self.warn(
+        f'`profile=True`: nothing was traced in {self._dispatches} dispatches;'
+        ' make more `steps`'
+      )
     self.save()
     self.checkpoints.wait()
     return outcome

@@ -88,6 +88,7 @@ ALWAYS = {
   'dynamics_every': 'lines of dynamics.jsonl',
   'metrics': 'scores',
   'report': 'report.html',
+  'profile': 'profile/',
   'workdir': 'the folder',
   'steps': 'the length of the run',
   'checkpoint_every': 'checkpoints',
