@@ -38,7 +38,9 @@ OFTEN = {
   'log': {'log_every': EVERY},
   'samples': {'sample_every': EVERY},
   'checkpoints': {'checkpoint_every': EVERY},
-  'all': dict.fromkeys(('log_every', 'sample_every', 'checkpoint_every'), EVERY),
+  'all': dict.fromkeys(
+    ('log_every', 'sample_every', 'checkpoint_every'), EVERY
+  ),
   'log, every 100': {'log_every': 100},
 }
 

@@ -80,7 +80,7 @@ COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
 SHORT = {
   'python -c pass': ('-c', 'pass'),
   'import gan_jax': ('-c', 'import gan_jax'),
-  **{f'{name} --help': ('-m', f'gan_jax.{name}', '--help') for name in COMMANDS},
+  **{f'{c} --help': ('-m', f'gan_jax.{c}', '--help') for c in COMMANDS},
 }
 
 
