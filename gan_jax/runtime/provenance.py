@@ -9,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,10 +27,27 @@ _PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
+# What compiles for accelerators, where it is installed.
+_PLUGINS = (
+  'jax-cuda12-plugin',
+  'jax-cuda13-plugin',
+  'nvidia-cudnn-cu12',
+  'nvidia-cudnn-cu13',
+  'nvidia-cublas-cu12',
+  'nvidia-cublas',
+  'libtpu',
+)
+
+
+def plugin_versions() -> dict[str, str]:
+  """Installed versions of what compiles for GPUs and TPUs."""
+  return versions(_PLUGINS)
+
+
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
   """Installed versions of the packages that a result depends on."""
   installed = {}
-  for package in _PACKAGES:
+  for package in packages:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       installed[package] = importlib.metadata.version(package)
   return installed
