@@ -2,7 +2,8 @@
 
 The same command continues the run that it finds in the workdir. Exit codes: 0
 done, 1 error, 2 bad flags or a workdir of another run, 3 diverged, 75 saved
-after a signal (run the command again). Of --compile_for: 0 if it fits, 1 if not.
+after a signal (run the command again); of --compile_for, 0 if it fits, 1 if it
+does not.
 """
 
 from absl import flags

@@ -116,10 +116,9 @@ def _is_no_kernel(one: Instruction) -> bool:
     return True
   if one.opcode == 'custom-call':
     return one.target in _NO_CALLS
-  calls = one.called or one.collective or one.opcode.startswith('copy')
-  return not calls and hlo.arrays(one.shape)[:1] == [
-    (hlo.dtype_of(one.shape), [])
-  ]
+  if one.called or one.collective or one.opcode.startswith('copy'):
+    return False
+  return len(hlo.arrays(one.shape)) == hlo.count_elements(one.shape) == 1
 
 
 def _kernel(

@@ -22,8 +22,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
   'tpu': {},
 }
 _NEEDED = {'cuda': ('cuda12', 'cuda12` or `cuda13'), 'tpu': ('tpu', 'tpu')}
-_TPU_SETTINGS = {  # it asks no metadata server, and other processes may compile
+# It asks no metadata server what it runs on, and other processes may compile.
+_TPU_SETTINGS = {
   'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 _USED = re.compile(r'Used ([\d.]+\w*) of ([\d.]+\w*) (?:hbm|HBM)')

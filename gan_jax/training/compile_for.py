@@ -1,7 +1,8 @@
-"""A run compiled for devices that are not here, and what that tells of it.
+"""Runs compiled for devices that are not here, and what that tells of them.
 
-The very program that a run dispatches, for one or many devices: its kernels,
-its memory against theirs, and an estimate of the time of a step by a roofline.
+The very program that a run or a population dispatches, for one or many devices:
+its kernels, its memory against theirs, and an estimate of the time of a step by
+a roofline.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from tabulate import tabulate
 
 from gan_jax.config import app, schema
 from gan_jax.config.schema import Config
+from gan_jax.game import population
 from gan_jax.runtime import hlo, kernels, sharding, topology
 from gan_jax.runtime.cards import Card, Target, parse_target
 from gan_jax.runtime.errors import ArgumentError
@@ -28,6 +30,7 @@ from gan_jax.runtime.provenance import commit, plugin_versions, versions
 from gan_jax.training import setup as setup_lib
 from gan_jax.training import workdir as workdir_lib
 from gan_jax.training.dispatch import Pace
+from gan_jax.training.population_program import PopulationProgram
 from gan_jax.training.run_loop import lower
 from gan_jax.training.setup import Setup
 
@@ -58,7 +61,7 @@ def compile_config(config: Config, text: str, out: str = '') -> int:
   setup = build(config, target)
   facts = examine(lambda: lower_run(setup), target)
   facts['options'] = schema.to_args(config)
-  return report(facts, _place(config.workdir, target, out))
+  return report(facts, place_of(config.workdir, target, out))
 
 
 def report(facts: dict[str, Any], place: str) -> int:
@@ -70,7 +73,8 @@ def report(facts: dict[str, Any], place: str) -> int:
   return app.DONE if facts['fits'] else app.ERROR
 
 
-def _place(workdir: str, target: Target, out: str) -> str:
+def place_of(workdir: str, target: Target, out: str) -> str:
+  """Where the JSON goes: `out`, or a file of the workdir; '' for nowhere."""
   if out or not workdir:
     return out
   folder = pathlib.Path(workdir)
@@ -98,29 +102,47 @@ def build(config: Config, target: Target) -> Setup:
 
 def lower_run(setup: Setup) -> Any:
   """What `RunLoop` compiles, lowered from shapes alone."""
-  mesh, whole = setup.mesh, sharding.replicated(setup.mesh)
-  rows = sharding.local_rows(mesh, setup.config.batch_size)
-  item = setup.feed.chunk(0, 1, rows)
-  capacity = Pace(item).capacity
-  split = sharding.chunk_sharding(mesh)
+  mesh, batch = setup.mesh, setup.config.batch_size
+  item = setup.feed.chunk(0, 1, sharding.local_rows(mesh, batch))
+  capacity, split = Pace(item).capacity, sharding.chunk_sharding(mesh)
 
   def chunk(x: Any) -> jax.ShapeDtypeStruct:
-    shape = (capacity, x.shape[1], setup.config.batch_size, *x.shape[3:])
+    shape = (capacity, x.shape[1], batch, *x.shape[3:])
     return jax.ShapeDtypeStruct(shape, x.dtype, sharding=split)
 
+  whole = sharding.replicated(mesh)
   return lower(
     setup,
-    _placed(setup.shapes, whole),
-    _placed(setup.feed.constants, whole),
+    _put_all(setup.shapes, whole),
+    _put_all(setup.feed.constants, whole),
     jax.tree.map(chunk, item),
   )
 
 
-def _placed(tree: PyTree, where: Sharding) -> PyTree:
-  """Shapes of arrays, and their place."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree
+def lower_population(program: PopulationProgram) -> Any:
+  """What `PopulationLoop` compiles, lowered from shapes alone."""
+  mesh, room, feed = program.mesh, program.room, program.setup.feed
+  item = feed.chunk(0, 1)
+  capacity, split = Pace(item, room).capacity, population.split(mesh)
+
+  def chunk(x: Any) -> jax.ShapeDtypeStruct:
+    shape = (room, capacity, *x.shape[1:])
+    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=split)
+
+  return program.lower(
+    jax.tree.map(_put, program.shapes(room), program.shardings),
+    _put_all(feed.constants, population.whole(mesh)),
+    jax.tree.map(chunk, item),
   )
+
+
+def _put(x: Any, where: Sharding) -> jax.ShapeDtypeStruct:
+  """The shape of an array, and its place."""
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+
+def _put_all(tree: PyTree, where: Sharding) -> PyTree:
+  return jax.tree.map(lambda x: _put(x, where), tree)
 
 
 # What the compiled program tells.
@@ -313,6 +335,8 @@ __all__ = [
   'compile_config',
   'examine',
   'format_table',
+  'lower_population',
   'lower_run',
+  'place_of',
   'report',
 ]
