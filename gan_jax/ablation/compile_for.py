@@ -31,6 +31,7 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
     ArgumentError, DataError: naming what is of no use.
   """
   target = parse_target(text)
+  place = compile_for.place_of(str(plan.folder), target, out)
   topology.use_no_device()
   devices = _devices(target)
   setups = {n: _build(plan, n) for n in plan.chosen_programs()}
@@ -53,7 +54,6 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
     f'program {number + 1} of {len(plan.programs)}: {len(members)} runs'
     f' ({"; ".join(sorted(labels)) or "one cell"}), layout {program.layout}'
   )
-  place = compile_for.place_of(str(plan.folder), target, out)
   return compile_for.report(facts, place)
 
 

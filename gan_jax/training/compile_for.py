@@ -24,7 +24,7 @@ from gan_jax.game import population
 from gan_jax.runtime import hlo, kernels, sharding, topology
 from gan_jax.runtime.cards import Card, Target, parse_target
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import cannot_write, write_atomic
 from gan_jax.runtime.kernels import Kernel
 from gan_jax.runtime.provenance import commit, plugin_versions, versions
 from gan_jax.training import setup as setup_lib
@@ -57,29 +57,42 @@ def compile_config(config: Config, text: str, out: str = '') -> int:
   config.validate()
   if config.workdir:
     workdir_lib.check(config)
+  place = place_of(config.workdir, target, out)
   topology.use_no_device()
   setup = build(config, target)
   facts = examine(lambda: lower_run(setup), target)
   facts['options'] = schema.to_args(config)
-  return report(facts, place_of(config.workdir, target, out))
+  return report(facts, place)
 
 
 def report(facts: dict[str, Any], place: str) -> int:
   """Prints and writes what `examine` found; the exit code of a command."""
   print(format_table(facts))
   if place:
-    write_atomic(pathlib.Path(place), json.dumps(facts, indent=1).encode())
+    try:
+      write_atomic(pathlib.Path(place), json.dumps(facts, indent=1).encode())
+    except OSError as error:
+      raise cannot_write('out', place, error) from error
     print(f'written: {place}')
   return app.DONE if facts['fits'] else app.ERROR
 
 
 def place_of(workdir: str, target: Target, out: str) -> str:
-  """Where the JSON goes: `out`, or a file of the workdir; '' for nowhere."""
-  if out or not workdir:
-    return out
-  folder = pathlib.Path(workdir)
-  folder.mkdir(parents=True, exist_ok=True)
-  return str(folder / f'compile_for_{target.text.replace(":", "_")}.json')
+  """Where the JSON goes: `out`, or a file of the workdir; '' for nowhere.
+
+  Raises:
+    ArgumentError: if its folder cannot be made.
+  """
+  if not (out or workdir):
+    return ''
+  name = f'compile_for_{target.text.replace(":", "_")}.json'
+  place = pathlib.Path(out or pathlib.Path(workdir, name))
+  try:
+    place.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    name = 'out' if out else 'workdir'
+    raise cannot_write(name, out or workdir, error) from error
+  return str(place)
 
 
 # The program.
