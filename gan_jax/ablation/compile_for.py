@@ -40,7 +40,9 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
   layout = plan.options.layout
   program = PopulationProgram(setups[number], members, devices, layout)
   facts = compile_for.examine(
-    lambda: compile_for.lower_population(program), target
+    lambda: compile_for.lower_population(program),
+    target,
+    setups[number].config,
   )
   labels = {plan.cells[m.cell].label for m in plan.programs[number]}
   facts |= {

@@ -9,7 +9,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,27 +26,10 @@ _PACKAGES = (
 )
 
 
-# What compiles for accelerators, where it is installed.
-_PLUGINS = (
-  'jax-cuda12-plugin',
-  'jax-cuda13-plugin',
-  'nvidia-cudnn-cu12',
-  'nvidia-cudnn-cu13',
-  'nvidia-cublas-cu12',
-  'nvidia-cublas',
-  'libtpu',
-)
-
-
-def plugin_versions() -> dict[str, str]:
-  """Installed versions of what compiles for GPUs and TPUs."""
-  return versions(_PLUGINS)
-
-
-def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+def versions() -> dict[str, str]:
   """Installed versions of the packages that a result depends on."""
   installed = {}
-  for package in packages:
+  for package in _PACKAGES:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       installed[package] = importlib.metadata.version(package)
   return installed
@@ -101,7 +83,12 @@ def machine() -> dict[str, Any]:
   with contextlib.suppress(OSError):
     driver = pathlib.Path('/proc/driver/nvidia/version').read_text('utf-8')
     facts['driver'] = ' '.join(driver.partition('\n')[0].split())
-  return facts | {
+  return facts | accelerator_versions()
+
+
+def accelerator_versions() -> dict[str, str]:
+  """Installed versions of what compiles for GPUs and TPUs, and runs there."""
+  return {
     name: distribution.version
     for distribution in importlib.metadata.distributions()
     if (name := distribution.metadata['Name'].lower()).startswith(

@@ -16,11 +16,13 @@ from jax.sharding import Mesh
 from gan_jax.runtime.cards import Target
 from gan_jax.runtime.errors import ArgumentError, Error
 
-# A GPU program is otherwise chosen by timing kernels, which needs the card.
+# Kernels of a GPU program are otherwise chosen by timing them on the card.
 OPTIONS: dict[str, dict[str, Any]] = {
   'cuda': {'xla_gpu_autotune_level': 0},
   'tpu': {},
 }
+# As `determinism` asks for them.
+_EXACT = {'xla_gpu_exclude_nondeterministic_ops': True}
 _NEEDED = {'cuda': ('cuda12', 'cuda12` or `cuda13'), 'tpu': ('tpu', 'tpu')}
 # It asks no metadata server what it runs on, and other processes may compile.
 _TPU_SETTINGS = {
@@ -88,13 +90,20 @@ class DoesNotFit(Error):
   """The compiler finds no room for a program; the message has its numbers."""
 
 
-def compile_lowered(lowered: Any, target: Target) -> Any:
+def compile_lowered(lowered: Any, target: Target, exact: bool = True) -> Any:
   """Compiles what was lowered for devices of `make_mesh`.
+
+  Args:
+    lowered: by JAX.
+    target: whose devices they are.
+    exact: whether a GPU is to compute the same bits each time.
 
   Raises:
     DoesNotFit: if the compiler itself finds no room.
   """
-  options = OPTIONS[target.card.platform]
+  options = dict(OPTIONS[target.card.platform])
+  if exact and target.card.platform == 'cuda':
+    options |= _EXACT
   try:
     return lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:

@@ -26,7 +26,7 @@ from gan_jax.runtime.cards import Card, Target, parse_target
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import cannot_write, write_atomic
 from gan_jax.runtime.kernels import Kernel
-from gan_jax.runtime.provenance import commit, plugin_versions, versions
+from gan_jax.runtime.provenance import accelerator_versions, commit, versions
 from gan_jax.training import setup as setup_lib
 from gan_jax.training import workdir as workdir_lib
 from gan_jax.training.dispatch import Pace
@@ -60,8 +60,7 @@ def compile_config(config: Config, text: str, out: str = '') -> int:
   place = place_of(config.workdir, target, out)
   topology.use_no_device()
   setup = build(config, target)
-  facts = examine(lambda: lower_run(setup), target)
-  facts['options'] = schema.to_args(config)
+  facts = examine(lambda: lower_run(setup), target, config)
   return report(facts, place)
 
 
@@ -161,24 +160,28 @@ def _put_all(tree: PyTree, where: Sharding) -> PyTree:
 # What the compiled program tells.
 
 
-def examine(lower: Callable[[], Any], target: Target) -> dict[str, Any]:
+def examine(
+  lower: Callable[[], Any], target: Target, config: Config
+) -> dict[str, Any]:
   """Compiles, and says what came of it; numbers are those of one device.
 
   Args:
     lower: lowers the program for devices of the target.
     target: of them.
+    config: of the run, or of those of a population.
   """
   card = target.card
   facts: dict[str, Any] = {
     'target': target.text,
     'card': card.title,
     'devices': int(np.prod(target.shape)),
-    'versions': versions() | plugin_versions(),
+    'versions': versions() | accelerator_versions(),
     'commit': commit(),
+    'options': schema.to_args(config),
   }
-  started = time.perf_counter()
+  exact, started = config.deterministic != 'off', time.perf_counter()
   try:
-    compiled = topology.compile_lowered(lower(), target)
+    compiled = topology.compile_lowered(lower(), target, exact)
   except topology.DoesNotFit as error:
     return facts | {'fits': False, 'message': str(error)}
   facts['compile_sec'] = round(time.perf_counter() - started, 1)

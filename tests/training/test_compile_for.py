@@ -83,15 +83,16 @@ def compiled(temporaries=10**6):
   )
 
 
-def examine(result=None, error=None):
+def examine(result=None, error=None, exact=True, **options):
   def compile(compiler_options):
-    assert compiler_options == {'xla_gpu_autotune_level': 0}
+    asked = 'xla_gpu_exclude_nondeterministic_ops' in compiler_options
+    assert asked == exact
     if error is not None:
       raise error
     return result
 
   lowered = types.SimpleNamespace(compile=compile)
-  return compile_for.examine(lambda: lowered, H100)
+  return compile_for.examine(lambda: lowered, H100, small.ring(**options))
 
 
 def test_the_table_says_what_the_program_needs(tmp_path, capsys):
@@ -131,6 +132,11 @@ def test_a_compiler_that_finds_no_room_is_understood(capsys):
 def test_other_faults_of_the_compiler_are_raised():
   with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
     examine(error=jax.errors.JaxRuntimeError('INTERNAL: something'))
+
+
+def test_it_is_compiled_as_deterministic_as_the_run():
+  assert examine(compiled())['fits']
+  assert examine(compiled(), exact=False, deterministic='off')['fits']
 
 
 # What it is asked.
