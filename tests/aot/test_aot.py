@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import programs
 
-from gan_jax.config.schema import Config
 from gan_jax.game.regularizers import REGULARIZERS
 from gan_jax.game.schedules import SCHEDULES
 from gan_jax.networks import ARCHITECTURES, layers
@@ -27,20 +27,6 @@ pytestmark = pytest.mark.aot
 BUDGETS = pathlib.Path(__file__).with_name('budgets.txt')
 WRITE = os.environ.get('GAN_JAX_AOT_WRITE', '')
 TARGETS = ('h100', 'h100:2x4')
-_SMALL = dict(dataset='digits', batch_size=16)
-_COLOUR = dict(_SMALL, image_size=16, channels=3, width=4)
-OPTIONS = {
-  'mlp': dict(dataset='ring', width=8, depth=1, batch_size=16),
-  'goodfellow2014': _SMALL,
-  'dcgan': dict(_SMALL, width=4),
-  'infogan': dict(_SMALL, image_size=28, width=4),
-  'sndcgan': _COLOUR,
-  'resnet': _COLOUR,
-  'r3gan': _COLOUR,
-  'pacgan': dict(dataset='grid', packing=2, width=8, batch_size=32),
-  'unrolled': dict(dataset='ring', width=8, batch_size=16),
-  'dirac': dict(dataset='gaussian_1d', batch_size=16),
-}
 PENALTIES = ('', *REGULARIZERS)
 CHOSEN = {
   *((name, 'alternating', '') for name in ARCHITECTURES),
@@ -81,14 +67,8 @@ def deterministic(monkeypatch):
 
 def compile_program(architecture, schedule, penalty, target):
   """The optimised program of a small run, and its memory; or None."""
-  config = Config(
-    network=architecture,
-    schedule=schedule,
-    regularizer=penalty,
-    **OPTIONS[architecture],
-  )
   try:
-    config.validate()
+    config = programs.small(architecture, schedule, penalty)
     setup = compile_for.build(config, target)
   except ArgumentError as error:
     pytest.skip(f'no such game: {error}')

@@ -6,11 +6,14 @@ import pathlib
 import types
 
 import jax
+import jax.export
+import numpy as np
 import pytest
-from helpers import small
+from helpers import programs, small
 from jax.sharding import Mesh
 
 from gan_jax.config import app
+from gan_jax.networks import ARCHITECTURES
 from gan_jax.runtime import cards, topology
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import (
@@ -64,6 +67,30 @@ def test_it_is_the_program_of_the_population(layout, tmp_path):
   found = compile_for.lower_population(program)
   loop.close()
   assert found.as_text() == own.as_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ARCHITECTURES)
+def test_every_architecture_is_lowered_for_accelerators(name, digits):
+  # Without a plugin: as far as JAX itself goes.
+  setup = setup_lib.build(programs.small(name), devices=1)
+  advance = run_loop.make_advance(setup)
+  key = setup.shapes.key
+
+  def advance_from(state, data, *rest):
+    state = state.replace(key=jax.random.wrap_key_data(data))
+    return advance(state, *rest)[1:]
+
+  data = jax.eval_shape(jax.random.key_data, key)
+  chunk = jax.tree.map(lambda x: x, setup.feed.chunk(0, 2))
+  shapes = setup.shapes.replace(key=None)
+  exported = jax.export.export(
+    jax.jit(advance_from), platforms=['tpu', 'cuda']
+  )(shapes, data, setup.feed.constants, chunk, np.int32(1))
+  assert exported.platforms == ('tpu', 'cuda')
+  text = exported.mlir_module()
+  assert 'select_and_scatter' not in text and 'stablehlo.scatter' not in text
+  assert 'callback' not in text
 
 
 # What is told of it.
