@@ -71,6 +71,8 @@ setuptools.setup(
   install_requires=REQUIRES,
   extras_require={
     'gpu': ['jax[cuda12]'],
+    'cuda12': ['jax[cuda12]'],
+    'cuda13': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'torch': ['torch>=2.4'],  # only to hold steps against, in tests

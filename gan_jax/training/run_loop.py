@@ -67,6 +67,19 @@ def make_advance(setup: Setup) -> Callable[..., Any]:
   return advance
 
 
+def lower(setup: Setup, state: Any, constants: PyTree, chunk: PyTree) -> Any:
+  """The program of a run, lowered: `make_advance`, the state donated.
+
+  Args:
+    setup: of the run.
+    state: before; arrays, or shapes with their shardings, as the others.
+    constants: of the feed.
+    chunk: of the data of one dispatch.
+  """
+  jitted = jax.jit(make_advance(setup), donate_argnums=0)
+  return jitted.lower(state, constants, chunk, np.int32(0))
+
+
 @dataclasses.dataclass
 class Totals:
   """Sums since the last row of the log; saved with every checkpoint."""
@@ -168,10 +181,8 @@ class RunLoop(HostLoop):
 
   def compile(self) -> Any:
     """Compiles, once, for the shapes of the state."""
-    jitted = jax.jit(make_advance(self.setup), donate_argnums=0)
     chunk = self._chunk(0, 1)
-    lowered = jitted.lower(self.state, self.constants, chunk, np.int32(0))
-    return lowered.compile()
+    return lower(self.setup, self.state, self.constants, chunk).compile()
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps; waits until they are done (several CPU devices need that)."""
