@@ -74,7 +74,8 @@ def missing() -> str:
 _PATH = f'{os.environ.get("PATH", "")}:/usr/sbin:/sbin'
 
 
-def _ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+  """TCP ports that nobody listens on now."""
   with contextlib.ExitStack() as stack:
     sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
     for s in sockets:
@@ -97,7 +98,7 @@ def cluster(folder: pathlib.Path, kill_wait: int = 15) -> Iterator[str]:
     host=host,
     folder=folder,
     munge=folder / 'munge' / 'socket',
-    ports=_ports(3),
+    ports=free_ports(3),
     nodes=NODES,
     kill_wait=kill_wait,
   )
