@@ -18,8 +18,9 @@ whose exit code is that of the job, 75 to go back. A container's command is
     restarts.py run --job=ID -- COMMAND OF THE RUN
 
 which does both, hands signals on, and leaves crashes to be counted by the
-scheduler that starts the container. What happened so far is kept beside the
-workdir, in WORKDIR.restarts.json, and begins anew with another job ID.
+scheduler that starts the container. Of several containers of a run the first
+one judges. What happened so far is kept beside the workdir, in
+WORKDIR.restarts.json, and begins anew with another job ID.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 DONE, REFUSED, DIVERGED, STALLED, SAVED = 0, 2, 3, 4, 75
@@ -275,12 +276,23 @@ def main(words: Sequence[str]) -> int:
   if code or options.action == 'begin':
     return code
   code = run(options.words)
-  if code != SAVED:  # a crash is counted by who starts the container
-    return code
+  if code != SAVED or not judges(os.environ, options.words):
+    return code  # a crash is counted by who starts the container
   return _end(job, code, options)
 
 
+def judges(environ: Mapping[str, str], words: Sequence[str]) -> bool:
+  """Whether this container is the one that counts for its job.
+
+  Kubernetes numbers the pods of a job, and the jobs of a JobSet.
+  """
+  indices = [environ.get(n, '0') for n in ('JOB_COMPLETION_INDEX', 'JOB_INDEX')]
+  return bool(flag('only', words)) or indices == ['0', '0']
+
+
 def _begin(job: Job, options: argparse.Namespace) -> int:
+  if not judges(os.environ, options.words):
+    return 0
   history, verdict = begin(job.read(), options.stalls)
   job.write(history)
   return 0 if verdict.again else _say(options, verdict)

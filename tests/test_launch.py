@@ -62,7 +62,7 @@ sys.exit(code if len(starts) < times else 0)
 """
 
 
-sys.path.insert(0, str(ROOT / 'launch'))  # as it is for a script in it
+sys.path.append(str(ROOT / 'launch'))  # as it is for a script in it
 
 
 def load(path):

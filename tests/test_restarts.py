@@ -10,7 +10,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / 'launch'))
+sys.path.append(str(ROOT / 'launch'))
 import restarts  # noqa: E402
 
 SCRIPT = ROOT / 'launch' / 'restarts.py'

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +18,13 @@ from gan_jax.runtime.errors import Error
 from gan_jax.runtime.progress import format_duration
 from gan_jax.training import snapshots, workdir
 from gan_jax.training.dispatch import Pace
+from gan_jax.training.goodput import Ledger, format_minute
 from gan_jax.training.loop import HostLoop
 from gan_jax.training.setup import Setup
 from gan_jax.training.writers import Log, Progress
 
 PyTree = Any
+_MINUTE = 60.0  # seconds from one line to the next
 
 
 def make_advance(setup: Setup) -> Callable[..., Any]:
@@ -89,15 +92,25 @@ class RunLoop(HostLoop):
     bad: logs that were not finite when it diverged.
   """
 
-  def __init__(self, setup: Setup, folder: pathlib.Path) -> None:
-    """Restores the newest whole checkpoint, or starts afresh."""
+  def __init__(
+    self, setup: Setup, folder: pathlib.Path, age: float = 0.0
+  ) -> None:
+    """Restores the newest whole checkpoint, or starts afresh.
+
+    Args:
+      setup: what is trained.
+      folder: of the run.
+      age: seconds that this process has been at it.
+    """
     self.primary = multihost.is_primary()
     self.run_file = workdir.RunFile(folder)
     self.totals, self.bad = Totals(), list[str]()
     self._unscored = False  # a signal ended the scoring of this moment
     self.scorer = _make_scorer(setup, folder)
     best = self.scorer.best if setup.config.keep_best else None
-    super().__init__(setup, folder, setup.config.keep_checkpoints, best)
+    ledger = Ledger(self.run_file.facts.get('goodput'), age=age)
+    self._minute = time.monotonic()
+    super().__init__(setup, folder, setup.config.keep_checkpoints, best, ledger)
     for text in self.warnings():
       self.warn(text)
     self.snapshots = snapshots.Snapshots(setup)
@@ -166,15 +179,21 @@ class RunLoop(HostLoop):
     return jax.tree.map(lambda x: x[0], chunk)
 
   def compile(self) -> Any:
-    """Compiles, once, for the shapes of the state."""
-    jitted = jax.jit(make_advance(self.setup), donate_argnums=0)
+    """Compiles, once, for the shapes of the state.
+
+    Where there are other processes, the state before a dispatch is kept until
+    its end, which one that is lost may keep from coming.
+    """
+    given = (0,) if multihost.is_alone() else ()
+    jitted = jax.jit(make_advance(self.setup), donate_argnums=given)
     chunk = self._chunk(0, 1)
     lowered = jitted.lower(self.state, self.constants, chunk, np.int32(0))
     return lowered.compile()
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps; waits until they are done (several CPU devices need that)."""
-    chunk = self._chunk(self.step, count)
+    with self.ledger.spend('data'):
+      chunk = self._chunk(self.step, count)
     self.state, *rest = self.program(
       self.state, self.constants, chunk, np.int32(count)
     )
@@ -214,6 +233,26 @@ class RunLoop(HostLoop):
     """Moves the bar."""
     self.totals.seconds += seconds
     self.progress.moved(self.step)
+    if time.monotonic() - self._minute >= _MINUTE:
+      self._minute = time.monotonic()
+      self._tell_minute()
+
+  def _tell_minute(self) -> None:
+    self.record_goodput()
+    facts = self.run_file.facts['goodput']
+    self.progress.minute(
+      format_minute(self.step, self.config.steps, self.spread, facts)
+    )
+
+  def record_goodput(self) -> None:
+    """Writes down where the time went, as far as it has."""
+    facts = {**self.ledger.facts(), 'step_sec': self.spread.facts()}
+    self.run_file.update(goodput=facts)
+
+  def save(self) -> None:
+    """Saves this moment, unless it is saved, and where the time went."""
+    super().save()
+    self.record_goodput()
 
   def at_boundary(self) -> None:
     """Writes what is due."""
@@ -263,7 +302,8 @@ class RunLoop(HostLoop):
 
   def evaluate(self) -> None:
     """Scores this moment, unless it was before a restart, and shows it."""
-    scores, text, is_new = self.scorer(self.state, self.step)
+    with self.ledger.spend('evaluation'):
+      scores, text, is_new = self.scorer(self.state, self.step)
     self._unscored = False
     if self.log is not None:
       if is_new:

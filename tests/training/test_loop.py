@@ -13,7 +13,7 @@ from helpers import small
 
 from gan_jax.runtime import preemption, storage
 from gan_jax.runtime.errors import CheckpointError, IdentityError
-from gan_jax.training import run_loop, setup, writers
+from gan_jax.training import goodput, run_loop, setup, writers
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.loop import HostLoop
 
@@ -196,7 +196,7 @@ class Bare(run_loop.RunLoop):
     self.step, self.scorer, self.done = step, scorer, []
     self.state, self._unscored, self.compile_sec = None, False, 0.0
     self.progress = self.log = self.run_file = self
-    self.listener = preemption.Listener()
+    self.listener, self.ledger = preemption.Listener(), goodput.Ledger()
 
   def note(self, *words):
     self.done.append(' '.join(map(str, words)))
