@@ -39,8 +39,9 @@ from restarts import SAVED
 
 # With these all processes of a job end, each when its own work is done.
 ORDERLY = (2, 3, SAVED)
-# After any other exit the peers cannot go on: they hang in a collective.
-PEERS_SECONDS = 10.0
+# After any other exit the peers cannot go on: they save what they hold, if they
+# notice, or hang in a collective.
+PEERS_SECONDS = 20.0
 
 
 @dataclasses.dataclass

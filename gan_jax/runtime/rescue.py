@@ -10,7 +10,7 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,20 +27,44 @@ Meta = dict[str, Any]
 _BODY = 'body'  # the name of the description among the arrays
 
 
-def is_key(x: Any) -> bool:
-  """Whether a leaf is an array of random keys."""
+class Held(NamedTuple):
+  """A state from which nothing needs to be computed any more.
+
+  Attributes:
+    step: of it.
+    arrays: by path, keys as their raw data.
+    keys: implementation of each key by its path.
+    meta: what is saved beside it.
+  """
+
+  step: int
+  arrays: dict[str, Any]
+  keys: dict[str, str]
+  meta: Meta
+
+
+def _is_key(x: Any) -> bool:
   dtype = getattr(x, 'dtype', None)
   return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 
 
-def bare(state: PyTree) -> PyTree:
-  """A state without key types, from which nothing is computed any more.
+def hold(step: int, state: PyTree, meta: Meta) -> Held:
+  """Makes a state ready to be saved by this process alone.
 
-  What waits for a peer that is gone takes no further work: to be called before.
+  Before it waits for others: a device that waits for a peer that is gone takes
+  no further work.
   """
-  return jax.tree.map(
-    lambda x: jax.random.key_data(x) if is_key(x) else x, state
-  )
+  leaves = flatten(state)
+  keys = {
+    name: str(jax.random.key_impl(x))
+    for name, x in leaves.items()
+    if _is_key(x)
+  }
+  arrays = {
+    name: jax.random.key_data(x) if name in keys else x
+    for name, x in leaves.items()
+  }
+  return Held(step, arrays, keys, meta)
 
 
 def path_of(workdir: pathlib.Path, step: int) -> pathlib.Path:
@@ -48,27 +72,19 @@ def path_of(workdir: pathlib.Path, step: int) -> pathlib.Path:
   return workdir / 'rescue' / f'{step:09d}.npz'
 
 
-def write(workdir: pathlib.Path, step: int, state: PyTree, meta: Meta) -> bool:
-  """Writes a bare state, unless another process has.
-
-  Args:
-    workdir: of the run.
-    step: of the state.
-    state: as `bare` returns it, whole in this process.
-    meta: what is saved beside it.
-
-  Returns:
-    Whether this process wrote it.
+def write(workdir: pathlib.Path, held: Held) -> bool:
+  """Writes a state, unless another process has; says whether it did.
 
   Raises:
     OSError: if it cannot be written.
   """
-  path = path_of(workdir, step)
+  path = path_of(workdir, held.step)
   if path.exists():
     return False
-  host = {name: np.asarray(x) for name, x in flatten(state).items()}
+  host = {name: np.asarray(x) for name, x in held.arrays.items()}
   types = {name: [str(x.dtype), list(x.shape)] for name, x in host.items()}
-  body = dict(meta, step=step, arrays=types, digest=digest_arrays(host))
+  body = dict(held.meta, step=held.step, arrays=types, keys=held.keys)
+  body['digest'] = digest_arrays(host)
   body['seal'] = digest_facts(body)
   # As bytes: NumPy's files know no bfloat16.
   arrays: dict[str, Any] = {
@@ -149,9 +165,9 @@ def _read(path: pathlib.Path, template: PyTree) -> tuple[PyTree, Meta]:
 
   def as_given(name: str) -> Any:
     leaf, x = leaves[name], host[name]
-    if is_key(leaf):
+    if name in body['keys']:
       key = jnp.asarray(x)
-      return jax.random.wrap_key_data(key, impl=jax.random.key_impl(leaf))
+      return jax.random.wrap_key_data(key, impl=body['keys'][name])
     if x.dtype != leaf.dtype or x.shape != leaf.shape:
       raise ValueError(f'{name} is of another shape or type')
     return x

@@ -29,7 +29,7 @@ class Watch:
   """Watches the main thread while it computes with others.
 
   Attributes:
-    held: step, bare state and meta that would be saved.
+    held: what would be saved.
   """
 
   def __init__(
@@ -50,7 +50,7 @@ class Watch:
     """
     self._folder, self._index, self._deadline = folder, index, deadline
     self._end = end
-    self.held: tuple[int, PyTree, dict[str, Any]] | None = None
+    self.held: rescue.Held | None = None
     self._since: float | None = None
     self._longest = 0.0
     self._lock = threading.Lock()
@@ -67,7 +67,7 @@ class Watch:
 
   def hold(self, step: int, state: PyTree, meta: dict[str, Any]) -> None:
     """What would be saved from now on."""
-    self.held = (step, rescue.bare(state), meta)
+    self.held = rescue.hold(step, state, meta)
 
   def begin(self) -> None:
     """A computation with the others begins."""
@@ -130,17 +130,17 @@ class Watch:
     if self.held is None:
       terminal.tell(f'error: {reason}; nothing is held', sys.stderr)
       return False
-    step, state, meta = self.held
+    held = self.held
     # All that live hold the same: the first of them writes it.
     time.sleep(min(0.2 * self._index, self._deadline / 8))
     try:
-      rescue.write(self._folder, step, state, meta)
+      rescue.write(self._folder, held)
     except Exception as error:  # of a disk, or of a device that is lost, too
       text = (str(error) or repr(error)).splitlines()[0]
       terminal.tell(f'error: {reason}; not saved: {text}', sys.stderr)
       return False
     terminal.tell(
-      f'error: {reason}; saved at step {step}; run the same command again',
+      f'error: {reason}; saved at step {held.step}; run the same command again',
       sys.stderr,
     )
     return True
