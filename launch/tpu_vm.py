@@ -1,10 +1,10 @@
 """A run on Cloud TPU VMs, through gcloud's queued resources.
 
-    python launch/tpu_vm.py create --name=N --zone=Z --type=v5litepod-16
+    python launch/tpu_vm.py --do=create --name=N --zone=Z --type=v5litepod-16
       --version=v2-alpha-tpuv5-lite --spot
-    python launch/tpu_vm.py start --name=N --zone=Z --image=IMAGE
+    python launch/tpu_vm.py --do=start --name=N --zone=Z --image=IMAGE
       --flagfile=F --workdir=/mnt/work/runs/a
-    python launch/tpu_vm.py watch | stop | resume | delete --name=N --zone=Z
+    python launch/tpu_vm.py --do=watch --name=N --zone=Z   # stop, delete, ...
 
 `create` queues for a slice; `start` runs the image on all of its workers, which
 join by themselves; `watch` follows the log of the first. `stop` sends SIGTERM
@@ -120,7 +120,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add('action', choices=ACTIONS)
+  add('--do', required=True, choices=ACTIONS, dest='action')
   add('--name', required=True, help='of the queued resource and its slice')
   add('--zone', required=True, help='as us-west4-a')
   add('--project', default='', help="default: gcloud's")

@@ -25,7 +25,8 @@ PLACE = ['--zone=z', '--project=p']
 
 
 def shown(capsys, *words):
-  assert tpu_vm.main([*words[:1], *SLICE, '--dry_run', *words[1:]]) == 0
+  do, *words = words
+  assert tpu_vm.main([f'--do={do}', *SLICE, '--dry_run', *words]) == 0
   return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -84,9 +85,9 @@ def test_its_log_and_its_end(capsys):
 @pytest.mark.parametrize(
   ('words', 'said'),
   [
-    (['create'], '--type'),
-    (['start', '--image=i', '--workdir=/w'], 'none of --mount'),
-    (['start', '--workdir=/w', '--mount=/w'], '--image'),
+    (['--do=create'], '--type'),
+    (['--do=start', '--image=i', '--workdir=/w'], 'none of --mount'),
+    (['--do=start', '--workdir=/w', '--mount=/w'], '--image'),
   ],
 )
 def test_what_is_missing_is_named(words, said, capsys):
