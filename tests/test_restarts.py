@@ -157,6 +157,17 @@ def test_in_a_container_it_hands_on_signals_codes_and_words(tmp_path):
   process.communicate()
 
 
+def test_of_several_containers_the_first_counts():
+  def judges(*words, **environ):
+    return restarts.judges(environ, words)
+
+  assert judges() and judges(JOB_COMPLETION_INDEX='0', JOB_INDEX='0')
+  assert not judges(JOB_COMPLETION_INDEX='1')
+  assert not judges(JOB_COMPLETION_INDEX='0', JOB_INDEX='1')
+  # But each task of an ablation is a job of its own.
+  assert judges('--only=3/4', JOB_COMPLETION_INDEX='2')
+
+
 def test_a_job_without_a_workdir_is_refused():
   words = [sys.executable, SCRIPT, 'begin', '--job=1', '--', '--steps=3']
   done = subprocess.run(words, capture_output=True, text=True, env=os.environ)

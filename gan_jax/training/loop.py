@@ -20,6 +20,7 @@ import jax
 from gan_jax.config import app
 from gan_jax.runtime import multihost, preemption, rescue
 from gan_jax.runtime.checkpoint import Best, Checkpoints
+from gan_jax.runtime.errors import Error
 from gan_jax.training import workdir
 from gan_jax.training.dispatch import Pace, next_boundary
 from gan_jax.training.goodput import Ledger, Spread
@@ -252,9 +253,12 @@ class HostLoop(abc.ABC):
       return
     try:
       yield
-    except jax.errors.JaxRuntimeError as error:
-      reason = str(error).splitlines()[0][:200]
-      self._watch.give_up(f'another process was lost ({reason})', False)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+      if not isinstance(error, Error):  # a ValueError, too, and not JAX's
+        reason = str(error).splitlines()[0][:200]
+        self._watch.give_up(
+          f'what was computed with the other processes failed ({reason})', False
+        )
       raise
     finally:
       self._watch.close()

@@ -238,16 +238,14 @@ class RunLoop(HostLoop):
       self._tell_minute()
 
   def _tell_minute(self) -> None:
-    self.record_goodput()
-    facts = self.run_file.facts['goodput']
-    self.progress.minute(
-      format_minute(self.step, self.config.steps, self.spread, facts)
-    )
+    facts, steps = self.record_goodput(), self.config.steps
+    self.progress.minute(format_minute(self.step, steps, self.spread, facts))
 
-  def record_goodput(self) -> None:
-    """Writes down where the time went, as far as it has."""
+  def record_goodput(self) -> dict[str, Any]:
+    """Writes down where the time went, as far as it has; what it wrote."""
     facts = {**self.ledger.facts(), 'step_sec': self.spread.facts()}
     self.run_file.update(goodput=facts)
+    return facts
 
   def save(self) -> None:
     """Saves this moment, unless it is saved, and where the time went."""
