@@ -89,7 +89,7 @@ def main() -> int:
     return runner.collect(plan)
   from gan_jax.training.train import prepare_process
 
-  prepare_process(plan.base)
+  prepare_process(plan.base, plan.options.only.replace('/', '-'))
   return runner.ablate(plan, dry_run=flags.FLAGS.dry_run)
 
 

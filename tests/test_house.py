@@ -15,7 +15,15 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'gan_jax'
-COMMANDS = ('ablate', 'evaluate', 'prepare', 'report', 'sample', 'train')
+COMMANDS = (
+  'ablate',
+  'doctor',
+  'evaluate',
+  'prepare',
+  'report',
+  'sample',
+  'train',
+)
 # What stands above `config` in this list knows no flags.
 BELOW_FLAGS = ('runtime', 'metrics', 'networks', 'data', 'game', 'features')
 

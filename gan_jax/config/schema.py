@@ -237,6 +237,16 @@ class Config:
     ' and losses stay float32.',
     choices=('float32', 'bfloat16'),
   )
+  matmul_precision: str = _networks(
+    'default',
+    'How accelerators multiply float32 in training. bfloat16: as fast as they'
+    ' can (TF32 on a GPU, one product of bfloat16 on a TPU). tensorfloat32:'
+    ' TF32 on a GPU, three products of bfloat16 on a TPU. highest: in float32.'
+    ' default: as JAX is set, and that is as fast as they can. A CPU multiplies'
+    ' in float32. Samples that are scored, and features, are computed at'
+    ' highest.',
+    choices=('default', 'bfloat16', 'tensorfloat32', 'highest'),
+  )
   optimizer_g: str = _optimizers(
     'adam', 'Optimizer of G.', registry=_OPTIMIZERS
   )
@@ -489,6 +499,15 @@ class Config:
     'Devices that the run uses: GPUs, TPU cores or CPUs. 0: all of them.',
     low=0,
     high=2**20,
+    free=True,
+  )
+  deterministic: str = _run(
+    'auto',
+    'Whether a run that is started again on a GPU goes on to the same bits:'
+    ' kernels without atomic operations, and those that XLA picked at the first'
+    ' start, which the workdir holds. auto: yes, unless JAX computes already.'
+    ' CPUs and TPUs give the same bits in any case.',
+    choices=('auto', 'on', 'off'),
     free=True,
   )
   multihost: bool = _run(

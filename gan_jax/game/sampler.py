@@ -3,7 +3,8 @@
 Sample number i of a seed comes from the noise of `fold_in(key, i)` and, where
 the networks know classes, from a class that is a function of i
 (`classes.numbered_classes`): neither the batch nor the number of devices has a
-say in what is drawn.
+say in what is drawn. Its products are those of float32 on every device,
+whatever training used.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from gan_jax.game.classes import numbered_classes
 from gan_jax.networks.base import Networks, Params, Stats
-from gan_jax.runtime import sharding
+from gan_jax.runtime import numerics, sharding
 
 BATCH = 256  # samples that go through G at a time, at the most
 
@@ -54,9 +55,10 @@ class Sampler:
     return sharding.batch_sharder(self._mesh)(x)
 
   def _of_noise(self, params: Params, stats: Stats, z: Any, label: Any) -> Any:
-    x, _ = self.networks.generator.apply(
-      params, stats, self._split(z), train=False, key=None, label=label
-    )
+    with numerics.multiplying('highest'):
+      x, _ = self.networks.generator.apply(
+        params, stats, self._split(z), train=False, key=None, label=label
+      )
     return x.astype(jnp.float32)
 
   def _of_numbers(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -88,8 +89,36 @@ def require_memory(
     )
 
 
+_ASKED = re.compile(r'allocat\w+ (\d+) ?bytes|allocate ([\d.]+)([KMG])iB')
+_UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+
+
+def explain_exhaustion(error: BaseException) -> str:
+  """What was asked for and what there is, if memory ran out; '' if not.
+
+  >>> explain_exhaustion(ValueError('no'))
+  ''
+  """
+  text = str(error)
+  on_host = isinstance(error, MemoryError)
+  on_disk = 'No space left' in text  # which some report likewise
+  if not on_host and ('RESOURCE_EXHAUSTED' not in text or on_disk):
+    return ''
+  match = _ASKED.search(text)
+  words = ['out of memory']
+  if match:
+    asked = float(match[1] or match[2]) * _UNITS.get(match[3] or '', 1)
+    words.append(f'{asked / _GIB:,.2f} GiB were asked for at once')
+  limit = host_memory_bytes() if on_host else memory_bytes()
+  if limit:
+    owner = 'this machine' if on_host else jax.local_devices()[0].device_kind
+    words.append(f'{owner} has {limit / _GIB:,.1f} GiB in all')
+  return ', '.join(words)
+
+
 __all__ = [
   'check_devices',
+  'explain_exhaustion',
   'host_memory_bytes',
   'memory_bytes',
   'require_memory',

@@ -319,6 +319,12 @@ def cautions(setup: Setup) -> list[str]:
   """Warnings of options that are accepted together and may be a mistake."""
   config, game = setup.config, setup.trainer.game
   warnings = idle(config, FIELDS, game.objective.relativistic)
+  precision = setup.trainer.matmul_precision
+  if precision != 'default' and setup.mesh.devices.flat[0].platform == 'cpu':
+    warnings.append(
+      f'`matmul_precision={precision}`: has no effect on a CPU, which'
+      ' multiplies in float32'
+    )
   if isinstance(setup.dataset, Density):
     warnings += idle_on_density(config, FIELDS)
   paths = jax.tree_util.tree_leaves_with_path(setup.shapes.d.stats)

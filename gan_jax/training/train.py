@@ -16,12 +16,25 @@ from gan_jax.config.resolve import TRAINER_GROUPS
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
-from gan_jax.runtime import backend, multihost, places, preemption, terminal
+from gan_jax.runtime import (
+  backend,
+  determinism,
+  multihost,
+  numerics,
+  places,
+  preemption,
+  terminal,
+)
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
-from gan_jax.runtime.provenance import environment, now
+from gan_jax.runtime.provenance import (
+  environment,
+  machine,
+  machine_difference,
+  now,
+)
 from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training import identity as identity_lib
 from gan_jax.training import memory
@@ -43,8 +56,12 @@ from gan_jax.training.setup import (
 )
 
 
-def prepare_process(config: Config) -> None:
-  """Joins the job's other processes and finds the compilation cache.
+def prepare_process(config: Config, part: str = '') -> None:
+  """Joins the job's other processes, finds the compilation cache, sets XLA.
+
+  Args:
+    config: whose options say how.
+    part: of the processes that work in one folder without joining.
 
   Raises:
     ArgumentError: if there is no job to join, or the cache is no folder.
@@ -79,6 +96,7 @@ def prepare_process(config: Config) -> None:
         f' ({str(error).splitlines()[0]}); see that all of them were started'
         ' and reach the first one'
       ) from error
+  determinism.request(config.deterministic, config.workdir, part)
   backend.check_devices()
 
 
@@ -162,6 +180,12 @@ def _check_identity(config: Config, own: identity_lib.Identity) -> None:
     warning = identity_lib.check(place, facts['identity'], own)
     if warning and multihost.is_primary():
       app.warn(warning)
+    other = machine_difference(facts.get('machine'), machine())
+    if other and multihost.is_primary():
+      app.warn(
+        f'{place}: was computed on another machine so far ({other}); what comes'
+        ' now may differ in its last bits from what would have come there'
+      )
 
 
 def _references(setup: Setup) -> dict[str, str]:
@@ -207,6 +231,7 @@ def _conduct(
   except preemption.Stopped as stopped:  # nothing is new since the last
     if not done:
       run_file.update(outcome='saved', step=loop.step, finished=now())
+      loop.record_goodput()
     _report_stop(stopped)
     return Trained(loop, 'saved')
   facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
@@ -229,6 +254,8 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
   run_file.update(
     **environment(),
     **setup_lib.describe(setup),
+    products=_products(setup),
+    deterministic=determinism.in_force(),
     identity=own,
     references=_references(setup),
     objects=sorted(setup.objects),
@@ -239,9 +266,16 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
     started=run_file.facts.get('started', now()),
     outcome='running',
   )
+  loop.record_goodput()
   if loop.step == 0:
     _write_generator(setup, loop)
   loop.progress.say(_header(loop))
+
+
+def _products(setup: Setup) -> str:
+  return numerics.describe_products(
+    setup.trainer.matmul_precision, setup.mesh.devices.flat[0]
+  )
 
 
 def _header(loop: RunLoop) -> str:
@@ -260,6 +294,8 @@ def _header(loop: RunLoop) -> str:
     network=name,
     parameters=tuple(facts['parameters'].values()),
     devices=[str(d.device_kind) for d in setup.mesh.devices.flat],
+    products=_products(setup),
+    deterministic=determinism.in_force(),
     processes=jax.process_count(),
   )
 

@@ -54,6 +54,7 @@ VALUES = {
   'norm_d': ['layer'],
   'conditioning': ['projection'],
   'precision': ['bfloat16'],
+  'matmul_precision': ['bfloat16', 'tensorfloat32', 'highest'],
   'optimizer_g': ['sgd'],
   'optimizer_d': ['lion'],
   'lr_g': [1e-3],
@@ -93,6 +94,7 @@ ALWAYS = {
   'checkpoint_every': 'checkpoints',
   'keep_checkpoints': 'checkpoints',
   'devices': 'the devices',
+  'deterministic': 'the kernels of a GPU',
   'multihost': 'the processes',
   'compilation_cache': 'files of the cache',
 }
