@@ -19,6 +19,7 @@ guardian sends its processes SIGTERM, and kills what has not ended in time.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -42,6 +43,8 @@ ORDERLY = (2, 3, SAVED)
 # After any other exit the peers cannot go on: they save what they hold, if they
 # notice, or hang in a collective.
 PEERS_SECONDS = 20.0
+# What is said to a guardian.
+GUARD, DONE = 'guard', 'done'
 
 
 @dataclasses.dataclass
@@ -147,33 +150,37 @@ class Guardian:
   """A process that ends those of a launcher which was killed."""
 
   def __init__(self, stop_seconds: float) -> None:
-    """Before any thread is started: it is forked."""
-    read, self._write = os.pipe()
-    self._pid = os.fork()
-    if self._pid:
-      os.close(read)
-      return
-    try:
-      os.setsid()  # what kills the launcher's group leaves it
-      for number in restarts.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-      os.close(self._write)
-      with open(read, 'rb') as told:  # until the launcher is no more
-        words = told.read().split()
-      if b'done' not in words:
-        _end_orphans([int(word) for word in words], stop_seconds)
-    finally:
-      os._exit(0)
+    """Of a session of its own: what kills the launcher's group leaves it."""
+    self._process = subprocess.Popen(
+      [sys.executable, '-S', __file__, GUARD, str(stop_seconds)],
+      stdin=subprocess.PIPE,
+      start_new_session=True,
+    )
+
+  def _tell(self, word: str) -> None:
+    assert self._process.stdin is not None
+    self._process.stdin.write(f'{word} '.encode())
+    self._process.stdin.flush()
 
   def watch(self, pid: int) -> None:
     """One process more."""
-    os.write(self._write, b'%d ' % pid)
+    self._tell(str(pid))
 
   def close(self) -> None:
     """Nothing is left to be watched."""
-    os.write(self._write, b'done ')
-    os.close(self._write)
-    os.waitpid(self._pid, 0)
+    with contextlib.suppress(BrokenPipeError):  # it was killed itself
+      self._tell(DONE)
+    self._process.communicate()
+
+
+def guard(stop_seconds: float) -> int:
+  """What a guardian does: waits until the launcher is no more."""
+  for number in restarts.SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+  words = sys.stdin.read().split()
+  if DONE not in words:
+    _end_orphans([int(word) for word in words], stop_seconds)
+  return 0
 
 
 def _end_orphans(pids: Sequence[int], stop_seconds: float) -> None:
@@ -373,6 +380,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str]) -> int:
   """Runs or shows the job."""
+  if words[:1] == [GUARD]:
+    return guard(float(words[1]))
   options = parse(words)
   try:
     job = plan(options, os.environ)

@@ -382,13 +382,13 @@ def test_a_signal_before_the_first_process_reaches_it(local, monkeypatch):
 @pytest.mark.slow
 def test_one_that_has_saved_waits_for_the_others(start):
   slow = SAVER.replace(
-    'sleep(0.2)', 'sleep(11 * int(os.environ["SLURM_PROCID"]))'
+    'sleep(0.2)', 'sleep(21 * int(os.environ["SLURM_PROCID"]))'
   )
   process = start('import os\n' + slow, '--processes=2')
   for _ in range(2):
     process.stdout.readline()
   process.terminate()
-  code, out = finish(process, 40)
+  code, out = finish(process, 60)
   assert code == 75, out
   assert '[1] heard 1' in out
 

@@ -59,12 +59,20 @@ def test_only_what_is_newer_than_the_checkpoints_is_taken(tmp_path):
   rescue.discard(tmp_path, 30)
 
 
-@pytest.mark.parametrize('how', ['cut', 'flipped', 'of other networks'])
+@pytest.mark.parametrize(
+  'how', ['cut', 'flipped', 'written anew', 'of other networks']
+)
 def test_what_is_not_whole_is_named_and_passed_over(tmp_path, how):
   write(tmp_path, 20)
   path = rescue.path_of(tmp_path, 30)
   if how == 'of other networks':
     write(tmp_path, 30, {'w': jnp.ones(3)})
+  elif how == 'written anew':  # a whole archive, of another array
+    write(tmp_path, 30)
+    with np.load(path) as file:
+      arrays = dict(file)
+    arrays['params/w'][0] ^= 1
+    np.savez(path, **arrays)
   else:
     write(tmp_path, 30)
     content = bytearray(path.read_bytes())
