@@ -77,13 +77,16 @@ def test_a_signal_that_is_not_answered(watched, tmp_path, capfd):
 
 def test_what_cannot_be_saved_is_a_crash_in_time(watched, monkeypatch):
   """Be it that the disk hangs."""
-  monkeypatch.setattr(rescue, 'write', lambda *_: time.sleep(5))
+  released = threading.Event()
+  monkeypatch.setattr(rescue, 'write', lambda *_: released.wait(5))
   one, codes = watched()
   thread = threading.Thread(target=one.give_up, args=('', True), daemon=True)
   began = time.monotonic()
   thread.start()
   wait(lambda: codes)
   assert codes == [app.ERROR] and time.monotonic() - began < 3
+  released.set()
+  thread.join()
 
 
 def test_nothing_held_is_nothing_saved(watched, tmp_path, capfd):
