@@ -521,6 +521,15 @@ class Config:
     ' finds Slurm, Cloud TPU and the variables of launch/local.py by itself.',
     free=True,
   )
+  save_deadline: int = _run(
+    60,
+    'Seconds from a signal, or from when another process of the job is missed,'
+    ' within which a process has saved what it holds and ended. 0: it waits for'
+    ' the others.',
+    low=0,
+    high=86_400,
+    free=True,
+  )
   compilation_cache: str = _run(
     '~/.cache/gan_jax/xla',
     'Folder in which compiled programs are kept from one run to the next. off:'

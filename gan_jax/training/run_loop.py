@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +18,13 @@ from gan_jax.runtime.errors import Error
 from gan_jax.runtime.progress import format_duration
 from gan_jax.training import snapshots, workdir
 from gan_jax.training.dispatch import Pace
+from gan_jax.training.goodput import Ledger, format_minute
 from gan_jax.training.loop import HostLoop
 from gan_jax.training.setup import Setup
 from gan_jax.training.writers import Log, Progress
 
 PyTree = Any
+_MINUTE = 60.0  # seconds from one line to the next
 
 
 def make_advance(setup: Setup) -> Callable[..., Any]:
@@ -67,16 +70,24 @@ def make_advance(setup: Setup) -> Callable[..., Any]:
   return advance
 
 
-def lower(setup: Setup, state: Any, constants: PyTree, chunk: PyTree) -> Any:
-  """The program of a run, lowered: `make_advance`, the state donated.
+def lower(
+  setup: Setup,
+  state: Any,
+  constants: PyTree,
+  chunk: PyTree,
+  *,
+  donate: bool = True,
+) -> Any:
+  """The program of a run, lowered: `make_advance`.
 
   Args:
     setup: of the run.
     state: before; arrays, or shapes with their shardings, as the others.
     constants: of the feed.
     chunk: of the data of one dispatch.
+    donate: whether the memory of the state is used for the one after it.
   """
-  jitted = jax.jit(make_advance(setup), donate_argnums=0)
+  jitted = jax.jit(make_advance(setup), donate_argnums=(0,) if donate else ())
   return jitted.lower(state, constants, chunk, np.int32(0))
 
 
@@ -102,8 +113,16 @@ class RunLoop(HostLoop):
     bad: logs that were not finite when it diverged.
   """
 
-  def __init__(self, setup: Setup, folder: pathlib.Path) -> None:
-    """Restores the newest whole checkpoint, or starts afresh."""
+  def __init__(
+    self, setup: Setup, folder: pathlib.Path, age: float = 0.0
+  ) -> None:
+    """Restores the newest whole checkpoint, or starts afresh.
+
+    Args:
+      setup: what is trained.
+      folder: of the run.
+      age: seconds that this process has been at it.
+    """
     self.primary = multihost.is_primary()
     self.run_file = workdir.RunFile(folder)
     self.totals, self.bad = Totals(), list[str]()
@@ -111,7 +130,9 @@ class RunLoop(HostLoop):
     self._facts: dict[str, Any] = {}  # of the state, for a row
     self.scorer = _make_scorer(setup, folder)
     best = self.scorer.best if setup.config.keep_best else None
-    super().__init__(setup, folder, setup.config.keep_checkpoints, best)
+    ledger = Ledger(self.run_file.facts.get('goodput'), age=age)
+    self._minute = time.monotonic()
+    super().__init__(setup, folder, setup.config.keep_checkpoints, best, ledger)
     for text in self.warnings():
       self.warn(text)
     self.snapshots = snapshots.Snapshots(setup)
@@ -180,13 +201,25 @@ class RunLoop(HostLoop):
     return jax.tree.map(lambda x: x[0], chunk)
 
   def compile(self) -> Any:
-    """Compiles, once, for the shapes of the state."""
+    """Compiles, once, for the shapes of the state.
+
+    Where there are other processes, the state before a dispatch is kept until
+    its end, which one that is lost may keep from coming.
+    """
     chunk = self._chunk(0, 1)
-    return lower(self.setup, self.state, self.constants, chunk).compile()
+    lowered = lower(
+      self.setup,
+      self.state,
+      self.constants,
+      chunk,
+      donate=multihost.is_alone(),
+    )
+    return lowered.compile()
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps; waits until they are done (several CPU devices need that)."""
-    chunk = self._chunk(self.step, count)
+    with self.ledger.spend('data'):
+      chunk = self._chunk(self.step, count)
     self.state, *rest = self.program(
       self.state, self.constants, chunk, np.int32(count)
     )
@@ -226,6 +259,24 @@ class RunLoop(HostLoop):
     """Moves the bar."""
     self.totals.seconds += seconds
     self.progress.moved(self.step)
+    if time.monotonic() - self._minute >= _MINUTE:
+      self._minute = time.monotonic()
+      self._tell_minute()
+
+  def _tell_minute(self) -> None:
+    facts, steps = self.record_goodput(), self.config.steps
+    self.progress.minute(format_minute(self.step, steps, self.spread, facts))
+
+  def record_goodput(self) -> dict[str, Any]:
+    """Writes down where the time went, as far as it has; what it wrote."""
+    facts = {**self.ledger.facts(), 'step_sec': self.spread.facts()}
+    self.run_file.update(goodput=facts)
+    return facts
+
+  def save(self) -> None:
+    """Saves this moment, unless it is saved, and where the time went."""
+    super().save()
+    self.record_goodput()
 
   def at_boundary(self) -> None:
     """Writes what is due."""
@@ -275,7 +326,8 @@ class RunLoop(HostLoop):
 
   def evaluate(self) -> None:
     """Scores this moment, unless it was before a restart, and shows it."""
-    scores, text, is_new = self.scorer(self.state, self.step)
+    with self.ledger.spend('evaluation'):
+      scores, text, is_new = self.scorer(self.state, self.step)
     self._unscored = False
     if self.log is not None:
       if is_new:

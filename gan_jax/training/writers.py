@@ -204,6 +204,11 @@ class Progress:
     else:
       terminal.tell(text, sys.stderr)
 
+  def minute(self, text: str) -> None:
+    """Prints the line of a minute, where there is no bar that says it."""
+    if self._bar is None:
+      self.say(text)
+
   def moved(self, step: int) -> None:
     """Moves the bar."""
     if self._bar is not None:

@@ -97,6 +97,7 @@ ALWAYS = {
   'devices': 'the devices',
   'deterministic': 'the kernels of a GPU',
   'multihost': 'the processes',
+  'save_deadline': 'the end of a process that has lost the others',
   'compilation_cache': 'files of the cache',
 }
 SCORING = {
