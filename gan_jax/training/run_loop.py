@@ -17,6 +17,7 @@ from gan_jax.runtime import multihost, preemption, sharding
 from gan_jax.runtime.errors import Error
 from gan_jax.runtime.progress import format_duration
 from gan_jax.training import snapshots, workdir
+from gan_jax.training.ahead import Ahead
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.goodput import Ledger, format_minute
 from gan_jax.training.loop import HostLoop
@@ -98,6 +99,7 @@ class Totals:
   sums: dict[str, float] = dataclasses.field(default_factory=dict)
   steps: int = 0
   seconds: float = 0.0
+  waited: float = 0.0  # seconds of them for data
 
   def add(self, sums: dict[str, float], steps: int) -> None:
     """Adds the logs of one dispatch."""
@@ -111,6 +113,8 @@ class RunLoop(HostLoop):
 
   Attributes:
     bad: logs that were not finite when it diverged.
+    trained_sec: seconds of training in this process.
+    waited: those of them in which the device waited for data.
   """
 
   def __init__(
@@ -126,6 +130,7 @@ class RunLoop(HostLoop):
     self.primary = multihost.is_primary()
     self.run_file = workdir.RunFile(folder)
     self.totals, self.bad = Totals(), list[str]()
+    self.trained_sec = self.waited = 0.0
     self._unscored = False  # a signal ended the scoring of this moment
     self._facts: dict[str, Any] = {}  # of the state, for a row
     self.scorer = _make_scorer(setup, folder)
@@ -185,15 +190,18 @@ class RunLoop(HostLoop):
     feed, mesh = self.setup.feed, self.setup.mesh
     return sharding.share_replicated(feed.constants, mesh)
 
-  def _items(self, start: int, count: int) -> PyTree:
+  def _items(self, start: int, count: int, room: int = 0) -> PyTree:
     rows = sharding.local_rows(self.setup.mesh, self.config.batch_size)
-    return self.setup.feed.chunk(start, count, rows)
+    return self.setup.feed.chunk(start, count, rows, room)
 
   def _chunk(self, start: int, count: int) -> PyTree:
     """Data of `count` steps, in arrays that have room for the most."""
-    room = self.pace.pad([self._items(start, count)])
-    room = jax.tree.map(lambda x: x[0], room)
+    room = self._items(start, count, self.pace.capacity)
     return sharding.put_chunk(room, self.setup.mesh)
+
+  @functools.cached_property
+  def _ahead(self) -> Ahead:
+    return Ahead(self._chunk)
 
   def item(self) -> PyTree:
     """This step's data, on the devices."""
@@ -219,10 +227,12 @@ class RunLoop(HostLoop):
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps; waits until they are done (several CPU devices need that)."""
     with self.ledger.spend('data'):
-      chunk = self._chunk(self.step, count)
+      chunk = self._ahead.take(self.step, count)
     self.state, *rest = self.program(
       self.state, self.constants, chunk, np.int32(count)
     )
+    if self.step + count < self.config.steps:
+      self._ahead.begin(self.step + count, self.pace.reserve(count))
     sums, done, finite, self._facts = jax.device_get(rest)
     if finite and done != count:  # seen with jax 0.6.0 and a warm cache
       raise Error(
@@ -257,7 +267,11 @@ class RunLoop(HostLoop):
 
   def after_dispatch(self, seconds: float) -> None:
     """Moves the bar."""
+    waited, self._ahead.seconds = self._ahead.seconds, 0.0
     self.totals.seconds += seconds
+    self.trained_sec += seconds
+    self.totals.waited += waited
+    self.waited += waited
     self.progress.moved(self.step)
     if time.monotonic() - self._minute >= _MINUTE:
       self._minute = time.monotonic()
@@ -349,6 +363,7 @@ class RunLoop(HostLoop):
     row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}
     row |= {name: float(x) for name, x in self._facts.items()}
     row |= {
+      'data/wait': totals.waited / totals.seconds if totals.seconds else 0.0,
       'speed/images_per_sec': shown / seconds_per_step,
       'speed/sec_per_kimg': 1000 * seconds_per_step / shown,
       'speed/sec_per_step': seconds_per_step,
@@ -372,6 +387,7 @@ class RunLoop(HostLoop):
     """
     self.progress.close()
     try:
+      self._ahead.close()
       super().close()
     finally:
       if self.log is not None:

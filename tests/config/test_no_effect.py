@@ -77,6 +77,7 @@ VALUES = {
   'channels': [3],
   'flip': [True],
   'max_megapixels': [7.0],
+  'keep_rows': [False],
   'class_sampling': ['uniform'],
   'residence': ['device', 'stream'],
   'batch_size': [4],

@@ -459,6 +459,7 @@ def test_everything_a_run_leaves_behind(digits_run):
     'd/param_norm',
     'g/param_norm',
     'g/lr',
+    'data/wait',
     'speed/images_per_sec',
     'speed/sec_per_kimg',
     'time/train_sec',
