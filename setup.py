@@ -74,6 +74,7 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'torch': ['torch>=2.4'],  # only to hold steps against, in tests
+    'bench': ['torch>=2.4'],  # what experiments/speed compares with
     'test': TEST,
     'docs': [
       'jupytext>=1.16.0',

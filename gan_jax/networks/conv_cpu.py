@@ -18,6 +18,7 @@ Reference: Winograd 1980, Arithmetic Complexity of Computations; Lavin & Gray
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,7 +30,10 @@ Padding = tuple[int, int]
 Size = tuple[int, int]
 
 NARROW = 4  # channels that a transpose adds the taps of
-WIDE = 32  # channels on both sides from which minimal filtering pays
+# Minimal filtering pays from so many channels on one side and on the other, and
+# while the images at the nine points fit into the last cache.
+WIDE, WIDER = 64, 128
+CACHE = 24 * 2**20
 
 
 # The rule.
@@ -39,9 +43,19 @@ def _is_pointwise(size: Size, stride: int, padding: Padding) -> bool:
   return size == (1, 1) and stride == 1 and padding == (0, 0)
 
 
-def _is_minimal(size: Size, stride: int, channels: Size, dtype: Any) -> bool:
-  exact = jnp.dtype(dtype).itemsize >= 4  # sums of pixels are rounded
-  return size == (4, 4) and stride == 2 and min(channels) >= WIDE and exact
+def _is_minimal(
+  x: tuple[int, ...], w: tuple[int, ...], stride: int, dtype: Any
+) -> bool:
+  """Of the shapes of images and kernel."""
+  itemsize = jnp.dtype(dtype).itemsize
+  return (
+    w[:2] == (4, 4)
+    and stride == 2
+    and min(w[2:]) >= WIDE
+    and max(w[2:]) >= WIDER
+    and math.prod(x) * 9 // 4 * itemsize <= CACHE
+    and itemsize >= 4  # sums of pixels are rounded
+  )
 
 
 def _is_narrow(size: Size, stride: int, channels: int) -> bool:
@@ -51,10 +65,9 @@ def _is_narrow(size: Size, stride: int, channels: int) -> bool:
 
 def conv(x: Any, w: Any, stride: int, padding: Padding) -> Any:
   """`gan_jax.networks.conv.conv`, as are the two below."""
-  size, channels = w.shape[:2], w.shape[2:]
-  if _is_pointwise(size, stride, padding):
+  if _is_pointwise(w.shape[:2], stride, padding):
     return _product(x, w[0, 0], 3, 0)
-  if _is_minimal(size, stride, channels, x.dtype):
+  if _is_minimal(x.shape, w.shape, stride, x.dtype):
     return _minimal(x, w, padding)
   return _convolve(x, w, stride, padding, padding)
 
@@ -63,12 +76,12 @@ def conv_transpose(
   y: Any, w: Any, stride: int, padding: Padding, size: Size
 ) -> Any:
   """The transpose of `conv` in its images."""
-  taps, channels = w.shape[:2], w.shape[2:]
-  if _is_pointwise(taps, stride, padding):
+  x_shape = (y.shape[0], *size, w.shape[2])
+  if _is_pointwise(w.shape[:2], stride, padding):
     return _product(y, w[0, 0], 3, 1)
-  if _is_minimal(taps, stride, channels, y.dtype):
+  if _is_minimal(x_shape, w.shape, stride, y.dtype):
     return _minimal_transpose(y, w, padding, size)
-  if _is_narrow(taps, stride, channels[0]):
+  if _is_narrow(w.shape[:2], stride, w.shape[2]):
     return _added_taps(y, w, stride, padding, size)
   return _phases(y, w, stride, padding, size)
 
@@ -81,7 +94,7 @@ def conv_kernel(
   if _is_pointwise(size, stride, padding):
     rows, columns = x.reshape(-1, channels[0]), y.reshape(-1, channels[1])
     return _kernel_product(rows, columns)[None, None]
-  if _is_minimal(size, stride, channels, x.dtype):
+  if _is_minimal(x.shape, (*size, *channels), stride, x.dtype):
     return _minimal_kernel(x, y, padding)
   return _batch_as_channels(x, y, stride, padding, size)
 

@@ -22,9 +22,9 @@ CASES = {
   'phases': (7, 3, 2, (0, 1), 5, 3),
   'narrow': (8, 4, 2, (1, 1), 3, 5),
   'narrow, odd': (7, 4, 2, (1, 2), 1, 5),
-  'minimal': (8, 4, 2, (1, 1), 32, 33),
-  'minimal, odd': (7, 4, 2, (1, 2), 33, 32),
-  'minimal, rest': (9, 4, 2, (0, 0), 32, 32),
+  'minimal': (8, 4, 2, (1, 1), 64, 129),
+  'minimal, odd': (7, 4, 2, (1, 2), 129, 64),
+  'minimal, rest': (9, 4, 2, (0, 0), 64, 128),
 }
 
 
@@ -161,13 +161,13 @@ def penalty(a, b, transpose):
 
 @pytest.mark.parametrize('transpose', [False, True])
 def test_other_platforms_have_native_convolutions(transpose):
-  x = jnp.ones((2, 4, 4, 33) if transpose else (2, 8, 8, 32))
-  w = jnp.ones((4, 4, 32, 33))
+  x = jnp.ones((2, 4, 4, 129) if transpose else (2, 8, 8, 64))
+  w = jnp.ones((4, 4, 64, 129))
   f = functools.partial(penalty, transpose=transpose)
   for platforms in (['tpu'], ['tpu', 'cuda']):
     text = lowered(f, platforms, x, w)
     assert 'stablehlo.dot_general' not in text
-    assert convolutions(text) == native(8, 32, 33)
+    assert convolutions(text) == native(8, 64, 129)
   assert not convolutions(lowered(f, ['cpu'], x, w))
 
 
