@@ -78,6 +78,7 @@ setuptools.setup(
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'submitit': ['submitit>=1.5.2'],  # for launch/submitit_jobs.py
     'torch': ['torch>=2.4'],  # only to hold steps against, in tests
+    'bench': ['torch>=2.4'],  # what experiments/speed compares with
     'test': TEST,
     'docs': [
       'jupytext>=1.16.0',
