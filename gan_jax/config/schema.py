@@ -469,6 +469,11 @@ class Config:
   report: bool = _looks(
     True, 'Whether report.html is written when the run ends.'
   )
+  profile: bool = _looks(
+    False,
+    'Whether the third dispatch of the process is traced, a few steps, to'
+    ' profile/ in the workdir, for Perfetto or TensorBoard.',
+  )
   workdir: str = _run(
     '',
     'Folder of the run. It is created, or the run in it is continued.',
@@ -523,6 +528,15 @@ class Config:
     False,
     'Whether to join the other processes of this job by jax.distributed, which'
     ' finds Slurm, Cloud TPU and the variables of launch/local.py by itself.',
+    free=True,
+  )
+  save_deadline: int = _run(
+    60,
+    'Seconds from a signal, or from when another process of the job is missed,'
+    ' within which a process has saved what it holds and ended. 0: it waits for'
+    ' the others.',
+    low=0,
+    high=86_400,
     free=True,
   )
   compilation_cache: str = _run(

@@ -147,6 +147,8 @@ def summarise_run(
     f' {config.objective.replace("_", "-")} game on {config.dataset} for'
     f' {step:,} of {config.steps:,} steps{training}. {outcome}'
   ]
+  if facts.get('goodput', {}).get('allocated_sec'):
+    sentences.append(_describe_goodput(facts['goodput']))
   if last:
     value, bound = last['game/value'], max(last['game/jsd_bound'], 0)
     sentences.append(
@@ -166,6 +168,25 @@ def summarise_run(
       ' disk that is nearer, or more cores would shorten it.'
     )
   return sentences
+
+
+def _describe_goodput(goodput: Mapping[str, Any]) -> str:
+  """Where the time went, the largest parts first."""
+  parts = {k: s for k, s in goodput['seconds'].items() if k != 'train'}
+  largest = sorted(parts, key=lambda part: -parts[part])
+  spent = ', '.join(
+    f'{part} {_format_seconds(parts[part])}'
+    for part in largest
+    if round(parts[part])
+  )
+  count = goodput['attempts']
+  started = f', in {count} processes' if count > 1 else ''
+  rest = f' (the rest: {spent})' if spent else ''
+  allocated = _format_seconds(goodput['allocated_sec'])
+  return (
+    f'Of {allocated} that it was given{started},'
+    f' {goodput["goodput"]:.0%} went into training that was kept{rest}.'
+  )
 
 
 def _format_seconds(seconds: float) -> str:

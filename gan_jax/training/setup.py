@@ -115,6 +115,15 @@ class Setup:
     """Shapes and types of a state."""
     return jax.eval_shape(self.trainer.init, jax.random.key(0))
 
+  def real_shapes(self) -> Any:
+    """Shapes of the real batches of a step, as `Trainer.step` takes them."""
+    shape = (self.trainer.real_batches, self.config.batch_size)
+    networks = self.networks
+    x = jax.ShapeDtypeStruct((*shape, *networks.sample_shape), np.float32)
+    if not networks.classes:
+      return x
+    return x, jax.ShapeDtypeStruct(shape, np.int32)
+
   def init(self) -> State:
     """The state before the first step, on every device."""
     init = jax.jit(

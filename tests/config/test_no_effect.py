@@ -90,6 +90,7 @@ ALWAYS = {
   'dynamics_every': 'lines of dynamics.jsonl',
   'metrics': 'scores',
   'report': 'report.html',
+  'profile': 'profile/',
   'workdir': 'the folder',
   'steps': 'the length of the run',
   'checkpoint_every': 'checkpoints',
@@ -97,6 +98,7 @@ ALWAYS = {
   'devices': 'the devices',
   'deterministic': 'the kernels of a GPU',
   'multihost': 'the processes',
+  'save_deadline': 'the end of a process that has lost the others',
   'compilation_cache': 'files of the cache',
 }
 SCORING = {
