@@ -151,10 +151,14 @@ def share_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
   return jax.tree.map(share, tree)
 
 
+def chunk_sharding(mesh: Mesh) -> Sharding:
+  """Of a chunk of the data feed: each batch split by rows."""
+  return placed(mesh, PartitionSpec(*[None] * CHUNK_ROWS, 'data'))
+
+
 def put_chunk(chunk: PyTree, mesh: Mesh) -> PyTree:
   """This process's rows of a chunk, as its part of the global arrays."""
-  spec = PartitionSpec(*[None] * CHUNK_ROWS, 'data')
-  split = placed(mesh, spec)
+  split = chunk_sharding(mesh)
 
   def place(local: NDArray[np.generic]) -> jax.Array:
     return jax.make_array_from_process_local_data(split, local)

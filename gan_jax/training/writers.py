@@ -7,14 +7,13 @@ import pathlib
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import tqdm
 
 from gan_jax.config.app import warn
 from gan_jax.runtime import event_file, records, terminal
-from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
 
 Row = Mapping[str, Any]
@@ -30,6 +29,14 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
   if damaged:
     warn(records.describe_damage(path, damaged))
   return rows
+
+
+def scan_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """As `read_rows`, one row after another: a log may be of any length."""
+  damaged: dict[int, str] = {}
+  yield from records.scan_lines(path, damaged)
+  if damaged:
+    warn(records.describe_damage(path, damaged))
 
 
 def _finite(value: Any) -> Any:
@@ -104,17 +111,14 @@ class Log:
     for name in ('stats', 'dynamics'):
       path = workdir / f'{name}.jsonl'
       if name == 'stats' or path.exists():
-        rows = [
-          row
-          for row in read_rows(path)
-          if row['step'] is not None and row['step'] <= last_step
-        ]
-        newest = max((row['step'] for row in rows), default=0)
+        damaged: dict[int, str] = {}
+        newest = records.cut_lines(path, last_step, damaged)
+        if damaged:
+          warn(records.describe_damage(path, damaged))
         if name == 'stats' and newest < last_row:
           warn(
             f'{path}: ends at step {newest}, and had rows up to step {last_row}'
           )
-        write_atomic(path, ''.join(map(records.format_line, rows)))
     self._board = _Board(workdir / 'tensorboard', last_step + 1)
     self._files.callback(self._board.close)
     self._file('stats')
@@ -203,6 +207,11 @@ class Progress:
         self._bar.write(text, file=sys.stderr)
     else:
       terminal.tell(text, sys.stderr)
+
+  def minute(self, text: str) -> None:
+    """Prints the line of a minute, where there is no bar that says it."""
+    if self._bar is None:
+      self.say(text)
 
   def moved(self, step: int) -> None:
     """Moves the bar."""
