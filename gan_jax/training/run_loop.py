@@ -184,7 +184,8 @@ class RunLoop(HostLoop):
     Where there are other processes, the state before a dispatch is kept until
     its end, which one that is lost may keep from coming.
     """
-    given = (0,) if multihost.is_alone() else ()
+    alone = multihost.is_alone() or not self.config.save_deadline
+    given = (0,) if alone else ()
     jitted = jax.jit(make_advance(self.setup), donate_argnums=given)
     chunk = self._chunk(0, 1)
     lowered = jitted.lower(self.state, self.constants, chunk, np.int32(0))
