@@ -220,7 +220,7 @@ class RunLoop(HostLoop):
       self.state,
       self.constants,
       chunk,
-      donate=multihost.is_alone(),
+      donate=multihost.is_alone() or not self.config.save_deadline,
     )
     return lowered.compile()
 
