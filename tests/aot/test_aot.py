@@ -189,23 +189,13 @@ def test_what_xla_sorts_to_be_deterministic_is_found(plant, deterministic):
 
 
 def test_a_callback_has_no_host_to_call():
+  # What XLA prints of one, on a machine that has the card, is in test_kernels.
   def told(x):
     jax.debug.callback(lambda x: None, x)
     return x + 1
 
   with pytest.raises(RuntimeError, match='gpu'):
     compiled(told, ((8,), np.float32))
-
-
-def test_a_transfer_to_the_host_is_found():
-  mesh = topology.make_mesh(cards.parse_target('h100'))
-  host = sharding.replicated(mesh).with_memory_kind('pinned_host')
-
-  def stored(x):
-    return jax.device_put(x * 2, host)
-
-  with pytest.raises(AssertionError):
-    check(compiled(stored, ((8,), np.float32)))
 
 
 def test_statistics_taken_twice_exceed_the_budget(
