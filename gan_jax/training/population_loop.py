@@ -33,6 +33,7 @@ from gan_jax.runtime.errors import IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.training import memory
 from gan_jax.training import setup as setup_lib
+from gan_jax.training.ahead import Ahead
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.loop import HostLoop
 from gan_jax.training.population_program import Member, PopulationProgram
@@ -239,17 +240,24 @@ class PopulationLoop(HostLoop):
     chunk = self._chunk(0, 1)
     return self.code.lower(self.state, self._constants, chunk).compile()
 
-  def _advanced(self, state: Progress, step: int, count: int) -> Progress:
-    """Advances, and waits: several CPU devices need that."""
-    chunk = self._chunk(step, count)
+  @functools.cached_property
+  def _ahead(self) -> Ahead:
+    return Ahead(self._chunk)
+
+  def _advanced(self, state: Progress, chunk: PyTree, count: int) -> Progress:
+    """A state on its way, `count` steps on."""
     moved: Progress = self.program(
       state, self._constants, chunk, np.int32(count)
     )
-    return jax.block_until_ready(moved)
+    return moved
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps of all members; one that diverges does not stop the others."""
-    self.state = self._advanced(self.state, self.step, count)
+    chunk = self._ahead.take(self.step, count)
+    self.state = self._advanced(self.state, chunk, count)
+    if self.step + count < self.config.steps:
+      self._ahead.begin(self.step + count, self.pace.reserve(count))
+    jax.block_until_ready(self.state)  # several CPU devices need that
     return count, True
 
   def calibrate(self, seconds: float = 1.0) -> float:
@@ -263,12 +271,18 @@ class PopulationLoop(HostLoop):
     best, spent, tries = float('inf'), 0.0, 0
     while spent < seconds or (tries < 4 and spent < 10 * seconds):
       count, started = self.pace.count(), time.perf_counter()
-      scratch = self._advanced(scratch, self.step, count)
+      chunk = self._chunk(self.step, count)
+      scratch = jax.block_until_ready(self._advanced(scratch, chunk, count))
       took = time.perf_counter() - started
       self.pace.learn(took, count, count)
       best, spent = min(best, took / count), spent + took
       tries += 1
     return best
+
+  def close(self) -> None:
+    """Ends the background threads."""
+    self._ahead.close()
+    super().close()
 
   # The loop.
 

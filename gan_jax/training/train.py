@@ -40,6 +40,7 @@ from gan_jax.training import identity as identity_lib
 from gan_jax.training import memory
 from gan_jax.training import setup as setup_lib
 from gan_jax.training import workdir as workdir_lib
+from gan_jax.training.goodput import process_age
 from gan_jax.training.header import format_header
 from gan_jax.training.restore import (
   GENERATOR,
@@ -53,6 +54,8 @@ from gan_jax.training.setup import (
   Setup,
   diverged_advice,
 )
+
+_LARGE = 2**26  # bytes of a set of which it is said where it lives
 
 
 def prepare_process(config: Config, part: str = '') -> None:
@@ -78,7 +81,7 @@ def prepare_process(config: Config, part: str = '') -> None:
         'is no folder; name one, or use off',
       )
     jax.config.update('jax_compilation_cache_dir', cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   if config.multihost and not jax.distributed.is_initialized():
     try:
       jax.distributed.initialize()
@@ -113,7 +116,7 @@ def train_config(config: Config) -> int:
       prepare_process(config)
     # Anew: jax.distributed has put a handler of its own in the place of ours.
     with preemption.listen() as listener:
-      trained = _train(setup_lib.build(config), listener)
+      trained = _train(setup_lib.build(config), listener, whole=True)
   except preemption.Stopped as stopped:
     _report_stop(stopped)
     return app.SAVED
@@ -138,7 +141,10 @@ class Trained:
     self.facts = dict(loop.run_file.facts)
 
 
-def _train(setup: Setup, listener: preemption.Listener) -> Trained:
+def _train(
+  setup: Setup, listener: preemption.Listener, whole: bool = False
+) -> Trained:
+  """Trains; `whole`: all that this process does is for this run."""
   config = setup.config
   memory.check(setup)
   own = identity_lib.identify(setup)
@@ -146,7 +152,7 @@ def _train(setup: Setup, listener: preemption.Listener) -> Trained:
   with workdir_lib.held(config) as folder:
     loop = None
     try:
-      loop = RunLoop(setup, folder)
+      loop = RunLoop(setup, folder, process_age() if whole else 0.0)
       workdir_lib.claim(config)
       return _conduct(loop, own, listener)
     except OSError as error:
@@ -227,11 +233,15 @@ def _conduct(
   except preemption.Stopped as stopped:  # nothing is new since the last
     if not done:
       run_file.update(outcome='saved', step=loop.step, finished=now())
+      loop.record_goodput()
     _report_stop(stopped)
     return Trained(loop, 'saved')
   facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
+  if loop.trained_sec:
+    facts['data_wait'] = round(loop.waited / loop.trained_sec, 4)
   if not done or lost:
     facts |= {'finished': now(), 'train_sec': round(loop.train_sec, 3)}
+    loop.record_goodput()
   if outcome == 'diverged':
     facts['not_finite'] = loop.bad
   run_file.update(**facts)
@@ -260,6 +270,7 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
     started=run_file.facts.get('started', now()),
     outcome='running',
   )
+  loop.record_goodput()
   if loop.step == 0:
     _write_generator(setup, loop)
   loop.progress.say(_header(loop))
@@ -283,7 +294,7 @@ def _header(loop: RunLoop) -> str:
     sample_shape=facts['dataset']['shape'],
     classes=len(facts['dataset']['classes']),
     counts=facts['dataset'].get('class_counts', ()),
-    notes=getattr(setup.dataset, 'notes', ()),
+    notes=_notes(setup),
     network=name,
     parameters=tuple(facts['parameters'].values()),
     devices=[str(d.device_kind) for d in setup.mesh.devices.flat],
@@ -291,6 +302,14 @@ def _header(loop: RunLoop) -> str:
     deterministic=determinism.in_force(),
     processes=jax.process_count(),
   )
+
+
+def _notes(setup: Setup) -> list[str]:
+  """Lines about the data: what was read, and where a large set lives."""
+  notes = list(getattr(setup.dataset, 'notes', ()))
+  if setup.residence and getattr(setup.dataset, 'nbytes', 0) >= _LARGE:
+    notes.append(setup.residence)
+  return notes
 
 
 def _report_end(loop: RunLoop, outcome: str) -> None:
@@ -427,7 +446,9 @@ def _classes(objects: Mapping[str, Any]) -> int:
 
 
 # Options that say where data of a name are, and how its images are read.
-OF_NAMED_DATA = ('data_dir', 'image_size', 'channels', 'max_megapixels')
+OF_NAMED_DATA = (
+  *('data_dir', 'image_size', 'channels', 'max_megapixels', 'keep_rows'),
+)
 
 
 def resolve_data(

@@ -77,6 +77,7 @@ VALUES = {
   'channels': [3],
   'flip': [True],
   'max_megapixels': [7.0],
+  'keep_rows': [False],
   'class_sampling': ['uniform'],
   'residence': ['device', 'stream'],
   'batch_size': [4],
@@ -89,6 +90,7 @@ ALWAYS = {
   'dynamics_every': 'lines of dynamics.jsonl',
   'metrics': 'scores',
   'report': 'report.html',
+  'profile': 'profile/',
   'workdir': 'the folder',
   'steps': 'the length of the run',
   'checkpoint_every': 'checkpoints',
@@ -96,6 +98,7 @@ ALWAYS = {
   'devices': 'the devices',
   'deterministic': 'the kernels of a GPU',
   'multihost': 'the processes',
+  'save_deadline': 'the end of a process that has lost the others',
   'compilation_cache': 'files of the cache',
 }
 SCORING = {
