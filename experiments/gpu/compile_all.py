@@ -1,9 +1,10 @@
 """Compiles a step of every architecture for a card and writes the table.
 
-    python experiments/gpu/compile_all.py --target=h100 --out=experiments/gpu/raw
+    python experiments/gpu/compile_all.py --out=experiments/gpu/raw
 
 No card is needed, but `jax[cuda12]` (or `jax[tpu]` for a TPU slice). What has
-been compiled is not compiled again; `--table` prints the table of what is there.
+been compiled is not compiled again; `--table` prints the table of that. A step
+whose batch does not split over the devices is left out.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def compile_row(name: str, flags: str, target: str, out: pathlib.Path) -> None:
   command = [sys.executable, '-m', 'gan_jax.train', *flags.split()]
   command += [f'--compile_for={target}', f'--out={place}']
   print(' '.join(command[1:]), flush=True)
-  subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+  subprocess.run(command, stdout=subprocess.DEVNULL)
 
 
 def table(out: pathlib.Path) -> str:
@@ -79,7 +80,7 @@ def row(name: str, facts: dict) -> str:
     f'{n["count"]} {what} ({n["bytes"] / 1e6:.1f} MB)'
     for what, n in facts['collectives'].items()
   )
-  share = step['launch_seconds'] / step['seconds']
+  launches = step['launch_seconds'] / step['seconds']
   cells = [
     name,
     f'{step["kernels"]:,}',
@@ -91,7 +92,7 @@ def row(name: str, facts: dict) -> str:
     f'{memory["needed"] / memory["usable"]:.2%}',
     f'{step["seconds"] * 1e3:.3f} ms'
     + (f'; {step["cycles"]:,} cycles' if step['cycles'] else ''),
-    f'{share:.0%}',
+    f'{launches:.0%}',
   ]
   return f'| {" | ".join(cells)} |'
 
