@@ -12,7 +12,15 @@ import sys
 from gan_jax import __version__
 from gan_jax.runtime.names import suggest
 
-COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
+COMMANDS = (
+  'train',
+  'sample',
+  'evaluate',
+  'ablate',
+  'prepare',
+  'report',
+  'doctor',
+)
 
 
 def _summary(command: str) -> str:

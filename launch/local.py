@@ -10,15 +10,19 @@ variables, but the number of processes and the index of this one only from a
 cluster that it knows. The processes therefore get Slurm's variables, which
 every supported JAX reads alike.
 
-SIGTERM and SIGINT are passed on to every process, each time they come. Exit
-code: 0 when all ended with 0; 75 when one has saved and is to be started
-again; else that of the first to fail (128 + n for signal n), after which the
-others are ended too.
+SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 are passed on to every process,
+each time they come. Exit code: 0 when all ended with 0; 75 when one has saved
+and is to be started again; else that of the first to fail (128 + n for signal
+n), after which the others are ended too. With `--retries` the job is started
+again as launch/restarts.py has it. When the launcher itself is killed, a
+guardian sends its processes SIGTERM, and kills what has not ended in time.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
+import pathlib
 import re
 import shlex
 import shutil
@@ -31,13 +35,16 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-SAVED = 75
-# Bad flags and a divergence recur however often the job is started.
-FINAL = (0, 2, 3)
+import restarts
+from restarts import SAVED
+
 # With these all processes of a job end, each when its own work is done.
 ORDERLY = (2, 3, SAVED)
-# After any other exit the peers cannot go on: they hang in a collective.
-PEERS_SECONDS = 10.0
+# After any other exit the peers cannot go on: they save what they hold, if they
+# notice, or hang in a collective.
+PEERS_SECONDS = 20.0
+# What is said to a guardian.
+GUARD, DONE = 'guard', 'done'
 
 
 @dataclasses.dataclass
@@ -139,10 +146,68 @@ def show(job: Job) -> None:
     print(' '.join([*words, shlex.join(job.command)]))
 
 
+class Guardian:
+  """A process that ends those of a launcher which was killed."""
+
+  def __init__(self, stop_seconds: float) -> None:
+    """Of a session of its own: what kills the launcher's group leaves it."""
+    self._process = subprocess.Popen(
+      [sys.executable, '-S', __file__, GUARD, str(stop_seconds)],
+      stdin=subprocess.PIPE,
+      start_new_session=True,
+    )
+
+  def _tell(self, word: str) -> None:
+    assert self._process.stdin is not None
+    self._process.stdin.write(f'{word} '.encode())
+    self._process.stdin.flush()
+
+  def watch(self, pid: int) -> None:
+    """One process more."""
+    self._tell(str(pid))
+
+  def close(self) -> None:
+    """Nothing is left to be watched."""
+    with contextlib.suppress(BrokenPipeError):  # it was killed itself
+      self._tell(DONE)
+    self._process.communicate()
+
+
+def guard(stop_seconds: float) -> int:
+  """What a guardian does: waits until the launcher is no more."""
+  for number in restarts.SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+  words = sys.stdin.read().split()
+  if DONE not in words:
+    _end_orphans([int(word) for word in words], stop_seconds)
+  return 0
+
+
+def _end_orphans(pids: Sequence[int], stop_seconds: float) -> None:
+  """SIGTERM, and after a while SIGKILL, to the session of each."""
+  deadline, living = time.monotonic() + stop_seconds, list(pids)
+  number: int = signal.SIGTERM
+  while living and number != signal.SIGKILL:
+    late = time.monotonic() > deadline
+    number = signal.SIGKILL if late else number
+    living = [pid for pid in living if _reached(pid, number)]
+    number = number if late else 0
+    time.sleep(0.1)
+
+
+def _reached(pid: int, number: int) -> bool:
+  """Whether there was still something to send a signal to."""
+  try:
+    os.killpg(pid, number)
+  except OSError:
+    return False
+  return True
+
+
 class Processes:
   """The processes of one attempt, until the last of them has ended."""
 
-  def __init__(self, job: Job) -> None:
+  def __init__(self, job: Job, guardian: Guardian | None = None) -> None:
     self._job = job
     self._deadline = float('inf')
     # A session of its own keeps the terminal's Ctrl-C from reaching a process
@@ -157,6 +222,9 @@ class Processes:
       )
       for added in job.environments
     ]
+    for process in self._processes if guardian else ():
+      assert guardian is not None
+      guardian.watch(process.pid)
     self._readers = [
       threading.Thread(target=self._copy, args=(i,), daemon=True)
       for i in range(len(self._processes))
@@ -231,17 +299,44 @@ def run(options: argparse.Namespace) -> int:
     for processes in running:
       processes.send(number)
 
-  for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, forward)
-  for left in range(options.retries, -1, -1):
-    running[:] = [Processes(plan(options, os.environ))]
-    for earlier in stopped:
-      running[0].send(earlier)
-    code = running[0].wait()
-    if code in FINAL or stopped or not left:
-      return code
-    print(f'ended with {code}: again, {left} left', file=sys.stderr, flush=True)
-  raise AssertionError('the last attempt returns')
+  guardian = Guardian(options.stop_seconds)
+  for number in restarts.SIGNALS:
+    if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+      signal.signal(number, forward)
+  try:
+    history = restarts.History()
+    while True:
+      history, verdict = restarts.begin(
+        history.seen(_progress(options)), options.stalls
+      )
+      assert verdict.again, 'judged at the end of the attempt before'
+      running[:] = [Processes(plan(options, os.environ), guardian)]
+      for earlier in stopped:
+        running[0].send(earlier)
+      code = running[0].wait()
+      if stopped or not options.retries:
+        return code
+      history, verdict = restarts.end(
+        history.seen(_progress(options)), code, options.retries, options.stalls
+      )
+      if code not in restarts.FINAL:
+        print(verdict.reason, file=sys.stderr, flush=True)
+      if not verdict.again:
+        return verdict.code
+  finally:
+    guardian.close()
+
+
+def _progress(options: argparse.Namespace) -> str:
+  """What the run has saved, as far as it says where."""
+  words = [f'--flagfile={options.flagfile}'] if options.flagfile else []
+  words += [f'--workdir={options.workdir}'] if options.workdir else []
+  words += options.extra
+  workdir = restarts.flag('workdir', words)
+  if not workdir:
+    return ''
+  only = restarts.flag('only', words)
+  return restarts.read_progress(pathlib.Path(workdir), only)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -258,7 +353,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add('--flagfile', default='', help='flags of the run, as absl reads them')
   add('--workdir', default='', help='folder of the run')
   add('--module', default='gan_jax.train', help='what python -m runs')
-  add('--retries', type=int, default=0, help='starts after a crash or a 75')
+  add(
+    '--retries', type=int, default=0, help='crashes tolerated; 0: one attempt'
+  )
+  add(
+    '--stalls',
+    type=int,
+    default=restarts.STALLS,
+    help='restarts without one more checkpoint that are tolerated',
+  )
   add(
     '--stop_seconds',
     type=float,
@@ -267,8 +370,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   )
   add('--dry_run', action='store_true', help='print the commands, run none')
   options = parser.parse_args(words[:cut])
-  if options.processes < 0 or options.retries < 0:
-    parser.error('--processes and --retries: 0 or more')
+  if min(options.processes, options.retries, options.stalls) < 0:
+    parser.error('--processes, --retries and --stalls: 0 or more')
   if options.flagfile and not os.path.isfile(options.flagfile):
     parser.error(f'--flagfile={options.flagfile}: no such file')
   options.extra = list(words[cut + 1 :])
@@ -277,6 +380,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str]) -> int:
   """Runs or shows the job."""
+  if words[:1] == [GUARD]:
+    return guard(float(words[1]))
   options = parse(words)
   try:
     job = plan(options, os.environ)

@@ -4,11 +4,16 @@
 
 One process a GPU, or `--tasks_per_node` on CPU; when there are several they are
 joined through jax.distributed, which knows Slurm. `--ablate=N` submits an
-ablation instead, as an array of N tasks that share its programs; `--collect`
-then makes its results. Everything after `--` goes to
-the command as it stands; `--sbatch=...` hands sbatch an option of your cluster.
-The job itself is launch/slurm.sbatch; its output goes to WORKDIR.slurm-ID.out,
-beside the workdir, which may hold nothing but the run.
+ablation instead, as an array of N tasks that share its programs, each on one
+node and all of its GPUs that are asked for; `--throttle=M` lets M of them run
+at a time, and `--collect` submits a job that makes its results when all have
+ended. Everything after `--` goes to the command as it stands; `--sbatch=...`
+hands sbatch an option of your cluster, `--setup=...` is a shell command before
+the run (`--setup='module load cuda'`), and `--python=...` may be of several
+words (`--python='apptainer exec --nv IMAGE python'`). The job itself is
+launch/slurm.sbatch, and launch/restarts.py says when it goes back into the
+queue; its output goes to WORKDIR.slurm-ID.out, beside the workdir, which may
+hold nothing but the run.
 """
 
 import argparse
@@ -17,7 +22,9 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import restarts
 
 SCRIPT = pathlib.Path(__file__).with_name('slurm.sbatch')
 
@@ -28,21 +35,48 @@ def output(workdir: str, job: str = '%j') -> pathlib.Path:
   return path.with_name(f'{path.name}.slurm-{job}.out')
 
 
-def command(options: argparse.Namespace) -> list[str]:
-  """The sbatch command of a job."""
-  per_node = options.gpus_per_node or options.tasks_per_node
+def environment(options: argparse.Namespace) -> dict[str, str]:
+  """What launch/slurm.sbatch reads, but for what it does without."""
+  read = {
+    'LAUNCH': str(SCRIPT.parent),
+    'PYTHON': options.python,
+    'SETUP': ' && '.join(options.setup),
+    'CRASHES': str(options.crashes),
+    'STALLS': str(options.stalls),
+  }
+  return {name: value for name, value in read.items() if value}
+
+
+def command(options: argparse.Namespace, after: str = '') -> list[str]:
+  """The sbatch command of a job.
+
+  Args:
+    options: as `parse` returns them.
+    after: job id of an ablation whose collecting job it is to be.
+  """
+  tasks = options.gpus_per_node or options.tasks_per_node
+  if options.ablate:
+    tasks = 1  # which takes all GPUs that it sees
   words = [
     'sbatch',
+    '--parsable',
     f'--nodes={options.nodes}',
-    f'--ntasks-per-node={per_node}',
+    f'--ntasks-per-node={tasks}',
   ]
-  if options.gpus_per_node:
+  if options.gpus_per_node and not after:
     # Per node, not per task: JAX itself gives each task the GPU of its number.
     words += [f'--gpus-per-node={options.gpus_per_node}']
   words += [f'--time={options.time}'] if options.time else []
-  if options.ablate:
+  if after:
     words += [
-      f'--array=1-{options.ablate}',
+      f'--dependency=afterany:{after}',
+      '--export=ALL,MODULE=gan_jax.ablate',
+      f'--output={output(options.workdir, "collect-%j")}',
+    ]
+  elif options.ablate:
+    throttle = f'%{options.throttle}' if options.throttle else ''
+    words += [
+      f'--array=1-{options.ablate}{throttle}',
       '--export=ALL,MODULE=gan_jax.ablate',
       f'--output={output(options.workdir, "%A-%a")}',
     ]
@@ -52,8 +86,9 @@ def command(options: argparse.Namespace) -> list[str]:
   words += [str(SCRIPT)]
   words += [f'--flagfile={options.flagfile}'] if options.flagfile else []
   words += [f'--workdir={options.workdir}']
-  words += ['--multihost=true'] if options.nodes * per_node > 1 else []
-  return [*words, *options.extra]
+  words += ['--multihost=true'] if options.nodes * tasks > 1 else []
+  words += options.extra
+  return [*words, '--collect'] if after else words
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -75,32 +110,73 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     '--sbatch', action='append', default=[], help='a further option of sbatch'
   )
   add('--ablate', type=int, default=0, help='tasks of an ablation; 0: a run')
+  add('--throttle', type=int, default=0, help='of them at a time; 0: all')
+  add('--collect', action='store_true', help='and a job that makes its results')
+  add('--setup', action='append', default=[], help='shell command before it')
+  add('--python', default='', help='of one or several words; default: python')
+  add('--crashes', type=int, default=restarts.CRASHES, help='tolerated')
+  add(
+    '--stalls',
+    type=int,
+    default=restarts.STALLS,
+    help='restarts without one more checkpoint that are tolerated',
+  )
   add('--dry_run', action='store_true', help='print job and command, no more')
   options = parser.parse_args(words[:cut])
   if (
     min(options.nodes, options.tasks_per_node) < 1 or options.gpus_per_node < 0
   ):
     parser.error('--nodes and --tasks_per_node: 1 or more')
-  each = options.nodes * (options.gpus_per_node or options.tasks_per_node)
+  each = options.nodes * options.tasks_per_node
   if options.ablate < 0 or (options.ablate and each > 1):
     parser.error('--ablate: 1 or more tasks of one process each')
+  if min(options.throttle, options.crashes, options.stalls) < 0:
+    parser.error('--throttle, --crashes and --stalls: 0 or more')
+  if (options.throttle or options.collect) and not options.ablate:
+    parser.error('--throttle and --collect: are for --ablate')
   if options.flagfile and not os.path.isfile(options.flagfile):
     parser.error(f'--flagfile={options.flagfile}: no such file')
   options.extra = list(words[cut + 1 :])
   return options
 
 
+def submit(job: Sequence[str], environment: Mapping[str, str]) -> str:
+  """Submits a job and says so; its id.
+
+  Raises:
+    subprocess.CalledProcessError: if sbatch refuses it.
+  """
+  done = subprocess.run(
+    job,
+    env={**os.environ, **environment},
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
+  number = done.stdout.strip().partition(';')[0]
+  print(f'submitted job {number}')
+  return number
+
+
 def main(words: Sequence[str]) -> int:
   """Submits or shows the job."""
   options = parse(words)
-  job = command(options)
+  added = environment(options)
   if options.dry_run:
-    print(shlex.join(job))
+    shown = [f'{name}={shlex.quote(value)}' for name, value in added.items()]
+    print(' '.join([*shown, shlex.join(command(options))]))
+    if options.collect:
+      print(' '.join([*shown, shlex.join(command(options, 'ID'))]))
     print(SCRIPT.read_text(encoding='utf-8'), end='')
     return 0
   try:
     output(options.workdir).parent.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(job, check=False).returncode
+    number = submit(command(options), added)
+    if options.collect:
+      submit(command(options, number), added)
+    return 0
+  except subprocess.CalledProcessError as error:
+    return int(error.returncode)
   except FileNotFoundError:
     print(
       'error: sbatch is not here; submit from a login node of the cluster, or'

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import zlib
 
 from helpers import compiling
 
@@ -37,13 +38,40 @@ jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 HEAVY = (pathlib.Path(__file__).parent / 'heavy.txt').read_text('utf-8')
 
 
+# The promises that hold first of all: no part goes without them.
+IN_EVERY_PART = (
+  'tests/training/test_kill.py',
+  'tests/training/test_multiprocess.py',
+)
+
+
+def pytest_addoption(parser):
+  """Adds `--part`."""
+  parser.addoption(
+    '--part',
+    metavar='K/N',
+    help='run the K-th of N parts of what is picked (K from 0); what holds '
+    'the first promises is in all of them',
+  )
+
+
 @pytest.hookimpl(tryfirst=True)  # before what carries the mark is left out
-def pytest_collection_modifyitems(items):
-  """Marks as slow what `heavy.txt` lists."""
+def pytest_collection_modifyitems(config, items):
+  """Marks as slow what `heavy.txt` lists; leaves out the other parts."""
   heavy = {line for line in HEAVY.splitlines() if not line.startswith('#')}
   for item in items:
     if not heavy.isdisjoint((item.nodeid, item.nodeid.split('[')[0])):
       item.add_marker(pytest.mark.slow)
+  if config.option.part:
+    part, parts = map(int, config.option.part.split('/'))
+    assert 0 <= part < parts, f'--part={config.option.part}: K is 0 to N - 1'
+    kept, others = [], []
+    for item in items:
+      mine = zlib.crc32(item.nodeid.encode()) % parts == part
+      always = item.nodeid.startswith(IN_EVERY_PART)
+      (kept if mine or always else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = kept
 
 
 @pytest.fixture(scope='session')

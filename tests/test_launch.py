@@ -35,6 +35,7 @@ import signal, sys, time
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
 signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
 print('ready')
 while not heard:
   time.sleep(0.02)
@@ -59,6 +60,9 @@ starts = path.read_text() + '.' if path.exists() else '.'
 path.write_text(starts)
 sys.exit(code if len(starts) < times else 0)
 """
+
+
+sys.path.append(str(ROOT / 'launch'))  # as it is for a script in it
 
 
 def load(path):
@@ -238,7 +242,42 @@ def test_processes_are_not_in_the_group_of_the_terminal(start):
   assert str(process.pid) not in groups
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_killed_launcher_leaves_no_process(start, tmp_path):
+  """Its processes save; one that hangs is killed after a while."""
+  script = SAVER.replace("print('ready')", "print('ready', os.getpid())")
+  script = script.replace('import signal', 'import os, signal')
+  script = script.replace("print('heard', len(heard))", 'os.SEEN')
+  script = script.replace(
+    'os.SEEN',
+    'open(f"{sys.argv[-1]}/saved{os.getpid()}", "w")\n'
+    'os.environ["SLURM_PROCID"] == "0" or time.sleep(60)',
+  )
+  words = ('--processes=2', '--stop_seconds=1')
+  process = start(script, *words, '--', str(tmp_path))
+  pids = [int(process.stdout.readline().split()[-1]) for _ in range(2)]
+  process.kill()
+  until = time.monotonic() + 20
+  while any(pathlib.Path(f'/proc/{pid}').exists() for pid in pids):
+    states = [stat_of(pid) for pid in pids]
+    if set(states) <= {'Z', ''}:  # dead, where nobody reaps them
+      break
+    assert time.monotonic() < until, states
+    time.sleep(0.05)
+  assert all((tmp_path / f'saved{pid}').exists() for pid in pids)
+
+
+def stat_of(pid):
+  """The state of a process: Z is dead; '' if there is none."""
+  try:
+    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return ''
+  return stat.rpartition(')')[2].split()[0]
+
+
+@pytest.mark.parametrize(
+  'number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+)
 def test_signal_reaches_every_process_once(start, number):
   """Though a terminal sends Ctrl-C to its whole process group."""
   process = start(SAVER, '--processes=2')
@@ -343,13 +382,13 @@ def test_a_signal_before_the_first_process_reaches_it(local, monkeypatch):
 @pytest.mark.slow
 def test_one_that_has_saved_waits_for_the_others(start):
   slow = SAVER.replace(
-    'sleep(0.2)', 'sleep(11 * int(os.environ["SLURM_PROCID"]))'
+    'sleep(0.2)', 'sleep(21 * int(os.environ["SLURM_PROCID"]))'
   )
   process = start('import os\n' + slow, '--processes=2')
   for _ in range(2):
     process.stdout.readline()
   process.terminate()
-  code, out = finish(process, 40)
+  code, out = finish(process, 60)
   assert code == 75, out
   assert '[1] heard 1' in out
 
@@ -487,25 +526,30 @@ def test_slurm_refuses():
 def batch(tmp_path, code, **environ):
   """Runs the batch script with a fake srun and scontrol; its code and calls."""
   bin_, log = tmp_path / 'bin', tmp_path / 'log'
-  bin_.mkdir()
+  bin_.mkdir(exist_ok=True)
   for name, end in (('srun', code), ('scontrol', 0)):
     (bin_ / name).write_text(
       f'#!/bin/sh\necho {name} "$@" >> {log}\nexit {end}'
     )
     (bin_ / name).chmod(0o755)
+  log.unlink(missing_ok=True)
+  path = f'{bin_}:{os.environ["PATH"]}'
+  launch = str(ROOT / 'launch')
   done = subprocess.run(
     ['bash', ROOT / 'launch' / 'slurm.sbatch', '--workdir=w', '--steps=3'],
-    env={**os.environ, 'PATH': f'{bin_}:{os.environ["PATH"]}', **environ},
+    env={**os.environ, 'PATH': path, 'LAUNCH': launch, **environ},
+    cwd=tmp_path,
     capture_output=True,
     text=True,
     timeout=60,
   )
-  return done, log.read_text()
+  return done, log.read_text() if log.exists() else ''
 
 
 @pytest.mark.parametrize('code', [0, 1, 2, 3, 137])
 def test_batch_script_passes_exit_codes_on(tmp_path, code):
-  done, log = batch(tmp_path, code, SLURM_JOB_ID='17')
+  """Of what no policy sends back: no crash is tolerated here."""
+  done, log = batch(tmp_path, code, SLURM_JOB_ID='17', CRASHES='0')
   assert done.returncode == code, done.stderr
   assert '-m gan_jax.train --workdir=w --steps=3' in log
   # Peers of one that has ended get a minute to save.
@@ -519,21 +563,79 @@ def test_batch_script_requeues_what_was_saved(tmp_path):
   assert done.returncode == 75
 
 
+def test_batch_script_requeues_a_crash_and_a_stall_so_many_times(tmp_path):
+  """What has gone before is kept beside the workdir, for this job alone."""
+  codes = [batch(tmp_path, 137, SLURM_JOB_ID='17')[0] for _ in range(4)]
+  assert [done.returncode for done in codes] == [75, 75, 75, 137]
+  done = [batch(tmp_path, 75, SLURM_JOB_ID='18', STALLS='1') for _ in range(3)]
+  assert [each.returncode for each, _ in done] == [75, 4, 4]
+  assert 'time limit' in done[1][0].stderr and 'cache' in done[1][0].stderr
+  assert 'srun' in done[1][1] and not done[2][1]  # the third is not begun
+
+
 def test_batch_script_hands_words_on_as_they_are(tmp_path):
-  (tmp_path / 'python').write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
-  (tmp_path / 'srun').write_text('#!/bin/sh\nshift 2\nexec "$@"\n')
-  for name in ('python', 'srun'):
-    (tmp_path / name).chmod(0o755)
+  """A python of several words with blanks in them, too."""
+  srun = '#!/bin/sh\nshift 2\nprintf "<%s>" "$@"\n'
+  (tmp_path / 'srun').write_text(srun)
+  (tmp_path / 'srun').chmod(0o755)
   script = ROOT / 'launch' / 'slurm.sbatch'
+  environ = dict(os.environ, LAUNCH=str(ROOT / 'launch'), SLURM_JOB_ID='17')
+  environ |= {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
+  environ |= {'PYTHON': 'env "A=b c" python', 'SETUP': 'echo ready'}
   done = subprocess.run(
     ['bash', script, '--workdir=a run', '--vary=objective=a;b *'],
-    env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+    env=environ,
+    cwd=tmp_path,
     capture_output=True,
     text=True,
     timeout=60,
   )
   words = '<-m><gan_jax.train><--workdir=a run><--vary=objective=a;b *>'
-  assert done.stdout == words, done.stderr
+  said = f'ready\n<env><A=b c><python>{words}'
+  assert done.stdout == said, done.stderr
+
+
+def test_batch_script_does_not_begin_after_a_setup_that_failed(tmp_path):
+  done, log = batch(tmp_path, 0, SLURM_JOB_ID='17', SETUP='true && false')
+  assert done.returncode == 2 and not log
+  assert 'the setup failed: true && false' in done.stderr
+
+
+def test_slurm_hands_setup_python_and_policy_to_the_script():
+  words = ('--workdir=w', '--setup=module load cuda', '--setup=. env/x')
+  done = dry(SLURM, *words, '--python=apptainer exec img python', '--stalls=5')
+  command = done.stdout.partition('\n')[0]
+  assert "SETUP='module load cuda && . env/x' " in command, done.stderr
+  assert "PYTHON='apptainer exec img python' " in command
+  assert ' CRASHES=3 STALLS=5 sbatch ' in command
+
+
+def test_slurm_ablation_with_gpus_throttle_and_collecting_job(tmp_path):
+  """One process a task, which sees all of its GPUs."""
+  words = (f'--workdir={tmp_path}/w', '--ablate=6', '--gpus_per_node=4')
+  done = dry(SLURM, *words, '--throttle=2', '--collect', '--', '--seeds=3')
+  array, collect, _ = done.stdout.split('\n', 2)
+  assert '--array=1-6%2 ' in array and '--gpus-per-node=4' in array
+  assert '--ntasks-per-node=1' in array and 'multihost' not in array
+  assert '--dependency=afterany:ID ' in collect
+  assert '--gpus-per-node' not in collect
+  assert collect.endswith(f' --workdir={tmp_path}/w --seeds=3 --collect')
+  assert 'MODULE=gan_jax.ablate' in collect and '--array' not in collect
+  done = dry(SLURM, '--workdir=w', '--collect')
+  assert done.returncode == 2 and '--ablate' in done.stderr
+
+
+def test_slurm_submits_what_collects_after_the_array(tmp_path):
+  sbatch = f'#!/bin/sh\necho "$@" >> {tmp_path}/log\necho "42;cluster"\n'
+  (tmp_path / 'sbatch').write_text(sbatch)
+  (tmp_path / 'sbatch').chmod(0o755)
+  words = [sys.executable, SLURM, f'--workdir={tmp_path}/w', '--ablate=2']
+  path = f'{tmp_path}:{os.environ["PATH"]}'
+  subprocess.run(
+    [*words, '--collect'], env={**os.environ, 'PATH': path}, check=True
+  )
+  array, collect = (tmp_path / 'log').read_text().splitlines()
+  assert '--array=1-2' in array and '--dependency=afterany:42 ' in collect
 
 
 @pytest.mark.parametrize('code', [0, 3])

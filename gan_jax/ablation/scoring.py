@@ -18,7 +18,7 @@ from gan_jax.ablation.plan import AblationPlan, Member
 from gan_jax.ablation.population_run import PopulationRun
 from gan_jax.ablation.progress import Progress, say
 from gan_jax.config.schema import ConfigError
-from gan_jax.runtime import preemption, records
+from gan_jax.runtime import backend, preemption, records
 from gan_jax.runtime.checkpoint import (
   CheckpointUnreachable,
   NotSaved,
@@ -35,7 +35,14 @@ def describe_error(error: Exception) -> str:
   """An error as results have it: a message to the user as it is."""
   if isinstance(error, Error):
     return str(error)
-  return f'{type(error).__name__}: {error}'.strip()
+  message = f'{type(error).__name__}: {error}'.strip()
+  exhausted = backend.explain_exhaustion(error)
+  if exhausted:
+    return (
+      f'{exhausted}; use a smaller `batch_size` or `width`, `layout=map` (one'
+      f' member after the other), or fewer seeds ({message})'
+    )
+  return message
 
 
 @runtime_checkable

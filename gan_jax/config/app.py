@@ -6,6 +6,7 @@ where there is nothing to save.
 """
 
 import contextlib
+import gc
 import os
 import re
 import shlex
@@ -215,6 +216,7 @@ def use_all_cores() -> None:
 
 def describe_crash(error: BaseException) -> str:
   """One line on what nobody foresaw, whose traceback is written to a file."""
+  exhausted = ''
   if 'jax' in sys.modules:
     from gan_jax.runtime import backend
 
@@ -222,6 +224,9 @@ def describe_crash(error: BaseException) -> str:
       backend.check_devices()
     except Error as cause:
       return str(cause)
+    exhausted = backend.explain_exhaustion(error)
+  elif isinstance(error, MemoryError):
+    exhausted = 'out of memory'
   reason = ' '.join(f'{type(error).__name__}: {error}'.split())
   if len(reason) > _LONGEST_REASON:
     reason = f'{reason[:_LONGEST_REASON]}...'
@@ -240,16 +245,14 @@ def describe_crash(error: BaseException) -> str:
     where = f'the traceback is in {log.name}'
   except OSError:  # no room, or no folder for temporary files
     where = f'no file could be written for the traceback:\n{text}'
-  if _is_memory(error):
+  if exhausted:
     return (
-      f'out of memory ({reason}); use a smaller `batch_size` or network, fewer'
-      f' samples, or a device with more; {where}'
+      f'{exhausted}; use a smaller `batch_size`, a smaller network'
+      ' (`width`), `precision=bfloat16`, `residence=stream` for images, fewer'
+      ' samples, or a device with more. What was saved is whole: the same'
+      f' command goes on from there; {where}'
     )
   return f'an error that was not foreseen ({reason}); {where}'
-
-
-def _is_memory(error: BaseException) -> bool:
-  return isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
 
 
 def run(main: Callable[[], int]) -> NoReturn:
@@ -262,6 +265,9 @@ def run(main: Callable[[], int]) -> NoReturn:
   def guarded(argv: Sequence[str]) -> int:
     del argv
     sys.unraisablehook = _report_unraisable
+    # Imports and traces make millions of objects that stay: to look through
+    # them again and again takes a tenth of a start.
+    gc.set_threshold(50_000)
     if not flags.FLAGS['verbosity'].present:
       # What the libraries have to say, they raise as well.
       logging.set_verbosity(logging.FATAL)

@@ -213,6 +213,7 @@ def build_trainer(
       objects.get('optimizer_d', part['optimizer_d']),
       part['schedule'],
       part['ema'],
+      config.matmul_precision,
     )
     trainer.check()
   on_d = game.acting('d')

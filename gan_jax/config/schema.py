@@ -237,6 +237,16 @@ class Config:
     ' and losses stay float32.',
     choices=('float32', 'bfloat16'),
   )
+  matmul_precision: str = _networks(
+    'default',
+    'How accelerators multiply float32 in training. bfloat16: as fast as they'
+    ' can (TF32 on a GPU, one product of bfloat16 on a TPU). tensorfloat32:'
+    ' TF32 on a GPU, three products of bfloat16 on a TPU. highest: in float32.'
+    ' default: as JAX is set, and that is as fast as they can. A CPU multiplies'
+    ' in float32. Samples that are scored, and features, are computed at'
+    ' highest.',
+    choices=('default', 'bfloat16', 'tensorfloat32', 'highest'),
+  )
   optimizer_g: str = _optimizers(
     'adam', 'Optimizer of G.', registry=_OPTIMIZERS
   )
@@ -343,7 +353,8 @@ class Config:
     ' columns, x and p(x)). Images: digits, mnist, fashion_mnist, cifar10,'
     ' stacks of three of them (stacked_digits, stacked_mnist,'
     ' stacked_fashion), another image set of TFDS, a part of one'
-    ' (mnist[:50000]), or folder:PATH.',
+    ' (mnist[:50000]), folder:PATH, or prepared:DIR (what gan_jax.prepare has'
+    ' written with --out).',
   )
   data_dir: str = _data(
     '',
@@ -376,6 +387,13 @@ class Config:
     above=0,
     free=True,
   )
+  keep_rows: bool = _data(
+    True,
+    'Whether the images of folder:PATH are kept in the data root as rows of'
+    ' pixels, which later starts open at once, where the disk has twice the'
+    ' room for them.',
+    free=True,
+  )
   class_sampling: str = _data(
     'data',
     'How often G is asked for each class, in training and by scores, under'
@@ -386,7 +404,8 @@ class Config:
   residence: str = _data(
     'auto',
     'Where the images are kept: in the memory of the device, or on the host,'
-    ' which streams them. auto: on the device up to 2 GiB.',
+    ' which streams them. auto: on the device if they take at most a third of'
+    ' what it has free.',
     choices=('auto', 'device', 'stream'),
     free=True,
   )
@@ -450,6 +469,11 @@ class Config:
   report: bool = _looks(
     True, 'Whether report.html is written when the run ends.'
   )
+  profile: bool = _looks(
+    False,
+    'Whether the third dispatch of the process is traced, a few steps, to'
+    ' profile/ in the workdir, for Perfetto or TensorBoard.',
+  )
   workdir: str = _run(
     '',
     'Folder of the run. It is created, or the run in it is continued.',
@@ -491,10 +515,28 @@ class Config:
     high=2**20,
     free=True,
   )
+  deterministic: str = _run(
+    'auto',
+    'Whether a run that is started again on a GPU goes on to the same bits:'
+    ' kernels without atomic operations, and those that XLA picked at the first'
+    ' start, which the workdir holds. auto: yes, unless JAX computes already.'
+    ' CPUs and TPUs give the same bits in any case.',
+    choices=('auto', 'on', 'off'),
+    free=True,
+  )
   multihost: bool = _run(
     False,
     'Whether to join the other processes of this job by jax.distributed, which'
     ' finds Slurm, Cloud TPU and the variables of launch/local.py by itself.',
+    free=True,
+  )
+  save_deadline: int = _run(
+    60,
+    'Seconds from a signal, or from when another process of the job is missed,'
+    ' within which a process has saved what it holds and ended. 0: it waits for'
+    ' the others.',
+    low=0,
+    high=86_400,
     free=True,
   )
   compilation_cache: str = _run(

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from gan_jax.features.base import Apply, Features
-from gan_jax.runtime import sharding
+from gan_jax.runtime import numerics, sharding
 from gan_jax.runtime.array_cache import Arrays
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.progress import progress_bar
@@ -121,7 +121,8 @@ def _program(apply: Apply, outputs: tuple[str, ...], mesh: Mesh) -> Any:
   shard = sharding.batch_sharder(mesh)
 
   def see(weights: Any, x: Array) -> dict[str, Array]:
-    return apply(weights, shard(x), outputs)
+    with numerics.multiplying('highest'):
+      return apply(weights, shard(x), outputs)
 
   return jax.jit(see, out_shardings=sharding.replicated(mesh))
 

@@ -3,7 +3,8 @@
 Sample number i of a seed comes from the noise of `fold_in(key, i)` and, where
 the networks know classes, from a class that is a function of i
 (`classes.numbered_classes`): neither the batch nor the number of devices has a
-say in what is drawn.
+say in what is drawn. Its products are those of float32 on every device,
+whatever training used.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from gan_jax.game.classes import numbered_classes
 from gan_jax.networks.base import Networks, Params, Stats
-from gan_jax.runtime import sharding
+from gan_jax.runtime import numerics, sharding
 
 BATCH = 256  # samples that go through G at a time, at the most
 
@@ -54,9 +55,10 @@ class Sampler:
     return sharding.batch_sharder(self._mesh)(x)
 
   def _of_noise(self, params: Params, stats: Stats, z: Any, label: Any) -> Any:
-    x, _ = self.networks.generator.apply(
-      params, stats, self._split(z), train=False, key=None, label=label
-    )
+    with numerics.multiplying('highest'):
+      x, _ = self.networks.generator.apply(
+        params, stats, self._split(z), train=False, key=None, label=label
+      )
     return x.astype(jnp.float32)
 
   def _of_numbers(
@@ -132,3 +134,37 @@ class Sampler:
         own[:rows] = label[start : start + rows]
       x = self._numbered(params, stats, key, np.int32(start), self.batch, own)
       yield np.asarray(x)[:rows]
+
+  def first(
+    self,
+    params: Params,
+    stats: Stats,
+    seed: Any,
+    count: int,
+    label: NDArray[np.int32] | None = None,
+  ) -> Float[Array, 'n *shape']:
+    """The same samples in one piece, for a program that is being traced.
+
+    Args:
+      params: of G, live or averaged.
+      stats: its running statistics.
+      seed: a whole number, which may be traced.
+      count: how many.
+      label: classes (count,); None: as often as the networks say.
+    """
+    key, batch = jax.random.key(seed), self.batch
+    starts = np.arange(0, count, batch, dtype=np.int32)
+    if label is not None:
+      room = np.zeros(len(starts) * batch, np.int32)
+      room[:count] = label
+      label = room.reshape(-1, batch)
+
+    def draw(of: tuple[Any, Any]) -> Any:
+      start, own = of
+      return self._of_numbers(params, stats, key, start, batch, own)
+
+    if len(starts) == 1:
+      own = None if label is None else label[0]
+      return draw((starts[0], own))[:count]
+    x = jax.lax.map(draw, (starts, label))
+    return x.reshape(-1, *x.shape[2:])[:count]

@@ -21,6 +21,7 @@ from gan_jax.game.component import (
   component_field,
   has_values,
   hyperparameters,
+  static,
   with_hyperparameters,
 )
 from gan_jax.game.game import Batch, Game, Label, Logs, Noise, Samples
@@ -29,6 +30,7 @@ from gan_jax.game.schedules import Alternating, Gradient, Schedule, Updates
 from gan_jax.game.state import Average, Player, State
 from gan_jax.game.streams import stream
 from gan_jax.networks.base import Params
+from gan_jax.runtime import numerics
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.sharding import split_rows
 
@@ -91,6 +93,8 @@ class Trainer(Component):
     optimizer_d: likewise.
     schedule: the order of the players' updates.
     ema: the average of G that is kept; None for none.
+    matmul_precision: of products of float32 in a step, as
+      `jax.default_matmul_precision` takes it; 'default': as JAX is set.
 
   Raises:
     ArgumentError: naming the argument that is of no use.
@@ -101,6 +105,7 @@ class Trainer(Component):
   optimizer_d: Optimizer = component_field()
   schedule: Schedule = component_field(Alternating)
   ema: Ema | None = component_field(Ema)
+  matmul_precision: str = static('default')
 
   def __post_init__(self) -> None:
     """Puts components in the place of what stands for them; checks."""
@@ -138,6 +143,7 @@ class Trainer(Component):
       part = getattr(self, name)
       if part is not None:
         check_part(name, part)
+    numerics.check_precision('matmul_precision', self.matmul_precision)
 
   # What it is made of.
 
@@ -249,7 +255,8 @@ class Trainer(Component):
     n = reals.x.shape[1]
     updates = at._updates(state, n)
     key = stream(state.key, 'step', state.step)
-    now, logs = at.schedule.update(updates, state, reals, key)
+    with numerics.multiplying(self.matmul_precision):
+      now, logs = at.schedule.update(updates, state, reals, key)
     if at.ema is not None and state.ema is not None:
       images_a_step = self.images_a_step(n)
       shown = (state.step + 1).astype(jnp.float32) * images_a_step

@@ -3,16 +3,18 @@
 import contextlib
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
 
 from gan_jax.runtime.errors import ArgumentError, Error
 
-_CGROUPS = (
-  '/sys/fs/cgroup/memory.max',
-  '/sys/fs/cgroup/memory/memory.limit_in_bytes',
-)
+_CGROUP = '/sys/fs/cgroup/memory'
+_CGROUPS = {  # limit, and what is used of it
+  f'{_CGROUP}.max': f'{_CGROUP}.current',
+  f'{_CGROUP}/memory.limit_in_bytes': f'{_CGROUP}/memory.usage_in_bytes',
+}
 _GIB = 2**30
 
 
@@ -63,6 +65,28 @@ def host_memory_bytes() -> int | None:
   return min(limits) if limits else None
 
 
+def free_bytes() -> int | None:
+  """Memory that one device has free; None where it is not known.
+
+  Of a CPU what this machine, or the control group of this process, has left.
+  """
+  device = jax.local_devices()[0]
+  if device.platform != 'cpu':
+    with contextlib.suppress(Exception):  # of back ends that do not tell
+      stats = device.memory_stats() or {}
+      return int(stats['bytes_limit']) - int(stats['bytes_in_use'])
+    return None
+  free = []
+  with contextlib.suppress(OSError, ValueError, IndexError):
+    table = pathlib.Path('/proc/meminfo').read_text()
+    free.append(1024 * int(table.split('MemAvailable:')[1].split()[0]))
+  for limit, used in _CGROUPS.items():
+    with contextlib.suppress(OSError, ValueError):
+      left = int(pathlib.Path(limit).read_text())
+      free.append(max(0, left - int(pathlib.Path(used).read_text())))
+  return min(free, default=host_memory_bytes())
+
+
 def require_memory(
   argument: str, value: object, needed: int, what: str, *, host: bool = False
 ) -> None:
@@ -88,8 +112,37 @@ def require_memory(
     )
 
 
+_ASKED = re.compile(r'allocat\w+ (\d+) ?bytes|allocate ([\d.]+)([KMG])iB')
+_UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
+
+
+def explain_exhaustion(error: BaseException) -> str:
+  """What was asked for and what there is, if memory ran out; '' if not.
+
+  >>> explain_exhaustion(ValueError('no'))
+  ''
+  """
+  text = str(error)
+  on_host = isinstance(error, MemoryError)
+  on_disk = 'No space left' in text  # which some report likewise
+  if not on_host and ('RESOURCE_EXHAUSTED' not in text or on_disk):
+    return ''
+  match = _ASKED.search(text)
+  words = ['out of memory']
+  if match:
+    asked = float(match[1] or match[2]) * _UNITS.get(match[3] or '', 1)
+    words.append(f'{asked / _GIB:,.2f} GiB were asked for at once')
+  limit = host_memory_bytes() if on_host else memory_bytes()
+  if limit:
+    owner = 'this machine' if on_host else jax.local_devices()[0].device_kind
+    words.append(f'{owner} has {limit / _GIB:,.1f} GiB in all')
+  return ', '.join(words)
+
+
 __all__ = [
   'check_devices',
+  'explain_exhaustion',
+  'free_bytes',
   'host_memory_bytes',
   'memory_bytes',
   'require_memory',

@@ -95,6 +95,12 @@ class Listener:
       self.raise_at_once = before
 
 
+def signals() -> list[signal.Signals]:
+  """All that may be received, on this system."""
+  numbers = {number.name: number for number in signal.Signals}
+  return [numbers[n] for n in (*_ALWAYS, *_IF_FREE) if n in numbers]
+
+
 def _find_signals() -> list[signal.Signals]:
   """The signals that are received: those of this system that are free."""
   numbers = {number.name: number for number in signal.Signals}

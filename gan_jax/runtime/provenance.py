@@ -1,4 +1,4 @@
-"""Provenance of a result: command, versions, commit, devices, date."""
+"""Provenance of a result: command, versions, commit, machine, date."""
 
 import contextlib
 import datetime
@@ -62,6 +62,73 @@ def now() -> str:
   return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
+# What a program on an accelerator is compiled and computed by.
+_OF_ACCELERATORS = ('nvidia-', 'libtpu', 'jax-cuda', 'jax-rocm')
+
+
+def machine() -> dict[str, Any]:
+  """What computes: kinds of devices, and the software that drives them.
+
+  Two machines of one description give the same bits; two of different ones
+  agree to rounding.
+  """
+  devices = jax.devices()
+  facts: dict[str, Any] = {
+    'devices': sorted({str(device.device_kind) for device in devices})
+  }
+  if devices[0].platform == 'cpu':
+    return facts | {'processor': _processor()}
+  version = str(devices[0].client.platform_version)
+  facts['version'] = ' '.join(version.split())
+  with contextlib.suppress(OSError):
+    driver = pathlib.Path('/proc/driver/nvidia/version').read_text('utf-8')
+    facts['driver'] = ' '.join(driver.partition('\n')[0].split())
+  return facts | accelerator_versions()
+
+
+def accelerator_versions() -> dict[str, str]:
+  """Installed versions of what compiles for GPUs and TPUs, and runs there."""
+  return {
+    name: distribution.version
+    for distribution in importlib.metadata.distributions()
+    if (name := distribution.metadata['Name'].lower()).startswith(
+      _OF_ACCELERATORS
+    )
+  }
+
+
+def _processor() -> str:
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path('/proc/cpuinfo').read_text('utf-8').splitlines():
+      name, _, value = line.partition(':')
+      if name.strip() == 'model name':
+        return value.strip()
+  return platform.processor() or platform.machine()
+
+
+def machine_difference(saved: Any, now: dict[str, Any]) -> str:
+  """In what a recorded machine is another one; '' where it is not known to be.
+
+  >>> machine_difference(
+  ...   {'devices': ['NVIDIA A100'], 'driver': '550'},
+  ...   {'devices': ['NVIDIA H100'], 'driver': '550'},
+  ... )
+  'devices: NVIDIA A100 there, NVIDIA H100 now'
+  """
+  if not isinstance(saved, dict) or not saved:
+    return ''
+
+  def text(value: Any) -> str:
+    return ', '.join(map(str, value)) if isinstance(value, list) else str(value)
+
+  return '; '.join(
+    f'{name}: {text(saved.get(name, "none"))} there,'
+    f' {text(now.get(name, "none"))} now'
+    for name in sorted({*saved, *now})
+    if saved.get(name) != now.get(name)
+  )
+
+
 def environment() -> dict[str, Any]:
   """Command, versions, platform, devices, processes and commit."""
   return {
@@ -72,6 +139,7 @@ def environment() -> dict[str, Any]:
     'python': platform.python_version(),
     'platform': platform.platform(),
     'devices': [str(d.device_kind) for d in jax.devices()],
+    'machine': machine(),
     'processes': jax.process_count(),
     'commit': commit(),
   }

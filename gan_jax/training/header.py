@@ -55,6 +55,8 @@ def format_header(
   network: str,
   parameters: tuple[int, int],
   devices: Sequence[str],
+  products: str = 'float32',
+  deterministic: bool = True,
   processes: int = 1,
   **data: Any,
 ) -> str:
@@ -64,6 +66,8 @@ def format_header(
     network: name of the architecture.
     parameters: of G and of D.
     devices: kind of each device.
+    products: what they make of products of float32.
+    deterministic: whether they give the same bits each time.
     processes: of the job.
     **data: as `format_data` takes it.
 
@@ -89,6 +93,8 @@ def format_header(
     ' parameters',
     'devices: '
     + ', '.join(f'{count} {kind}' for kind, count in kinds.items())
-    + (f' in {processes} processes' if processes > 1 else ''),
+    + (f' in {processes} processes' if processes > 1 else '')
+    + (f', products in {products}' if products != 'float32' else '')
+    + ('' if deterministic else ', not the same bits each time'),
   ]
   return '\n'.join(lines)

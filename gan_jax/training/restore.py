@@ -19,7 +19,7 @@ from gan_jax.game.classes import check_sampling, numbered_classes
 from gan_jax.game.sampler import BATCH, Sampler
 from gan_jax.game.streams import check_seed
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime import backend, places, records
+from gan_jax.runtime import backend, numerics, places, records
 from gan_jax.runtime.checkpoint import (
   Checkpoints,
   find_steps,
@@ -457,9 +457,10 @@ def export_generator(networks: Networks) -> bytes:
   }
   key = jax.eval_shape(jax.random.key_data, jax.random.key(0))
   number = jax.ShapeDtypeStruct((n,), np.int32)
-  exported = export.export(jax.jit(sample), platforms=('cpu', 'cuda', 'tpu'))(
-    arrays, key, number, number
-  )
+  with numerics.multiplying('highest'):
+    exported = export.export(jax.jit(sample), platforms=('cpu', 'cuda', 'tpu'))(
+      arrays, key, number, number
+    )
   return bytes(exported.serialize())
 
 

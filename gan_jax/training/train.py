@@ -16,17 +16,31 @@ from gan_jax.config.resolve import TRAINER_GROUPS
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
-from gan_jax.runtime import backend, multihost, places, preemption, terminal
+from gan_jax.runtime import (
+  backend,
+  determinism,
+  multihost,
+  numerics,
+  places,
+  preemption,
+  terminal,
+)
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import format_duration
-from gan_jax.runtime.provenance import environment, now
+from gan_jax.runtime.provenance import (
+  environment,
+  machine,
+  machine_difference,
+  now,
+)
 from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training import identity as identity_lib
 from gan_jax.training import memory
 from gan_jax.training import setup as setup_lib
 from gan_jax.training import workdir as workdir_lib
+from gan_jax.training.goodput import process_age
 from gan_jax.training.header import format_header
 from gan_jax.training.restore import (
   GENERATOR,
@@ -41,9 +55,15 @@ from gan_jax.training.setup import (
   diverged_advice,
 )
 
+_LARGE = 2**26  # bytes of a set of which it is said where it lives
 
-def prepare_process(config: Config) -> None:
-  """Joins the job's other processes and finds the compilation cache.
+
+def prepare_process(config: Config, part: str = '') -> None:
+  """Joins the job's other processes, finds the compilation cache, sets XLA.
+
+  Args:
+    config: whose options say how.
+    part: of the processes that work in one folder without joining.
 
   Raises:
     ArgumentError: if there is no job to join, or the cache is no folder.
@@ -61,7 +81,7 @@ def prepare_process(config: Config) -> None:
         'is no folder; name one, or use off',
       )
     jax.config.update('jax_compilation_cache_dir', cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   if config.multihost and not jax.distributed.is_initialized():
     try:
       jax.distributed.initialize()
@@ -78,6 +98,7 @@ def prepare_process(config: Config) -> None:
         f' ({str(error).splitlines()[0]}); see that all of them were started'
         ' and reach the first one'
       ) from error
+  determinism.request(config.deterministic, config.workdir, part)
   backend.check_devices()
 
 
@@ -95,7 +116,7 @@ def train_config(config: Config) -> int:
       prepare_process(config)
     # Anew: jax.distributed has put a handler of its own in the place of ours.
     with preemption.listen() as listener:
-      trained = _train(setup_lib.build(config), listener)
+      trained = _train(setup_lib.build(config), listener, whole=True)
   except preemption.Stopped as stopped:
     _report_stop(stopped)
     return app.SAVED
@@ -120,7 +141,10 @@ class Trained:
     self.facts = dict(loop.run_file.facts)
 
 
-def _train(setup: Setup, listener: preemption.Listener) -> Trained:
+def _train(
+  setup: Setup, listener: preemption.Listener, whole: bool = False
+) -> Trained:
+  """Trains; `whole`: all that this process does is for this run."""
   config = setup.config
   memory.check(setup)
   own = identity_lib.identify(setup)
@@ -128,7 +152,7 @@ def _train(setup: Setup, listener: preemption.Listener) -> Trained:
   with workdir_lib.held(config) as folder:
     loop = None
     try:
-      loop = RunLoop(setup, folder)
+      loop = RunLoop(setup, folder, process_age() if whole else 0.0)
       workdir_lib.claim(config)
       return _conduct(loop, own, listener)
     except OSError as error:
@@ -158,6 +182,12 @@ def _check_identity(config: Config, own: identity_lib.Identity) -> None:
     warning = identity_lib.check(place, facts['identity'], own)
     if warning and multihost.is_primary():
       app.warn(warning)
+    other = machine_difference(facts.get('machine'), machine())
+    if other and multihost.is_primary():
+      app.warn(
+        f'{place}: was computed on another machine so far ({other}); what comes'
+        ' now may differ in its last bits from what would have come there'
+      )
 
 
 def _references(setup: Setup) -> dict[str, str]:
@@ -203,11 +233,15 @@ def _conduct(
   except preemption.Stopped as stopped:  # nothing is new since the last
     if not done:
       run_file.update(outcome='saved', step=loop.step, finished=now())
+      loop.record_goodput()
     _report_stop(stopped)
     return Trained(loop, 'saved')
   facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
+  if loop.trained_sec:
+    facts['data_wait'] = round(loop.waited / loop.trained_sec, 4)
   if not done or lost:
     facts |= {'finished': now(), 'train_sec': round(loop.train_sec, 3)}
+    loop.record_goodput()
   if outcome == 'diverged':
     facts['not_finite'] = loop.bad
   run_file.update(**facts)
@@ -224,6 +258,8 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
   run_file.update(
     **environment(),
     **setup_lib.describe(setup),
+    products=_products(setup),
+    deterministic=determinism.in_force(),
     identity=own,
     references=_references(setup),
     objects=sorted(setup.objects),
@@ -234,9 +270,16 @@ def _write_start(loop: RunLoop, own: identity_lib.Identity) -> None:
     started=run_file.facts.get('started', now()),
     outcome='running',
   )
+  loop.record_goodput()
   if loop.step == 0:
     _write_generator(setup, loop)
   loop.progress.say(_header(loop))
+
+
+def _products(setup: Setup) -> str:
+  return numerics.describe_products(
+    setup.trainer.matmul_precision, setup.mesh.devices.flat[0]
+  )
 
 
 def _header(loop: RunLoop) -> str:
@@ -251,12 +294,22 @@ def _header(loop: RunLoop) -> str:
     sample_shape=facts['dataset']['shape'],
     classes=len(facts['dataset']['classes']),
     counts=facts['dataset'].get('class_counts', ()),
-    notes=getattr(setup.dataset, 'notes', ()),
+    notes=_notes(setup),
     network=name,
     parameters=tuple(facts['parameters'].values()),
     devices=[str(d.device_kind) for d in setup.mesh.devices.flat],
+    products=_products(setup),
+    deterministic=determinism.in_force(),
     processes=jax.process_count(),
   )
+
+
+def _notes(setup: Setup) -> list[str]:
+  """Lines about the data: what was read, and where a large set lives."""
+  notes = list(getattr(setup.dataset, 'notes', ()))
+  if setup.residence and getattr(setup.dataset, 'nbytes', 0) >= _LARGE:
+    notes.append(setup.residence)
+  return notes
 
 
 def _report_end(loop: RunLoop, outcome: str) -> None:
@@ -393,7 +446,9 @@ def _classes(objects: Mapping[str, Any]) -> int:
 
 
 # Options that say where data of a name are, and how its images are read.
-OF_NAMED_DATA = ('data_dir', 'image_size', 'channels', 'max_megapixels')
+OF_NAMED_DATA = (
+  *('data_dir', 'image_size', 'channels', 'max_megapixels', 'keep_rows'),
+)
 
 
 def resolve_data(

@@ -639,7 +639,11 @@ def crash_in(where, error):
   'error, told',
   [
     (ArgumentError('minimax', 1, 'not today'), '`minimax=1`: not today'),
-    (RuntimeError('out of memory'), 'RuntimeError: out of memory'),
+    (RuntimeError('too hot'), 'RuntimeError: too hot'),
+    (
+      RuntimeError('RESOURCE_EXHAUSTED: allocating 3221225472 bytes'),
+      'out of memory, 3.00 GiB were asked for at once, cpu has',
+    ),
   ],
 )
 def test_a_program_that_crashes_leaves_the_others_and_is_tried_again(
@@ -652,7 +656,8 @@ def test_a_program_that_crashes_leaves_the_others_and_is_tried_again(
   assert [row['outcome'] for row in rows(path)] == ['failed'] * 4 + ['done'] * 4
   assert rows(path)[0]['step'] == '' and rows(path)[4:] == rows(calm)[4:]
   said = capsys.readouterr()
-  assert f'lr_g+lr_d=0.01): {told}\nThe traceback is in' in said.err
+  assert f'lr_g+lr_d=0.01): {told}' in said.err
+  assert '\nThe traceback is in' in said.err
   assert 'Failed before the end: 4 of 8 runs' in said.out
   assert 'test_runner.py' in (path / 'programs/000/crash.txt').read_text()
   assert run_fake(asked) == app.DONE

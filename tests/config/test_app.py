@@ -137,7 +137,15 @@ def test_a_command_s_own_flags_are_suggested_too():
   assert (done.returncode, done.stderr) == (2, said)
 
 
-COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
+COMMANDS = (
+  'train',
+  'sample',
+  'evaluate',
+  'ablate',
+  'prepare',
+  'report',
+  'doctor',
+)
 
 
 def test_the_package_is_a_command_too():
@@ -201,7 +209,7 @@ def test_an_interruption_that_a_callback_lost_is_not_printed(
 
 def test_home_is_found_wherever_a_flag_names_a_place():
   """Those of the commands and of a configuration; the cache finds its own."""
-  names = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
+  names = COMMANDS
   tables = [importlib.import_module(f'gan_jax.{name}').FLAGS for name in names]
   places = {n for table in tables for n, flag in table.items() if flag.place}
   places |= {n for n, f in schema.FIELDS.items() if f.metadata['place']}

@@ -13,7 +13,15 @@ from gan_jax.config.schema import FIELDS, ConfigError, Flag
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError, Error
 
-COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
+COMMANDS = (
+  'train',
+  'sample',
+  'evaluate',
+  'ablate',
+  'prepare',
+  'report',
+  'doctor',
+)
 PLACES = (
   'workdir',
   'out',
@@ -186,8 +194,13 @@ def crashing(error):
   ('error', 'said'),
   [
     (RuntimeError('one\n two'), 'not foreseen (RuntimeError: one two)'),
-    (MemoryError(), 'error: out of memory (MemoryError:); use a smaller'),
-    (ValueError('RESOURCE_EXHAUSTED: 3'), 'error: out of memory (ValueErr'),
+    (MemoryError(), 'error: out of memory, this machine has '),
+    (ValueError('RESOURCE_EXHAUSTED: 3'), 'error: out of memory, cpu has '),
+    (
+      ValueError('RESOURCE_EXHAUSTED: allocating 3221225472 bytes'),
+      'error: out of memory, 3.00 GiB were asked for at once, cpu has ',
+    ),
+    (ValueError('RESOURCE_EXHAUSTED: No space left on device'), 'not foreseen'),
   ],
 )
 def test_what_nobody_foresaw_is_one_line_and_a_file(

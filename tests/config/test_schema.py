@@ -181,6 +181,7 @@ BOUNDS = {
   ),
   'packing': (0, 1, 2**20, 2**20 + 1),
   'depth': (-1, 0, 1000, 1001),
+  'save_deadline': (-1, 0, 86_400, 86_401),
   'image_size': (-1, 0, 2**13, 2**13 + 1),
   'channels': (-1, 0, 4, 5),
   'num_samples': (0, 1, 2**16, 2**16 + 1),
@@ -256,7 +257,8 @@ def test_what_may_change_when_a_run_is_continued():
     *('log_every', 'sample_every', 'dynamics_every', 'checkpoint_every'),
     *('eval_every', 'eval_samples', 'eval_seeds', 'metrics', 'features'),
     *('num_samples', 'keep_checkpoints', 'keep_best', 'report'),
-    *('residence', 'devices', 'multihost'),
+    *('residence', 'devices', 'multihost', 'keep_rows', 'deterministic'),
+    'save_deadline',
   }
 
 

@@ -13,7 +13,15 @@ from unittest import mock
 
 from helpers import commands
 
-COMMANDS = ('train', 'sample', 'evaluate', 'ablate', 'prepare', 'report')
+COMMANDS = (
+  'train',
+  'sample',
+  'evaluate',
+  'ablate',
+  'prepare',
+  'report',
+  'doctor',
+)
 _FEW = 0.15  # how often a flag of many is at an odd value
 
 # Words that no flag of the kind can mean.
@@ -158,6 +166,7 @@ def lines(seed, count, run):
     ],
     'prepare': ['--dataset=digits'],
     'report': [f'--workdir={run}'],
+    'doctor': [f'--workdir={run}', '--seconds=0'],
   }
   for i in range(count):
     command = COMMANDS[i % len(COMMANDS)]

@@ -30,3 +30,14 @@ def test_a_commit_says_whether_something_was_changed_since(monkeypatch):
 
   monkeypatch.setattr(provenance, '_git', no_git)
   assert provenance.commit() is None
+
+
+def test_a_machine_is_told_by_what_computes():
+  here = provenance.machine()
+  assert here['devices'] == ['cpu'] and here['processor']
+  assert provenance.machine_difference(here, here) == ''
+  assert provenance.machine_difference(None, here) == ''  # not recorded
+  other = here | {'processor': 'Z80', 'driver': '1'}
+  said = provenance.machine_difference(other, here)
+  mine = here['processor']
+  assert said == f'driver: 1 there, none now; processor: Z80 there, {mine} now'

@@ -31,6 +31,14 @@ DIGITS = dict(
       dict(devices=['NVIDIA H100'] * 8, processes=2),
       'devices: 8 NVIDIA H100 in 2 processes',
     ),
+    (
+      dict(devices=['NVIDIA H100'], products='TF32'),
+      'devices: 1 NVIDIA H100, products in TF32',
+    ),
+    (
+      dict(devices=['NVIDIA H100'], deterministic=False),
+      'devices: 1 NVIDIA H100, not the same bits each time',
+    ),
   ],
 )
 def test_header_of_other_runs(changes, line):

@@ -3,17 +3,19 @@
 What it trains is a number that is counted up.
 """
 
+import contextlib
 import copy
 import dataclasses
 import time
 
+import jax
 import numpy as np
 import pytest
 from helpers import small
 
-from gan_jax.runtime import preemption, storage
+from gan_jax.runtime import preemption, rescue, storage
 from gan_jax.runtime.errors import CheckpointError, IdentityError
-from gan_jax.training import run_loop, setup, writers
+from gan_jax.training import goodput, run_loop, setup, writers
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.loop import HostLoop
 
@@ -196,7 +198,7 @@ class Bare(run_loop.RunLoop):
     self.step, self.scorer, self.done = step, scorer, []
     self.state, self._unscored, self.compile_sec = None, False, 0.0
     self.progress = self.log = self.run_file = self
-    self.listener = preemption.Listener()
+    self.listener, self.ledger = preemption.Listener(), goodput.Ledger()
 
   def note(self, *words):
     self.done.append(' '.join(map(str, words)))
@@ -219,6 +221,33 @@ class Bare(run_loop.RunLoop):
 
   def write_samples(self):
     self.note('samples')
+
+
+def test_a_state_that_was_saved_alone_is_gone_on_from(counter, tmp_path):
+  loop = counter(save_at=[5])
+  loop.config = dataclasses.replace(loop.config, steps=5)
+  assert loop.run(preemption.Listener()) == 'done'
+  alone = rescue.hold(9, {'n': np.full(2, 9.0)}, loop._full_meta())
+  rescue.write(tmp_path, alone)
+  later = counter()
+  assert later.step == 9 and later.state['n'][0] == 9
+  later.run(preemption.Listener())
+  assert later.step == 12 and not (tmp_path / 'rescue').exists()
+  assert counter().step == 12
+
+
+def test_a_line_a_minute_and_no_more():
+  run = Bare(step=6)
+  run.totals, run.spread = run_loop.Totals(), goodput.Spread()
+  run.moved, run.minute = lambda step: None, run.note
+  run._minute = time.monotonic() - 30
+  run.after_dispatch(0.1)
+  assert not run.done
+  run._minute = time.monotonic() - 61
+  for _ in range(3):
+    run.after_dispatch(0.1)
+  (line,) = run.done
+  assert line.startswith('step 6/') and 'goodput' in line
 
 
 class Score:
@@ -299,3 +328,24 @@ def test_a_dispatch_by_itself_is_compiled_before_the_clock_starts(counter):
   loop = counter()
   assert loop.dispatch(2) == (2, True)
   assert loop.compile_sec >= 0.1 > loop.train_sec > 0
+
+
+@pytest.mark.parametrize('steps, traces', [(12, 1), (4, 0)])
+def test_the_third_dispatch_is_traced_where_it_is_asked_for(
+  steps, traces, parts, tmp_path, monkeypatch, capsys
+):
+  traced = []
+
+  @contextlib.contextmanager
+  def trace(folder, **how):
+    traced.append((folder, len(loop.listeners), how))
+    yield
+
+  monkeypatch.setattr(jax.profiler, 'trace', trace)
+  config = dataclasses.replace(parts.config, profile=True, steps=steps)
+  loop = Counter(dataclasses.replace(parts, config=config), tmp_path)
+  loop.run(preemption.Listener())
+  loop.close()
+  where = str(tmp_path / 'profile')
+  assert traced == [(where, 2, {'create_perfetto_trace': True})] * traces
+  assert ('nothing was traced' in capsys.readouterr().err) == (not traces)

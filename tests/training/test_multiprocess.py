@@ -143,6 +143,55 @@ def test_both_save_at_the_same_step_and_one_goes_on(place):
   assert restore.open_run(workdir).step > saved
 
 
+def test_who_lives_saves_what_it_holds_and_is_gone_on_from(place):
+  """One of the two is killed; no checkpoint is near."""
+  root, environment = place
+  words = [*KINDS['density'], '--steps=200', '--checkpoint_every=200']
+  words += ['--sample_every=200']
+  whole, killed = root / 'whole', root / 'killed'
+  done = run(together(root, whole, words), environment)
+  assert done.returncode == 0, done.stdout + done.stderr
+  command = together(root, killed, words)
+  process = subprocess.Popen(
+    ['timeout', '-k', '5', '150', *command],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    cwd=ROOT,
+  )
+  deadline = time.monotonic() + 120
+  while len(writers.read_rows(killed / 'stats.jsonl')) < 20:
+    assert time.monotonic() < deadline
+    assert process.poll() is None, process.communicate()[0]
+    time.sleep(0.05)
+  os.kill(max(ranks(killed)), signal.SIGKILL)
+  said, _ = process.communicate(timeout=60)
+  assert process.returncode in (1, 137) and 'saved at step' in said, said
+  (saved,) = [int(path.stem) for path in (killed / 'rescue').glob('*.npz')]
+  assert not restore.saved_steps(killed) and saved >= 20
+  done = run(command, environment)
+  said = done.stdout + done.stderr
+  assert done.returncode == 0 and f'continuing at step {saved}\n' in said
+  assert not (killed / 'rescue').exists()
+  one, other = (restore.open_run(path).state for path in (whole, killed))
+  assert all((one[name] == other[name]).all() for name in one)
+
+
+def ranks(workdir):
+  """Processes that train there."""
+  found = []
+  for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+    try:
+      words = path.read_bytes().split(b'\0')
+    except OSError:
+      continue
+    module = words[1:3] == [b'-m', b'gan_jax.train']
+    if module and f'--workdir={workdir}'.encode() in words:
+      found.append(int(path.parent.name))
+  return found
+
+
 def test_two_processes_score_as_one(place):
   """What they wrote while training, and one process of the same generator."""
   root, environment = place

@@ -432,6 +432,12 @@ def test_everything_a_run_leaves_behind(digits_run):
   assert facts['dataset']['size'] == 1797
   assert facts['versions']['jax'] == jax.__version__
   assert facts['compile_sec'] > 0 and facts['train_sec'] > 0
+  spent = facts['goodput']
+  parts = {k for k, seconds in spent['seconds'].items() if seconds > 0}
+  assert parts >= {'train', 'data', 'compile', 'checkpoint', 'start', 'other'}
+  assert abs(sum(spent['seconds'].values()) - spent['allocated_sec']) < 0.01
+  assert abs(spent['seconds']['compile'] - facts['compile_sec']) < 0.05
+  assert 0 < spent['goodput'] < 1 and spent['step_sec']['median'] > 0
   state = restore.open_run(path).state
   assert facts['parameters']['generator'] == sum(
     x.size for path, x in state.items() if path.startswith('g/params/')
@@ -453,6 +459,7 @@ def test_everything_a_run_leaves_behind(digits_run):
     'd/param_norm',
     'g/param_norm',
     'g/lr',
+    'data/wait',
     'speed/images_per_sec',
     'speed/sec_per_kimg',
     'time/train_sec',
@@ -617,6 +624,7 @@ def test_a_program_that_makes_no_steps_is_told(make, tmp_path, monkeypatch):
       {},
       jnp.int32(0),
       jnp.bool_(True),
+      {},
     )
 
   monkeypatch.setattr(run_loop, 'make_advance', advance)

@@ -574,3 +574,14 @@ def test_libraries_are_quiet_and_logging_is_as_it_was(
     lines[4],
   ]
   assert lines[4].startswith('compiled in ')
+
+
+def test_a_run_that_goes_on_on_another_machine_warns(copied, capsys):
+  facts = workdir_lib.RunFile(copied).facts
+  assert facts['products'] == 'float32'
+  other = facts['machine'] | {'processor': 'Z80'}
+  workdir_lib.RunFile(copied).update(machine=other)
+  options = dict(OFTEN, steps=12, batch_size=8)
+  gj.train(copied, data=POINTS, trainer=trainer(), devices=1, **options)
+  said = capsys.readouterr().err
+  assert 'on another machine so far (processor: Z80 there' in said
