@@ -32,7 +32,6 @@ REQUIRES = [
   'scikit-learn>=1.5.0',  # for the digits it carries, and a classifier
   'scipy>=1.13.0',
   'tabulate>=0.9.0',
-  'tensorboardX>=2.6.2.2',
   'tensorflow-datasets>=4.9.8',
   'tensorstore>=0.1.71',  # reads back what Orbax stores with it
   'tqdm>=4.66.0',
@@ -45,6 +44,7 @@ TEST = [
   'kubernetes-validate>=1.31.0',  # the API's schemas, for launch/kubernetes.py
   'pytest>=8.2.0',
   'pytest-xdist>=3.6.1',
+  'tensorboardX>=2.6.2.2',  # reads the event files
 ]
 
 setuptools.setup(
@@ -72,10 +72,13 @@ setuptools.setup(
   install_requires=REQUIRES,
   extras_require={
     'gpu': ['jax[cuda12]'],
+    'cuda12': ['jax[cuda12]'],
+    'cuda13': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'submitit': ['submitit>=1.5.2'],  # for launch/submitit_jobs.py
     'torch': ['torch>=2.4'],  # only to hold steps against, in tests
+    'bench': ['torch>=2.4'],  # what experiments/speed compares with
     'test': TEST,
     'docs': [
       'jupytext>=1.16.0',

@@ -6,7 +6,7 @@
 The flags of `gan_jax.train` set what all runs share. The same command goes on
 where it was stopped. Exit codes: 0 all runs have ended, 1 some crashed, 2 bad
 flags or a workdir of another ablation, 75 saved after a signal (run the command
-again).
+again); of --compile_for, 0 if it fits, 1 if it does not.
 """
 
 from typing import Any
@@ -57,8 +57,19 @@ FLAGS: dict[str, Flag] = {
   ),
   'dry_run': Flag(False, 'Whether only to print the plan and what it costs.'),
   'collect': Flag(False, 'Whether only to write the results of ended runs.'),
+  'compile_for': Flag(
+    '',
+    'Compile the largest program for such devices, which need not be here, say'
+    ' what it needs of them, and train nothing: h100, h200, a100 or l4, h100:4'
+    ' for four; v5e, v5e:2x2, v6e:2x2 for a TPU slice of one host.',
+  ),
+  'out': Flag(
+    '',
+    'File of what --compile_for finds, as JSON. Empty: in the workdir.',
+    place=True,
+  ),
 }
-_ACTIONS = ('dry_run', 'collect')
+_ACTIONS = ('dry_run', 'collect', 'compile_for', 'out')
 
 
 def _options() -> plan_lib.AblationOptions:
@@ -81,6 +92,11 @@ def main() -> int:
   with grid.pointing_to_vary():
     plan = plan_lib.make_plan(_options())  # reports bad flags without JAX
   folder.check_folder(plan)
+  if f.compile_for:
+    from gan_jax.ablation import compile_for
+
+    return compile_for.compile_plan(plan, f.compile_for, f.out)
+  app.warn_idle('nothing is compiled for', 'out')
   if not flags.FLAGS.collect:
     app.use_all_cores()
   from gan_jax.ablation import runner

@@ -2,7 +2,8 @@
 
 Downloads the originals, or takes them from a folder, verifies their checksums,
 and writes them in the format of TFDS. Needs no TensorFlow for digits, mnist,
-fashion_mnist and cifar10.
+fashion_mnist and cifar10. With --out=DIR the images of any set are written as
+rows of pixels, which --dataset=prepared:DIR opens at once.
 """
 
 from absl import flags
@@ -15,7 +16,8 @@ FLAGS: dict[str, Flag] = {
   'dataset': Flag(
     '',
     'Dataset to prepare: mnist, fashion_mnist, cifar10, or another of TFDS. Of'
-    ' folder:PATH, which needs no preparation, it is listed what a run reads.',
+    ' folder:PATH, which needs no preparation, it is listed what a run reads.'
+    ' With --out any set that has images.',
   ),
   'data_dir': Flag(
     '',
@@ -28,6 +30,23 @@ FLAGS: dict[str, Flag] = {
     'Folder that holds the original files. Empty: they are downloaded.',
     place=True,
   ),
+  'out': Flag(
+    '',
+    'Folder that the images are written to as rows of pixels, by all cores.'
+    ' What a process that was killed has written is kept. Empty: none.',
+    place=True,
+  ),
+  'image_size': Flag(
+    0, 'Side in pixels of what --out is to hold. 0: as they are.', 0, 2**13
+  ),
+  'channels': Flag(
+    0, 'Channels of what --out is to hold: 1, 3 or 4. 0: as they are.', 0, 4
+  ),
+  'verify': Flag(
+    False,
+    'Whether all that --out, or --dataset=prepared:DIR, holds is read and its'
+    ' checksums compared.',
+  ),
   'max_megapixels': Flag(
     50.0,
     'Millions of pixels that an image of folder:PATH may have, as for a run.',
@@ -35,16 +54,6 @@ FLAGS: dict[str, Flag] = {
     1e9,
   ),
 }
-
-
-def list_folder(dataset: str, max_megapixels: float = 50.0) -> None:
-  """Prints what a run would read of `folder:PATH`."""
-  from gan_jax import data
-
-  inventory = data.take_inventory(dataset[len('folder:') :], max_megapixels)
-  print(f'{dataset}: {len(inventory.files):,} images')
-  for line in inventory.describe():
-    print(f'  {line}')
 
 
 def main() -> int:
@@ -55,30 +64,39 @@ def main() -> int:
   from gan_jax import data
 
   is_folder = dataset.startswith('folder:')
+  as_rows = flags.FLAGS.out or dataset.startswith('prepared:')
+  if not as_rows:
+    app.warn_idle('it is for --out', 'image_size', 'channels', 'verify')
   if not is_folder:
     app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
+  if as_rows:
+    app.warn_idle('it is for the format of TFDS', 'from')
+    how = {n: flags.FLAGS[n].value for n in {*FLAGS} - {'dataset', 'from'}}
+    print(data.tell_rows(dataset, **how))
+    return app.DONE
   if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):
-    app.warn_idle(f'{dataset} needs no preparation', 'data_dir', 'from')
+    app.warn_idle(f'{dataset} needs no preparation', 'from')
     if is_folder:
-      list_folder(dataset, flags.FLAGS.max_megapixels)
+      asked = (flags.FLAGS.max_megapixels, flags.FLAGS.data_dir)
+      print('\n'.join(data.tell_folder(dataset, *asked)))
+    else:
+      app.warn_idle(f'{dataset} needs no preparation', 'data_dir')
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
-  name, data_dir = data.prepared_as(dataset), flags.FLAGS.data_dir
+  name, root = data.prepared_as(dataset), flags.FLAGS.data_dir
   if name == 'digits':
     app.warn_idle('digits come with scikit-learn', 'from')
-  elif originals and data.is_prepared(name, data_dir=data_dir):
+  elif originals and data.is_prepared(name, data_dir=root):
     app.warn_idle(f'{name} was prepared before', 'from')
   try:
-    folder, counts = data.prepare(
-      dataset, data_dir=data_dir, originals=originals
-    )
+    folder, counts = data.prepare(dataset, data_dir=root, originals=originals)
   except ArgumentError as error:
     if error.argument == 'originals':  # `from` is a word of Python
       raise ArgumentError('from', error.value, error.remedy) from error
     raise
   images = ', '.join(f'{n:,} {split}' for split, n in counts.items())
-  where = f' --data_dir={data_dir}' if data_dir else ''
-  version = ' '.join(folder.relative_to(data.data_root(data_dir)).parts)
+  where = f' --data_dir={root}' if root else ''
+  version = ' '.join(folder.relative_to(data.data_root(root)).parts)
   print(
     f'{version}: {images} images in {folder}\n'
     f'Train on it: python -m gan_jax.train --workdir=runs/{name}'

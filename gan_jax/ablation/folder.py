@@ -81,7 +81,7 @@ def check_folder(plan: AblationPlan) -> None:
         + '\nUse another `workdir`, or the options of that one.'
       )
   elif folder.is_dir() and not all(
-    p.name.startswith(('.lock', '.lease-', '.plan.json'))
+    p.name.startswith(('.lock', '.lease-', '.plan.json', 'compile_for_'))
     for p in folder.iterdir()
   ):
     raise ArgumentError(

@@ -18,17 +18,19 @@ class PopulationRun(Protocol):
   """Members in training, from the newest checkpoint of their folder on.
 
   Attributes:
-    layout: `vmap` or `map`.
     step: steps done.
     compile_sec: seconds of compilation; `train_sec` and `cpu_sec` of training,
       in wall time and of all cores.
   """
 
-  layout: str
   step: int
   compile_sec: float
   train_sec: float
   cpu_sec: float
+
+  @property
+  def layout(self) -> str:
+    """`vmap` or `map`."""
 
   def calibrate(self, seconds: float) -> float:
     """Compiles the program; seconds of one step, measured on a copy.
@@ -67,20 +69,26 @@ class PopulationRun(Protocol):
 MakeRun = Callable[[AblationPlan, int, pathlib.Path], PopulationRun]
 
 
+def members_of_program(plan: AblationPlan, number: int) -> list[Any]:
+  """The runs of one program, as `training/` knows them."""
+  from gan_jax.training.population_program import Member
+
+  return [
+    Member(m.seed, plan.specs[m.cell].hyperparameters())
+    for m in plan.programs[number]
+  ]
+
+
 def make_population_run(
   plan: AblationPlan, number: int, folder: pathlib.Path
 ) -> PopulationRun:
   """Restores or initialises the runs of one program in its folder."""
-  from gan_jax.training.population_loop import Member, PopulationLoop
+  from gan_jax.training.population_loop import PopulationLoop
 
   spec = plan.spec_of(number)
-  members = [
-    Member(m.seed, plan.specs[m.cell].hyperparameters())
-    for m in plan.programs[number]
-  ]
   return PopulationLoop(
     spec.config,
-    members,
+    members_of_program(plan, number),
     folder,
     plan.options.layout,
     objects=spec.objects,

@@ -353,7 +353,8 @@ class Config:
     ' columns, x and p(x)). Images: digits, mnist, fashion_mnist, cifar10,'
     ' stacks of three of them (stacked_digits, stacked_mnist,'
     ' stacked_fashion), another image set of TFDS, a part of one'
-    ' (mnist[:50000]), or folder:PATH.',
+    ' (mnist[:50000]), folder:PATH, or prepared:DIR (what gan_jax.prepare has'
+    ' written with --out).',
   )
   data_dir: str = _data(
     '',
@@ -386,6 +387,13 @@ class Config:
     above=0,
     free=True,
   )
+  keep_rows: bool = _data(
+    True,
+    'Whether the images of folder:PATH are kept in the data root as rows of'
+    ' pixels, which later starts open at once, where the disk has twice the'
+    ' room for them.',
+    free=True,
+  )
   class_sampling: str = _data(
     'data',
     'How often G is asked for each class, in training and by scores, under'
@@ -396,7 +404,8 @@ class Config:
   residence: str = _data(
     'auto',
     'Where the images are kept: in the memory of the device, or on the host,'
-    ' which streams them. auto: on the device up to 2 GiB.',
+    ' which streams them. auto: on the device if they take at most a third of'
+    ' what it has free.',
     choices=('auto', 'device', 'stream'),
     free=True,
   )
@@ -459,6 +468,11 @@ class Config:
   )
   report: bool = _looks(
     True, 'Whether report.html is written when the run ends.'
+  )
+  profile: bool = _looks(
+    False,
+    'Whether the third dispatch of the process is traced, a few steps, to'
+    ' profile/ in the workdir, for Perfetto or TensorBoard.',
   )
   workdir: str = _run(
     '',

@@ -157,6 +157,11 @@ def idle(c: Any, fields: Mapping[str, Any], relativistic: bool) -> list[str]:
         f'`beta1_final_{player}={final}`: has no effect: `beta1_{player}` is'
         f' {final} from the start'
       )
+  if not c.keep_rows and not c.dataset.startswith('folder:'):
+    messages.append(
+      f'`keep_rows=false`: has no effect on `dataset={c.dataset}`, of which no'
+      ' rows are kept'
+    )
   if c.eval_every > c.steps:
     messages.append(
       f'`eval_every={c.eval_every}`: has no effect in a run of'

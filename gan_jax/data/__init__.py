@@ -7,19 +7,22 @@ file (`density:FILE`); an image set that TFDS knows has its name already.
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from gan_jax.data import densities, derived, folder, tfds_sets
+from gan_jax.data import densities, derived, folder, prepared, tfds_sets
 from gan_jax.data.densities import DENSITIES, Density
-from gan_jax.data.derived import parse_name
-from gan_jax.data.feed import Feed, make_feed
+from gan_jax.data.derived import PATHS, parse_name
+from gan_jax.data.feed import Feed, choose_residence, make_feed
 from gan_jax.data.folder import take_inventory
 from gan_jax.data.pictures import MEGAPIXELS
+from gan_jax.data.rows import Rows
 from gan_jax.data.samples import DatasetMetadata, SampleSet
 from gan_jax.data.tfds_sets import data_root
 from gan_jax.data.user_data import as_dataset
+from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError, DataError
 
 Dataset = Density | SampleSet
@@ -38,7 +41,7 @@ DATASETS: dict[str, Callable[[], Any] | None] = {
   'stacked_fashion': None,
 }
 MOST_SIDE = 8192  # of images that are resized
-_PATHS = {'density': 'FILE', 'folder': 'PATH'}
+_PATHS = {'density': 'FILE', 'folder': 'PATH', 'prepared': 'DIR'}
 
 
 def load(
@@ -49,20 +52,23 @@ def load(
   channels: int = 0,
   split: str = 'train',
   max_megapixels: float = MEGAPIXELS,
+  keep_rows: bool = True,
 ) -> Dataset:
   """A dataset by name.
 
   Args:
-    name: a key of `DATASETS`, another TFDS set of images, `folder:PATH`, or
-      `density:FILE` (`densities.from_file`). A TFDS set or a stack may be
-      followed by a split and a part of it: `mnist[test]`, `mnist[:50000]`,
-      `mnist[test][:1000]`.
+    name: a key of `DATASETS`, another TFDS set of images, `folder:PATH`,
+      `prepared:DIR` (what `write_rows` has written), or `density:FILE`
+      (`densities.from_file`). A TFDS set or a stack may be followed by a split
+      and a part of it: `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey), 3 (colour) or 4 (with opacity, where images have it),
       converted to; 0 for their own, opaque.
     split: of a TFDS set, where the name says none.
     max_megapixels: millions of pixels that an image of a folder may have.
+    keep_rows: whether the images of a folder are kept in the data root, as rows
+      that later starts open at once.
 
   Raises:
     ArgumentError: for an argument that is of no use.
@@ -97,8 +103,10 @@ def load(
     )
   if kind == 'folder':
     return folder.load_folder(
-      path, image_size, channels, root / 'gan_jax_arrays', max_megapixels
+      path, image_size, channels, root, max_megapixels, keep_rows
     )
+  if kind == 'prepared':
+    return prepared.load(path, image_size, channels)
   tfds_sets.check_name(stem, root, DATASETS)
   images = _load_images(stem, named, root, image_size, channels, split)
   return derived.take_part(images, part) if part else images
@@ -166,6 +174,78 @@ def prepare(
   return tfds_sets.prepare(name, root, originals)
 
 
+def write_rows(
+  dataset: str, out: str | os.PathLike[str], **how: Any
+) -> SampleSet:
+  """Writes the images of a set as rows that map into memory.
+
+  What a call that was killed has written is kept, and the same call goes on.
+
+  Args:
+    dataset: its name, as `load` takes it.
+    out: folder that the rows are written to.
+    **how: as `load` takes it: `image_size`, `channels` and so on.
+
+  Returns:
+    The set, as `load('prepared:OUT')` opens it.
+
+  Raises:
+    ArgumentError: for a set that has no images, or a folder that holds
+      something else.
+    DataError: for images that cannot be had.
+    Error: if the disk is full.
+  """
+  place = places.resolved('out', out)
+  images = load(dataset, **how, keep_rows=False)
+  if isinstance(images, Density):
+    remedy = 'is drawn on the device and needs no preparation'
+    raise ArgumentError('dataset', dataset, remedy)
+  if isinstance(images.source, folder.Folder):
+    plan = images.source.plan(dataset, images.source.kept())
+  else:
+    made = {k: v for k, v in how.items() if k in ('image_size', 'channels')}
+    plan = prepared.plan_of(images, made)
+  prepared.write(place, plan)
+  return prepared.load(str(place))
+
+
+def tell_rows(
+  dataset: str, out: Any = '', verify: Any = False, **how: Any
+) -> str:
+  """A line about a set that is written as rows, or about `prepared:DIR`.
+
+  Args:
+    dataset: its name.
+    out: as `write_rows` takes it; empty for a set that is prepared.
+    verify: whether every file is read and its checksum compared.
+    **how: as `write_rows` takes it.
+
+  Raises:
+    DataError: naming the files that are not as they were written.
+  """
+  if out:
+    images = write_rows(dataset, out, **how)
+  else:
+    images = prepared.load(dataset.partition(':')[2])
+  if verify:
+    assert isinstance(images.source, Rows)
+    images.source.verify()
+  shape = 'x'.join(map(str, images.shape))
+  checked = ', as it was written' if verify else ''
+  size = f'{images.nbytes / 2**20:,.0f} MiB'
+  return f'{images.name}: {images.size:,} images of {shape}, {size}{checked}'
+
+
+def tell_folder(
+  dataset: str, max_megapixels: float = MEGAPIXELS, data_dir: str = ''
+) -> list[str]:
+  """Lines about what a run would read of `folder:PATH`."""
+  path, root = dataset.partition(':')[2], data_root(data_dir)
+  inventory = take_inventory(path, max_megapixels, root)
+  lines = [f'  {line}' for line in inventory.describe()]
+  return [f'{dataset}: {len(inventory.looks):,} images', *lines]
+
+
 def is_prepared(name: str, *, data_dir: str = '') -> bool:
   """Whether a TFDS set of images has been prepared."""
   root = data_root(data_dir)
@@ -196,8 +276,11 @@ __all__ = [
   'DatasetMetadata',
   'Density',
   'Feed',
+  'PATHS',
+  'Rows',
   'SampleSet',
   'as_dataset',
+  'choose_residence',
   'data_root',
   'is_prepared',
   'is_set',
@@ -207,4 +290,7 @@ __all__ = [
   'prepare',
   'prepared_as',
   'take_inventory',
+  'tell_folder',
+  'tell_rows',
+  'write_rows',
 ]

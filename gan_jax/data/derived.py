@@ -24,6 +24,8 @@ STACKED = {
 }
 # As many as PacGAN's set has.
 STACKS = 128_000
+# How names begin that hold a path.
+PATHS = ('folder:', 'density:', 'prepared:')
 _SALT = 0x57AC  # of the permutations; another number would be another set
 _BLOCK = 4096
 
@@ -122,7 +124,7 @@ def parse_name(name: str) -> tuple[str, str, str]:
   Raises:
     ArgumentError: for brackets that say neither.
   """
-  if name.startswith(('folder:', 'density:')) or '[' not in name:
+  if name.startswith(PATHS) or '[' not in name:
     return name, '', ''
   stem, split, part = name.partition('[')[0], '', ''
   words = re.fullmatch(r'((?:\[[^\[\]]+\])+)', name[len(stem) :])

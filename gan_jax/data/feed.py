@@ -4,14 +4,16 @@ Sample i of batch b of step s is number `n = (s batches + b) batch_size + i` of
 a run. It is record `perm(seed, epoch)[n mod size]` of epoch `n // size`: true
 epochs, each record once; or record `n mod size` of a set that keeps its own
 order. A set that fits lives on the device and is gathered there, a larger one
-streams through Grain; both follow the one order, on any number of processes,
+is streamed by the host; both follow the one order, on any number of processes,
 and nothing but the step need be saved.
 """
 
+import collections
 import copy
 import functools
 import itertools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -22,12 +24,15 @@ from numpy.typing import NDArray
 
 from gan_jax.data import samples
 from gan_jax.data.densities import Density
-from gan_jax.data.samples import LabelledSource, SampleSet
+from gan_jax.data.rows import aligned_zeros
+from gan_jax.data.samples import LabelledSource, RowSource, SampleSet
+from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
 RESIDENCES = ('auto', 'device', 'stream')
 # Threads that read, and what they read ahead of the device at the most.
+_GIB = 2**30
 _THREADS, _AHEAD_STEPS, _AHEAD_BYTES = 8, 64, 256 * 2**20
 
 
@@ -56,11 +61,14 @@ class Feed(Protocol):
   @property
   def constants(self) -> PyTree: ...  # noqa: D102
 
-  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None), room: int = 0
+  ) -> PyTree:
     """What the device needs for `count` steps from step `start`.
 
     Host arrays (count, batches_per_step, rows, ...); `rows` picks those of
-    each batch that this process is to read. A pure function of its arguments.
+    each batch that this process is to read, and where there is `room` for more
+    steps, zeros follow. A pure function of its arguments.
     """
     ...
 
@@ -115,9 +123,11 @@ class DensityFeed:
     self._density, self._images = density, images_per_step
     self.fingerprint = density.fingerprint
 
-  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None), room: int = 0
+  ) -> PyTree:
     """Nothing."""
-    del start, count, rows
+    del start, count, rows, room
     return ()
 
   def decode(
@@ -206,9 +216,13 @@ class ResidentFeed(_Ordered):
     if self._labelled:
       self.constants = (self.constants, self._add_labels(dataset.labels()))
 
-  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None), room: int = 0
+  ) -> PyTree:
     """Indices of records."""
-    return self._indices(start, count, rows)
+    indices = self._indices(start, count, rows)
+    after = max(0, room - count)
+    return np.pad(indices, ((0, after), (0, 0), (0, 0)))
 
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
@@ -222,24 +236,59 @@ class ResidentFeed(_Ordered):
 
 
 class StreamedFeed(_Ordered):
-  """Records read by threads ahead of the device, through Grain."""
+  """Records that the host reads ahead of the device.
+
+  Rows are gathered many steps at a time, the files of a folder decoded by
+  processes, and other sources read by threads, through Grain.
+  """
 
   resident = False
   constants: PyTree = ()
 
   def __init__(self, dataset: SampleSet, *how: Any) -> None:
-    """Reads no sample yet."""
+    """Reads no sample yet; a folder is prepared as rows where it can be."""
     super().__init__(dataset, *how)
+    source = getattr(dataset.source, 'rows', None)
+    self._source = dataset.source if source is None else source
     self._dataset, self._read = dataset, dataset.source.__getitem__
-    self._next: tuple[int, slice, Iterator[Any]] | None = None
+    self._labels: NDArray[np.int32] | None = None
+    self._forget()
     if self._labelled and isinstance(dataset.source, LabelledSource):
       self._read = dataset.source.labelled
     elif self._labelled:
       labels, read = self._add_labels(dataset.labels()), self._read
-      self._read = lambda i: (read(i), labels[i])
+      self._labels, self._read = labels, lambda i: (read(i), labels[i])
+
+  def _forget(self) -> None:
+    """Reads on from nowhere."""
+    self._lock = threading.Lock()
+    self._rows, self._first = slice(None), 0
+    self._items: collections.deque[Any] = collections.deque()
+    self._reader: Iterator[Any] | None = None
 
   def _read_from(self, start: int, rows: slice) -> Iterator[Any]:
     """Samples of one step after another, without end."""
+    source = self._source
+    picks = (self._indices(n, 1, rows).ravel() for n in itertools.count(start))
+    if isinstance(source, np.ndarray):
+      return self._join(picks, lambda some: map(source.__getitem__, some))
+    if isinstance(source, RowSource):
+      batches = getattr(source, 'batches', None)
+      return self._join(picks, batches or (lambda p: map(source.gather, p)))
+    return self._read_by_threads(start, rows)
+
+  def _join(
+    self, picks: Iterator[NDArray[Any]], read: Callable[[Any], Iterator[Any]]
+  ) -> Iterator[Any]:
+    """What is read of each of the picks, with its labels."""
+    labels = self._labels
+    if labels is None:
+      return read(picks)
+    picks, again = itertools.tee(picks)
+    # Of no end, so that neither may be asked for one item more.
+    return ((x, labels[picked]) for x, picked in zip(read(picks), again))  # noqa: B905
+
+  def _read_by_threads(self, start: int, rows: slice) -> Iterator[Any]:
     import grain
 
     picked = range(*rows.indices(self._batch))
@@ -264,21 +313,44 @@ class StreamedFeed(_Ordered):
   def reseeded(self, seed: int) -> Any:
     """The same records in the order of another seed, read on their own."""
     other = super().reseeded(seed)
-    other._next = None
+    other._forget()
     return other
 
-  def chunk(self, start: int, count: int, rows: slice = slice(None)) -> PyTree:
-    """The samples; consecutive calls go on reading where the last one ended."""
-    if self._next is None or self._next[:2] != (start, rows):
-      self._next = (start, rows, self._read_from(start, rows))
-    reading = self._next[2]
-    steps = list(itertools.islice(reading, count))
-    self._next = (start + count, rows, reading)
+  def chunk(
+    self, start: int, count: int, rows: slice = slice(None), room: int = 0
+  ) -> PyTree:
+    """The samples; what was read and not passed yet is not read again."""
+    with self._lock:
+      steps = self._steps(start, count, rows)
 
     def stack(*xs: NDArray[Any]) -> NDArray[Any]:
-      return np.stack(xs).reshape(count, self._batches, -1, *xs[0].shape[1:])
+      stacked = aligned_zeros((max(count, room), *xs[0].shape), xs[0].dtype)
+      for i, x in enumerate(xs):
+        stacked[i] = x
+      return stacked.reshape(-1, self._batches, *self._shape_of(rows, xs[0]))
 
     return jax.tree.map(stack, *steps)
+
+  def _shape_of(self, rows: slice, x: NDArray[Any]) -> tuple[int, ...]:
+    """Of one batch of what this process reads."""
+    return (len(range(*rows.indices(self._batch))), *x.shape[1:])
+
+  def _steps(self, start: int, count: int, rows: slice) -> list[Any]:
+    known = self._first <= start <= self._first + len(self._items)
+    if self._reader is None or rows != self._rows or not known:
+      self._reader, self._rows = self._read_from(start, rows), rows
+      self._items.clear()
+      self._first = start
+    while self._first < start:
+      self._items.popleft()
+      self._first += 1
+    missing = max(0, count - len(self._items))
+    try:
+      self._items.extend(itertools.islice(self._reader, missing))
+    except BaseException:
+      self._reader = None  # whose end this was
+      raise
+    return list(itertools.islice(self._items, count))
 
   def decode(
     self, constants: PyTree, item: PyTree, key: Key[Array, ''], batch_size: int
@@ -289,6 +361,21 @@ class StreamedFeed(_Ordered):
       return self._finish(item, key)
     x, labels = item
     return self._finish(x, key), labels
+
+
+def choose_residence(dataset: SampleSet) -> tuple[str, str]:
+  """Where a set is to live, device or stream, and why.
+
+  On the device if it takes at most a third of what that has free: networks,
+  their optimizers and what a step computes need the rest.
+  """
+  free, size = backend.free_bytes(), dataset.nbytes
+  if free is None:
+    free = 3 * samples.RESIDENT_BYTES
+  room = f'{free / _GIB:,.1f} GiB that the device has free'
+  if size <= free / 3:
+    return 'device', f'on the device: {size / _GIB:,.2f} GiB of {room}'
+  return 'stream', f'streamed: {size / _GIB:,.2f} GiB, over a third of {room}'
 
 
 def make_feed(
@@ -309,7 +396,7 @@ def make_feed(
     batch_size: samples in a batch, over all processes.
     batches_per_step: batches of real samples in one step.
     flip: whether images are turned left to right at random.
-    residence: device, stream, or auto: the device up to 2 GiB.
+    residence: device, stream, or auto (`choose_residence`).
     labelled: whether classes come with the samples.
 
   Raises:
@@ -337,7 +424,7 @@ def make_feed(
       batch_size,
       f'{dataset.name} has {dataset.size} samples; use as many or fewer',
     )
-  fits = dataset.nbytes <= samples.RESIDENT_BYTES
-  on_device = residence == 'device' or (residence == 'auto' and fits)
-  kind = ResidentFeed if on_device else StreamedFeed
+  if residence == 'auto':
+    residence, _ = choose_residence(dataset)
+  kind = ResidentFeed if residence == 'device' else StreamedFeed
   return kind(dataset, seed, batch_size, batches_per_step, flip, labelled)

@@ -1,65 +1,316 @@
-"""Folders of image files: listed, looked at, decoded when asked for.
+"""Folders of image files: listed, looked at once, prepared as rows.
 
 A folder is read with all its subfolders, linked ones too. What is left out
-(other files, hidden ones, folders of runs) is counted and said.
+(other files, hidden ones, folders of runs) is counted and said. What a look at
+a file finds is kept in the data root (`manifest.py`), and so are the pixels as
+rows (`rows.py`), where the disk has room: later starts list the folder and open
+these. The files themselves are decoded, in processes, where it has not.
 """
 
 import collections
 import dataclasses
+import functools
+import hashlib
+import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import PIL.features
+import PIL.Image
 from numpy.typing import NDArray
 
-from gan_jax.data import pictures
-from gan_jax.data.pictures import (
-  SUFFIXES,
-  Fault,
-  ImageFacts,
-  resize_and_crop,
-)
-from gan_jax.data.samples import SampleSet, are_hashed_whole, hash_files
+from gan_jax.data import manifest, pictures, prepared, reading, rows
+from gan_jax.data.manifest import Listing, say
+from gan_jax.data.pictures import SUFFIXES, Fault
+from gan_jax.data.rows import Rows, Sums
+from gan_jax.data.samples import SampleSet
 from gan_jax.runtime import places
-from gan_jax.runtime.errors import ArgumentError, DataError
-from gan_jax.runtime.progress import progress_bar
+from gan_jax.runtime.errors import ArgumentError, DataError, Error
+from gan_jax.runtime.workers import Workers
 
 _RUN_FILES = ('config.flags', 'plan.json')  # of a run's folder, an ablation's
 _ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.7z', '.rar')
-_THREADS = 8  # each decodes an image of at most the bound
 _LISTED = 6  # of what messages list
+_PART = 16  # images that a process decodes in one go
+_AHEAD_BYTES = 256 * 2**20  # of images that are decoded ahead, at the most
+_SOURCE_BYTES = 128 * 2**20  # of the files of a shard, at the most
+_SHARE = 0.5  # of what is free on a disk, that rows are kept in at the most
+_TOLD = 2**24  # bytes of rows that are no secret
+_DECODE = 'gan_jax.data.reading:decode_there'
 
 
 class Folder:
-  """Image files of a folder, decoded when asked for."""
+  """Images of a folder: rows once they are prepared, else decoded files."""
 
   def __init__(
-    self, files: Sequence[pathlib.Path], size: int, channels: int
+    self,
+    inventory: 'Inventory',
+    shape: tuple[int, int, int],
+    size: int,
+    fingerprint: str,
+    *,
+    megapixels: float,
+    keep: bool,
   ) -> None:
-    """`size` and `channels` as `resize_and_crop` takes them."""
-    self._files, self._size, self._channels = files, size, channels
+    """Opens and prepares nothing yet.
+
+    Args:
+      inventory: of the folder.
+      shape: of its images, (height, width, channels).
+      size: as `resize_and_crop` takes it.
+      fingerprint: of the set.
+      megapixels: millions of pixels that an image may have.
+      keep: whether rows are kept in the data root.
+    """
+    self._listing, self._hashes = inventory.listing, inventory.looks['hash']
+    self._inventory, self._shape, self._size = inventory, shape, size
+    self._fingerprint, self._megapixels = fingerprint, megapixels
+    self._keep = keep and inventory.place and not inventory.listing.is_small
 
   def __len__(self) -> int:
     """How many files there are."""
-    return len(self._files)
+    return len(self._listing.names)
 
   def __getitem__(self, index: Any) -> NDArray[np.uint8]:
     """One image."""
-    path = self._files[index]
+    image: NDArray[np.uint8] = self.gather(np.array([index]))[0]
+    return image
+
+  def gather(self, picked: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Some images, in this order.
+
+    Raises:
+      DataError: naming a file that cannot be read.
+    """
+    if self.rows is not None:
+      return self.rows.gather(picked)
+    return self._take(reading.decode(*self._call(picked)))
+
+  def batches(
+    self, picks: Iterable[NDArray[np.integer]]
+  ) -> Iterator[NDArray[np.uint8]]:
+    """Images by the batch, read ahead."""
+    if self.rows is not None or self._listing.is_small:
+      yield from map(self.gather, picks)
+      return
+    counts: collections.deque[int] = collections.deque()
+
+    def calls() -> Iterator[tuple[Any, ...]]:
+      for picked in picks:
+        parts = np.array_split(picked, -(-len(picked) // _PART))
+        counts.append(len(parts))
+        yield from ((self._megapixels, *self._call(p)) for p in parts)
+
+    part = _PART * int(np.prod(self._shape))
+    with Workers(_DECODE) as workers:
+      ahead = max(1, min(8, _AHEAD_BYTES // (part * workers.count)))
+      found = map(self._take, workers.map(calls(), ahead))
+      for first in found:
+        rest = itertools.islice(found, counts.popleft() - 1)
+        yield np.concatenate([first, *rest])
+
+  def array(self) -> NDArray[np.uint8]:
+    """All images."""
+    if self.rows is not None:
+      return self.rows.array()
+    images = rows.aligned_zeros((len(self), *self._shape))
+    starts = range(0, len(self), _PART)
+    everything = np.arange(len(self))
+    parts = self.batches(everything[i : i + _PART] for i in starts)
+    for i, part in zip(starts, parts, strict=True):
+      images[i : i + _PART] = part
+    return images
+
+  def _call(self, picked: NDArray[np.integer]) -> tuple[Any, ...]:
+    """What `reading.decode` is to be told."""
+    paths, hashes = self._listing.paths(picked), self._hashes[picked]
+    return paths, hashes, self._size, self._shape[2]
+
+  def _take(self, found: Any) -> Any:
+    """An answer of a process.
+
+    Raises:
+      DataError, OSError: that it holds.
+    """
+    if isinstance(found, reading.Unreadable):
+      if found.why == reading.CHANGED:
+        raise DataError(f'{found.path} {found.why}; start again')
+      raise _unreadable([found.path], found.why)
+    if isinstance(found, OSError):
+      raise found
+    return found
+
+  # Rows.
+
+  @functools.cached_property
+  def rows(self) -> Rows | None:
+    """Its images as rows in the data root, prepared now if they are not there.
+
+    None where none are kept.
+    """
+    if not self._keep:
+      return None
+    opened = self._open()
+    if opened is not None:
+      return opened
+    place, size = self._out.parent, len(self) * int(np.prod(self._shape))
+    room = _room(place)
+    if size > _SHARE * room:
+      say(
+        f'the images would take {size / 2**20:,.0f} MiB as rows, and'
+        f' {room / 2**20:,.0f} MiB are free in {place}: they are decoded at'
+        ' each visit; make room, or use another `data_dir`'
+      )
+      return None
+    with manifest.alone(place) as writable:
+      if not writable:
+        return None
+      opened = self._open()  # another process may have been first
+      return self._prepare(size) if opened is None else opened
+
+  @property
+  def _out(self) -> pathlib.Path:
+    """Where the rows are: a folder named by all that they depend on."""
+    decoders = [PIL.__version__, PIL.features.version('jpg')]
+    facts = repr([self._fingerprint, self._shape, self._size, decoders])
+    digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
+    assert self._inventory.place is not None  # else none are kept
+    return self._inventory.place / f'{self._kind}-{digest}'
+
+  @property
+  def _kind(self) -> str:
+    return 'x'.join(map(str, self._shape))
+
+  def _open(self) -> Rows | None:
+    """Rows that are there; damaged ones are named, and made again."""
+    if not (self._out / rows.FACTS).is_file():
+      return None
     try:
-      with pictures.open_image(path) as image:
-        return resize_and_crop(image, self._size, self._channels)
-    except pictures.UNREADABLE as error:
-      raise _unreadable([path]) from error
+      opened = Rows(self._out)
+      _ = opened.hashes
+      return opened
+    except DataError as error:
+      why = str(error).partition(';')[0]
+      say(f'warning: {why}: the images are prepared again')
+      return None
+
+  def _prepare(self, size: int) -> Rows | None:
+    out = self._out
+    if (out / rows.FACTS).is_file():  # damaged
+      prepared.remove(out)
+    if size >= _TOLD:
+      say(
+        f'preparing {len(self):,} images of {self._kind} in {out}'
+        f' ({size / 2**20:,.0f} MiB), once; `keep_rows=False` keeps none'
+      )
+    others = [path for path in self.kept() if path != out]
+    try:
+      prepared.write_parts(out, self.plan('', others))
+    except OSError as error:
+      prepared.remove(out)
+      say(
+        f'warning: the images cannot be kept in {out}'
+        f' ({error.strerror or error}): they are decoded at each visit'
+      )
+      return None
+    for path in others:  # of what the folder was before
+      prepared.remove(path)
+    return Rows(out)
+
+  def kept(self) -> list[pathlib.Path]:
+    """Folders of rows of this one, of what it is or has been."""
+    place = self._inventory.place
+    return [*place.glob(f'{self._kind}-*')] if place else []
+
+  def plan(
+    self, name: str, others: Iterable[pathlib.Path] = ()
+  ) -> prepared.Plan:
+    """How its images are to be written as rows.
+
+    Args:
+      name: of the set; '' for that of the folder.
+      others: folders of rows of which some may be the same.
+    """
+    inventory = self._inventory
+    return prepared.Plan(
+      name=name or f'folder:{places.printable(str(inventory.root))}',
+      shape=self._shape,
+      size=len(self),
+      fingerprint=self._fingerprint,
+      made={
+        'image_size': self._size,
+        'channels': self._shape[2],
+        'Pillow': PIL.__version__,
+      },
+      make=lambda parts: self._make(parts, others),
+      classes=inventory.class_names,
+      labels=inventory.labels if inventory.classes else None,
+      hashes=self._hashes,
+      most=max(
+        1, _SOURCE_BYTES // max(1, int(inventory.looks['bytes'].mean()))
+      ),
+    )
+
+  def _make(
+    self, parts: Sequence[prepared.Part], others: Iterable[pathlib.Path]
+  ) -> Iterator[Sums]:
+    """Shards, by processes unless there is little to do."""
+    old, kept = self._find(others)
+    calls = (
+      (
+        self._megapixels,
+        str(part.path),
+        *self._call(np.arange(part.first, part.last)),
+        (old, kept[part.first : part.last]) if old else None,
+      )
+      for part in parts
+    )
+    if self._listing.is_small:
+      yield from (self._take(reading.write_shard(*call)) for call in calls)
+      return
+    with Workers('gan_jax.data.reading:write_shard') as workers:
+      yield from map(self._take, workers.map(calls, ahead=2))
+
+  def _find(
+    self, others: Iterable[pathlib.Path]
+  ) -> tuple[str, NDArray[np.int64]]:
+    """Rows of another folder that are those of files here; -1 for none."""
+    best, found = '', np.full(len(self), -1)
+    mine = [mark.tobytes() for mark in self._hashes]
+    for path in others:
+      try:
+        opened = Rows(path)
+        theirs = [mark.tobytes() for mark in opened.hashes]
+      except Error:  # unfinished, or damaged
+        continue
+      if opened.facts['made'] != dict(self.plan('').made):
+        continue
+      number = {mark: i for i, mark in enumerate(theirs)}
+      rows_there = np.array([number.get(mark, -1) for mark in mine])
+      if (rows_there >= 0).sum() > (found >= 0).sum():
+        best, found = str(path), rows_there
+    return best, found
 
 
-def _unreadable(paths: Sequence[pathlib.Path]) -> DataError:
-  names = ', '.join(map(str, paths[:5]))
+def _room(place: pathlib.Path) -> int:
+  """Bytes that are free where a folder is, or would be."""
+  while not place.is_dir() and place != place.parent:
+    place = place.parent
+  return shutil.disk_usage(place).free
+
+
+def _unreadable(paths: Sequence[str], why: str = '') -> DataError:
+  names = ', '.join(paths[:5])
   more = f' and {len(paths) - 5} more' if len(paths) > 5 else ''
-  return DataError(f'cannot read {names}{more}: mend or remove the files')
+  reason = f' ({" ".join(why.split())[:200]})' if why else ''
+  return DataError(
+    f'cannot read {names}{more}: mend or remove the files{reason}'
+  )
 
 
 # What is in a folder.
@@ -70,21 +321,31 @@ class Inventory:
   """The images of a folder, and what was left out.
 
   Attributes:
-    root: the folder.
-    files: its images, in the order of their paths.
-    facts: of each image.
+    listing: its images, in the order of their paths.
+    looks: what each is, as `reading.LOOK`.
+    place: where what is known of the folder is kept; None for nowhere.
     classes: names of the folders in it, a class each; empty if an image lies
       in none.
     labels: the class of each image.
     left_out: how often, by what.
   """
 
-  root: pathlib.Path
-  files: Sequence[pathlib.Path]
-  facts: Sequence[ImageFacts]
+  listing: Listing
+  looks: NDArray[Any]
+  place: pathlib.Path | None
   classes: tuple[str, ...]
   labels: NDArray[np.int32]
   left_out: collections.Counter[str]
+
+  @property
+  def root(self) -> pathlib.Path:
+    """The folder."""
+    return self.listing.root
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """The classes as any terminal and file takes them."""
+    return tuple(map(places.printable, self.classes))
 
   def describe(self, channels: int = 0) -> list[str]:
     """Lines for a person: kinds, sizes, classes, what is done and left out.
@@ -92,27 +353,26 @@ class Inventory:
     Args:
       channels: that are read; with 4 what is transparent stays so.
     """
-    facts = self.facts
-    kinds = _count(path.suffix.lower() for path in self.files)
-    modes = _count(fact.mode for fact in facts)
-    sizes = _count(f'{w}x{h}' for w, h in (fact.size for fact in facts))
+    looks, names = self.looks, self.listing.names
+    kinds = _count(map(_suffix, names))
+    modes = _count(mode.decode() for mode in looks['mode'].tolist())
+    sizes = _count(_count_sizes(looks))
     lines = [f'files: {kinds}; {modes}; {sizes}']
     if self.classes:
       lines.append(f'classes: {_count(self.classes[i] for i in self.labels)}')
     else:
-      loose = sum(path.parent == self.root for path in self.files)
-      nested = len(self.files) - loose
-      if nested:
+      loose = sum('/' not in name for name in names)
+      if loose < len(names):
         lines.append(f'no classes: {loose} of the images lie in no subfolder')
-    deep = sum(fact.peak > 0 for fact in facts)
+    deep = int((looks['peak'] > 0).sum())
     notes = [
       (
-        sum(fact.transparent for fact in facts),
+        int(looks['transparent'].sum()),
         'with transparency, '
         + ('kept' if channels == 4 else f'laid on {pictures.BACKGROUND}'),
       ),
       (
-        sum(f.frames > 1 for f in facts),
+        int((looks['frames'] > 1).sum()),
         'of several frames, of which the first',
       ),
       (deep, 'of 16 bits, divided by 257'),
@@ -120,8 +380,8 @@ class Inventory:
     conversions = [f'{count} {text}' for count, text in notes if count]
     if conversions:
       lines.append('read as: ' + '; '.join(conversions))
-    if deep and all(map(pictures.is_dim, filter(lambda f: f.peak, facts))):
-      peak = max(fact.peak for fact in facts)
+    peak = int(looks['peak'].max())
+    if pictures.is_dim(peak):
       lines.append(
         f'warning: the largest value of the 16-bit images is {peak} of 65535,'
         ' so that they are near black; stretch them to 16 bits first'
@@ -132,7 +392,7 @@ class Inventory:
     return lines
 
 
-def _count(words: Iterable[str]) -> str:
+def _count(words: Iterable[str] | Mapping[str, int]) -> str:
   """How many of each, the most frequent first.
 
   >>> _count(['cat', 'dog', 'dog'])
@@ -146,10 +406,30 @@ def _count(words: Iterable[str]) -> str:
   return f'{text} and {sum(n for _, n in rest):,} of {len(rest)} more'
 
 
+def _count_sizes(looks: NDArray[Any]) -> dict[str, int]:
+  sizes = zip(looks['width'].tolist(), looks['height'].tolist(), strict=True)
+  counts = collections.Counter(sizes)
+  return {f'{w}x{h}': n for (w, h), n in counts.items()}
+
+
+def _suffix(name: str) -> str:
+  """As `pathlib` has it, in small letters."""
+  name = name.rpartition('/')[2]
+  dot = name.rfind('.')
+  return name[dot:].lower() if 0 < dot < len(name) - 1 else ''
+
+
 def take_inventory(
-  path: str, megapixels: float = pictures.MEGAPIXELS
+  path: str,
+  megapixels: float = pictures.MEGAPIXELS,
+  data_root: pathlib.Path | None = None,
 ) -> Inventory:
-  """Lists a folder and looks at every image in it.
+  """Lists a folder, and looks at every image in it that is not known.
+
+  Args:
+    path: of the folder.
+    megapixels: millions of pixels that an image may have.
+    data_root: where what is found is kept; None for nowhere.
 
   Raises:
     ArgumentError: for a folder that is not there, or an image of more than
@@ -159,22 +439,25 @@ def take_inventory(
   name = f'folder:{path}'
   root = places.resolved('dataset', path, name)
   _check_folder(root, name)
-  files, left_out = _list_files(root)
-  if not files:
+  listing, left_out = list_files(root)
+  if not listing.names:
     rest = ', '.join(f'{n} {what}' for what, n in sorted(left_out.items()))
     raise DataError(
       f'{name}: no image files there ({", ".join(SUFFIXES)}, subfolders too)'
       + (f'; there are {rest}' if rest else '')
     )
-  facts = _look_at(files, megapixels)
-  folders = [file.relative_to(root).parts[:-1] for file in files]
+  pictures.check_bound(megapixels)
+  place = None if data_root is None else manifest.place_of(data_root, root)
+  looks, faults = manifest.take_stock(place, listing, megapixels)
+  _refuse(listing, faults, megapixels)
+  folders = [name.partition('/') for name in listing.names]
   classes: tuple[str, ...] = ()
-  labels = np.zeros(len(files), np.int32)
-  if all(folders):  # one class for each folder in it
+  labels = np.zeros(len(folders), np.int32)
+  if all(slash for _, slash, _ in folders):  # one class for each folder in it
     classes = tuple(sorted({parts[0] for parts in folders}))
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[parts[0]] for parts in folders], np.int32)
-  return Inventory(root, files, facts, classes, labels, left_out)
+  return Inventory(listing, looks, place, classes, labels, left_out)
 
 
 def _check_folder(root: pathlib.Path, name: str) -> None:
@@ -191,44 +474,73 @@ def _check_folder(root: pathlib.Path, name: str) -> None:
   raise ArgumentError('dataset', name, remedy)
 
 
-def _list_files(
+def list_files(
   root: pathlib.Path,
-) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+) -> tuple[Listing, collections.Counter[str]]:
   """Images below a folder in the order of their paths; counts of the rest.
 
   Raises:
     DataError: for a folder that cannot be listed.
   """
-
-  def fail(error: OSError) -> None:
-    raise DataError(
-      f'folder:{root}: {error.filename} cannot be read ({error.strerror});'
-      ' make it readable or move it away'
-    ) from error
-
-  files: list[pathlib.Path] = []
+  found: list[tuple[list[str], int, int]] = []
   left_out = collections.Counter[str]()
-  above: dict[pathlib.Path, tuple[str, ...]] = {}
-  for place, folders, names in os.walk(root, onerror=fail, followlinks=True):
-    here = pathlib.Path(place)
-    line = (*above.get(here.parent, ()), os.path.realpath(place))
-    above[here] = line
-    if here != root and any(file in names for file in _RUN_FILES):
-      folders.clear()
+  waiting: list[tuple[str, tuple[str, ...]]]
+  waiting = [('', (os.path.realpath(root),))]
+  while waiting:
+    # A place in the folder, and the real paths that lead to it.
+    here, line = waiting.pop()
+    try:
+      with os.scandir(os.path.join(root, here)) as scan:
+        entries = list(scan)
+    except OSError as error:
+      raise DataError(
+        f'folder:{root}: {error.filename} cannot be read ({error.strerror});'
+        ' make it readable or move it away'
+      ) from error
+    if here and any(entry.name in _RUN_FILES for entry in entries):
       left_out['folder of a run'] += 1
       continue
-    for folder in list(folders):
-      reason = _why_folder(here / folder, line)
-      if reason:
-        folders.remove(folder)
-        left_out[reason] += 1
-    for name in names:
-      reason = _why_file(here / name)
+    for entry in entries:
+      path = here + entry.name
+      if _is_folder(entry):
+        real = os.path.join(line[-1], entry.name)
+        if entry.is_symlink():
+          real = os.path.realpath(entry.path)
+        reason = _why_folder(entry.name, real, line)
+        if reason:
+          left_out[reason] += 1
+        elif entry.name != manifest.FOLDERS:  # of a data root in the folder
+          waiting.append((f'{path}/', (*line, real)))
+        continue
+      size, changed = -1, manifest.UNKNOWN
+      reason = _why_file(entry.name)
+      if not reason:
+        try:
+          status = entry.stat()
+          size, changed = status.st_size, status.st_mtime_ns
+          if not stat.S_ISREG(status.st_mode):
+            reason = 'no file (a pipe or device)'
+        except OSError:  # a broken link to an image counts as unreadable
+          pass
       if reason:
         left_out[reason] += 1
       else:
-        files.append(here / name)
-  return sorted(files), left_out
+        found.append((path.split('/'), size, changed))
+  found.sort()
+  listing = Listing(
+    root,
+    ['/'.join(parts) for parts, _, _ in found],
+    np.array([size for _, size, _ in found], np.int64),
+    np.array([changed for _, _, changed in found], np.int64),
+  )
+  return listing, left_out
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+  try:
+    return entry.is_dir()
+  except OSError:  # a link to itself
+    return False
 
 
 def _is_hidden(name: str) -> bool:
@@ -237,48 +549,37 @@ def _is_hidden(name: str) -> bool:
   return name.startswith(('.', '__MACOSX'))
 
 
-def _why_folder(path: pathlib.Path, line: Sequence[str]) -> str:
+def _why_folder(name: str, real: str, line: Sequence[str]) -> str:
   """Why a folder is left out; `line` are the real paths that lead to it."""
-  if _is_hidden(path.name):
+  if _is_hidden(name):
     return 'hidden folder'
-  if path.is_symlink() and os.path.realpath(path) in line:
-    return 'link to a folder above it'
-  return ''
+  return 'link to a folder above it' if real in line else ''
 
 
-def _why_file(path: pathlib.Path) -> str:
-  """Why a file is left out; a broken link to an image counts as unreadable."""
-  if _is_hidden(path.name):
+def _why_file(name: str) -> str:
+  """Why a file is left out, by its name."""
+  if _is_hidden(name):
     return 'hidden file'
-  suffix = path.suffix.lower()
+  suffix = _suffix(name)
   if suffix not in SUFFIXES:
     return f'{suffix} file' if suffix else 'file without suffix'
-  if os.path.exists(path) and not os.path.isfile(path):
-    return 'no file (a pipe or device)'
   return ''
 
 
-def _look_at(
-  files: Sequence[pathlib.Path], megapixels: float
-) -> list[ImageFacts]:
-  """What each image is.
+def _refuse(
+  listing: Listing, faults: Sequence[tuple[int, Fault]], megapixels: float
+) -> None:
+  """Refuses images that are of no use.
 
   Raises:
     ArgumentError: for one of too many pixels.
     DataError: for those that cannot be read, or have no range.
   """
-  with pictures.allow_pixels(megapixels), ThreadPoolExecutor(_THREADS) as pool:
-    results = pool.map(lambda p: pictures.look_at(p, megapixels), files)
-    looks = list(progress_bar(results, len(files), 'looking at images'))
-  faults = [
-    (path, look)
-    for path, look in zip(files, looks, strict=True)
-    if isinstance(look, Fault)
-  ]
-  damaged = [path for path, fault in faults if fault.kind == 'damage']
+  damaged = [i for i, fault in faults if fault.kind == 'damage']
   if damaged:
-    raise _unreadable(damaged)
-  for path, fault in faults:
+    raise _unreadable(listing.paths(damaged))
+  for i, fault in faults:
+    (path,) = listing.paths([i])
     more = f' and {len(faults) - 1} more' if len(faults) > 1 else ''
     if fault.kind == 'size':
       raise ArgumentError(
@@ -290,17 +591,25 @@ def _look_at(
     raise DataError(
       f'cannot read {path}{more}: {fault.text}; convert to 8 or 16 bits'
     )
-  return [look for look in looks if isinstance(look, ImageFacts)]
 
 
 def load_folder(
   path: str,
   image_size: int,
   channels: int,
-  cache: pathlib.Path,
+  data_root: pathlib.Path,
   megapixels: float = pictures.MEGAPIXELS,
+  keep: bool = True,
 ) -> SampleSet:
   """Every image file below a folder, in the order of their paths.
+
+  Args:
+    path: of the folder.
+    image_size: side that images are resized and cropped to; 0: their own.
+    channels: 1, 3 or 4, converted to; 0: their own.
+    data_root: where what is known of the folder is kept.
+    megapixels: millions of pixels that an image may have.
+    keep: whether its images are kept there as rows, too.
 
   Raises:
     ArgumentError: for a folder that is not there, grey and colour mixed, or
@@ -308,59 +617,66 @@ def load_folder(
       no image has so many.
     DataError: for a folder without images, or files that cannot be read.
   """
-  name, inventory = f'folder:{path}', take_inventory(path, megapixels)
-  files, facts = inventory.files, inventory.facts
-  channels = channels or _common_channels(name, facts)
-  if channels == 4 and not any(fact.transparent for fact in facts):
+  name = f'folder:{path}'
+  inventory = take_inventory(path, megapixels, data_root)
+  looks = inventory.looks
+  channels = channels or _common_channels(name, looks)
+  if channels == 4 and not looks['transparent'].any():
     raise ArgumentError(
       'channels', 4, f'no image of {name} has transparency; leave it out'
     )
-  height, width = (image_size,) * 2 if image_size else _common_size(name, facts)
-  images = SampleSet(
-    name,
-    (height, width, channels),
-    Folder(files, image_size, channels),
-    _hash(files, height, channels),
-    cache if are_hashed_whole(files) else None,
-    notes=tuple(inventory.describe(channels)),
+  height, width = (image_size,) * 2 if image_size else _common_size(name, looks)
+  fingerprint = _hash(inventory, height, channels)
+  shape = (height, width, channels)
+  source = Folder(
+    inventory,
+    shape,
+    image_size,
+    fingerprint,
+    megapixels=megapixels,
+    keep=keep,
   )
+  notes = tuple(inventory.describe(channels))
+  images = SampleSet(name, shape, source, fingerprint, notes=notes)
   if not inventory.classes:
     return images
-  labels = inventory.labels
-  names = tuple(places.printable(name) for name in inventory.classes)
-  return dataclasses.replace(images, classes=names, read_labels=lambda: labels)
+  return dataclasses.replace(
+    images,
+    classes=inventory.class_names,
+    read_labels=lambda: inventory.labels,
+  )
 
 
-def _hash(files: Sequence[pathlib.Path], *how: object) -> str:
-  try:
-    return hash_files(files, 'folder', *how)
-  except OSError as error:
-    raise DataError(
-      f'cannot read {error.filename} ({error.strerror}): it went while the'
-      ' folder was looked at; start again'
-    ) from error
+def _hash(inventory: Inventory, *how: object) -> str:
+  """SHA-256 of paths in the folder and of contents, and of what is done."""
+  total = hashlib.sha256(repr(('folder', *how)).encode())
+  for name, mark in zip(
+    inventory.listing.names, inventory.looks['hash'], strict=True
+  ):
+    total.update(os.fsencode(name) + b'\0' + mark.tobytes())
+  return total.hexdigest()
 
 
-def _common_channels(name: str, facts: Sequence[ImageFacts]) -> int:
-  grey = sum(fact.grey for fact in facts)
-  if 0 < grey < len(facts):
+def _common_channels(name: str, looks: NDArray[Any]) -> int:
+  grey = int(looks['grey'].sum())
+  if 0 < grey < len(looks):
     raise ArgumentError(
       'dataset',
       name,
-      f'{grey} grey and {len(facts) - grey} colour images; set `channels=1`'
+      f'{grey} grey and {len(looks) - grey} colour images; set `channels=1`'
       ' or `channels=3` to convert them all',
     )
   return 1 if grey else 3
 
 
-def _common_size(name: str, facts: Sequence[ImageFacts]) -> tuple[int, int]:
-  sizes = collections.Counter(fact.size for fact in facts)
-  (width, height), *others = sizes
-  if others or width != height:
+def _common_size(name: str, looks: NDArray[Any]) -> tuple[int, int]:
+  width, height = int(looks['width'][0]), int(looks['height'][0])
+  sizes = len(np.unique(looks[['width', 'height']]))
+  if sizes > 1 or width != height:
     raise ArgumentError(
       'dataset',
       name,
-      f'images of {len(sizes)} sizes, such as {width}x{height}; set'
+      f'images of {sizes} sizes, such as {width}x{height}; set'
       ' `image_size` to resize and crop them to one square',
     )
   return height, width

@@ -8,11 +8,10 @@ refused by name.
 """
 
 import functools
-import pathlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -74,9 +73,28 @@ def _formats() -> list[str]:
   return [name for name in _FORMATS if name in PIL.Image.OPEN]
 
 
-def open_image(path: pathlib.Path) -> PIL.Image.Image:
-  """An image file whose pixels are not read yet."""
-  return PIL.Image.open(path, formats=_formats())
+def open_image(file: Any) -> PIL.Image.Image:
+  """An image, of a path or an open file, whose pixels are not read yet."""
+  return PIL.Image.open(file, formats=_formats())
+
+
+def raise_bound(megapixels: float) -> None:
+  """Lets Pillow read images of so many pixels, for as long as this process."""
+  own = PIL.Image.MAX_IMAGE_PIXELS
+  if own is not None:
+    PIL.Image.MAX_IMAGE_PIXELS = max(own, int(megapixels * 1e6))
+
+
+def check_bound(megapixels: float) -> None:
+  """Refuses a bound of pixels that is none.
+
+  Raises:
+    ArgumentError: saying so.
+  """
+  if not 0 < megapixels < np.inf:
+    raise ArgumentError(
+      'max_megapixels', megapixels, 'use millions of pixels, more than 0'
+    )
 
 
 @contextmanager
@@ -84,32 +102,23 @@ def allow_pixels(megapixels: float) -> Iterator[None]:
   """Lets Pillow read images of so many pixels, without a warning.
 
   A larger bound than its own stays, as the images are read again later.
-
-  Raises:
-    ArgumentError: for a bound that is none.
   """
-  if not 0 < megapixels < np.inf:
-    raise ArgumentError(
-      'max_megapixels', megapixels, 'use millions of pixels, more than 0'
-    )
-  own = PIL.Image.MAX_IMAGE_PIXELS
-  if own is not None:
-    PIL.Image.MAX_IMAGE_PIXELS = max(own, int(megapixels * 1e6))
+  raise_bound(megapixels)
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
     yield
 
 
-def look_at(path: pathlib.Path, megapixels: float) -> ImageFacts | Fault:
+def look_at(file: Any, megapixels: float) -> ImageFacts | Fault:
   """What an image is, found by decoding it; why not, if it is of no use.
 
   Args:
-    path: of the file.
+    file: that it is in, a path or open.
     megapixels: most million pixels, held against the header before any is
       decoded.
   """
   try:
-    with open_image(path) as image:
+    with open_image(file) as image:
       mode, size = image.mode, image.size
       if size[0] * size[1] > megapixels * 1e6:
         return Fault('size', f'{size[0]}x{size[1]}')
@@ -131,9 +140,13 @@ def look_at(path: pathlib.Path, megapixels: float) -> ImageFacts | Fault:
     return Fault('damage')
 
 
-def is_dim(facts: ImageFacts) -> bool:
-  """Whether a 16-bit image is likely of fewer bits, and would be near black."""
-  return 0 < facts.peak < _DIM
+def is_dim(peak: int) -> bool:
+  """Whether a 16-bit image is likely of fewer bits, and would be near black.
+
+  Args:
+    peak: its largest value.
+  """
+  return 0 < peak < _DIM
 
 
 class _Unknown(ValueError):

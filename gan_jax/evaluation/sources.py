@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_jax import data
-from gan_jax.data import Dataset, Density, SampleSet
+from gan_jax.data import PATHS, Dataset, Density, SampleSet
 from gan_jax.evaluation import references
 from gan_jax.runtime import archives, multihost
 from gan_jax.runtime.errors import ArgumentError, Error
@@ -125,7 +125,7 @@ def load_source(
     return check_samples(text, None, argument, describe(text))
   if not isinstance(text, str):
     return text
-  has_kind = text.startswith(('folder:', 'density:'))
+  has_kind = text.startswith(PATHS)
   if text.endswith('.npz') and not has_kind:
     x = _read_archive(pathlib.Path(text), argument)
     return check_samples(x, None, argument, text)
@@ -137,7 +137,11 @@ def load_source(
     raise ArgumentError(argument, text, remedy)
   try:
     source = data.load(
-      name, data_dir=data_dir, image_size=size, channels=channels
+      name,
+      data_dir=data_dir,
+      image_size=size,
+      channels=channels,
+      keep_rows=argument != 'images',  # which are scored once
     )
   except Error as error:
     raise _rename(error, name, argument, text) from error

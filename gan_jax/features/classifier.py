@@ -318,7 +318,7 @@ def make(spec: Spec) -> Features:
 
 def _training_set(name: str) -> tuple[str, bool]:
   """The set that a dataset's images are of, and whether it stacks them."""
-  if name.startswith('folder:'):
+  if name.startswith(data.PATHS):
     return name, False
   name = name.partition('[')[0]  # of a part of a set, the whole
   base = name.removeprefix('stacked_')

@@ -5,7 +5,7 @@ Each function takes rows of a log, knows nothing of files, and returns a list of
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,19 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FixedLocator
 from numpy.typing import NDArray
 
+from gan_jax.figures.columns import Columns, columns_of
 from gan_jax.figures.page import FAKE, LINE, REAL, STYLE, D, plain, uri
 
 Row = Mapping[str, Any]
-
-
-def _series(rows: Sequence[Row], name: str) -> tuple[list[int], list[float]]:
-  """Steps and values of a logged quantity, where it is logged and finite."""
-  pairs = [
-    (r['step'], r[name])
-    for r in rows
-    if isinstance(r.get(name), int | float) and math.isfinite(r[name])
-  ]
-  return [p[0] for p in pairs], [p[1] for p in pairs]
 
 
 def smoothed(values: Sequence[float], width: int) -> NDArray[np.float64]:
@@ -42,10 +33,11 @@ def smoothed(values: Sequence[float], width: int) -> NDArray[np.float64]:
 MANY = 400
 
 
-def _curve(axes: Axes, rows: Sequence[Row], name: str, **style: Any) -> None:
-  steps, values = _series(rows, name)
-  if len(values) > MANY:
+def _curve(axes: Axes, rows: Columns, name: str, **style: Any) -> None:
+  steps, values = rows.series(name)
+  if rows.values(name) > MANY:
     axes.plot(steps, values, alpha=0.2, linewidth=0.5, color=style['color'])
+    steps, values = rows.means(name)
     values = list(smoothed(values, len(values) // 100))
   marker = 'o' if len(values) == 1 else None
   axes.plot(steps, values, marker=marker, markersize=3, **style)
@@ -85,14 +77,15 @@ _Curves = tuple[str, str, list[tuple[str, str, Any]], list[Any]]
 
 
 def curves(
-  rows: Sequence[Row], equilibrium: Mapping[str, float]
+  rows: Iterable[Row] | Columns, equilibrium: Mapping[str, float]
 ) -> list[tuple[str, str, str]]:
   """Curves of a run.
 
   Args:
-    rows: of stats.jsonl.
+    rows: of stats.jsonl; of more than some thousand the extremes are drawn.
     equilibrium: of `d/loss` and `g/loss`, where the objective states them.
   """
+  rows = columns_of(rows)
   losses = _losses(equilibrium)
   plans = [_PROBABILITY, losses, _OUTPUT, *_penalties(rows), *_REST]
   return _drawn(rows, plans)
@@ -160,9 +153,9 @@ def _losses(equilibrium: Mapping[str, float]) -> _Curves:
   )
 
 
-def _penalties(rows: Sequence[Row]) -> list[_Curves]:
+def _penalties(rows: Columns) -> list[_Curves]:
   """A curve for each regularizer of a run."""
-  names = sorted({n for row in rows for n in row if '/penalty/' in n})
+  names = [name for name in rows.names if '/penalty/' in name]
   shades = plt.get_cmap('tab10')
   lines = [
     (n, n.replace('penalty/', ''), shades(i % 10)) for i, n in enumerate(names)
@@ -172,7 +165,7 @@ def _penalties(rows: Sequence[Row]) -> list[_Curves]:
 
 
 def _drawn(
-  rows: Sequence[Row], plans: Sequence[_Curves]
+  rows: Columns, plans: Sequence[_Curves]
 ) -> list[tuple[str, str, str]]:
   figures = []
   for title, caption, lines, marks in plans:
@@ -286,7 +279,7 @@ def dynamics(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
   Args:
     rows: of dynamics.jsonl.
   """
-  return [_eigenvalues(rows), *_drawn(rows, _DYNAMICS)]
+  return [_eigenvalues(rows), *_drawn(Columns(rows), _DYNAMICS)]
 
 
 def _eigenvalues(rows: Sequence[Row]) -> tuple[str, str, str]:

@@ -70,7 +70,8 @@ def png(picture: npt.NDArray[np.uint8]) -> bytes:
   """A picture (height, width, 1, 3 or 4) as a PNG file."""
   buffer = io.BytesIO()
   pixels = picture[..., 0] if picture.shape[2] == 1 else picture
-  PIL.Image.fromarray(pixels).save(buffer, 'PNG', optimize=True)
+  # More effort costs up to 40 times as much and saves a fifteenth.
+  PIL.Image.fromarray(pixels).save(buffer, 'PNG', compress_level=1)
   return buffer.getvalue()
 
 

@@ -134,3 +134,37 @@ class Sampler:
         own[:rows] = label[start : start + rows]
       x = self._numbered(params, stats, key, np.int32(start), self.batch, own)
       yield np.asarray(x)[:rows]
+
+  def first(
+    self,
+    params: Params,
+    stats: Stats,
+    seed: Any,
+    count: int,
+    label: NDArray[np.int32] | None = None,
+  ) -> Float[Array, 'n *shape']:
+    """The same samples in one piece, for a program that is being traced.
+
+    Args:
+      params: of G, live or averaged.
+      stats: its running statistics.
+      seed: a whole number, which may be traced.
+      count: how many.
+      label: classes (count,); None: as often as the networks say.
+    """
+    key, batch = jax.random.key(seed), self.batch
+    starts = np.arange(0, count, batch, dtype=np.int32)
+    if label is not None:
+      room = np.zeros(len(starts) * batch, np.int32)
+      room[:count] = label
+      label = room.reshape(-1, batch)
+
+    def draw(of: tuple[Any, Any]) -> Any:
+      start, own = of
+      return self._of_numbers(params, stats, key, start, batch, own)
+
+    if len(starts) == 1:
+      own = None if label is None else label[0]
+      return draw((starts[0], own))[:count]
+    x = jax.lax.map(draw, (starts, label))
+    return x.reshape(-1, *x.shape[2:])[:count]

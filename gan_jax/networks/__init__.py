@@ -31,6 +31,7 @@ from gan_jax.networks.base import Networks as Networks
 from gan_jax.networks.base import Params as Params
 from gan_jax.networks.base import Stats as Stats
 from gan_jax.networks.checks import check_networks as check_networks
+from gan_jax.networks.checks import trust
 from gan_jax.networks.designs import ARCHITECTURES as ARCHITECTURES
 from gan_jax.networks.layers import NORMS
 from gan_jax.runtime.errors import ArgumentError
@@ -106,6 +107,7 @@ def build(
     norm_d=(norm_d, {'', *NORMS}),
     conditioning=(conditioning, CONDITIONINGS),
   )
+  is_own = not isinstance(name, Architecture)
   if isinstance(name, Architecture):
     architecture, name = name, name.design.__name__
   else:
@@ -133,7 +135,7 @@ def build(
   check_options(architecture, ask)
   design = architecture.design(ask)
   generator, discriminator = _conditioned(design, classes, projected)
-  return from_linen(
+  networks = from_linen(
     generator,
     discriminator,
     latent_dim=latent_dim or design.latent_dim,
@@ -142,6 +144,7 @@ def build(
     classes=classes,
     packing=packing,
   )
+  return trust(networks, packing) if is_own else networks
 
 
 def _check_words(**arguments: tuple[str, Collection[str]]) -> None:

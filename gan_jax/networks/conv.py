@@ -1,47 +1,67 @@
-"""Convolutions whose gradients are convolutions in the canonical layout.
+"""Convolutions, each in the form that its back end computes fastest.
 
-Autodiff of a strided convolution asks XLA for convolutions in other dimension
-orders and with dilated inputs. On CPU these miss the fast kernels: inside
-`lax.scan`, where updates run, they are some forty times slower. Here the
-forward pass and both gradients are written as NHWC/HWIO convolutions (or one
-for each phase of the stride), three functions that are each other's gradients,
-so that gradient penalties differentiate them again. Forward-mode
-differentiation (`jax.jvp`) does not pass through them.
+Three functions that are each other's gradients: `conv`, its transpose in the
+images and its transpose in the kernel. On GPU and TPU they are what autodiff
+makes of XLA's convolution; on CPU they are the forms of `conv_cpu`. The choice
+is made when a program is lowered, for the platform it is lowered for. Gradient
+penalties differentiate them again; forward-mode differentiation (`jax.jvp`)
+does not pass through them.
 """
 
 import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from gan_jax.networks import conv_cpu
 
 # (batch, height, width, channels); x and y differ in all but the first.
 Images = Float[Array, 'batch _ _ _']
 # (height, width, in, out)
 Kernel = Float[Array, '_ _ _ _']
-
-_ORDER = ('NHWC', 'HWIO', 'NHWC')
 # (low, high) padding of both spatial axes.
 Padding = tuple[int, int]
 
 
-def _convolve(
-  x: Any,
-  w: Any,
-  stride: int,
-  rows: Padding,
-  columns: Padding,
-  dilation: int = 1,
-) -> Any:
+def plain(x: Any, w: Any, stride: int, padding: Padding) -> Any:
+  """`conv` as XLA has it, differentiated by JAX: what tests compare with."""
   return lax.conv_general_dilated(
     x,
     w,
     (stride, stride),
-    (rows, columns),
-    rhs_dilation=(dilation, dilation),
-    dimension_numbers=_ORDER,
+    (padding, padding),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def plain_transpose(
+  y: Any, w: Any, stride: int, padding: Padding, size: tuple[int, int]
+) -> Any:
+  """`conv_transpose` as autodiff makes it of `plain`."""
+  x = jax.ShapeDtypeStruct((y.shape[0], *size, w.shape[2]), y.dtype)
+  transpose = jax.linear_transpose(lambda x: plain(x, w, stride, padding), x)
+  return transpose(y)[0]
+
+
+def plain_kernel(
+  x: Any, y: Any, stride: int, padding: Padding, size: tuple[int, int]
+) -> Any:
+  """`conv_kernel` as autodiff makes it of `plain`."""
+  w = jax.ShapeDtypeStruct((*size, x.shape[3], y.shape[3]), y.dtype)
+  transpose = jax.linear_transpose(lambda w: plain(x, w, stride, padding), w)
+  return transpose(y)[0]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _chosen(a: Any, b: Any, cpu: Any, other: Any, how: tuple[Any, ...]) -> Any:
+  """Traced once for each shape, however often a step asks for it."""
+  return lax.platform_dependent(
+    a,
+    b,
+    cpu=lambda a, b: cpu(a, b, *how),
+    default=lambda a, b: other(a, b, *how),
   )
 
 
@@ -55,7 +75,7 @@ def conv(x: Images, w: Kernel, stride: int, padding: Padding) -> Images:
     stride: of both axes.
     padding: zeros before and after, on both axes.
   """
-  return _convolve(x, w, stride, padding, padding)
+  return _chosen(x, w, conv_cpu.conv, plain, (stride, padding))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -64,8 +84,6 @@ def conv_transpose(
 ) -> Images:
   """The transpose of `conv` in its images: from (.., out) to (.., in).
 
-  One small convolution for each phase of the stride, interleaved.
-
   Args:
     y: (batch, height, width, out), as `conv` would return.
     w: the kernel of that `conv`, (height, width, in, out).
@@ -73,45 +91,9 @@ def conv_transpose(
     padding: of that `conv`, such that it makes `y`'s size of `size`.
     size: (height, width) of the images that this returns.
   """
-  phases = [
-    [_phase(y, w, stride, padding, size, (i, j)) for j in range(stride)]
-    for i in range(stride)
-  ]
-  if stride == 1:
-    return phases[0][0]
-  rows = [jnp.stack(row, axis=3) for row in phases]
-  x = jnp.stack(rows, axis=2)
-  n, h, _, w_, _, c = x.shape
-  whole = x.reshape(n, h * stride, w_ * stride, c)
-  return whole[:, : size[0], : size[1]]
-
-
-def _phase(
-  y: Any,
-  w: Any,
-  stride: int,
-  padding: Padding,
-  size: tuple[int, int],
-  phase: tuple[int, int],
-) -> Any:
-  """Pixels (stride i + phase) of the transpose.
-
-  Pixel `stride i + a` gets taps t with `stride j + t = stride i + a + low`:
-  those of t = (a + low) mod stride, at j = i + (a + low) // stride - m.
-  """
-  pads, taps = [], []
-  for axis, a in enumerate(phase):
-    first, shift = (a + padding[0]) % stride, (a + padding[0]) // stride
-    phase_taps = range(first, w.shape[axis], stride)
-    out = -(-size[axis] // stride)  # every phase is as long as the longest
-    low = len(phase_taps) - 1 - shift
-    taps.append(slice(first, None, stride))
-    pads.append((low, out + len(phase_taps) - 1 - low - y.shape[1 + axis]))
-  flipped = w[taps[0], taps[1]][::-1, ::-1].swapaxes(2, 3)
-  if 0 in flipped.shape:  # a kernel smaller than its stride skips pixels
-    n, (h, v) = y.shape[0], (-(-s // stride) for s in size)
-    return jnp.zeros((n, h, v, w.shape[2]), y.dtype)
-  return _convolve(y, flipped, 1, pads[0], pads[1])
+  return _chosen(
+    y, w, conv_cpu.conv_transpose, plain_transpose, (stride, padding, size)
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -120,8 +102,6 @@ def conv_kernel(
 ) -> Kernel:
   """The transpose of `conv` in its kernel: (height, width, in, out).
 
-  A convolution with the batch as channels and `y` as a dilated kernel.
-
   Args:
     x: the images of that `conv`.
     y: (batch, height, width, out), as it would return.
@@ -129,21 +109,9 @@ def conv_kernel(
     padding: of that `conv`.
     size: (height, width) of the kernel that this returns.
   """
-  low = padding[0]
-  pads = []
-  for axis in (0, 1):
-    reach = stride * (y.shape[1 + axis] - 1) + 1
-    high = size[axis] - 1 + reach - low - x.shape[1 + axis]
-    pads.append((low, high))
-  w = _convolve(
-    x.transpose(3, 1, 2, 0),
-    y.transpose(1, 2, 0, 3),
-    1,
-    pads[0],
-    pads[1],
-    dilation=stride,
+  return _chosen(
+    x, y, conv_cpu.conv_kernel, plain_kernel, (stride, padding, size)
   )
-  return w.transpose(1, 2, 0, 3)
 
 
 def _conv_fwd(x: Any, w: Any, stride: int, padding: Padding) -> Any:

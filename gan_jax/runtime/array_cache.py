@@ -63,16 +63,21 @@ def cached_arrays(
   # The end of a long path says more than its beginning.
   stem = re.sub(r'[^\w.-]+', '_', name)[-60:]
   path = folder / f'{stem}-{digest_facts(facts)[:32]}.npz'
-  arrays = _read(path)
+  arrays = read_sealed(path)
   if arrays is None:
     arrays = make()
     if write:
       with contextlib.suppress(OSError):
-        _write(path, arrays)
+        write_sealed(path, arrays)
   return arrays
 
 
-def _write(path: pathlib.Path, arrays: Arrays) -> None:
+def write_sealed(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+  """Writes an `.npz` with a hash of its content, in one step.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   remove_leftovers(path.parent)
   sealed: dict[str, Any] = {**arrays, _SEAL: np.array(digest_arrays(arrays))}
@@ -80,8 +85,8 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
     np.savez(file, **sealed)
 
 
-def _read(path: pathlib.Path) -> Arrays | None:
-  """The arrays of a file; None if it is not there or damaged."""
+def read_sealed(path: pathlib.Path) -> Arrays | None:
+  """The arrays of a file; None if it is not there, or damaged and told so."""
   if not path.is_file():
     return None
   try:

@@ -10,10 +10,11 @@ import jax
 
 from gan_jax.runtime.errors import ArgumentError, Error
 
-_CGROUPS = (
-  '/sys/fs/cgroup/memory.max',
-  '/sys/fs/cgroup/memory/memory.limit_in_bytes',
-)
+_CGROUP = '/sys/fs/cgroup/memory'
+_CGROUPS = {  # limit, and what is used of it
+  f'{_CGROUP}.max': f'{_CGROUP}.current',
+  f'{_CGROUP}/memory.limit_in_bytes': f'{_CGROUP}/memory.usage_in_bytes',
+}
 _GIB = 2**30
 
 
@@ -62,6 +63,28 @@ def host_memory_bytes() -> int | None:
       limits.append(int(pathlib.Path(name).read_text()))
   limits = [limit for limit in limits if limit > 0]
   return min(limits) if limits else None
+
+
+def free_bytes() -> int | None:
+  """Memory that one device has free; None where it is not known.
+
+  Of a CPU what this machine, or the control group of this process, has left.
+  """
+  device = jax.local_devices()[0]
+  if device.platform != 'cpu':
+    with contextlib.suppress(Exception):  # of back ends that do not tell
+      stats = device.memory_stats() or {}
+      return int(stats['bytes_limit']) - int(stats['bytes_in_use'])
+    return None
+  free = []
+  with contextlib.suppress(OSError, ValueError, IndexError):
+    table = pathlib.Path('/proc/meminfo').read_text()
+    free.append(1024 * int(table.split('MemAvailable:')[1].split()[0]))
+  for limit, used in _CGROUPS.items():
+    with contextlib.suppress(OSError, ValueError):
+      left = int(pathlib.Path(limit).read_text())
+      free.append(max(0, left - int(pathlib.Path(used).read_text())))
+  return min(free, default=host_memory_bytes())
 
 
 def require_memory(
@@ -119,6 +142,7 @@ def explain_exhaustion(error: BaseException) -> str:
 __all__ = [
   'check_devices',
   'explain_exhaustion',
+  'free_bytes',
   'host_memory_bytes',
   'memory_bytes',
   'require_memory',

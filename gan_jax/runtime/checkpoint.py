@@ -6,10 +6,13 @@ atomically. What Orbax does not do is notice a flipped byte: so a hash of each
 array is saved too and verified when it is read, and a checkpoint that is
 damaged is named, moved aside and passed over for the one before it. Arrays are
 saved from the host, so that they restore on any number of devices or processes.
+
+Orbax takes a third of a second to import: `storage`, which speaks to it, is
+imported when something is first saved or read.
 """
 
 import contextlib
-import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -20,15 +23,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from numpy.typing import NDArray
 
-from gan_jax.runtime import locks, multihost, places, records, storage
+from gan_jax.runtime import locks, multihost, places, records
 from gan_jax.runtime.array_cache import digest_arrays, digest_facts
 from gan_jax.runtime.errors import CheckpointError as CheckpointError
+from gan_jax.runtime.errors import ReadBackError
 from gan_jax.runtime.files import describe_failed_write
 
-_OPTIONS = ocp.CheckpointManagerOptions
 _DELETION = 2.0  # seconds that a run may take to delete a checkpoint
 _LOOKS = 20  # at a folder whose checkpoints come and go
 PyTree = Any
@@ -150,7 +152,7 @@ def _check_structure(
 def not_saved(folder: pathlib.Path, error: Exception) -> NotSaved:
   """What to tell of a write that failed: a full disk, a lost mount, ..."""
   first = (str(error).strip() or repr(error)).splitlines()[0][:300]
-  if isinstance(error, storage.ReadBackError):
+  if isinstance(error, ReadBackError):
     return NotSaved(
       f'what was saved in {folder} could not be read back: {first}\nIt does not'
       ' count, and nothing that was saved before is lost: use a folder on'
@@ -196,40 +198,6 @@ def _severity(error: CheckpointError | None) -> int:
 Best = Callable[[list[int]], int | None]
 
 
-@dataclasses.dataclass(frozen=True)
-class _NewestAndBest:
-  """Orbax's rule of which checkpoints stay: the newest, and the best.
-
-  Orbax's own ranks by a metric saved with each checkpoint, in which a NaN
-  costs good checkpoints their place.
-  """
-
-  keep: int
-  best: Best
-
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any = None
-  ) -> list[bool]:
-    del context
-    steps = [info.step for info in checkpoints]
-    stay = {*steps[-self.keep :], self.best(steps)}
-    return [step in stay for step in steps]
-
-
-def _retention(
-  keep: int, best: Best, steps: Callable[[], list[int]]
-) -> dict[str, Any]:
-  """The same, as options of the installed Orbax."""
-  options = {field.name for field in dataclasses.fields(_OPTIONS)}
-  if 'preservation_policy' in options:
-    return {'preservation_policy': _NewestAndBest(keep, best)}
-  # Orbax before 0.11.16.
-  return {
-    'max_to_keep': keep,
-    'should_keep_fn': lambda step: step == best(steps()),
-  }
-
-
 class Checkpoints:
   """The checkpoints of one workdir."""
 
@@ -247,13 +215,11 @@ class Checkpoints:
     self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._record = self.folder.with_name('checkpoints.json')
     self._newest = -1  # saved by this process
-    self._reader = ocp.Checkpointer(
-      ocp.CompositeCheckpointHandler(**storage.handlers())
-    )
-    self._manager = None if read_only else self._make_manager(keep, best)
+    self._keep, self._best, self._read_only = keep, best, read_only
+    if not read_only:
+      self._make_folder()
 
-  def _make_manager(self, keep: int, best: Best | None) -> Any:
-    """What writes, and deletes old ones."""
+  def _make_folder(self) -> None:
     places.check_workdir(self.folder)
     if os.path.lexists(self.folder) and not self.folder.is_dir():
       raise CheckpointError(
@@ -261,23 +227,30 @@ class Checkpoints:
         ' this run are gone; nothing was changed. Restore it from a copy, or'
         ' start over in another workdir.'
       )
-    self.folder.parent.mkdir(parents=True, exist_ok=True)
+    if multihost.is_primary():
+      self.folder.mkdir(parents=True, exist_ok=True)
+
+  @functools.cached_property
+  def _reader(self) -> Any:
+    from gan_jax.runtime import storage
+
+    return storage.make_reader()
+
+  @functools.cached_property
+  def _manager(self) -> Any:
+    """What writes, and deletes old ones."""
+    assert not self._read_only, 'opened to be read only'
+    from gan_jax.runtime import storage
+
     if not locks.has_record_locks(self.folder.parent):
       storage.write_without_locks()
-    retention: dict[str, Any] = {'max_to_keep': keep}
-    if best:
-      retention = _retention(keep, best, self._listed)
-    return ocp.CheckpointManager(
-      storage.literal_path(self.folder),
-      options=_OPTIONS(
-        **retention, cleanup_tmp_directories=True, step_format_fixed_length=9
-      ),
-      item_handlers=storage.handlers(),
+    return storage.make_manager(
+      self.folder, self._keep, self._best, self._listed
     )
 
-  def _writer(self) -> Any:
-    assert self._manager is not None, 'opened to be read only'
-    return self._manager
+  def _made(self, name: str) -> Any:
+    """The reader or the manager, if it was needed so far."""
+    return self.__dict__.get(name)
 
   def steps(self) -> list[int]:
     """Steps of the finished checkpoints, oldest first."""
@@ -285,7 +258,7 @@ class Checkpoints:
 
   def _listed(self) -> list[int]:
     """The same as Orbax has it, with those that are being written."""
-    return sorted(self._writer().all_steps())
+    return sorted(self._manager.all_steps())
 
   def save(self, step: int, state: PyTree, meta: Meta) -> None:
     """Starts to save; returns when the state has been copied.
@@ -301,14 +274,11 @@ class Checkpoints:
     body = dict(meta, step=step, arrays=_describe_saved(leaves, host))
     sealed = {'body': body, 'digest': digest_facts(body)}
     saved = {path: x for path, x in host.items() if x.size}
+    from gan_jax.runtime import storage
+
     try:
-      self._writer().save(
-        step,
-        args=ocp.args.Composite(
-          state=storage.StateSave(saved), meta=storage.MetaSave(sealed)
-        ),
-        force=True,
-      )
+      args = storage.save_args(saved, sealed)
+      self._manager.save(step, args=args, force=True)
       self._write_record()  # of those before; this one is still being written
     except Exception as error:
       raise not_saved(self.folder, error) from error
@@ -320,10 +290,12 @@ class Checkpoints:
     Raises:
       CheckpointError: as `save`.
     """
+    if self._made('_manager') is None:
+      return
     try:
-      self._writer().wait_until_finished()
+      self._manager.wait_until_finished()
       if self._newest >= 0 and not self._exists(self._newest):
-        raise storage.ReadBackError(f'checkpoint {self._newest} is not there')
+        raise ReadBackError(f'checkpoint {self._newest} is not there')
       self._write_record()
     except Exception as error:
       raise not_saved(self.folder, error) from error
@@ -351,11 +323,13 @@ class Checkpoints:
     Raises:
       CheckpointError: as `save`.
     """
-    self._reader.close()
-    if self._manager is None:
+    reader, manager = self._made('_reader'), self._made('_manager')
+    if reader is not None:
+      reader.close()
+    if manager is None:
       return
     try:
-      self._manager.close()
+      manager.close()
     except Exception as error:
       raise not_saved(self.folder, error) from error
 
@@ -466,7 +440,7 @@ class Checkpoints:
       yield
     except CheckpointError as error:
       until = time.monotonic() + _DELETION
-      while self._manager is None and not isinstance(error, CheckpointMismatch):
+      while self._read_only and not isinstance(error, CheckpointMismatch):
         if not self._exists(step):
           steps = ', '.join(map(str, self.steps())) or 'none'
           raise CheckpointGone(
@@ -513,7 +487,7 @@ class Checkpoints:
       return self._read_meta(step)
 
   def _read_meta(self, step: int) -> Meta:
-    sealed = self._read(step, meta=storage.MetaRestore())['meta']
+    sealed = self._read(step, None)['meta']
     try:
       body: Meta = sealed['body']
       whole = sealed['digest'] == digest_facts(body)
@@ -546,12 +520,7 @@ class Checkpoints:
       CheckpointUnreachable, CheckpointError: as `restore`.
     """
     wanted = {p: 0 for p, facts in arrays.items() if 'empty' not in facts}
-    as_numpy = {
-      path: ocp.RestoreArgs(restore_type=np.ndarray) for path in wanted
-    }
-    # No transformations: what is saved and not wanted is left out.
-    how = storage.StateRestore(wanted, restore_args=as_numpy, transforms={})
-    host: Flat = dict(self._read(step, state=how)['state']) if wanted else {}
+    host: Flat = dict(self._read(step, wanted)['state']) if wanted else {}
     for path, facts in arrays.items():
       if 'empty' in facts:
         dtype, shape = facts['empty']
@@ -562,16 +531,18 @@ class Checkpoints:
         raise self._damaged(step, path)
     return host
 
-  def _read(self, step: int, **items: Any) -> Any:
-    """Parts of one step, unverified.
+  def _read(self, step: int, wanted: Mapping[str, Any] | None) -> Any:
+    """Arrays of one step by path, or what is said of them; unverified.
 
     Raises:
       CheckpointUnreachable, CheckpointError: as `restore`.
     """
+    from gan_jax.runtime import storage
+
     try:
       return self._reader.restore(
         storage.literal_path(self.folder / f'{step:09d}'),
-        args=ocp.args.Composite(**items),
+        args=storage.restore_args(wanted),
       )
     except Exception as error:
       # Orbax raises bare exceptions of many kinds for damaged files.
@@ -634,7 +605,7 @@ class Checkpoints:
 
   def _set_aside(self, steps: list[int]) -> None:
     """Moves damaged checkpoints out of the way of the ones to come."""
-    if not steps or self._manager is None:
+    if not steps or self._read_only:
       return
     if multihost.is_primary():
       aside = self.folder.parent / 'damaged'
@@ -649,4 +620,5 @@ class Checkpoints:
         shutil.move(self.folder / f'{step:09d}', aside / name)
       self._write_record()
     multihost.wait_for_all('damaged checkpoints set aside')
-    self._writer().reload()
+    if manager := self._made('_manager'):
+      manager.reload()

@@ -70,6 +70,10 @@ class CheckpointError(Error):
   """A checkpoint could not be written or read."""
 
 
+class ReadBackError(CheckpointError):
+  """What was written is not what is read: the save does not count."""
+
+
 def shortened(value: Any) -> str:
   """A value as a message shows it."""
   text = value if isinstance(value, str) else repr(value)

@@ -18,7 +18,7 @@ from gan_jax.runtime.errors import ArgumentError, DataError
 
 # With one slash too, which pathlib leaves of two.
 _SCHEME = re.compile(
-  r'(?:folder:|density:)?(?:([a-z][a-z0-9+.-]+)://|(gs|s3|hdfs|abfs|https?):/)',
+  r'(?:folder:|density:|prepared:)?(?:([a-z][a-z0-9+.-]+)://|(gs|s3|hdfs|abfs|https?):/)',
   re.IGNORECASE,
 )
 Place = str | os.PathLike[str]

@@ -83,7 +83,12 @@ def machine() -> dict[str, Any]:
   with contextlib.suppress(OSError):
     driver = pathlib.Path('/proc/driver/nvidia/version').read_text('utf-8')
     facts['driver'] = ' '.join(driver.partition('\n')[0].split())
-  return facts | {
+  return facts | accelerator_versions()
+
+
+def accelerator_versions() -> dict[str, str]:
+  """Installed versions of what compiles for GPUs and TPUs, and runs there."""
+  return {
     name: distribution.version
     for distribution in importlib.metadata.distributions()
     if (name := distribution.metadata['Name'].lower()).startswith(

@@ -9,10 +9,10 @@ import io
 import json
 import pathlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime.files import open_atomic, write_atomic
 
 Record = dict[str, Any]
 _SEAL = 'crc32'
@@ -149,21 +149,68 @@ def read_lines(
   Returns:
     The records, and reasons by the number of a damaged line.
   """
-  if not path.is_file():
-    return [], {}
-  rows: list[Record] = []
   damaged: dict[int, str] = {}
-  for number, line in enumerate(path.read_bytes().split(b'\n')[:-1], 1):
-    try:
-      row = parse(line)
-      missing = [name for name in names if name not in row]
-      if missing or not isinstance(row['step'], int | float | None):
-        raise DamagedRecord(f'no {", ".join(missing) or "step"}')
-    except DamagedRecord as error:
-      damaged[number] = str(error)
-    else:
-      rows.append(row)
-  return rows, damaged
+  return list(scan_lines(path, damaged, names)), damaged
+
+
+def scan_lines(
+  path: pathlib.Path,
+  damaged: dict[int, str],
+  names: Sequence[str] = ('step',),
+) -> Iterator[Record]:
+  """As `read_lines`, one record after another: a log may be of any length.
+
+  Args:
+    path: of the log.
+    damaged: gets the reasons by the number of a damaged line.
+    names: what every record has.
+  """
+  for _, row in _scan(path, damaged, names):
+    yield row
+
+
+def _scan(
+  path: pathlib.Path, damaged: dict[int, str], names: Sequence[str] = ('step',)
+) -> Iterator[tuple[bytes, Record]]:
+  """Lines and their records."""
+  if not path.is_file():
+    return
+  with open(path, 'rb') as file:
+    for number, line in enumerate(file, 1):
+      if not line.endswith(b'\n'):
+        return
+      try:
+        row = parse(line)
+        missing = [name for name in names if name not in row]
+        if missing or not isinstance(row['step'], int | float | None):
+          raise DamagedRecord(f'no {", ".join(missing) or "step"}')
+      except DamagedRecord as error:
+        damaged[number] = str(error)
+      else:
+        yield line, row
+
+
+def cut_lines(
+  path: pathlib.Path, last_step: float, damaged: dict[int, str]
+) -> float:
+  """Drops the records of a log after a step, and the damaged ones.
+
+  Args:
+    path: of the log, which is written again in one step.
+    last_step: the last one that is kept.
+    damaged: as `scan_lines` takes it.
+
+  Returns:
+    The newest step that is left; 0 for none.
+  """
+  newest = 0.0
+  with open_atomic(path) as file:
+    for line, row in _scan(path, damaged):
+      if row['step'] is not None and row['step'] <= last_step:
+        newest = max(newest, row['step'])
+        sealed = f'"{_SEAL}": ' in line.decode()
+        file.write(line if sealed else format_line(row).encode())
+  return newest
 
 
 def describe_damage(path: pathlib.Path, damaged: Mapping[int, str]) -> str:

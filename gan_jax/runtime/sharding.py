@@ -135,10 +135,30 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
   return copy(tree)
 
 
+def share_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
+  """The same of arrays that no program donates: not copied where they can stay.
+
+  A CPU reads them where they lie, so that nobody may write to them; to other
+  devices they go once, not by way of a second copy there.
+  """
+  place = replicated(mesh)
+
+  def share(x: NDArray[np.generic]) -> jax.Array:
+    if mesh.size == 1:
+      return jax.device_put(x, place)
+    return jax.make_array_from_callback(x.shape, place, lambda _: x)
+
+  return jax.tree.map(share, tree)
+
+
+def chunk_sharding(mesh: Mesh) -> Sharding:
+  """Of a chunk of the data feed: each batch split by rows."""
+  return placed(mesh, PartitionSpec(*[None] * CHUNK_ROWS, 'data'))
+
+
 def put_chunk(chunk: PyTree, mesh: Mesh) -> PyTree:
   """This process's rows of a chunk, as its part of the global arrays."""
-  spec = PartitionSpec(*[None] * CHUNK_ROWS, 'data')
-  split = placed(mesh, spec)
+  split = chunk_sharding(mesh)
 
   def place(local: NDArray[np.generic]) -> jax.Array:
     return jax.make_array_from_process_local_data(split, local)

@@ -7,11 +7,12 @@ a save counts once it was read back, before the checkpoint gets its name.
 """
 
 import collections
+import dataclasses
 import glob
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ import tensorstore as ts
 from etils import epath
 from numpy.typing import NDArray
 
-from gan_jax.runtime.errors import CheckpointError
+from gan_jax.runtime.errors import ReadBackError
 
 Flat = Mapping[str, NDArray[Any]]
+Best = Callable[[list[int]], int | None]
 _AT_ONCE = 16  # chunks of arrays that are read together
 
 
@@ -43,10 +45,6 @@ def write_without_locks() -> None:
 
     make.has_locks = False  # type: ignore[attr-defined]
     tensorstore_utils.get_ts_context = make
-
-
-class ReadBackError(CheckpointError):
-  """What was written is not what is read: the save does not count."""
 
 
 class _LiteralPath(type(epath.Path('.'))):  # type: ignore[misc]
@@ -124,6 +122,88 @@ StateRestore = _arguments(
 )
 MetaSave = _arguments(ocp.args.JsonSave, MetaHandler, for_save=True)
 MetaRestore = _arguments(ocp.args.JsonRestore, MetaHandler, for_restore=True)
+
+
+def save_args(state: Flat, meta: Mapping[str, Any]) -> Any:
+  """Both items of a checkpoint, as a manager saves them."""
+  return ocp.args.Composite(state=StateSave(state), meta=MetaSave(meta))
+
+
+def restore_args(wanted: Mapping[str, Any] | None) -> Any:
+  """Arrays by path, as a reader restores them, on the host; None: the meta."""
+  if wanted is None:
+    return ocp.args.Composite(meta=MetaRestore())
+  as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in wanted}
+  # No transformations: what is saved and not wanted is left out.
+  how = StateRestore(wanted, restore_args=as_numpy, transforms={})
+  return ocp.args.Composite(state=how)
+
+
+@dataclasses.dataclass(frozen=True)
+class _NewestAndBest:
+  """Orbax's rule of which checkpoints stay: the newest, and the best.
+
+  Orbax's own ranks by a metric saved with each checkpoint, in which a NaN
+  costs good checkpoints their place.
+  """
+
+  keep: int
+  best: Best
+
+  def should_preserve(
+    self, checkpoints: Sequence[Any], *, context: Any = None
+  ) -> list[bool]:
+    del context
+    steps = [info.step for info in checkpoints]
+    stay = {*steps[-self.keep :], self.best(steps)}
+    return [step in stay for step in steps]
+
+
+def _retention(
+  keep: int, best: Best, steps: Callable[[], list[int]]
+) -> dict[str, Any]:
+  """The same, as options of the installed Orbax."""
+  options = {
+    field.name for field in dataclasses.fields(ocp.CheckpointManagerOptions)
+  }
+  if 'preservation_policy' in options:
+    return {'preservation_policy': _NewestAndBest(keep, best)}
+  # Orbax before 0.11.16.
+  return {
+    'max_to_keep': keep,
+    'should_keep_fn': lambda step: step == best(steps()),
+  }
+
+
+def make_reader() -> Any:
+  """What restores single steps."""
+  return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers()))
+
+
+def make_manager(
+  folder: pathlib.Path,
+  keep: int,
+  best: Best | None,
+  steps: Callable[[], list[int]],
+) -> Any:
+  """What saves steps in a folder, and deletes old ones.
+
+  Args:
+    folder: of the checkpoints.
+    keep: how many of the newest stay.
+    best: of all steps, the one that stays as well.
+    steps: those that there are, with those that are being written.
+  """
+  retention: dict[str, Any] = {'max_to_keep': keep}
+  if best:
+    retention = _retention(keep, best, steps)
+  return ocp.CheckpointManager(
+    literal_path(folder),
+    options=ocp.CheckpointManagerOptions(
+      **retention, cleanup_tmp_directories=True, step_format_fixed_length=9
+    ),
+    item_handlers=handlers(),
+  )
 
 
 def read_back(folder: pathlib.Path, arrays: Flat) -> None:

@@ -46,11 +46,19 @@ class Pace:
     size = copies * sum(x.nbytes for x in jax.tree.leaves(one))
     self.capacity = max(1, min(MOST_STEPS, MOST_BYTES // max(size, 1)))
     self.wanted = 1.0
+    self._most, self._growing = self.capacity, True
 
   def count(self, most: int | None = None) -> int:
     """Steps of the next dispatch, of which `most` are left to a boundary."""
     most = self.capacity if most is None else most
-    return max(1, min(int(self.wanted), self.capacity, most))
+    return max(1, min(int(self.wanted), self._most, most))
+
+  def reserve(self, count: int) -> int:
+    """Steps whose data are made while `count` are done: the next ones' most."""
+    likely = max(count, int(self.wanted))
+    most = 2 * likely + 1 if self._growing else likely + likely // 4 + 1
+    self._most = min(self.capacity, most)
+    return self._most
 
   def learn(self, seconds: float, done: int, count: int) -> None:
     """Learns from a dispatch that made `done` of `count` steps.
@@ -59,6 +67,7 @@ class Pace:
     """
     seconds_per_step = seconds / max(done, 1)
     self.wanted = min(SECONDS / seconds_per_step, 2 * count + 1)
+    self._growing = self.wanted == 2 * count + 1
 
   def pad(self, chunks: Iterable[PyTree]) -> PyTree:
     """Chunks (steps, ...) as arrays (chunks, capacity, ...), zeros behind."""

@@ -28,6 +28,7 @@ from gan_jax.training.setup import Setup, cautions
 from gan_jax.training.watch import Watch
 
 PyTree = Any
+PROFILED = 3  # the dispatch that is traced: the first ones are not typical
 
 
 class HostLoop(abc.ABC):
@@ -59,7 +60,7 @@ class HostLoop(abc.ABC):
     self.setup, self.config, self.folder = setup, setup.config, folder
     self.checkpoints = Checkpoints(folder, keep, best=best)
     self.train_sec = self.cpu_sec = self.compile_sec = 0.0
-    self._saved = -1
+    self._saved, self._dispatches = -1, 0
     self.listener = preemption.Listener()
     self._watch: Watch | None = None
     self.state, self.step = self._restore()
@@ -180,17 +181,27 @@ class HostLoop(abc.ABC):
   def dispatch(self, count: int) -> tuple[int, bool]:
     """Advances, and accounts for it: steps made, and whether all is finite."""
     _ = self.program  # compiled before the clock starts
-    started, cpu = time.perf_counter(), time.process_time()
-    with self.ledger.spend('train'):
+    with self._profiling(), self.ledger.spend('train'):
+      started, cpu = time.perf_counter(), time.process_time()
       done, finite = self.advance(count)
-    seconds = time.perf_counter() - started
+      seconds = time.perf_counter() - started
+      self.cpu_sec += time.process_time() - cpu
     self.spread.add(seconds / max(done, 1), done)
     self.step += done
     self.train_sec += seconds
-    self.cpu_sec += time.process_time() - cpu
     self.pace.learn(seconds, done, count)
     self.after_dispatch(seconds)
     return done, finite
+
+  def _profiling(self) -> contextlib.AbstractContextManager[Any]:
+    """Within, one dispatch of the process is traced, if that is asked for."""
+    self._dispatches += 1
+    wanted = self.config.profile and self._dispatches == PROFILED
+    if not (wanted and multihost.is_primary()):
+      return contextlib.nullcontext()
+    return jax.profiler.trace(
+      str(self.folder / 'profile'), create_perfetto_trace=True
+    )
 
   def is_due(self, every: int) -> bool:
     """Whether what comes every so many steps comes now; at the end anyway."""
@@ -233,6 +244,11 @@ class HostLoop(abc.ABC):
       return self._stop('done' if self.is_over else 'saved')
 
   def _stop(self, outcome: str) -> str:
+    if self.config.profile and self._dispatches < PROFILED:
+      self.warn(
+        f'`profile=True`: nothing was traced in {self._dispatches} dispatches;'
+        ' make more `steps`'
+      )
     self.save()
     with self.ledger.spend('checkpoint'):
       self.checkpoints.wait()

@@ -5,7 +5,6 @@ folder holds `stats.npz`, `samples/` and `checkpoints/`, and the same call
 continues what it finds there.
 """
 
-import dataclasses
 import functools
 import hashlib
 import io
@@ -19,7 +18,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.config import app, resolve, schema
+from gan_jax.config import app, schema
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Dataset, Density
 from gan_jax.figures import images
@@ -30,48 +29,19 @@ from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import norm
 from gan_jax.game.trainer import Trainer
 from gan_jax.runtime import preemption, records, sharding
-from gan_jax.runtime.errors import ArgumentError, IdentityError
+from gan_jax.runtime.errors import IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.training import memory
 from gan_jax.training import setup as setup_lib
+from gan_jax.training.ahead import Ahead
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.loop import HostLoop
+from gan_jax.training.population_program import Member, PopulationProgram
 from gan_jax.training.snapshots import sample_count
 
 PyTree = Any
 Rows = dict[str, NDArray[np.generic]]
 _KEEP = 2  # checkpoints: the newest, and one to fall back on
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """One run of a population.
-
-  Attributes:
-    seed: of it.
-    hyper: its hyper-parameters by path, where they are not the trainer's.
-  """
-
-  seed: int
-  hyper: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-def members_of(configs: Sequence[Config]) -> list[Member]:
-  """The members that configurations of one compiled program stand for.
-
-  Raises:
-    ArgumentError: if there is none, or if two differ in what is compiled.
-  """
-  if not configs:
-    raise ArgumentError('configs', '[]', 'give a population one or more')
-  if len({schema.static(config.validate()) for config in configs}) > 1:
-    raise ArgumentError(
-      'configs',
-      f'{len(configs)} of them',
-      'members of a population may differ in seed and hyper-parameters only;'
-      ' train those that differ in more in a population of their own',
-    )
-  return [Member(c.seed, resolve.hyper(c)) for c in configs]
 
 
 def read_stats(path: pathlib.Path, step: int) -> Rows:
@@ -119,7 +89,7 @@ class PopulationLoop(HostLoop):
 
   Attributes:
     members: its runs.
-    layout: `vmap` or `map`.
+    code: what it compiles.
     state: a `Progress`, on the devices.
   """
 
@@ -158,100 +128,46 @@ class PopulationLoop(HostLoop):
       config, objects, dataset=dataset, trainer=trainer, devices=1
     )
     devices = sharding.make_mesh(config.devices).devices.flat
-    self.mesh = population.make_mesh(len(members), list(devices))
-    self._room = population.padded_count(len(members), self.mesh)
-    memory.check(setup, self._room // self.mesh.size)
+    self.code = PopulationProgram(setup, members, list(devices), layout)
+    self.mesh = self.code.mesh
+    memory.check(setup, self.code.room // self.mesh.size)
     self._auto = layout == 'auto'
-    self.layout = layout
-    if self._auto:
-      players = (setup.shapes.g.params, setup.shapes.d.params)
-      platform = self.mesh.devices.flat[0].platform
-      self.layout = population.choose_layout(
-        players, config.batch_size, platform
-      )
     self._feeds = {m.seed: setup.feed.reseeded(m.seed) for m in self.members}
     self.rows: Rows = {}
     super().__init__(setup, path, _KEEP)
 
+  @property
+  def layout(self) -> str:
+    """`vmap` or `map`."""
+    return self.code.layout
+
   # The state.
-
-  def _places(self) -> list[Member]:
-    """Members in the rooms of the devices; the first one in those left."""
-    left = self._room - len(self.members)
-    return [*self.members, *[self.members[0]] * left]
-
-  @functools.cached_property
-  def _vary(self) -> dict[str, NDArray[np.float32]]:
-    """The hyper-parameters of each place by path."""
-    defaults = self.setup.trainer.hyperparameters()
-    paths = sorted({path for m in self.members for path in m.hyper})
-    return {
-      path: np.asarray(
-        [m.hyper.get(path, defaults[path]) for m in self._places()], np.float32
-      )
-      for path in paths
-    }
-
-  def _init(self, seeds: Any, vary: Any, names: Sequence[str]) -> Progress:
-    keys = jax.vmap(jax.random.key)(seeds)
-    now = population.init_members(self.setup.trainer, keys, vary)
-    count = seeds.shape[0]
-    zeros = {name: np.zeros(count, np.float32) for name in names}
-    return Progress(now, zeros, np.zeros(count, np.int32))
-
-  @functools.cached_property
-  def _names(self) -> list[str]:
-    """Of the logs of a step."""
-    item = jax.tree.map(lambda x: x[0], self.setup.feed.chunk(0, 1))
-
-    def logs(state: Any, constants: Any, item: Any) -> Any:
-      batch = self.setup.batch_of(constants, item, state)
-      return self.setup.step(state, batch)[1]
-
-    constants = self.setup.feed.constants
-    return sorted(jax.eval_shape(logs, self.setup.shapes, constants, item))
-
-  def _shapes(self, count: int) -> Progress:
-    vary = {path: np.zeros(count, np.float32) for path in self._vary}
-    seeds = np.zeros(count, np.int32)
-    shapes: Progress = jax.eval_shape(
-      lambda seeds, vary: self._init(seeds, vary, self._names), seeds, vary
-    )
-    return shapes
-
-  @functools.cached_property
-  def _shardings(self) -> Progress:
-    return population.shardings(self._shapes(self._room), self.mesh)
-
-  def _alive(self) -> NDArray[np.bool_]:
-    """Which places are those of a member."""
-    return np.arange(self._room) < len(self.members)
 
   def fresh(self) -> Progress:
     """All members before their first step."""
 
     def init(seeds: Any, vary: Any, alive: Any) -> Progress:
-      made = self._init(seeds, vary, self._names)
+      made = self.code.init(seeds, vary, self.code.names)
       return made.replace(now=made.now.replace(alive=alive))
 
-    seeds = np.array([m.seed for m in self._places()], np.int32)
-    jitted = jax.jit(init, out_shardings=self._shardings)
-    state: Progress = jitted(seeds, self._vary, self._alive())
+    seeds = np.array([m.seed for m in self.code.places()], np.int32)
+    jitted = jax.jit(init, out_shardings=self.code.shardings)
+    state: Progress = jitted(seeds, self.code.vary, self.code.alive())
     return state
 
   def template(self) -> Progress:
     """Shapes, without the places that only fill up."""
-    return self._shapes(len(self.members))
+    return self.code.shapes(len(self.members))
 
   def place(self, saved: Progress) -> Progress:
     """A saved population on the devices."""
     places = np.array(
-      [*range(len(self.members))] + [0] * (self._room - len(self.members))
+      [*range(len(self.members))] + [0] * (self.code.room - len(self.members))
     )
     full = _select(saved, places)
-    alive = np.asarray(full.now.alive) & self._alive()
+    alive = np.asarray(full.now.alive) & self.code.alive()
     full = full.replace(now=full.now.replace(alive=alive))
-    placed: Progress = population.put(full, self._shardings)
+    placed: Progress = population.put(full, self.code.shardings)
     return placed
 
   def to_save(self) -> Progress:
@@ -289,7 +205,7 @@ class PopulationLoop(HostLoop):
         ' options of that one'
       )
     if self._auto:
-      self.layout = meta['layout']
+      self.code.layout = meta['layout']
     elif meta['layout'] != self.layout:
       raise IdentityError(
         f'`layout={self.layout}`: {self.folder} was begun with'
@@ -306,12 +222,12 @@ class PopulationLoop(HostLoop):
   @functools.cached_property
   def pace(self) -> Pace:
     """The size of the next dispatch."""
-    return Pace(self.setup.feed.chunk(0, 1), self._room)
+    return Pace(self.setup.feed.chunk(0, 1), self.code.room)
 
   def _chunk(self, start: int, count: int) -> PyTree:
     """Data of `count` steps, (places, capacity, batches, rows, ...)."""
     own = {seed: f.chunk(start, count) for seed, f in self._feeds.items()}
-    room = self.pace.pad(own[m.seed] for m in self._places())
+    room = self.pace.pad(own[m.seed] for m in self.code.places())
     return jax.device_put(room, population.split(self.mesh))
 
   @functools.cached_property
@@ -321,30 +237,27 @@ class PopulationLoop(HostLoop):
 
   def compile(self) -> Any:
     """Compiles, once, for the shapes of the population."""
-    advance = population.make_advance(
-      self.setup.trainer,
-      self.setup.batch_of,
-      self.layout,
-      self.mesh,
-      self.state,
-    )
     chunk = self._chunk(0, 1)
-    jitted = jax.jit(advance, donate_argnums=0)
-    return jitted.lower(
-      self.state, self._constants, chunk, np.int32(0)
-    ).compile()
+    return self.code.lower(self.state, self._constants, chunk).compile()
 
-  def _advanced(self, state: Progress, step: int, count: int) -> Progress:
-    """Advances, and waits: several CPU devices need that."""
-    chunk = self._chunk(step, count)
+  @functools.cached_property
+  def _ahead(self) -> Ahead:
+    return Ahead(self._chunk)
+
+  def _advanced(self, state: Progress, chunk: PyTree, count: int) -> Progress:
+    """A state on its way, `count` steps on."""
     moved: Progress = self.program(
       state, self._constants, chunk, np.int32(count)
     )
-    return jax.block_until_ready(moved)
+    return moved
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps of all members; one that diverges does not stop the others."""
-    self.state = self._advanced(self.state, self.step, count)
+    chunk = self._ahead.take(self.step, count)
+    self.state = self._advanced(self.state, chunk, count)
+    if self.step + count < self.config.steps:
+      self._ahead.begin(self.step + count, self.pace.reserve(count))
+    jax.block_until_ready(self.state)  # several CPU devices need that
     return count, True
 
   def calibrate(self, seconds: float = 1.0) -> float:
@@ -354,16 +267,22 @@ class PopulationLoop(HostLoop):
     not typical.
     """
     _ = self.program
-    scratch = population.put(self.state, self._shardings)
+    scratch = population.put(self.state, self.code.shardings)
     best, spent, tries = float('inf'), 0.0, 0
     while spent < seconds or (tries < 4 and spent < 10 * seconds):
       count, started = self.pace.count(), time.perf_counter()
-      scratch = self._advanced(scratch, self.step, count)
+      chunk = self._chunk(self.step, count)
+      scratch = jax.block_until_ready(self._advanced(scratch, chunk, count))
       took = time.perf_counter() - started
       self.pace.learn(took, count, count)
       best, spent = min(best, took / count), spent + took
       tries += 1
     return best
+
+  def close(self) -> None:
+    """Ends the background threads."""
+    self._ahead.close()
+    super().close()
 
   # The loop.
 
@@ -424,7 +343,7 @@ class PopulationLoop(HostLoop):
 
     split = population.split(self.mesh)
     return jax.jit(
-      row, donate_argnums=0, out_shardings=(self._shardings, split)
+      row, donate_argnums=0, out_shardings=(self.code.shardings, split)
     )
 
   def _write_row(self) -> None:

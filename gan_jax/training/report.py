@@ -7,8 +7,8 @@ import dataclasses
 import math
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from gan_jax.runtime.files import (
 )
 from gan_jax.training.setup import OWN_DATA
 from gan_jax.training.workdir import read_config
+
+if TYPE_CHECKING:
+  from gan_jax.figures.columns import Columns
 
 _PICTURES = 6  # steps of a run whose samples are drawn
 
@@ -55,12 +58,13 @@ def render_report(workdir: str | pathlib.Path) -> str:
     ArgumentError: if there is no run in the workdir.
   """
   from gan_jax.figures import curves, page
-  from gan_jax.training.writers import read_rows
+  from gan_jax.figures.columns import Columns
+  from gan_jax.training.writers import read_rows, scan_rows
 
   folder = pathlib.Path(workdir)
   config = read_config(folder)
   facts = _read_facts(folder)
-  rows = read_rows(folder / 'stats.jsonl')
+  rows = Columns(scan_rows(folder / 'stats.jsonl'))
   dynamics = read_rows(folder / 'dynamics.jsonl')
   scores = read_rows(folder / 'metrics.jsonl')
   bounded = facts.get('dataset', {}).get('bounded', True)
@@ -76,7 +80,7 @@ def render_report(workdir: str | pathlib.Path) -> str:
     unfinished=facts.get('outcome') in (None, 'running'),
     pictures=pictures,
     density=density,
-    curves=curves.curves(rows, equilibrium) if rows else [],
+    curves=curves.curves(rows, equilibrium) if rows.count else [],
     scores=curves.scores(scores) if scores else [],
     best=facts.get('best'),
     dynamics=curves.dynamics(dynamics) if dynamics else [],
@@ -107,8 +111,13 @@ def _read_facts(folder: pathlib.Path) -> dict[str, Any]:
   return facts
 
 
+_WAITS = 0.05  # of the time, which the data may take without a word
+
+
 def summarise_run(
-  config: Config, facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+  config: Config,
+  facts: Mapping[str, Any],
+  rows: 'Iterable[Mapping[str, Any]] | Columns',
 ) -> list[str]:
   """The run in a few plain sentences.
 
@@ -117,10 +126,12 @@ def summarise_run(
     facts: of run.json.
     rows: of stats.jsonl.
   """
-  finite = [r for r in rows if math.isfinite(r.get('game/value') or math.nan)]
-  last = finite[-1] if finite else {}
+  from gan_jax.figures.columns import columns_of
+
+  rows = columns_of(rows)
+  last = rows.latest('game/value')
   # run.json is of the last stop; a run that was continued has logged more.
-  step = max(facts.get('step', 0), rows[-1]['step'] if rows else 0)
+  step = max(facts.get('step', 0), rows.last.get('step', 0))
   seconds = max(facts.get('train_sec', 0), last.get('time/train_sec', 0))
   outcome = {
     'done': 'The run is complete.',
@@ -148,6 +159,13 @@ def summarise_run(
       ' sample alone, the Jensen-Shannon divergence between the two'
       f' distributions that D sees is then at least {bound:.3f} nats. Samples'
       ' may get better while this bound grows: D learns, too.'
+    )
+  wait = rows.mean('data/wait')
+  if wait > _WAITS:
+    sentences.append(
+      f'The device waited for data during {wait:.0%} of the training. Images'
+      ' that were prepared as rows (python -m gan_jax.prepare --out=DIR), a'
+      ' disk that is nearer, or more cores would shorten it.'
     )
   return sentences
 

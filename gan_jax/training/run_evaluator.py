@@ -159,6 +159,7 @@ def _load(
     image_size=size,
     channels=channels,
     max_megapixels=config.max_megapixels,
+    keep_rows=config.keep_rows,
   )
 
 

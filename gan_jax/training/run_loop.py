@@ -17,6 +17,7 @@ from gan_jax.runtime import multihost, preemption, sharding
 from gan_jax.runtime.errors import Error
 from gan_jax.runtime.progress import format_duration
 from gan_jax.training import snapshots, workdir
+from gan_jax.training.ahead import Ahead
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.goodput import Ledger, format_minute
 from gan_jax.training.loop import HostLoop
@@ -30,15 +31,15 @@ _MINUTE = 60.0  # seconds from one line to the next
 def make_advance(setup: Setup) -> Callable[..., Any]:
   """The function that is compiled: `count` steps in one dispatch.
 
-  `(state, constants, chunk, count) -> (state, sums, done, finite)`: logs are
-  summed over the `done` steps; it stops early, with `finite` false, after the
-  first step whose losses or gradients are not. `finite` tells of the whole
-  state at the end, too.
+  `(state, constants, chunk, count) -> (state, sums, done, finite, facts)`: logs
+  are summed over the `done` steps; it stops early, with `finite` false, after
+  the first step whose losses or gradients are not. `finite` tells of the whole
+  state at the end, too, and `facts` are what a row of the log says of it.
   """
 
   def advance(
     state: State, constants: PyTree, chunk: PyTree, count: Any
-  ) -> tuple[State, dict[str, jax.Array], jax.Array, jax.Array]:
+  ) -> tuple[Any, ...]:
     def step(state: State, i: Any) -> tuple[State, dict[str, jax.Array]]:
       item = jax.tree.map(lambda a: a[i], chunk)
       moved: tuple[State, dict[str, jax.Array]] = setup.split_step(
@@ -60,14 +61,35 @@ def make_advance(setup: Setup) -> Callable[..., Any]:
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     start = (jnp.int32(0), state, zeros, jnp.bool_(True))
     done, state, sums, finite = jax.lax.while_loop(more, body, start)
-    return state, sums, done, finite & all_finite(state)
+    facts = {
+      'd/param_norm': norm(state.d.params),
+      'g/param_norm': norm(state.g.params),
+      **setup.trainer.rates(state.step - 1),
+    }
+    return state, sums, done, finite & all_finite(state), facts
 
   return advance
 
 
-@jax.jit
-def _norms(g: PyTree, d: PyTree) -> tuple[Any, Any]:
-  return norm(g), norm(d)
+def lower(
+  setup: Setup,
+  state: Any,
+  constants: PyTree,
+  chunk: PyTree,
+  *,
+  donate: bool = True,
+) -> Any:
+  """The program of a run, lowered: `make_advance`.
+
+  Args:
+    setup: of the run.
+    state: before; arrays, or shapes with their shardings, as the others.
+    constants: of the feed.
+    chunk: of the data of one dispatch.
+    donate: whether the memory of the state is used for the one after it.
+  """
+  jitted = jax.jit(make_advance(setup), donate_argnums=(0,) if donate else ())
+  return jitted.lower(state, constants, chunk, np.int32(0))
 
 
 @dataclasses.dataclass
@@ -77,6 +99,7 @@ class Totals:
   sums: dict[str, float] = dataclasses.field(default_factory=dict)
   steps: int = 0
   seconds: float = 0.0
+  waited: float = 0.0  # seconds of them for data
 
   def add(self, sums: dict[str, float], steps: int) -> None:
     """Adds the logs of one dispatch."""
@@ -90,6 +113,8 @@ class RunLoop(HostLoop):
 
   Attributes:
     bad: logs that were not finite when it diverged.
+    trained_sec: seconds of training in this process.
+    waited: those of them in which the device waited for data.
   """
 
   def __init__(
@@ -105,7 +130,9 @@ class RunLoop(HostLoop):
     self.primary = multihost.is_primary()
     self.run_file = workdir.RunFile(folder)
     self.totals, self.bad = Totals(), list[str]()
+    self.trained_sec = self.waited = 0.0
     self._unscored = False  # a signal ended the scoring of this moment
+    self._facts: dict[str, Any] = {}  # of the state, for a row
     self.scorer = _make_scorer(setup, folder)
     best = self.scorer.best if setup.config.keep_best else None
     ledger = Ledger(self.run_file.facts.get('goodput'), age=age)
@@ -161,17 +188,20 @@ class RunLoop(HostLoop):
   def constants(self) -> PyTree:
     """Arrays of the data that the program is handed once."""
     feed, mesh = self.setup.feed, self.setup.mesh
-    return sharding.put_replicated(feed.constants, mesh)
+    return sharding.share_replicated(feed.constants, mesh)
 
-  def _items(self, start: int, count: int) -> PyTree:
+  def _items(self, start: int, count: int, room: int = 0) -> PyTree:
     rows = sharding.local_rows(self.setup.mesh, self.config.batch_size)
-    return self.setup.feed.chunk(start, count, rows)
+    return self.setup.feed.chunk(start, count, rows, room)
 
   def _chunk(self, start: int, count: int) -> PyTree:
     """Data of `count` steps, in arrays that have room for the most."""
-    room = self.pace.pad([self._items(start, count)])
-    room = jax.tree.map(lambda x: x[0], room)
+    room = self._items(start, count, self.pace.capacity)
     return sharding.put_chunk(room, self.setup.mesh)
+
+  @functools.cached_property
+  def _ahead(self) -> Ahead:
+    return Ahead(self._chunk)
 
   def item(self) -> PyTree:
     """This step's data, on the devices."""
@@ -185,20 +215,26 @@ class RunLoop(HostLoop):
     its end, which one that is lost may keep from coming.
     """
     alone = multihost.is_alone() or not self.config.save_deadline
-    given = (0,) if alone else ()
-    jitted = jax.jit(make_advance(self.setup), donate_argnums=given)
     chunk = self._chunk(0, 1)
-    lowered = jitted.lower(self.state, self.constants, chunk, np.int32(0))
+    lowered = lower(
+      self.setup,
+      self.state,
+      self.constants,
+      chunk,
+      donate=alone,
+    )
     return lowered.compile()
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps; waits until they are done (several CPU devices need that)."""
     with self.ledger.spend('data'):
-      chunk = self._chunk(self.step, count)
+      chunk = self._ahead.take(self.step, count)
     self.state, *rest = self.program(
       self.state, self.constants, chunk, np.int32(count)
     )
-    sums, done, finite = jax.device_get(rest)
+    if self.step + count < self.config.steps:
+      self._ahead.begin(self.step + count, self.pace.reserve(count))
+    sums, done, finite, self._facts = jax.device_get(rest)
     if finite and done != count:  # seen with jax 0.6.0 and a warm cache
       raise Error(
         f'the compiled program made {done} of {count} steps: it was kept by'
@@ -232,7 +268,11 @@ class RunLoop(HostLoop):
 
   def after_dispatch(self, seconds: float) -> None:
     """Moves the bar."""
+    waited, self._ahead.seconds = self._ahead.seconds, 0.0
     self.totals.seconds += seconds
+    self.trained_sec += seconds
+    self.totals.waited += waited
+    self.waited += waited
     self.progress.moved(self.step)
     if time.monotonic() - self._minute >= _MINUTE:
       self._minute = time.monotonic()
@@ -316,18 +356,15 @@ class RunLoop(HostLoop):
     totals, self.totals = self.totals, Totals()
     if not totals.steps:
       return
-    g_norm, d_norm = _norms(self.state.g.params, self.state.d.params)
     if self.log is None:
       return
-    trainer = self.setup.trainer
     seconds_per_step = totals.seconds / totals.steps
-    shown = trainer.images_a_step(self.config.batch_size)
-    rates = trainer.rates(jnp.int32(self.step - 1))
+    shown = self.setup.trainer.images_a_step(self.config.batch_size)
     row: dict[str, float] = {'step': self.step, 'images': self.step * shown}
     row |= {k: v / totals.steps for k, v in sorted(totals.sums.items())}
-    row |= {'d/param_norm': float(d_norm), 'g/param_norm': float(g_norm)}
-    row |= {name: float(rate) for name, rate in rates.items()}
+    row |= {name: float(x) for name, x in self._facts.items()}
     row |= {
+      'data/wait': totals.waited / totals.seconds if totals.seconds else 0.0,
       'speed/images_per_sec': shown / seconds_per_step,
       'speed/sec_per_kimg': 1000 * seconds_per_step / shown,
       'speed/sec_per_step': seconds_per_step,
@@ -351,6 +388,7 @@ class RunLoop(HostLoop):
     """
     self.progress.close()
     try:
+      self._ahead.close()
       super().close()
     finally:
       if self.log is not None:

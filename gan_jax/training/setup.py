@@ -27,7 +27,7 @@ from gan_jax.game.state import State, count_parameters
 from gan_jax.game.streams import stream
 from gan_jax.game.trainer import Trainer
 from gan_jax.networks.base import Networks
-from gan_jax.runtime import backend, sharding
+from gan_jax.runtime import backend, multihost, sharding
 from gan_jax.runtime.checkpoint import Checkpoints
 from gan_jax.runtime.errors import ArgumentError
 
@@ -48,6 +48,7 @@ class Setup:
     objects: options that were given as objects, in the place of names.
     given: the identity that the user vouches for, in the place of the hash of
       the program; empty: none.
+    residence: where the samples live and why, where that was not asked for.
   """
 
   config: Config
@@ -57,6 +58,7 @@ class Setup:
   trainer: Trainer
   objects: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   given: str = ''
+  residence: str = ''
 
   @property
   def networks(self) -> Networks:
@@ -113,6 +115,15 @@ class Setup:
     """Shapes and types of a state."""
     return jax.eval_shape(self.trainer.init, jax.random.key(0))
 
+  def real_shapes(self) -> Any:
+    """Shapes of the real batches of a step, as `Trainer.step` takes them."""
+    shape = (self.trainer.real_batches, self.config.batch_size)
+    networks = self.networks
+    x = jax.ShapeDtypeStruct((*shape, *networks.sample_shape), np.float32)
+    if not networks.classes:
+      return x
+    return x, jax.ShapeDtypeStruct(shape, np.int32)
+
   def init(self) -> State:
     """The state before the first step, on every device."""
     init = jax.jit(
@@ -148,6 +159,7 @@ def load_dataset(config: Config) -> Dataset:
     image_size=config.image_size,
     channels=config.channels,
     max_megapixels=config.max_megapixels,
+    keep_rows=config.keep_rows,
   )
 
 
@@ -195,16 +207,29 @@ def build(
     needed = dataset.size * int(np.prod(dataset.shape))
     what = f'{dataset.size:,} samples'
     backend.require_memory('residence', 'device', needed, what)
+  residence, why = _choose_residence(config, dataset)
   feed = data.make_feed(
     dataset,
     seed=config.seed,
     batch_size=config.batch_size,
     batches_per_step=trainer.real_batches,
     flip=config.flip,
-    residence=config.residence,
+    residence=residence,
     labelled=trainer.game.networks.classes > 0,
   )
-  return Setup(config, dataset, mesh, feed, trainer, objects or {}, given)
+  return Setup(config, dataset, mesh, feed, trainer, objects or {}, given, why)
+
+
+def _choose_residence(config: Config, dataset: Dataset) -> tuple[str, str]:
+  """Where the samples live, the same for all processes, and why."""
+  if config.residence != 'auto' or isinstance(dataset, Density):
+    return config.residence, ''
+  residence, why = data.choose_residence(dataset)
+  if residence == 'device' and multihost.find_maximum(0):
+    return 'stream', 'streamed: another process has too little memory'
+  if residence == 'stream':
+    multihost.find_maximum(1)
+  return residence, why
 
 
 def _sample_classes(
@@ -256,6 +281,7 @@ def describe(setup: Setup) -> dict[str, Any]:
       **_count_classes(setup),
       'fingerprint': setup.feed.fingerprint,
       'resident': setup.feed.resident,
+      'residence': setup.residence,
     },
     'parameters': {
       'generator': count_parameters(shapes.g.params),

@@ -6,7 +6,6 @@ points. The latent batch is that of the run's own seed: what `sample(seed=seed)`
 draws. In a grid classes come in turn, however often they are drawn elsewhere.
 """
 
-import functools
 import io
 import pathlib
 from typing import Any
@@ -20,7 +19,7 @@ from gan_jax.data import Density
 from gan_jax.figures import images
 from gan_jax.game.classes import classes_in_turn
 from gan_jax.game.game import apply_d
-from gan_jax.game.sampler import Sampler
+from gan_jax.game.sampler import BATCH, Sampler
 from gan_jax.game.state import State
 from gan_jax.game.streams import stream
 from gan_jax.runtime.files import write_atomic
@@ -51,13 +50,14 @@ class Snapshots:
   def __init__(self, setup: Setup) -> None:
     """Fixes the latent batch, as a function of the seed alone."""
     self._setup, self._count = setup, sample_count(setup)
-    self._sampler = Sampler(setup.networks)
-    self._discriminate = jax.jit(self._probability)
+    self._sampler = Sampler(setup.networks, batch=min(BATCH, self._count))
+    self._draw, self._look = jax.jit(self._samples), jax.jit(self._surroundings)
     dataset = setup.dataset
     self._density = dataset if isinstance(dataset, Density) else None
+    self._label: NDArray[np.int32] | None = None
+    if dataset.bounded:  # a grid: a class a column
+      self._label = classes_in_turn(self._count, setup.networks.classes)
     if self._density:
-      key = stream(jax.random.key(setup.config.seed), 'snapshots/real')
-      self._real = np.asarray(self._density.sample(key, self._count))
       self._grid = density_grid(self._density)
 
   def _probability(self, params: Any, stats: Any, x: Any) -> Any:
@@ -69,48 +69,43 @@ class Snapshots:
     ratio = game.objective.log_ratio(logits)
     return jax.nn.sigmoid(logits if ratio is None else ratio)
 
-  def _draw(self, source: Any) -> NDArray[np.float32]:
+  def _samples(self, params: Any, stats: Any) -> Any:
     seed = self._setup.config.seed
-    label = None
-    if self._setup.dataset.bounded:  # a grid: a class a column
-      label = classes_in_turn(self._count, self._setup.networks.classes)
-    batches = self._sampler.batches(
-      source.params, source.stats, seed, self._count, label
-    )
-    return np.concatenate(list(batches))
+    return self._sampler.first(params, stats, seed, self._count, self._label)
+
+  def _surroundings(self, params: Any, stats: Any, grid: Any) -> Any:
+    """The noise, and of a density real samples and what D says of its plane."""
+    key = jax.random.key(self._setup.config.seed)
+    arrays = {'z': self._sampler.latent(key, jnp.arange(self._count))}
+    if self._density:
+      real = stream(key, 'snapshots/real')
+      arrays['real'] = self._density.sample(real, self._count)
+      arrays['prob'] = self._probability(params, stats, grid)
+    return arrays
 
   def take(self, state: State, step: int) -> dict[str, bytes]:
     """Files of this moment, by name; every process must call it."""
     sources: dict[str, Any] = {'step': state.g}
     if state.ema is not None:
       sources['ema'] = state.ema
-    samples = {kind: self._draw(source) for kind, source in sources.items()}
+    drawn = {k: self._draw(x.params, x.stats) for k, x in sources.items()}
     if self._setup.dataset.bounded:
       columns = self._setup.networks.classes  # a class a column
       return {
         f'{kind}_{step:09d}.png': images.grid_png(x, columns)
-        for kind, x in samples.items()
+        for kind, x in jax.device_get(drawn).items()
       }
-    return {f'step_{step:09d}.npz': self._numbers(state, samples)}
-
-  @functools.cached_property
-  def _latent(self) -> NDArray[np.float32]:
-    key = jax.random.key(self._setup.config.seed)
-    return np.asarray(self._sampler.latent(key, jnp.arange(self._count)))
-
-  def _numbers(self, state: State, samples: dict[str, Any]) -> bytes:
-    """Samples of points, and of a density what D says of its plane."""
-    arrays = {'z': self._latent, 'x': samples['step']}
-    if 'ema' in samples:
-      arrays['x_ema'] = samples['ema']
+    grid = self._grid if self._density else None
+    around = self._look(state.d.params, state.d.stats, grid)
+    drawn, around = jax.device_get((drawn, around))
+    arrays = {'z': around.pop('z'), 'x': drawn['step']}
+    if 'ema' in drawn:
+      arrays['x_ema'] = drawn['ema']
     if self._density:
-      grid = jnp.asarray(self._grid)
-      prob = self._discriminate(state.d.params, state.d.stats, grid)
-      arrays |= {'grid': self._grid, 'prob': np.asarray(prob)}
-      arrays['real'] = self._real
+      arrays |= {'grid': self._grid, **around}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+    np.savez(buffer, **arrays)  # to compress noise takes long and gains little
+    return {f'step_{step:09d}.npz': buffer.getvalue()}
 
 
 def save(files: dict[str, bytes], workdir: pathlib.Path) -> None:

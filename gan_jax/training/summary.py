@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import numpy as np
 
 from gan_jax.config.schema import Config
 from gan_jax.game.game import Batch
@@ -72,12 +71,12 @@ def _flops(setup: Setup) -> float:
     return float(cost['flops'])
 
   if not isinstance(schedule, Alternating):
-    return counted(trainer.step, setup.shapes, _real(setup))
+    return counted(trainer.step, setup.shapes, setup.real_shapes())
   once = dataclasses.replace(schedule, d_steps=1, g_steps=1)
   single = dataclasses.replace(setup, trainer=trainer.replace(schedule=once))
-  total = counted(single.trainer.step, setup.shapes, _real(single))
+  total = counted(single.trainer.step, setup.shapes, single.real_shapes())
   real = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _real(single)
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), single.real_shapes()
   )
   for player, count in (('d', schedule.d_steps), ('g', schedule.g_steps)):
 
@@ -90,13 +89,3 @@ def _flops(setup: Setup) -> float:
     if count > 1:
       total += (count - 1) * counted(gradient, setup.shapes, real)
   return total
-
-
-def _real(setup: Setup) -> Any:
-  """Real batches of one step, as shapes."""
-  shape = (setup.trainer.real_batches, setup.config.batch_size)
-  networks = setup.networks
-  x = jax.ShapeDtypeStruct((*shape, *networks.sample_shape), np.float32)
-  if not networks.classes:
-    return x
-  return x, jax.ShapeDtypeStruct(shape, np.int32)

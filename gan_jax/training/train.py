@@ -55,6 +55,8 @@ from gan_jax.training.setup import (
   diverged_advice,
 )
 
+_LARGE = 2**26  # bytes of a set of which it is said where it lives
+
 
 def prepare_process(config: Config, part: str = '') -> None:
   """Joins the job's other processes, finds the compilation cache, sets XLA.
@@ -79,7 +81,7 @@ def prepare_process(config: Config, part: str = '') -> None:
         'is no folder; name one, or use off',
       )
     jax.config.update('jax_compilation_cache_dir', cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   if config.multihost and not jax.distributed.is_initialized():
     try:
       jax.distributed.initialize()
@@ -235,6 +237,8 @@ def _conduct(
     _report_stop(stopped)
     return Trained(loop, 'saved')
   facts: dict[str, Any] = {'outcome': outcome, 'step': loop.step}
+  if loop.trained_sec:
+    facts['data_wait'] = round(loop.waited / loop.trained_sec, 4)
   if not done or lost:
     facts |= {'finished': now(), 'train_sec': round(loop.train_sec, 3)}
     loop.record_goodput()
@@ -290,7 +294,7 @@ def _header(loop: RunLoop) -> str:
     sample_shape=facts['dataset']['shape'],
     classes=len(facts['dataset']['classes']),
     counts=facts['dataset'].get('class_counts', ()),
-    notes=getattr(setup.dataset, 'notes', ()),
+    notes=_notes(setup),
     network=name,
     parameters=tuple(facts['parameters'].values()),
     devices=[str(d.device_kind) for d in setup.mesh.devices.flat],
@@ -298,6 +302,14 @@ def _header(loop: RunLoop) -> str:
     deterministic=determinism.in_force(),
     processes=jax.process_count(),
   )
+
+
+def _notes(setup: Setup) -> list[str]:
+  """Lines about the data: what was read, and where a large set lives."""
+  notes = list(getattr(setup.dataset, 'notes', ()))
+  if setup.residence and getattr(setup.dataset, 'nbytes', 0) >= _LARGE:
+    notes.append(setup.residence)
+  return notes
 
 
 def _report_end(loop: RunLoop, outcome: str) -> None:
@@ -434,7 +446,9 @@ def _classes(objects: Mapping[str, Any]) -> int:
 
 
 # Options that say where data of a name are, and how its images are read.
-OF_NAMED_DATA = ('data_dir', 'image_size', 'channels', 'max_megapixels')
+OF_NAMED_DATA = (
+  *('data_dir', 'image_size', 'channels', 'max_megapixels', 'keep_rows'),
+)
 
 
 def resolve_data(

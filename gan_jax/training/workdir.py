@@ -117,8 +117,10 @@ def check_data(place: str, there: str, here: str) -> str:
 
 
 def _is_beginning(path: pathlib.Path) -> bool:
-  """Whether a run that was killed at its very start leaves this behind."""
-  return path.name.startswith(('.lock', '.lease-', '.config.flags.'))
+  """Whether this is there before a run: of a kill at its very start, or of
+  `compile_for`."""
+  begins = ('.lock', '.lease-', '.config.flags.', 'compile_for_')
+  return path.name.startswith(begins)
 
 
 @contextlib.contextmanager

@@ -1,26 +1,19 @@
 """What a run says while it runs: stats.jsonl, TensorBoard, the terminal."""
 
 import contextlib
-import io
 import math
 import os
 import pathlib
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-import numpy as np
-import PIL.Image
 import tqdm
-from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
 
 from gan_jax.config.app import warn
-from gan_jax.runtime import records, terminal
-from gan_jax.runtime.files import write_atomic
+from gan_jax.runtime import event_file, records, terminal
 from gan_jax.runtime.progress import format_duration
 
 Row = Mapping[str, Any]
@@ -38,6 +31,14 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
   return rows
 
 
+def scan_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """As `read_rows`, one row after another: a log may be of any length."""
+  damaged: dict[int, str] = {}
+  yield from records.scan_lines(path, damaged)
+  if damaged:
+    warn(records.describe_damage(path, damaged))
+
+
 def _finite(value: Any) -> Any:
   """JSON has no NaN."""
   unknown = isinstance(value, float) and not math.isfinite(value)
@@ -45,11 +46,7 @@ def _finite(value: Any) -> Any:
 
 
 class _Board:
-  """A TensorBoard event file, written by the thread that logs.
-
-  tensorboardX's own SummaryWriter writes from another, whose end on a full
-  disk nobody learns of: its queue fills and the run waits for ever.
-  """
+  """A TensorBoard event file, written by the thread that logs."""
 
   def __init__(self, folder: pathlib.Path, purge: int) -> None:
     """Starts no file before there is something to write.
@@ -59,21 +56,17 @@ class _Board:
       purge: what earlier files say from this step on is hidden.
     """
     self._folder, self._purge = folder, purge
-    self._writer: RecordWriter | None = None
+    self._file: event_file.EventFile | None = None
 
-  def _start(self) -> RecordWriter:
+  def _start(self) -> event_file.EventFile:
     self._folder.mkdir(exist_ok=True)
     now = time.time()
     number = max(round(now), self._newest() + 1)
     name = f'events.out.tfevents.{number:010d}.{platform.node()}.{os.getpid()}'
-    writer = RecordWriter(str(self._folder / name))
-    start = SessionLog(status=SessionLog.START)
-    for event in (
-      Event(wall_time=now, file_version='brain.Event:2'),
-      Event(wall_time=now, step=self._purge, session_log=start),
-    ):
-      writer.write(event.SerializeToString())
-    return writer
+    file = event_file.EventFile(self._folder / name)
+    file.write(event_file.version(now))
+    file.write(event_file.session(now, self._purge))
+    return file
 
   def _newest(self) -> int:
     """Number of the newest file; -1 for none.
@@ -85,22 +78,17 @@ class _Board:
     numbers = (name.split('.')[3] for name in names)
     return max((int(n) for n in numbers if n.isdigit()), default=-1)
 
-  def add(self, value: Any, step: float) -> None:
-    """Adds a summary."""
-    if self._writer is None:
-      self._writer = self._start()
-    event = Event(wall_time=time.time(), step=int(step), summary=value)
-    self._writer.write(event.SerializeToString())
-
-  def flush(self) -> None:
-    """Hands everything to the operating system."""
-    if self._writer is not None:
-      self._writer.flush()
+  def add(self, event: bytes) -> None:
+    """Adds an event; it is on its way to the disk when this returns."""
+    if self._file is None:
+      self._file = self._start()
+    self._file.write(event)
+    self._file.flush()
 
   def close(self) -> None:
     """Writes out what is buffered."""
-    if self._writer is not None:
-      self._writer.close()
+    if self._file is not None:
+      self._file.close()
 
 
 class Log:
@@ -123,17 +111,14 @@ class Log:
     for name in ('stats', 'dynamics'):
       path = workdir / f'{name}.jsonl'
       if name == 'stats' or path.exists():
-        rows = [
-          row
-          for row in read_rows(path)
-          if row['step'] is not None and row['step'] <= last_step
-        ]
-        newest = max((row['step'] for row in rows), default=0)
+        damaged: dict[int, str] = {}
+        newest = records.cut_lines(path, last_step, damaged)
+        if damaged:
+          warn(records.describe_damage(path, damaged))
         if name == 'stats' and newest < last_row:
           warn(
             f'{path}: ends at step {newest}, and had rows up to step {last_row}'
           )
-        write_atomic(path, ''.join(map(records.format_line, rows)))
     self._board = _Board(workdir / 'tensorboard', last_step + 1)
     self._files.callback(self._board.close)
     self._file('stats')
@@ -175,18 +160,17 @@ class Log:
 
   def show(self, numbers: Row, step: float) -> None:
     """Shows in TensorBoard what of a row is a number."""
-    for key, number in numbers.items():
-      if isinstance(number, int | float) and math.isfinite(number):
-        self._board.add(summary.scalar(key, number), step)
-    self._board.flush()
+    shown = {
+      key: number
+      for key, number in numbers.items()
+      if isinstance(number, int | float) and math.isfinite(number)
+    }
+    if shown:
+      self._board.add(event_file.numbers(time.time(), int(step), shown))
 
   def image(self, name: str, png: bytes, step: int) -> None:
     """Shows a PNG file in TensorBoard."""
-    with PIL.Image.open(io.BytesIO(png)) as picture:
-      pixels = np.asarray(picture.convert('RGB'))
-    event = summary.image(name, pixels, dataformats='HWC')
-    self._board.add(event, step)
-    self._board.flush()
+    self._board.add(event_file.picture(time.time(), step, name, png))
 
   def close(self) -> None:
     """Writes out what is buffered.

@@ -9,6 +9,7 @@ from helpers.pictures import RANDOM, both, folder, make, numbered, save
 from gan_jax import data
 from gan_jax.data import feed as feeds
 from gan_jax.data import samples
+from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
 
 
@@ -202,11 +203,15 @@ def test_batch_larger_than_the_set_is_refused():
 
 def test_auto_streams_what_is_too_large(monkeypatch):
   images = numbered(10, side=2)
-  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 40)
+  monkeypatch.setattr(backend, 'free_bytes', lambda: 120)
   assert images.nbytes == 40 and make(images, residence='auto').resident
-  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 39)
+  monkeypatch.setattr(backend, 'free_bytes', lambda: 119)
   assert not make(images, residence='auto').resident
   assert make(images, residence='device').resident
+  monkeypatch.setattr(backend, 'free_bytes', lambda: None)
+  assert make(images, residence='auto').resident
+  monkeypatch.setattr(samples, 'RESIDENT_BYTES', 39)
+  assert not make(images, residence='auto').resident
 
 
 @both

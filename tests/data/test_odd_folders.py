@@ -12,7 +12,7 @@ import pytest
 from helpers import commands
 from helpers.pictures import RANDOM, folder, save
 
-from gan_jax import data, prepare
+from gan_jax import data
 from gan_jax.data import pictures, take_inventory
 from gan_jax.runtime.errors import ArgumentError
 
@@ -430,11 +430,10 @@ def test_a_run_inside_is_left_out_however_it_grows(tmp_path):
   assert folder(tmp_path).fingerprint == before
 
 
-def test_prepare_lists_a_folder(tmp_path, capsys):
+def test_prepare_lists_a_folder(tmp_path):
   classes(tmp_path, 'cat', 'dog')
   (tmp_path / 'a.txt').touch()
-  prepare.list_folder(f'folder:{tmp_path}')
-  lines = capsys.readouterr().out.splitlines()
+  lines = data.tell_folder(f'folder:{tmp_path}')
   assert lines == [
     f'folder:{tmp_path}: 4 images',
     '  files: 4 .png; 4 RGB; 4 4x4',
@@ -458,7 +457,9 @@ def test_prepare_warns_of_what_a_folder_has_no_use_of(flag, tmp_path):
   word = f'--{flag}={tmp_path / "root"}'
   done = commands.run('prepare', f'--dataset=folder:{tmp_path}', word)
   assert done.returncode == 0 and 'needs no preparation' in done.stdout
-  assert f'warning: {word}: has no effect: folder:' in done.stderr
+  # What a look at a folder finds is kept in the data root.
+  said = f'warning: {word}: has no effect: folder:' in done.stderr
+  assert said == (flag == 'from')
   done = commands.run('prepare', '--dataset=ring', word)
   assert f'warning: {word}: has no effect: ring needs no prep' in done.stderr
   assert not commands.run('prepare', '--dataset=ring').stderr

@@ -11,6 +11,7 @@ import pytest
 from helpers.htmlpage import svg_words
 
 from gan_jax.figures import curves
+from gan_jax.figures.columns import Columns
 
 
 def row(step, value=-1.2):
@@ -105,4 +106,4 @@ def test_later_eigenvalues_are_the_darker(drawn):
 def test_what_is_no_number_is_no_point():
   rows = [(1, math.inf), (2, 1.0), (3, math.nan), (4, None), (5, 3)]
   logged = [{'step': step, 'x': x} for step, x in rows]
-  assert curves._series([*logged, {'step': 6}], 'x') == ([2, 5], [1.0, 3])
+  assert Columns([*logged, {'step': 6}]).series('x') == ([2, 5], [1.0, 3])

@@ -86,7 +86,7 @@ def rows(path: str | pathlib.Path) -> list[dict[str, Any]]:
   """Rows of a run's log, without what a clock said."""
   from gan_jax.training import writers
 
-  timed = ('speed/', 'time/')
+  timed = ('speed/', 'time/', 'data/wait')
   return [
     {k: v for k, v in row.items() if not k.startswith(timed)}
     for row in writers.read_rows(pathlib.Path(path) / 'stats.jsonl')

@@ -45,6 +45,21 @@ def test_a_replicated_state_owns_its_buffers():
   np.testing.assert_array_equal(host['w'], np.ones(1024))
 
 
+@pytest.mark.parametrize('devices', [1, 4])
+def test_what_is_shared_is_whole_and_made_once(devices):
+  mesh = sharding.make_mesh(devices)
+  room = np.arange(64 * 1024 + 64, dtype=np.uint8)
+  start = -room.ctypes.data % 64  # as JAX takes arrays without a copy
+  host = room[start : start + 64 * 1024].reshape(64, 1024)
+  (shared,) = sharding.share_replicated((host,), mesh)
+  assert (
+    shared.is_fully_replicated and len(shared.addressable_shards) == devices
+  )
+  np.testing.assert_array_equal(shared, host)
+  if devices == 1:
+    assert shared.unsafe_buffer_pointer() == host.ctypes.data
+
+
 def test_a_batch_under_jit_is_split_and_whole():
   mesh = sharding.make_mesh()
   shard = sharding.batch_sharder(mesh)

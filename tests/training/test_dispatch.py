@@ -54,6 +54,22 @@ def test_a_dispatch_lasts_its_time_and_grows_by_doubling():
   assert pace.count() == 1
 
 
+def test_no_dispatch_has_more_steps_than_data_were_made_for():
+  """And data of few more than it has, once the pace is found."""
+  pace = Pace(ONE)
+  counts, made = [], pace.capacity
+  for _ in range(12):
+    count = pace.count()
+    assert count <= made
+    made = pace.reserve(count)
+    pace.learn(count * 0.01, count, count)  # 50 steps in half a second
+    counts.append(count)
+  assert counts[:6] == [1, 3, 7, 15, 31, 50] and counts[-1] == 50
+  assert made == 63
+  pace.learn(0.5, 1, 1)  # they have become slow
+  assert pace.count() == 1 and pace.reserve(1) == 2
+
+
 def test_room_has_the_data_first_and_zeros_behind(monkeypatch):
   monkeypatch.setattr(dispatch, 'MOST_STEPS', 4)
   chunk = {'x': np.ones((3, 2), np.uint8), 'y': np.full((3, 1), 2.5)}

@@ -62,7 +62,8 @@ ABLATION = [
 KILLS = 3
 SOAK = {'density': 34, 'resident': 33, 'streamed': 33, 'ablation': 30}
 SEED = int(os.environ.get('GAN_JAX_SOAK_SEED', '0'))
-OF_TIME = ('speed/', 'time/', 'crc32')  # what no two logs have in common
+# What no two logs have in common.
+OF_TIME = ('speed/', 'time/', 'data/wait', 'crc32')
 ROUNDING = 1e-5  # of means in a log, which the clock parts into partial sums
 
 

@@ -3,10 +3,12 @@
 What it trains is a number that is counted up.
 """
 
+import contextlib
 import copy
 import dataclasses
 import time
 
+import jax
 import numpy as np
 import pytest
 from helpers import small
@@ -326,3 +328,24 @@ def test_a_dispatch_by_itself_is_compiled_before_the_clock_starts(counter):
   loop = counter()
   assert loop.dispatch(2) == (2, True)
   assert loop.compile_sec >= 0.1 > loop.train_sec > 0
+
+
+@pytest.mark.parametrize('steps, traces', [(12, 1), (4, 0)])
+def test_the_third_dispatch_is_traced_where_it_is_asked_for(
+  steps, traces, parts, tmp_path, monkeypatch, capsys
+):
+  traced = []
+
+  @contextlib.contextmanager
+  def trace(folder, **how):
+    traced.append((folder, len(loop.listeners), how))
+    yield
+
+  monkeypatch.setattr(jax.profiler, 'trace', trace)
+  config = dataclasses.replace(parts.config, profile=True, steps=steps)
+  loop = Counter(dataclasses.replace(parts, config=config), tmp_path)
+  loop.run(preemption.Listener())
+  loop.close()
+  where = str(tmp_path / 'profile')
+  assert traced == [(where, 2, {'create_perfetto_trace': True})] * traces
+  assert ('nothing was traced' in capsys.readouterr().err) == (not traces)

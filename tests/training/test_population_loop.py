@@ -25,11 +25,8 @@ from gan_jax.game.trainer import Trainer
 from gan_jax.runtime import checkpoint, preemption
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.training import restore, writers
-from gan_jax.training.population_loop import (
-  Member,
-  PopulationLoop,
-  members_of,
-)
+from gan_jax.training.population_loop import PopulationLoop
+from gan_jax.training.population_program import Member, members_of
 from gan_jax.training.train import prepare_process, train_config
 
 OFTEN = dict(steps=20, log_every=6, checkpoint_every=8)

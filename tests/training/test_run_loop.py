@@ -459,6 +459,7 @@ def test_everything_a_run_leaves_behind(digits_run):
     'd/param_norm',
     'g/param_norm',
     'g/lr',
+    'data/wait',
     'speed/images_per_sec',
     'speed/sec_per_kimg',
     'time/train_sec',
@@ -623,6 +624,7 @@ def test_a_program_that_makes_no_steps_is_told(make, tmp_path, monkeypatch):
       {},
       jnp.int32(0),
       jnp.bool_(True),
+      {},
     )
 
   monkeypatch.setattr(run_loop, 'make_advance', advance)

@@ -1,6 +1,8 @@
 """The log of a run: what a kill leaves of it, and what a restart writes."""
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -128,3 +130,24 @@ def test_the_row_of_the_checkpoint_itself_is_kept(start, tmp_path, clock):
     (15, 0.25),
   ]
   assert read_events(tmp_path) == [(s, 'd/loss') for s in (5, 10, 15)]
+
+
+@pytest.mark.slow
+def test_a_run_imports_no_torch_and_orbax_late(tmp_path):
+  """Seconds and hundreds of megabytes; stand-ins that tell."""
+  for name in ('torch', 'tensorflow', 'boto3'):
+    (tmp_path / f'{name}.py').write_text(f'raise SystemExit("{name}!")')
+  code = f"""
+import pathlib, sys
+sys.path.insert(0, {str(tmp_path)!r})
+from gan_jax.training import run_loop, train, writers
+log = writers.Log(pathlib.Path({str(tmp_path)!r}), 0)
+log.write({{'step': 1, 'd/loss': 0.5}})
+log.close()
+assert 'orbax' not in sys.modules, 'before anything is saved'
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
+  )
+  assert done.returncode == 0, done.stderr[-500:]
+  assert read_events(tmp_path) == [(1, 'd/loss')]

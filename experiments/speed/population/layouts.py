@@ -23,7 +23,7 @@ import jax
 from gan_jax.config.schema import Config
 from gan_jax.game import population
 from gan_jax.game.state import count_parameters
-from gan_jax.training import population_loop
+from gan_jax.training import population_loop, population_program
 
 CORES = jax.device_count()
 HERE = pathlib.Path(__file__).parent
@@ -43,7 +43,7 @@ def measure(config: Config, layout: str) -> dict[str, Any]:
   """Least milliseconds a member's step, over a few dispatches."""
   configs = [dataclasses.replace(config, seed=i) for i in range(MEMBERS)]
   with tempfile.TemporaryDirectory() as folder:
-    members = population_loop.members_of(configs)
+    members = population_program.members_of(configs)
     loop = population_loop.PopulationLoop(config, members, folder, layout)
     loop.calibrate(0.2)
     count = min(max(1, int(2 * loop.pace.wanted)), loop.pace.capacity)

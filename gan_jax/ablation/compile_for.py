@@ -1,0 +1,92 @@
+"""The largest program of an ablation, compiled for devices not at hand."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from gan_jax.ablation.plan import AblationPlan
+from gan_jax.ablation.population_run import members_of_program
+from gan_jax.runtime import topology
+from gan_jax.runtime.cards import Target, parse_target
+from gan_jax.runtime.errors import ArgumentError
+from gan_jax.training import compile_for
+from gan_jax.training import setup as setup_lib
+from gan_jax.training.population_program import PopulationProgram
+from gan_jax.training.setup import Setup
+
+
+def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
+  """Compiles the program that moves the most bytes, as the command does.
+
+  Args:
+    plan: of the ablation.
+    text: of the target, devices of one host.
+    out: file of the JSON; empty for one in the workdir.
+
+  Returns:
+    0 if it fits, 1 if it does not.
+
+  Raises:
+    ArgumentError, DataError: naming what is of no use.
+  """
+  target = parse_target(text)
+  place = compile_for.place_of(str(plan.folder), target, out)
+  topology.use_no_device()
+  devices = _devices(target)
+  setups = {n: _build(plan, n) for n in plan.chosen_programs()}
+  number = max(setups, key=lambda n: _weigh(plan, n, setups[n]))
+  members = members_of_program(plan, number)
+  layout = plan.options.layout
+  program = PopulationProgram(setups[number], members, devices, layout)
+  facts = compile_for.examine(
+    lambda: compile_for.lower_population(program),
+    target,
+    setups[number].config,
+  )
+  labels = {plan.cells[m.cell].label for m in plan.programs[number]}
+  facts |= {
+    'program': number + 1,
+    'programs': len(plan.programs),
+    'cells': sorted(labels),
+    'members': len(members),
+    'layout': program.layout,
+  }
+  print(
+    f'program {number + 1} of {len(plan.programs)}: {len(members)} runs'
+    f' ({"; ".join(sorted(labels)) or "one cell"}), layout {program.layout}'
+  )
+  return compile_for.report(facts, place)
+
+
+def _devices(target: Target) -> list[Any]:
+  """Those of one host, as an ablation uses them."""
+  devices = [*topology.make_mesh(target).devices.flat]
+  if len({device.process_index for device in devices}) > 1:
+    name = target.card.name
+    one = f'{name}:4' if target.card.platform == 'cuda' else f'{name}:2x2'
+    remedy = f'has several hosts; an ablation runs on one, such as {one}'
+    raise ArgumentError('compile_for', target.text, remedy)
+  return devices
+
+
+def _build(plan: AblationPlan, number: int) -> Setup:
+  spec = plan.spec_of(number)
+  return setup_lib.build(
+    dataclasses.replace(spec.config, devices=0),
+    spec.objects,
+    dataset=plan.load_dataset(spec.config),
+    trainer=spec.trainer,
+    devices=1,
+  )
+
+
+def _weigh(plan: AblationPlan, number: int, setup: Setup) -> float:
+  """Bytes that one step of all members moves, before XLA has fused it."""
+  real = setup.real_shapes()
+  lowered = jax.jit(setup.trainer.step).lower(setup.shapes, real)
+  cost: Any = lowered.cost_analysis()
+  return len(plan.programs[number]) * float(cost['bytes accessed'])
+
+
+__all__ = ['compile_plan']

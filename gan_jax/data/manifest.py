@@ -1,0 +1,257 @@
+"""What a folder of images holds, kept so that each file is looked at once.
+
+The manifest of a folder lies in the data root: of each image its path in the
+folder, its size and the time of its last change, and what `reading.look` found.
+A start lists the folder and reads the files that are new or have another size
+or time. What has been read when a process is killed is kept.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+from numpy.typing import NDArray
+
+from gan_jax.data import reading
+from gan_jax.data.pictures import Fault
+from gan_jax.data.reading import LOOK, UNKNOWN
+from gan_jax.runtime import locks, terminal
+from gan_jax.runtime.array_cache import read_sealed, write_sealed
+from gan_jax.runtime.workers import Workers, count_cores
+
+FOLDERS = 'gan_jax_folders'  # under the data root
+_FILE = 'manifest.npz'
+# Below both a set is read again at each start: that takes a moment.
+_FEW, _FEW_BYTES = 256, 16 * 2**20
+_PART = 32  # files that a process reads in one go
+_ALONE = 2.0  # seconds of reading for which no processes are started
+_KEEP = 3.0  # seconds from one writing of a manifest to the next
+
+
+class Listing(NamedTuple):
+  """Files of a folder, in the order of their paths.
+
+  Attributes:
+    root: the folder.
+    names: paths in it.
+    sizes: in bytes; -1 for a file that cannot be reached.
+    times: of their last change, in ns.
+  """
+
+  root: pathlib.Path
+  names: list[str]
+  sizes: NDArray[np.int64]
+  times: NDArray[np.int64]
+
+  def paths(self, rows: Sequence[int] | NDArray[Any]) -> list[str]:
+    """Whole paths of some files."""
+    start = os.path.join(self.root, '')
+    return [start + self.names[i] for i in rows]
+
+  @property
+  def is_small(self) -> bool:
+    """Whether reading it again at each start takes but a moment."""
+    return len(self.names) < _FEW and int(self.sizes.sum()) < _FEW_BYTES
+
+
+def say(text: str) -> None:
+  """Prints a line for the person who waits."""
+  terminal.tell(text, sys.stderr)
+
+
+def place_of(data_root: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Where what is known of a folder is kept."""
+  real = os.path.realpath(folder)
+  digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
+  stem = re.sub(r'[^\w.-]+', '_', os.path.basename(real), flags=re.ASCII)[-40:]
+  return data_root / FOLDERS / f'{stem}-{digest}'
+
+
+@contextlib.contextmanager
+def alone(place: pathlib.Path) -> Iterator[bool]:
+  """Holds a place, made if it is not there; waits for who holds it.
+
+  False where nothing can be written.
+  """
+  with contextlib.ExitStack() as stack:
+    told = False
+    while True:
+      try:
+        place.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locks.hold(place, say))
+        break
+      except locks.Held as held:
+        if not told:
+          who = f'{held}' or 'another process'
+          say(f'waiting for {who}, which reads the same images')
+        told = True
+        time.sleep(0.2)
+      except (OSError, locks.NotALock):
+        yield False
+        return
+    yield True
+
+
+def _pack(names: Sequence[str]) -> NDArray[np.uint8]:
+  return np.frombuffer(b'\0'.join(map(os.fsencode, names)), np.uint8)
+
+
+def _unpack(packed: NDArray[np.uint8]) -> list[str]:
+  return [os.fsdecode(name) for name in packed.tobytes().split(b'\0')]
+
+
+def _read(place: pathlib.Path) -> tuple[list[str], NDArray[Any]]:
+  """Names and looks of the manifest."""
+  arrays = read_sealed(place / _FILE)
+  if arrays is None or arrays['looks'].dtype != LOOK:
+    return [], np.zeros(0, LOOK)
+  return _unpack(arrays['names']), arrays['looks']
+
+
+def _write(
+  place: pathlib.Path, names: Sequence[str], looks: NDArray[Any]
+) -> bool:
+  """Writes the manifest; whether that went well."""
+  try:
+    write_sealed(place / _FILE, {'names': _pack(names), 'looks': looks})
+  except OSError as error:
+    say(
+      f'warning: {place / _FILE} cannot be written ({error.strerror or error}):'
+      ' what is read now is read again at the next start'
+    )
+    return False
+  return True
+
+
+def _recall(place: pathlib.Path, listing: Listing) -> tuple[NDArray[Any], int]:
+  """Looks of the files that are known and unchanged, and how many are kept.
+
+  Others have no bytes.
+  """
+  names, kept = _read(place)
+  looks = np.zeros(len(listing.names), LOOK)
+  if names == listing.names:
+    looks[:] = kept
+  else:
+    number = {name: i for i, name in enumerate(names)}
+    rows = np.array([number.get(name, -1) for name in listing.names])
+    looks[rows >= 0] = kept[rows[rows >= 0]]
+  same = (looks['bytes'] == listing.sizes) & (looks['time'] == listing.times)
+  looks[~same] = np.zeros(1, LOOK)
+  return looks, len(names)
+
+
+def take_stock(
+  place: pathlib.Path | None, listing: Listing, megapixels: float
+) -> tuple[NDArray[Any], list[tuple[int, Fault]]]:
+  """A `LOOK` of each file, and what is wrong with some.
+
+  Args:
+    place: where the manifest is kept; None for none.
+    listing: the files.
+    megapixels: millions of pixels that an image may have.
+  """
+  if place is None or listing.is_small:
+    looks = np.zeros(len(listing.names), LOOK)
+    return looks, _look(None, listing, looks, megapixels)
+  looks, kept = _recall(place, listing)
+  faults = []
+  if not looks['bytes'].all() or kept > len(looks):
+    with alone(place) as writable:
+      if writable:  # another process may have been first
+        looks, kept = _recall(place, listing)
+      else:
+        say(
+          f'warning: nothing can be written at {place}: the images are read'
+          ' again at each start; use a `data_dir` that you may write to'
+        )
+      faults = _look(place if writable else None, listing, looks, megapixels)
+  many = looks['width'].astype(np.int64) * looks['height'] > megapixels * 1e6
+  for i in np.flatnonzero(many).tolist():
+    size = f'{looks["width"][i]}x{looks["height"][i]}'
+    faults.append((i, Fault('size', size)))
+  return looks, sorted(faults)
+
+
+def _look(
+  place: pathlib.Path | None,
+  listing: Listing,
+  looks: NDArray[Any],
+  megapixels: float,
+) -> list[tuple[int, Fault]]:
+  """Looks at the files of which nothing is known; `looks` gets what is found.
+
+  In this process for a moment, then in as many as there are cores.
+  """
+  new = np.flatnonzero(looks['bytes'] == 0)
+  parts = [new[i : i + _PART] for i in range(0, len(new), _PART)]
+  calls = ((listing.paths(part), megapixels) for part in parts)
+  faults: list[tuple[int, Fault]] = []
+  keeper = _Keeper(place, listing, looks)
+  bar = tqdm.tqdm(
+    desc='looking at images', total=len(new), delay=1, disable=None
+  )
+  with bar, contextlib.closing(keeper):
+    for part, (found, wrong) in zip(
+      parts, _answers(calls, len(parts)), strict=True
+    ):
+      looks[part] = found
+      faults += [(int(part[i]), fault) for i, fault in wrong]
+      bar.update(len(part))
+      keeper.keep_now_and_then()
+  return faults
+
+
+class _Keeper:
+  """Writes a manifest while it grows, so that a kill loses little of it."""
+
+  def __init__(
+    self, place: pathlib.Path | None, listing: Listing, looks: NDArray[Any]
+  ) -> None:
+    self._place, self._listing, self._looks = place, listing, looks
+    self._pause, self._written = _KEEP, time.monotonic()
+
+  def keep_now_and_then(self) -> None:
+    """Writes it, unless that was a moment ago."""
+    if time.monotonic() - self._written >= self._pause:
+      self.close()
+
+  def close(self) -> None:
+    """Writes it."""
+    if self._place is None:
+      return
+    began = time.monotonic()
+    known = np.flatnonzero(self._looks['bytes'])
+    names = [self._listing.names[i] for i in known]
+    if not _write(self._place, names, self._looks[known]):
+      self._place = None  # it is said once
+    self._written = time.monotonic()
+    self._pause = max(_KEEP, 20 * (self._written - began))
+
+
+def _answers(calls: Iterator[Any], count: int) -> Iterator[Any]:
+  began = time.monotonic()
+  for i, call in enumerate(calls, 1):
+    yield reading.look(*call)
+    taken = time.monotonic() - began
+    if taken * (count - i) / i > _ALONE and i < count:
+      break
+  else:
+    return
+  say(
+    f'looking at {(count - i) * _PART:,} images, once, in {count_cores()}'
+    ' processes'
+  )
+  with Workers('gan_jax.data.reading:look') as workers:
+    yield from workers.map(calls)
+
+
+__all__ = ['FOLDERS', 'UNKNOWN', 'Listing', 'alone', 'place_of', 'say']

@@ -1,0 +1,335 @@
+"""Sets that are prepared as rows: written once, opened at once.
+
+`write` makes them, in parts that survive a kill, and `load` opens them as
+`prepared:DIR`. The format is that of `rows.py`.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_jax.data import rows
+from gan_jax.data.manifest import say
+from gan_jax.data.rows import Rows, Sums
+from gan_jax.data.samples import RESIDENT_BYTES, SampleSet
+from gan_jax.runtime import locks, places, records
+from gan_jax.runtime.errors import ArgumentError, DataError, Error
+from gan_jax.runtime.files import cannot_write
+from gan_jax.runtime.progress import progress_bar
+from gan_jax.runtime.workers import count_cores
+
+_BEGUN = 'unfinished.json'  # of what is being prepared
+_SHARD_BYTES = 32 * 2**20  # of a shard, at the most
+_FEWEST = 64  # rows of a shard, where more would leave cores without work
+_SPARE = 2**26  # bytes that are left on the disk
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A shard that is to be there: its file, its first row and its last."""
+
+  path: pathlib.Path
+  first: int
+  last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Rows that are to be written.
+
+  Attributes:
+    name: of the set.
+    shape: of a row.
+    size: rows.
+    fingerprint: of the set.
+    made: how they are made, for a person.
+    classes: names.
+    labels: class of each row, if there are classes.
+    hashes: SHA-256 of the file of each row, if there are files.
+    make: yields the sums of shards, written or found there, in order.
+    most: rows of a shard that are made in a few seconds.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  size: int
+  fingerprint: str
+  made: Mapping[str, Any]
+  make: Callable[[list[Part]], Iterable[Sums]]
+  classes: tuple[str, ...] = ()
+  labels: NDArray[np.int32] | None = None
+  hashes: NDArray[np.uint8] | None = None
+  most: int = sys.maxsize
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of the rows."""
+    return self.size * int(np.prod(self.shape))
+
+  @property
+  def rows_per_shard(self) -> int:
+    """Rows of each shard but the last."""
+    most = max(1, _SHARD_BYTES // int(np.prod(self.shape)))
+    most = min(most, self.most)
+    return min(most, max(_FEWEST, -(-self.size // (4 * count_cores()))))
+
+
+def write(out: pathlib.Path, plan: Plan) -> Rows:
+  """Rows in a folder, written unless they are there; what is there is kept.
+
+  Raises:
+    ArgumentError: for a folder that holds anything else.
+    DataError: for images that cannot be had.
+    Error: if the disk is full: what is written by then is kept.
+  """
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    with locks.hold(out, say):
+      if not _is_there(out, plan):
+        write_parts(out, plan)
+  except locks.Held as held:
+    who = f' ({held})' if str(held) else ''
+    remedy = f'another process prepares there{who}; wait for it'
+    raise ArgumentError('out', str(out), remedy) from held
+  except OSError as error:
+    wrong = cannot_write('out', out, error)
+    more = '; what is written stays, and the same call goes on from there'
+    if isinstance(wrong, ArgumentError):
+      raise wrong from error
+    raise Error(f'{wrong}{more}') from error
+  return Rows(out)
+
+
+def _facts(plan: Plan, rows_per_shard: int) -> dict[str, Any]:
+  """What tells a preparation that was begun from another one."""
+  return {
+    'fingerprint': plan.fingerprint,
+    'shape': list(plan.shape),
+    'size': plan.size,
+    'rows_per_shard': rows_per_shard,
+    'made': dict(plan.made),
+  }
+
+
+def _is_there(out: pathlib.Path, plan: Plan) -> bool:
+  """Whether the rows are in a folder.
+
+  Raises:
+    ArgumentError: if something else is.
+  """
+  facts = rows.read_facts(out)
+  if facts is not None:
+    if facts['fingerprint'] == plan.fingerprint:
+      return True
+    remedy = (
+      f'holds {facts["name"]}, of other content or prepared otherwise; use'
+      ' another folder, or remove that one'
+    )
+    raise ArgumentError('out', str(out), remedy)
+  others = {path.name for path in out.iterdir()} - {'.lock', _BEGUN}
+  if others and not (out / _BEGUN).is_file():
+    remedy = f'is not empty ({min(others)}); use another folder'
+    raise ArgumentError('out', str(out), remedy)
+  return False
+
+
+def _begin(out: pathlib.Path, plan: Plan) -> int:
+  """Rows of a shard, as they were when this was begun.
+
+  Raises:
+    ArgumentError: if another preparation was begun there.
+  """
+  try:
+    begun = records.read(out / _BEGUN)
+  except records.DamagedRecord:
+    begun = None
+  count = plan.rows_per_shard if begun is None else begun['rows_per_shard']
+  if begun is not None and begun != _facts(plan, count):
+    remedy = (
+      'holds an unfinished preparation of something else, or of images that'
+      ' have changed since; remove that folder, or use another'
+    )
+    raise ArgumentError('out', str(out), remedy)
+  records.write(out / _BEGUN, _facts(plan, count))
+  return int(count)
+
+
+def write_parts(out: pathlib.Path, plan: Plan) -> None:
+  """Writes what is missing of some rows, in a folder that nobody else uses.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  out.mkdir(parents=True, exist_ok=True)
+  for path in out.glob('.*.partial'):  # of a process that was killed
+    path.unlink(missing_ok=True)
+  count = _begin(out, plan)
+  parts = [
+    Part(out / rows.shard_name(i), first, min(first + count, plan.size))
+    for i, first in enumerate(range(0, plan.size, count))
+  ]
+  row = int(np.prod(plan.shape))
+  missing = sum(p.last - p.first for p in parts if not p.path.is_file())
+  check_room('out', out, missing * row)
+  sums = list(
+    progress_bar(plan.make(parts), len(parts), f'preparing {plan.name}')
+  )
+  extra = {rows.CHECKSUMS: np.concatenate([s.crc32 for s in sums])}
+  if plan.labels is not None:
+    extra[rows.LABELS] = plan.labels
+  if plan.hashes is not None:
+    extra[rows.HASHES] = np.ascontiguousarray(plan.hashes)
+  facts = {
+    'format': rows.FORMAT,
+    'name': plan.name,
+    'size': plan.size,
+    'shape': list(plan.shape),
+    'dtype': 'uint8',
+    'classes': list(plan.classes),
+    'fingerprint': plan.fingerprint,
+    'made': dict(plan.made),
+    'shards': [
+      {
+        'file': part.path.name,
+        'rows': part.last - part.first,
+        'sha256': s.sha256,
+      }
+      for part, s in zip(parts, sums, strict=True)
+    ],
+    'sha256': {
+      name: rows.write_array(out / name, array) for name, array in extra.items()
+    },
+  }
+  records.write(out / rows.FACTS, facts)
+  (out / _BEGUN).unlink(missing_ok=True)
+
+
+def check_room(argument: str, place: pathlib.Path, needed: int) -> None:
+  """Refuses to begin what cannot end.
+
+  Raises:
+    Error: if the disk has not so many bytes.
+  """
+  free = shutil.disk_usage(place).free
+  if needed + _SPARE > free:
+    raise Error(
+      f'`{argument}={place}`: {needed / 2**20:,.0f} MiB are to be written, and'
+      f' {free / 2**20:,.0f} MiB are free there; make room, or use another'
+      ' folder'
+    )
+
+
+def make_from(images: SampleSet) -> Callable[[list[Part]], Iterator[Sums]]:
+  """Makes shards of any set: read whole if it is small, else by threads."""
+
+  def make(parts: list[Part]) -> Iterator[Sums]:
+    whole = images.array() if images.nbytes <= RESIDENT_BYTES else None
+    with ThreadPoolExecutor() as pool:
+      for part in parts:
+        if part.path.is_file():
+          yield rows.sum_shard(part.path)
+        elif whole is not None:
+          yield rows.write_shard(part.path, whole[part.first : part.last])
+        else:
+          picked = range(part.first, part.last)
+          some = [*pool.map(images.source.__getitem__, picked)]
+          yield rows.write_shard(part.path, np.stack(some))
+
+  return make
+
+
+def plan_of(images: SampleSet, made: Mapping[str, Any]) -> Plan:
+  """Rows of a set that is no folder.
+
+  Raises:
+    ArgumentError: for one that is not of uint8.
+  """
+  if images.dtype != np.uint8 or not images.bounded:
+    remedy = 'has no images of 8 bits; what it has needs no preparation'
+    raise ArgumentError('dataset', images.name, remedy)
+  return Plan(
+    name=images.name,
+    shape=images.shape,
+    size=images.size,
+    fingerprint=images.fingerprint,
+    made=made,
+    make=make_from(images),
+    classes=images.classes,
+    labels=images.labels() if images.classes else None,
+  )
+
+
+def load(path: str, image_size: int = 0, channels: int = 0) -> SampleSet:
+  """A prepared set, opened at once.
+
+  Its fingerprint is that of the set that it was made of: a run may be
+  continued on either.
+
+  Raises:
+    ArgumentError: for a folder that holds none, or another size or number of
+      channels than it has.
+    DataError: naming a file that is damaged.
+  """
+  name = f'prepared:{path}'
+  folder = places.resolved('dataset', path, name)
+  if not folder.is_dir():
+    raise ArgumentError('dataset', name, 'no such folder')
+  if rows.read_facts(folder) is None:
+    remedy = f'no prepared set (it has no {rows.FACTS})'
+    if (folder / _BEGUN).exists():
+      remedy = 'its preparation did not end; run the same command again'
+    raise ArgumentError('dataset', name, remedy)
+  opened = Rows(folder)
+  for argument, asked, own in (
+    ('image_size', image_size, opened.shape[0]),
+    ('channels', channels, opened.shape[2]),
+  ):
+    if asked not in (0, own):
+      remedy = f'{name} was prepared with {own}; leave it out, or prepare anew'
+      raise ArgumentError(argument, asked, remedy)
+  return as_set(name, opened)
+
+
+def as_set(name: str, opened: Rows, source: Any = None) -> SampleSet:
+  """Rows as a set."""
+  facts = opened.facts
+  classes = tuple(facts['classes'])
+  return SampleSet(
+    name,
+    opened.shape,
+    opened if source is None else source,
+    facts['fingerprint'],
+    classes=classes,
+    read_labels=(lambda: opened.labels) if classes else None,
+    notes=(f'prepared of {facts["name"]}: {rows.describe(facts)}',),
+  )
+
+
+def remove(folder: pathlib.Path) -> None:
+  """Removes a folder of rows: first what says that it is whole."""
+  for name in (rows.FACTS, _BEGUN):
+    with contextlib.suppress(OSError):
+      (folder / name).unlink()
+  shutil.rmtree(folder, ignore_errors=True)
+
+
+__all__ = [
+  'DataError',
+  'Part',
+  'Plan',
+  'as_set',
+  'check_room',
+  'load',
+  'plan_of',
+  'remove',
+  'write',
+  'write_parts',
+]

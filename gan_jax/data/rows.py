@@ -1,0 +1,322 @@
+"""Prepared rows: images as uint8 of one shape, in files that map into memory.
+
+A folder of them holds shards, `shard-00000.npy` and so on; `labels.npy` where
+there are classes; `checksums.npy`, a CRC-32 a row, which is compared when the
+row is first used; and, written last, `prepared.json`: shape, classes, what the
+rows were made of, SHA-256 and rows of each shard. Without that file a folder is
+unfinished, and is not read. Nothing here imports JAX.
+"""
+
+import functools
+import hashlib
+import io
+import pathlib
+import threading
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from gan_jax.runtime import records
+from gan_jax.runtime.errors import DataError
+from gan_jax.runtime.files import open_atomic
+
+FACTS, LABELS, CHECKSUMS = 'prepared.json', 'labels.npy', 'checksums.npy'
+HASHES = 'hashes.npy'  # SHA-256 of the files, where there were files
+FORMAT = 1
+_ALIGNED = 64  # bytes; what JAX takes over without a copy
+_BLOCK = 2**24  # bytes that are read in one go
+
+
+class Sums(NamedTuple):
+  """What a shard is checked by."""
+
+  sha256: str
+  crc32: NDArray[np.uint32]
+
+
+def shard_name(number: int) -> str:
+  """The file of a shard."""
+  return f'shard-{number:05d}.npy'
+
+
+def aligned_zeros(shape: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:
+  """An array that a CPU device can share; it takes memory as it is filled."""
+  size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+  memory = np.zeros(size + _ALIGNED, np.uint8)
+  start = -memory.ctypes.data % _ALIGNED
+  return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _header(shape: Sequence[int]) -> bytes:
+  file = io.BytesIO()
+  npy.write_array_header_1_0(
+    file,
+    {'descr': '|u1', 'fortran_order': False, 'shape': tuple(shape)},
+  )
+  return file.getvalue()
+
+
+def _crc32(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint32]:
+  return np.array([zlib.crc32(image.data) for image in images], np.uint32)
+
+
+def write_shard(path: pathlib.Path, images: NDArray[np.uint8]) -> Sums:
+  """Writes rows as a shard, in one step.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  images = np.ascontiguousarray(images)
+  header = _header(images.shape)
+  with open_atomic(path) as file:
+    file.write(header)
+    file.write(images.reshape(-1).data)
+  total = hashlib.sha256(header)
+  total.update(images.reshape(-1).data)
+  return Sums(total.hexdigest(), _crc32(images))
+
+
+def sum_shard(path: pathlib.Path) -> Sums:
+  """What the rows of a shard that is there are checked by.
+
+  Raises:
+    OSError: if it cannot be read.
+  """
+  with open(path, 'rb') as file:
+    sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+    file.seek(0)
+    return Sums(sha256, _crc32(npy.read_array(file)))
+
+
+def write_array(path: pathlib.Path, array: NDArray[Any]) -> str:
+  """Writes an array in one step, and returns its SHA-256.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
+  content = io.BytesIO()
+  npy.write_array(content, array, allow_pickle=False)
+  with open_atomic(path) as file:
+    file.write(content.getbuffer())
+  return hashlib.sha256(content.getbuffer()).hexdigest()
+
+
+def read_facts(folder: pathlib.Path) -> dict[str, Any] | None:
+  """`prepared.json`; None where there is none.
+
+  Raises:
+    DataError: if it is damaged, or of a later version.
+  """
+  path = folder / FACTS
+  try:
+    facts = records.read(path)
+  except records.DamagedRecord as error:
+    raise damaged(path, str(error)) from error
+  if facts is not None and facts.get('format') != FORMAT:
+    raise DataError(
+      f'{path}: is of format {facts.get("format")}, and this gan_jax reads'
+      f' {FORMAT}; use the version that wrote it, or prepare the set again'
+    )
+  return facts
+
+
+def damaged(path: pathlib.Path, why: str) -> DataError:
+  """The error of a file of prepared rows."""
+  return DataError(
+    f'{path}: {why}; bring the file back, or remove its folder and prepare the'
+    ' set again'
+  )
+
+
+class Rows:
+  """Prepared rows, gathered from files that are mapped into memory.
+
+  Attributes:
+    facts: of `prepared.json`.
+    shape: of a row.
+  """
+
+  def __init__(self, folder: pathlib.Path) -> None:
+    """Maps the shards, whatever their size, and reads none.
+
+    Raises:
+      DataError: naming a file that is missing, damaged or cut short.
+    """
+    facts = read_facts(folder)
+    if facts is None:
+      raise DataError(
+        f'{folder}: has no {FACTS}: its preparation did not end; run it again'
+      )
+    self.folder, self.facts = folder, facts
+    self.shape = tuple(facts['shape'])
+    self._paths = [folder / shard['file'] for shard in facts['shards']]
+    counts = [int(shard['rows']) for shard in facts['shards']]
+    self._starts = np.concatenate([[0], np.cumsum(counts)])
+    self._maps = [
+      self._map(path, (count, *self.shape))
+      for path, count in zip(self._paths, counts, strict=True)
+    ]
+    self._unchecked = np.ones(len(self), bool)
+    self._lock = threading.Lock()
+
+  def _map(
+    self, path: pathlib.Path, shape: tuple[int, ...]
+  ) -> NDArray[np.uint8]:
+    header = _header(shape)
+    try:
+      size = path.stat().st_size
+      if size != len(header) + int(np.prod(shape)):
+        raise damaged(path, f'has {size:,} bytes, and was written with others')
+      with open(path, 'rb') as file:
+        if file.read(len(header)) != header:
+          raise damaged(path, 'does not begin as it was written')
+      mapped = np.memmap(path, np.uint8, 'r', len(header), shape)
+    except OSError as error:
+      why = 'is missing' if not path.exists() else str(error.strerror)
+      raise damaged(path, why) from error
+    return mapped.view(np.ndarray)
+
+  def __len__(self) -> int:
+    """How many rows there are."""
+    return int(self._starts[-1])
+
+  def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+    """One row."""
+    row: NDArray[np.uint8] = self.gather(np.array([index]))[0]
+    return row
+
+  @functools.cached_property
+  def _checksums(self) -> NDArray[np.uint32]:
+    return self._read(CHECKSUMS, (len(self),))
+
+  @functools.cached_property
+  def labels(self) -> NDArray[np.int32]:
+    """The class of every row."""
+    return self._read(LABELS, (len(self),)).astype(np.int32, copy=False)
+
+  @functools.cached_property
+  def hashes(self) -> NDArray[np.uint8]:
+    """SHA-256 of the file of every row, (n, 32)."""
+    return self._read(HASHES, (len(self), 32))
+
+  def _read(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array beside the shards.
+
+    Raises:
+      DataError: if it is not the one that was written.
+    """
+    path = self.folder / name
+    try:
+      content = path.read_bytes()
+    except OSError as error:
+      raise damaged(path, str(error.strerror)) from error
+    if hashlib.sha256(content).hexdigest() != self.facts['sha256'].get(name):
+      raise damaged(path, 'does not have its checksum')
+    array: NDArray[Any] = npy.read_array(io.BytesIO(content))
+    assert array.shape == shape
+    return array
+
+  def gather(self, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Some rows, in this order.
+
+    Raises:
+      DataError: naming the shard of one that is damaged.
+    """
+    wanted = rows.astype(np.int64)
+    images = np.empty((len(wanted), *self.shape), np.uint8)
+    shards = np.searchsorted(self._starts, wanted, 'right') - 1
+    places = wanted - self._starts[shards]
+    which = zip(shards.tolist(), places.tolist(), strict=True)
+    for i, (shard, place) in enumerate(which):
+      images[i] = self._maps[shard][place]
+    self._check(wanted, images)
+    return images
+
+  def _check(self, rows: NDArray[np.int64], images: NDArray[np.uint8]) -> None:
+    """Compares rows that are used for the first time with their checksums."""
+    new = np.flatnonzero(self._unchecked[rows])
+    if not new.size:
+      return
+    found = _crc32(images[i] for i in new.tolist())
+    bad = new[found != self._checksums[rows[new]]]
+    if bad.size:
+      shard = int(np.searchsorted(self._starts, rows[bad[0]], 'right')) - 1
+      place = int(rows[bad[0]] - self._starts[shard])
+      raise damaged(
+        self._paths[shard], f'row {place} does not have its checksum'
+      )
+    with self._lock:
+      self._unchecked[rows[new]] = False
+
+  def array(self) -> NDArray[np.uint8]:
+    """All rows, read past the maps: these would count as memory as well.
+
+    Raises:
+      DataError: naming a shard that is damaged.
+    """
+    images = aligned_zeros((len(self), *self.shape))
+    for shard, path in enumerate(self._paths):
+      first, last = self._starts[shard : shard + 2]
+      part = images[first:last].reshape(-1)
+      try:
+        with open(path, 'rb') as file:
+          file.seek(len(_header((int(last - first), *self.shape))))
+          for start in range(0, part.size, _BLOCK):
+            file.readinto(part[start : start + _BLOCK].data)
+      except OSError as error:
+        raise damaged(path, str(error.strerror)) from error
+    self._check(np.arange(len(self), dtype=np.int64), images)
+    return images
+
+  def verify(self) -> None:
+    """Reads every file and compares its checksum.
+
+    Raises:
+      DataError: naming those that are damaged.
+    """
+    faults = []
+    for path, shard in zip(self._paths, self.facts['shards'], strict=True):
+      try:
+        with open(path, 'rb') as file:
+          found = hashlib.file_digest(file, 'sha256').hexdigest()
+        if found != shard['sha256']:
+          faults.append(str(path))
+      except OSError as error:
+        faults.append(f'{path} ({error.strerror})')
+    if faults:
+      raise DataError(
+        f'{", ".join(faults)}: not as written; bring the file back, or remove'
+        ' its folder and prepare the set again'
+      )
+    for name in self.facts['sha256']:
+      size = (len(self), 32) if name == HASHES else (len(self),)
+      self._read(name, size)
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+  """What rows were made of, in a few words."""
+  made = facts['made']
+  return ', '.join(f'{name} {value}' for name, value in made.items() if value)
+
+
+__all__ = [
+  'CHECKSUMS',
+  'FACTS',
+  'FORMAT',
+  'HASHES',
+  'LABELS',
+  'Rows',
+  'Sums',
+  'aligned_zeros',
+  'damaged',
+  'describe',
+  'read_facts',
+  'shard_name',
+  'sum_shard',
+  'write_array',
+  'write_shard',
+]

@@ -1,0 +1,503 @@
+"""Folders looked at once, and images prepared as rows: whole or not there."""
+
+import errno
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from helpers import commands
+from helpers.alone import Here
+from helpers.pictures import make, save
+
+from gan_jax import data
+from gan_jax.data import folder, manifest, prepared, reading, rows
+from gan_jax.runtime import locks
+from gan_jax.runtime.errors import ArgumentError, Error
+
+N = 24
+LONG_AGO = 10**18  # ns
+
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch):
+  """Images of two classes, that are treated as a large set is."""
+  monkeypatch.setattr(manifest, '_FEW', 0)
+  monkeypatch.setattr(prepared, '_FEWEST', 4)  # rows of a shard
+  monkeypatch.setattr(prepared, 'count_cores', lambda: 1)
+  monkeypatch.setattr(folder, 'Workers', Here)
+  Here.calls.clear()
+  for i in range(N):
+    draw(tmp_path / 'pets' / 'cd'[i % 2] / f'{i:02d}.png', i)
+  return tmp_path / 'pets'
+
+
+def draw(path, number, side=6):
+  stream = np.random.default_rng(number)
+  save(path, stream.integers(0, 256, (side, side, 3)))
+  os.utime(path, ns=(LONG_AGO + number, LONG_AGO + number))
+
+
+def load(pets, **how):
+  root = str(pets.parent / 'root')
+  return data.load(f'folder:{pets}', data_dir=root, **how)
+
+
+@pytest.fixture
+def read(monkeypatch):
+  """Names of the files that were looked at."""
+  names = []
+  really = reading._look
+
+  def look(path, megapixels):
+    names.append(path.rpartition('/')[2])
+    return really(path, megapixels)
+
+  monkeypatch.setattr(reading, '_look', look)
+  return names
+
+
+def direct(pets):
+  """The images, decoded file by file."""
+  files = sorted(pets.glob('*/*.png'))
+  return np.stack([np.asarray(PIL.Image.open(file)) for file in files])
+
+
+# The manifest.
+
+
+def test_what_has_not_changed_is_read_once(pets, read):
+  first = load(pets)
+  assert len(read) == N
+  read.clear()
+  second = load(pets)
+  assert read == [] and second.fingerprint == first.fingerprint
+  assert second.notes == first.notes and second.classes == ('c', 'd')
+  # One touched, one changed, one added, one removed.
+  os.utime(pets / 'c' / '02.png', ns=(LONG_AGO, LONG_AGO))
+  assert load(pets).fingerprint == first.fingerprint and read == ['02.png']
+  draw(pets / 'd' / '03.png', 99)
+  draw(pets / 'c' / '98.png', 98)
+  (pets / 'c' / '04.png').unlink()
+  read.clear()
+  third = load(pets)
+  assert sorted(read) == ['03.png', '98.png'] and third.size == N
+  assert third.fingerprint != first.fingerprint
+  np.testing.assert_array_equal(third.array(), direct(pets))
+
+
+def test_a_change_within_a_tick_of_the_clock_is_seen(pets, read):
+  path = pets / 'c' / '00.png'
+  save(path, np.zeros((6, 6, 3)))
+  before = load(pets).fingerprint
+  status = path.stat()
+  content = bytearray(path.read_bytes())
+  PIL.Image.fromarray(np.full((6, 6, 3), 1, np.uint8)).save(path)
+  path.write_bytes(path.read_bytes().ljust(len(content), b'\0'))
+  os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+  assert load(pets).fingerprint != before
+
+
+def test_identity_is_of_contents_and_paths_not_of_times_or_places(pets):
+  first = load(pets).fingerprint
+  shutil.copytree(pets, pets.with_name('copy'), copy_function=shutil.copyfile)
+  copy = pets.with_name('copy')
+  assert load(copy).fingerprint == first
+  (copy / 'c' / '00.png').rename(copy / 'd' / '00.png')
+  assert load(copy).fingerprint != first
+
+
+def test_what_was_read_before_a_kill_is_kept(pets, read, monkeypatch):
+  monkeypatch.setattr(manifest, '_PART', 4)
+  monkeypatch.setattr(manifest, '_KEEP', 0)
+  monkeypatch.setattr(manifest, '_ALONE', np.inf)
+  monkeypatch.setattr(manifest._Keeper, 'close', keep_at_once)
+  really = reading.look
+
+  def look(paths, megapixels):
+    if len(read) >= 12:
+      raise SystemExit  # as good as a kill: nothing is written after it
+    return really(paths, megapixels)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(reading, 'look', look)
+    with pytest.raises(SystemExit):
+      load(pets)
+  assert len(read) == 12
+  load(pets)
+  assert sorted(read) == [f'{i:02d}.png' for i in range(N)]
+
+
+CLOSE = manifest._Keeper.close
+
+
+def keep_at_once(keeper):
+  """Not where the process has ended."""
+  if not isinstance(sys.exception(), SystemExit):
+    CLOSE(keeper)
+  keeper._pause = 0
+
+
+def test_a_damaged_manifest_is_told_and_made_anew(pets, read, capsys):
+  first = load(pets).fingerprint
+  (path,) = pets.with_name('root').rglob('manifest.npz')
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+  read.clear()
+  assert load(pets).fingerprint == first and len(read) == N
+  assert 'manifest.npz is damaged' in capsys.readouterr().err
+
+
+def test_a_bound_on_pixels_holds_for_what_is_known(pets):
+  load(pets)
+  with pytest.raises(ArgumentError, match='`max_megapixels=1e-05`.*6x6 pixels'):
+    load(pets, max_megapixels=1e-5)
+
+
+def test_a_data_root_that_cannot_be_written_does_no_harm(
+  pets, read, monkeypatch, capsys
+):
+  def refuse(path, *how, **more):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr(locks, 'open_plain', refuse)
+  images = load(pets)
+  np.testing.assert_array_equal(images.array(), direct(pets))
+  assert 'nothing can be written' in capsys.readouterr().err
+  assert load(pets).fingerprint == images.fingerprint and len(read) == 2 * N
+
+
+# Rows that a folder keeps.
+
+
+def shards(pets):
+  return sorted(pets.with_name('root').rglob('shard-*.npy'))
+
+
+def test_rows_are_the_pixels_of_the_files(pets, monkeypatch):
+  wanted = direct(pets)
+  np.testing.assert_array_equal(load(pets).array(), wanted)
+  assert len(shards(pets)) == 4  # of 6 images each
+  monkeypatch.setattr(reading, 'decode', None)  # is not called any more
+  images = load(pets)
+  np.testing.assert_array_equal(images.array(), wanted)
+  picked = np.array([23, 0, 7, 7])
+  np.testing.assert_array_equal(images.take(picked), wanted[picked])
+  np.testing.assert_array_equal(images.source[5], wanted[5])
+
+
+@pytest.mark.parametrize('labelled', [False, True])
+def test_bits_are_the_same_whatever_the_way(labelled, pets):
+  kept = load(pets)
+  out = pets.with_name('out')
+  written = data.write_rows(
+    f'folder:{pets}', out, data_dir=str(pets.with_name('root'))
+  )
+  ways = [
+    make(images, residence=residence, labelled=labelled, batches_per_step=2)
+    for images in (kept, load(pets, keep_rows=False), written)
+    for residence in ('device', 'stream')
+  ]
+  assert len({feed.fingerprint for feed in ways}) == 1
+  chunks = []
+  for feed in ways:
+    for start, count, part in ((0, 2, slice(0, 2)), (1, 7, slice(2, 4))):
+      items = feed.chunk(start, count, part)
+      if feed.resident and labelled:
+        items = feed.constants[0][items], feed.constants[1][items]
+      elif feed.resident:
+        items = feed.constants[items]
+      chunks.append(items)
+  for found in chunks[2:]:
+    wanted = chunks[0] if len(jax_leaf(found)) == 2 else chunks[1]
+    for one, other in zip(leaves(found), leaves(wanted), strict=True):
+      np.testing.assert_array_equal(one, other)
+
+
+def leaves(items):
+  return items if isinstance(items, tuple) else (items,)
+
+
+def jax_leaf(items):
+  return leaves(items)[0]
+
+
+def test_what_was_prepared_is_not_decoded_again_after_a_change(pets):
+  load(pets).array()
+  draw(pets / 'a' / '0.png', 77)  # before all others
+  (pets / 'd' / '05.png').unlink()
+  Here.calls.clear()
+  images = load(pets)
+  np.testing.assert_array_equal(images.array(), direct(pets))
+  new = [kept for *_, (_, kept) in Here.calls]
+  assert (np.concatenate(new) < 0).sum() == 1
+  assert len(shards(pets)) == 4  # those of before are gone
+
+
+def test_rows_are_for_one_way_of_reading(pets):
+  load(pets, image_size=3).array()
+  assert load(pets, image_size=4).array().shape == (N, 4, 4, 3)
+  assert load(pets, image_size=3, channels=1).array().shape == (N, 3, 3, 1)
+  assert len({path.parent for path in shards(pets)}) == 3
+
+
+def test_none_are_kept_where_that_is_not_wanted_or_there_is_no_room(
+  pets, monkeypatch, capsys
+):
+  wanted = direct(pets)
+  np.testing.assert_array_equal(load(pets, keep_rows=False).array(), wanted)
+  monkeypatch.setattr(folder, '_room', lambda place: 2 * wanted.nbytes - 1)
+  np.testing.assert_array_equal(load(pets).array(), wanted)
+  assert shards(pets) == []
+  assert 'decoded at each visit; make room' in capsys.readouterr().err
+  monkeypatch.setattr(folder, '_room', lambda place: 2 * wanted.nbytes)
+  load(pets).array()
+  assert shards(pets)
+
+
+def test_a_disk_that_fills_amid_it_leaves_nothing(pets, monkeypatch, capsys):
+  really = rows.write_shard
+
+  def write(path, images):
+    if path.name == 'shard-00002.npy':
+      raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+    return really(path, images)
+
+  monkeypatch.setattr(rows, 'write_shard', write)
+  np.testing.assert_array_equal(load(pets).array(), direct(pets))
+  assert shards(pets) == []
+  assert 'No space left on device' in capsys.readouterr().err
+
+
+def test_what_a_kill_left_is_gone_on_with(pets, monkeypatch):
+  really, written = rows.write_shard, []
+
+  def write(path, images):
+    if len(written) == 2:
+      raise KeyboardInterrupt
+    written.append(path.name)
+    return really(path, images)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(rows, 'write_shard', write)
+    with pytest.raises(KeyboardInterrupt):
+      load(pets).array()
+  assert len(shards(pets)) == 2
+  (place,) = {path.parent for path in shards(pets)}
+  with pytest.raises(data.DataError, match='its preparation did not end'):
+    rows.Rows(place)
+  times = [path.stat().st_mtime_ns for path in shards(pets)]
+  np.testing.assert_array_equal(load(pets).array(), direct(pets))
+  assert [path.stat().st_mtime_ns for path in shards(pets)[:2]] == times
+
+
+def cut(path):
+  path.write_bytes(path.read_bytes()[:-2])
+
+
+def lengthen(path):
+  path.write_bytes(path.read_bytes() + b'\0')
+
+
+def flip(path):
+  content = bytearray(path.read_bytes())
+  content[-1] ^= 1
+  path.write_bytes(content)
+
+
+@pytest.mark.parametrize('damage', [cut, lengthen, pathlib.Path.unlink])
+def test_rows_of_the_data_root_that_are_damaged_are_made_again(
+  damage, pets, capsys
+):
+  load(pets).array()
+  damage(shards(pets)[1])
+  np.testing.assert_array_equal(load(pets).array(), direct(pets))
+  said = capsys.readouterr().err
+  assert 'shard-00001.npy' in said and 'prepared again' in said
+
+
+@pytest.mark.parametrize('residence', ['device', 'stream'])
+def test_a_flipped_bit_is_found_when_its_row_is_used(residence, pets):
+  load(pets).array()
+  flip(shards(pets)[1])
+  with pytest.raises(
+    data.DataError, match=r'shard-00001.npy: row 5 does not have its checksum'
+  ):
+    feed = make(load(pets), residence=residence, batch_size=N)
+    feed.chunk(0, 1)
+
+
+def test_a_file_that_changes_or_goes_amid_training_is_named(pets):
+  images = load(pets, keep_rows=False)
+  feed = make(images, residence='stream', batch_size=N)
+  draw(pets / 'c' / '02.png', 5)
+  with pytest.raises(data.DataError, match=r'02.png was changed since'):
+    feed.chunk(0, 1)
+  (pets / 'c' / '02.png').unlink()
+  with pytest.raises(data.DataError, match=r'cannot read .*02.png.*No such'):
+    feed.chunk(0, 1)
+  draw(pets / 'c' / '02.png', 2)
+  assert feed.chunk(0, 1).shape == (1, 1, N, 6, 6, 3)
+
+
+def test_a_file_that_changes_before_it_is_prepared_is_named(pets):
+  images = load(pets)
+  draw(pets / 'c' / '02.png', 5)
+  with pytest.raises(data.DataError, match=r'02.png was changed since'):
+    images.array()
+  np.testing.assert_array_equal(load(pets).array(), direct(pets))
+
+
+# Rows that are written where the user wants them.
+
+
+@pytest.fixture
+def out(pets):
+  root = str(pets.with_name('root'))
+  data.write_rows(f'folder:{pets}', pets.with_name('out'), data_dir=root)
+  return pets.with_name('out')
+
+
+def test_prepared_sets_open_as_what_they_were_made_of(out, pets):
+  images = data.load(f'prepared:{out}')
+  assert images.fingerprint == load(pets).fingerprint
+  assert images.classes == ('c', 'd') and images.class_counts == (12, 12)
+  assert images.shape == (6, 6, 3) and images.size == N
+  np.testing.assert_array_equal(images.array(), direct(pets))
+  mapped = np.load(out / 'shard-00001.npy', mmap_mode='r')
+  np.testing.assert_array_equal(mapped, direct(pets)[6:12])
+  assert data.load(f'prepared:{out}', image_size=6, channels=3).size == N
+  for name in ('image_size', 'channels'):
+    with pytest.raises(ArgumentError, match=f'`{name}=4`: .* leave it out'):
+      data.load(f'prepared:{out}', **{name: 4})
+
+
+def test_any_set_of_images_can_be_prepared(digits, tmp_path):
+  images = data.write_rows('digits[:40]', tmp_path / 'out')
+  base = data.load('digits[:40]')
+  assert images.fingerprint == base.fingerprint
+  np.testing.assert_array_equal(
+    images.take(np.array([7, 9])), base.array()[[7, 9]]
+  )
+  np.testing.assert_array_equal(images.labels(), base.labels())
+  with pytest.raises(ArgumentError, match='`dataset=ring`: .*no preparation'):
+    data.write_rows('ring', tmp_path / 'other')
+
+
+def test_a_folder_with_something_else_is_refused(out, pets, tmp_path):
+  def write(place, source=pets, **how):
+    root = str(pets.with_name('root'))
+    return data.write_rows(f'folder:{source}', place, data_dir=root, **how)
+
+  write(out)  # again
+  with pytest.raises(
+    ArgumentError, match='`out=.*of other content or prepared'
+  ):
+    write(out, image_size=3)
+  (tmp_path / 'full').mkdir()
+  (tmp_path / 'full' / 'thesis.tex').touch()
+  with pytest.raises(ArgumentError, match='is not empty .thesis.tex'):
+    write(tmp_path / 'full')
+  (out / 'prepared.json').unlink()  # as if it had not ended
+  shutil.copy(out / 'shard-00000.npy', tmp_path)
+  prepared.records.write(
+    out / 'unfinished.json', {'fingerprint': 'x', 'rows_per_shard': 3}
+  )
+  with pytest.raises(
+    ArgumentError, match='unfinished preparation of something'
+  ):
+    write(out)
+  with pytest.raises(ArgumentError, match='its preparation did not end'):
+    data.load(f'prepared:{out}')
+
+
+def test_without_room_nothing_is_begun(pets, tmp_path, monkeypatch):
+  usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+  monkeypatch.setattr(prepared.shutil, 'disk_usage', lambda place: usage)
+  with pytest.raises(Error, match='`out=.*1 MiB are free there; make room'):
+    data.write_rows(f'folder:{pets}', tmp_path / 'out', data_dir=str(tmp_path))
+  assert not list((tmp_path / 'out').glob('shard*'))
+
+
+@pytest.mark.parametrize('damage', [cut, flip, pathlib.Path.unlink])
+@pytest.mark.parametrize(
+  'name', ['shard-00002.npy', 'labels.npy', 'checksums.npy', 'prepared.json']
+)
+def test_damage_is_named_with_its_remedy(damage, name, out):
+  damage(out / name)
+  with pytest.raises((data.DataError, ArgumentError)) as told:
+    images = data.load(f'prepared:{out}')
+    images.labels()
+    make(images, residence='stream', batch_size=N).chunk(0, 1)
+  text = str(told.value)
+  assert name in text and '\n' not in text
+  assert 'prepare the set again' in text or 'no prepared set' in text
+
+
+def test_the_command_writes_verifies_and_names_damage(pets, digits_root):
+  out = pets.with_name('out')
+  words = ('--dataset=digits', f'--out={out}', f'--data_dir={digits_root}')
+  done = commands.run('prepare', *words, '--image_size=4', '--verify')
+  assert done.returncode == 0, done.stderr
+  assert '1,797 images of 4x4x1, 0 MiB, as it was written' in done.stdout
+  assert f'prepared:{out}: ' in done.stdout
+  flip(out / 'shard-00000.npy')
+  verify = f'--dataset=prepared:{out}', '--verify'
+  done = commands.run('prepare', *verify)
+  assert done.returncode == 1
+  assert f'{out}/shard-00000.npy: not as written' in done.stderr
+  done = commands.run('prepare', '--dataset=ring', '--image_size=4')
+  assert 'warning: --image_size=4: has no effect: it is for' in done.stderr
+
+
+def test_rows_in_memory_are_as_many_bytes_as_they_are(out):
+  images = data.load(f'prepared:{out}').array()
+  assert images.ctypes.data % 64 == 0  # which a CPU device shares
+  assert images.base is not None and images.base.nbytes == images.nbytes + 64
+
+
+@pytest.mark.slow
+def test_processes_look_at_and_decode_what_one_would(tmp_path, monkeypatch):
+  monkeypatch.setattr(manifest, '_FEW', 0)
+  monkeypatch.setattr(manifest, '_ALONE', 0)
+  for i in range(100):
+    draw(tmp_path / 'pets' / f'{i:02d}.png', i)
+  images = load(tmp_path / 'pets')
+  direct = load(tmp_path / 'pets', keep_rows=False)
+  feed = make(direct, residence='stream', batch_size=40)
+  wanted = make(images, residence='device', batch_size=40)
+  for start in (0, 3):
+    rows_there = wanted.constants[wanted.chunk(start, 3)]
+    np.testing.assert_array_equal(feed.chunk(start, 3), rows_there)
+
+
+TOGETHER = """
+import hashlib, sys
+from gan_jax import data
+from gan_jax.data import manifest
+manifest._FEW = 0
+images = data.load(f'folder:{sys.argv[1]}', data_dir=sys.argv[2])
+print(hashlib.sha256(images.array()).hexdigest())
+"""
+
+
+@pytest.mark.multiprocess
+def test_processes_may_prepare_a_folder_together(tmp_path):
+  for i in range(300):
+    draw(tmp_path / 'pets' / f'{i:03d}.png', i)
+  line = [sys.executable, '-c', TOGETHER]
+  places = [str(tmp_path / 'pets'), str(tmp_path / 'root')]
+  pipe = subprocess.PIPE
+  started = [
+    subprocess.Popen([*line, *places], stdout=pipe, stderr=pipe, text=True)
+    for _ in range(3)
+  ]
+  ended = [process.communicate(timeout=120) for process in started]
+  assert [process.returncode for process in started] == [0] * 3, ended
+  assert len({out for out, _ in ended}) == 1
+  assert len({path.parent for path in shards(tmp_path / 'pets')}) == 1
