@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import time
+import types
 
 import jax
 import numpy as np
