@@ -283,7 +283,8 @@ def test_a_killed_rank_goes_back_so_many_times(slurm):
 def test_a_compilation_longer_than_the_limit_ends_with_what_to_do(slurm):
   """Native code that hears nothing: the limit itself ends it."""
   run = slurm.folder / 'stalled'
-  words = (PAUSED, '--time=1', '--stalls=1')
+  # Nothing is said before the limit.
+  words = (PAUSED, '--time=1', '--sbatch=--signal=CONT@1', '--stalls=1')
   (job,) = slurm.submit(run, *words, extra=TOY, PAUSED_COMPILE='1')
   slurm.wait_for_restart(job)
   slurm.wait_for(job, 'TIMEOUT')

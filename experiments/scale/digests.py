@@ -1,11 +1,11 @@
 """The same bits whatever the way that pixels take to the step.
 
-`python experiments/scale/digests.py --folder=FOLDER --out=RESULTS.json`
-trains one small MLP for some steps on a folder of images: on the device and streamed, from rows
-in the data root, from rows that `gan_jax.prepare` wrote and from the files
-themselves, with one and with all cores, and killed by SIGKILL in the middle of
-each; and compares hashes of all parameters and optimizer states, those of one
-core and those of all apart.
+`python experiments/scale/digests.py --folder=FOLDER --out=RESULTS.json` trains
+one small MLP for some steps on a folder of images: on the device and streamed,
+from rows in the data root, from rows that `gan_jax.prepare` wrote and from the
+files themselves, with one and with all cores, and killed by SIGKILL in the
+middle of each; and compares hashes of all parameters and optimizer states,
+those of one core and those of all apart.
 """
 
 import argparse

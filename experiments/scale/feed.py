@@ -1,9 +1,9 @@
 """What the feed gives and takes: images a CPU second, a step's cost, memory.
 
-`python experiments/scale/feed.py --folder=FOLDER --out=RESULTS.json`
-on a set that `make.py` made. Rates are of CPU seconds, user and system, of a process and its
-workers; steps of the resident and the streamed feed are measured in turn, in
-one process, and their ratio is the median of the rounds.
+`python experiments/scale/feed.py --folder=FOLDER --out=RESULTS.json` on a set
+that `make.py` made. Rates are of CPU seconds, user and system, of a process and
+its workers; steps of the resident and the streamed feed are measured in turn,
+in one process, and their ratio is the median of the rounds.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Synthetic sets of the shapes of CelebA and FFHQ: noise that compresses alike.
 
-`python experiments/scale/make.py --folder=DIR --count=20000 --kind=jpeg`
-writes JPEGs of 178x218 in 100 folders, `--kind=png` PNGs of 1024x1024 in one. What is there is
-left: the same call goes on. Nothing of it is committed.
+`python experiments/scale/make.py --folder=DIR --count=20000 --kind=jpeg` writes
+JPEGs of 178x218 in 100 folders, `--kind=png` PNGs of 1024x1024 in one. What is
+there is left: the same call goes on. Nothing of it is committed.
 """
 
 import argparse

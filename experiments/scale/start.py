@@ -1,9 +1,9 @@
 """What a start on a folder costs: the first, killed twice, and later ones.
 
-`python experiments/scale/start.py --folder=FOLDER --out=RESULTS.json`
-on a set that `make.py` made; the folder is changed and put back. Seconds are CPU seconds,
-user and system, of a process and its workers, from nothing to the first batch
-on the host; a tiny set's are taken off.
+`python experiments/scale/start.py --folder=FOLDER --out=RESULTS.json` on a set
+that `make.py` made; the folder is changed and put back. Seconds are CPU
+seconds, user and system, of a process and its workers, from nothing to the
+first batch on the host; a tiny set's are taken off.
 """
 
 import argparse

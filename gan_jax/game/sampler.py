@@ -154,17 +154,18 @@ class Sampler:
     """
     key, batch = jax.random.key(seed), self.batch
     starts = np.arange(0, count, batch, dtype=np.int32)
+    labels: Any = None
     if label is not None:
       room = np.zeros(len(starts) * batch, np.int32)
       room[:count] = label
-      label = room.reshape(-1, batch)
+      labels = jnp.asarray(room.reshape(-1, batch))
 
     def draw(of: tuple[Any, Any]) -> Any:
       start, own = of
       return self._of_numbers(params, stats, key, start, batch, own)
 
     if len(starts) == 1:
-      own = None if label is None else label[0]
+      own = None if labels is None else labels[0]
       return draw((starts[0], own))[:count]
-    x = jax.lax.map(draw, (starts, label))
+    x = jax.lax.map(draw, (starts, labels))
     return x.reshape(-1, *x.shape[2:])[:count]

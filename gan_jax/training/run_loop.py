@@ -220,7 +220,7 @@ class RunLoop(HostLoop):
       self.state,
       self.constants,
       chunk,
-      donate=multihost.is_alone(),
+      donate=multihost.is_alone() or not self.config.save_deadline,
     )
     return lowered.compile()
 
@@ -386,8 +386,8 @@ class RunLoop(HostLoop):
       CheckpointError, OSError: if something could not be written.
     """
     self.progress.close()
+    self._ahead.close()
     try:
-      self._ahead.close()
       super().close()
     finally:
       if self.log is not None:

@@ -239,6 +239,7 @@ def test_a_state_that_was_saved_alone_is_gone_on_from(counter, tmp_path):
 def test_a_line_a_minute_and_no_more():
   run = Bare(step=6)
   run.totals, run.spread = run_loop.Totals(), goodput.Spread()
+  run.trained_sec = run.waited = 0.0
   run.moved, run.minute = lambda step: None, run.note
   run._minute = time.monotonic() - 30
   run.after_dispatch(0.1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import small
 
+from gan_jax.game.sampler import Sampler
 from gan_jax.training import restore, setup, snapshots
 
 
@@ -41,3 +42,17 @@ def test_a_place_is_judged_as_a_pack_of_itself(packed):
   )
   expected = jax.nn.sigmoid(game.objective.log_ratio(logits))
   np.testing.assert_allclose(arrays['prob'][picked], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('count', [3, 6])
+def test_samples_in_one_piece_are_those_of_batches(count):
+  """Of classes that are given, in one batch and in two."""
+  config = small.digits(conditioning='projection', width=2, depth=1)
+  parts = setup.build(config)
+  g, label = parts.init().g, np.arange(count, dtype=np.int32) % 3
+  sampler = Sampler(parts.networks, batch=4)
+  batches = sampler.batches(g.params, g.stats, 5, count, label)
+  x = jax.jit(lambda p, s: sampler.first(p, s, 5, count, label))(
+    g.params, g.stats
+  )
+  np.testing.assert_allclose(x, np.concatenate([*batches]), atol=1e-6)
