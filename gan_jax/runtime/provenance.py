@@ -39,8 +39,9 @@ def _git(*words: str) -> str:
   """What git says of the checkout that this package runs from."""
   folder = pathlib.Path(__file__).resolve().parent
   answer = subprocess.run(
+    ['git', '-C', str(folder), *words],
     # Without a lock, which a kill would leave in the way of the user's own git.
-    ['git', '--no-optional-locks', '-C', str(folder), *words],
+    env={**os.environ, 'GIT_OPTIONAL_LOCKS': '0'},
     capture_output=True,
     text=True,
     timeout=10,

@@ -258,7 +258,7 @@ def test_what_may_change_when_a_run_is_continued():
     *('eval_every', 'eval_samples', 'eval_seeds', 'metrics', 'features'),
     *('num_samples', 'keep_checkpoints', 'keep_best', 'report'),
     *('residence', 'devices', 'multihost', 'keep_rows', 'deterministic'),
-    'save_deadline',
+    *('save_deadline', 'profile'),
   }
 
 

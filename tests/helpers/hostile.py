@@ -21,8 +21,8 @@ import numpy as np
 import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 
-from gan_jax.data import builders, folder
-from gan_jax.data.pictures import MEGAPIXELS, look_at
+from gan_jax.data import builders, reading
+from gan_jax.data.pictures import MEGAPIXELS
 from gan_jax.features import torch_file
 from gan_jax.runtime import archives
 from gan_jax.runtime.errors import DataError
@@ -134,8 +134,14 @@ def picture(kind):
 
 
 def read_picture(path):
-  look_at(path, MEGAPIXELS)
-  return folder.Folder([path], 4, 3)[0]
+  """An image file as a folder reads it: looked at, then decoded."""
+  looks, faults = reading.look([str(path)], MEGAPIXELS)
+  if faults:
+    raise DataError(f'{path}: {faults[0]}')
+  images = reading.decode([str(path)], looks['hash'], 4, 3)
+  if isinstance(images, reading.Unreadable):
+    raise DataError(f'{images.path}: {images.why}')
+  return images[0]
 
 
 # What is mutated, and what is then made of it; and the reader.

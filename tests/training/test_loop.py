@@ -7,7 +7,6 @@ import contextlib
 import copy
 import dataclasses
 import time
-import types
 
 import jax
 import numpy as np
