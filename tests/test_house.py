@@ -13,17 +13,10 @@ import sys
 
 import pytest
 
+from gan_jax.__main__ import COMMANDS
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'gan_jax'
-COMMANDS = (
-  'ablate',
-  'doctor',
-  'evaluate',
-  'prepare',
-  'report',
-  'sample',
-  'train',
-)
 # What stands above `config` in this list knows no flags.
 BELOW_FLAGS = ('runtime', 'metrics', 'networks', 'data', 'game', 'features')
 

@@ -12,6 +12,7 @@ from absl import flags
 from helpers import commands
 
 import gan_jax as gj
+from gan_jax.__main__ import COMMANDS
 from gan_jax.config import app, schema
 from gan_jax.config import help as help_lib
 
@@ -135,17 +136,6 @@ def test_a_command_s_own_flags_are_suggested_too():
   done = gan('gan_jax.sample', '--workdir=w', '--nums=3')
   said = 'error: --nums: no such flag; did you mean --num?\n'
   assert (done.returncode, done.stderr) == (2, said)
-
-
-COMMANDS = (
-  'train',
-  'sample',
-  'evaluate',
-  'ablate',
-  'prepare',
-  'report',
-  'doctor',
-)
 
 
 def test_the_package_is_a_command_too():

@@ -8,20 +8,12 @@ import pytest
 from absl import flags
 from helpers import commands
 
+from gan_jax.__main__ import COMMANDS
 from gan_jax.config import app, parsing, schema
 from gan_jax.config.schema import FIELDS, ConfigError, Flag
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError, Error
 
-COMMANDS = (
-  'train',
-  'sample',
-  'evaluate',
-  'ablate',
-  'prepare',
-  'report',
-  'doctor',
-)
 PLACES = (
   'workdir',
   'out',

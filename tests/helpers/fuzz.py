@@ -11,17 +11,9 @@ import signal
 from typing import NamedTuple
 from unittest import mock
 
+from gan_jax.__main__ import COMMANDS
 from helpers import commands
 
-COMMANDS = (
-  'train',
-  'sample',
-  'evaluate',
-  'ablate',
-  'prepare',
-  'report',
-  'doctor',
-)
 _FEW = 0.15  # how often a flag of many is at an odd value
 
 # Words that no flag of the kind can mean.
