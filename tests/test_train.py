@@ -8,10 +8,12 @@ import shutil
 import struct
 import subprocess
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 from helpers import commands
+from jax.experimental.compilation_cache import compilation_cache
 
 from gan_jax.config import app
 from gan_jax.training import restore
@@ -152,6 +154,17 @@ def trained(place, gan):
   return workdir
 
 
+@pytest.fixture
+def no_programs():
+  """No compiled program is kept: JAX warns where it cannot be, and goes on."""
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()
+  yield
+  jax.config.update('jax_enable_compilation_cache', True)
+  compilation_cache.reset_cache()
+
+
+@pytest.mark.usefixtures('no_programs')
 @pytest.mark.parametrize('kib', [2, 16])
 def test_no_room_while_saving(kib, trained, tmp_path, gan):
   """Files may not grow past so many KiB: what was saved before is whole.
