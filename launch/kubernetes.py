@@ -1,7 +1,7 @@
 """Writes a run or an ablation as Kubernetes manifests, and creates them.
 
-    python launch/kubernetes.py --name=digits --image=IMAGE --volume=CLAIM:/work
-      --flagfile=F --workdir=/work/runs/a --nodes=2 --gpus_per_node=8
+    python launch/kubernetes.py --name=digits --image=IMAGE --volume=CLAIM:/data
+      --flagfile=F --workdir=/data/runs/a --nodes=2 --gpus_per_node=8
 
 A run is a JobSet: one pod a node, whose one process takes all GPUs of the node,
 or one pod a host of a TPU slice (`--tpu=tpu-v5-lite-podslice:4x4`). With
@@ -291,12 +291,8 @@ def manifest(options: argparse.Namespace) -> Manifest:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
   """The options, and in `extra` what comes after `--`."""
-  cut = words.index('--') if '--' in words else len(words)
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  words, extra = restarts.split_words(words)
+  parser = restarts.make_parser(__doc__)
   add = parser.add_argument
   add('--name', required=True, help='of the job')
   add('--image', required=True, help='with gan_jax and launch/ in it')
@@ -323,8 +319,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add('--launch', default='/opt/gan_jax/launch', help='launch/ in the image')
   add('--job', default='', help='default: the name and the time')
   add('--dry_run', action='store_true', help='print the manifest, no more')
-  options = parser.parse_args(words[:cut])
-  options.extra = list(words[cut + 1 :])
+  options = parser.parse_args(words)
+  options.extra = extra
   options.job = options.job or f'{options.name}-{int(time.time())}'
   for message in _mistakes(options):
     parser.error(message)

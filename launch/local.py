@@ -341,12 +341,8 @@ def _progress(options: argparse.Namespace) -> str:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
   """The options, and in `extra` what comes after `--`."""
-  cut = words.index('--') if '--' in words else len(words)
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  words, extra = restarts.split_words(words)
+  parser = restarts.make_parser(__doc__)
   add = parser.add_argument
   add('--processes', type=int, default=0, help='0: one a GPU, or one')
   add('--platform', choices=('cpu', 'gpu'), help='default: gpu if there is one')
@@ -369,12 +365,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     help='from a signal to the kill of what has not ended by then',
   )
   add('--dry_run', action='store_true', help='print the commands, run none')
-  options = parser.parse_args(words[:cut])
+  options = parser.parse_args(words)
   if min(options.processes, options.retries, options.stalls) < 0:
     parser.error('--processes, --retries and --stalls: 0 or more')
   if options.flagfile and not os.path.isfile(options.flagfile):
     parser.error(f'--flagfile={options.flagfile}: no such file')
-  options.extra = list(words[cut + 1 :])
+  options.extra = extra
   return options
 
 

@@ -242,14 +242,25 @@ def run(command: Sequence[str]) -> int:
   return code_of(process.wait())
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
-  """The options, and in `words` what comes after `--`."""
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+  """A command line up to `--`, and what comes after it."""
   cut = words.index('--') if '--' in words else len(words)
-  parser = argparse.ArgumentParser(
-    description=__doc__,
+  return list(words[:cut]), list(words[cut + 1 :])
+
+
+def make_parser(about: str | None) -> argparse.ArgumentParser:
+  """A parser of a script's options, whose help is the script's docstring."""
+  return argparse.ArgumentParser(
+    description=about,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+  """The options, and in `words` what comes after `--`."""
+  words, extra = split_words(words)
+  parser = make_parser(__doc__)
   add = parser.add_argument
   add('action', choices=('begin', 'end', 'run'))
   add('--job', required=True, help='the same in every attempt of a job')
@@ -259,8 +270,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add(
     '--stalls', type=int, default=STALLS, help='restarts without a checkpoint'
   )
-  options = parser.parse_args(words[:cut])
-  options.words = list(words[cut + 1 :])
+  options = parser.parse_args(words)
+  options.words = extra
   return options
 
 

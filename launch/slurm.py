@@ -93,12 +93,8 @@ def command(options: argparse.Namespace, after: str = '') -> list[str]:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
   """The options, and in `extra` what comes after `--`."""
-  cut = words.index('--') if '--' in words else len(words)
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  words, extra = restarts.split_words(words)
+  parser = restarts.make_parser(__doc__)
   add = parser.add_argument
   add('--flagfile', default='', help='flags of the run, as absl reads them')
   add('--workdir', required=True, help='folder of the run, seen by all nodes')
@@ -122,7 +118,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     help='restarts without one more checkpoint that are tolerated',
   )
   add('--dry_run', action='store_true', help='print job and command, no more')
-  options = parser.parse_args(words[:cut])
+  options = parser.parse_args(words)
   if (
     min(options.nodes, options.tasks_per_node) < 1 or options.gpus_per_node < 0
   ):
@@ -136,7 +132,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.error('--throttle and --collect: are for --ablate')
   if options.flagfile and not os.path.isfile(options.flagfile):
     parser.error(f'--flagfile={options.flagfile}: no such file')
-  options.extra = list(words[cut + 1 :])
+  options.extra = extra
   return options
 
 

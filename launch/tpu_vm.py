@@ -3,7 +3,7 @@
     python launch/tpu_vm.py --do=create --name=N --zone=Z --type=v5litepod-16
       --version=v2-alpha-tpuv5-lite --spot
     python launch/tpu_vm.py --do=start --name=N --zone=Z --image=IMAGE
-      --flagfile=F --workdir=/mnt/work/runs/a
+      --flagfile=F --workdir=/mnt/data/runs/a
     python launch/tpu_vm.py --do=watch --name=N --zone=Z   # stop, delete, ...
 
 `create` queues for a slice; `start` runs the image on all of its workers, which
@@ -113,12 +113,8 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
   """The options, and in `extra` what comes after `--`."""
-  cut = words.index('--') if '--' in words else len(words)
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  words, extra = restarts.split_words(words)
+  parser = restarts.make_parser(__doc__)
   add = parser.add_argument
   add('--do', required=True, choices=ACTIONS, dest='action')
   add('--name', required=True, help='of the queued resource and its slice')
@@ -139,8 +135,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add('--launch', default='/opt/gan_jax/launch', help='launch/ in the image')
   add('--job', default='', help='default: the name and the time')
   add('--dry_run', action='store_true', help='print the commands, run none')
-  options = parser.parse_args(words[:cut])
-  options.extra = list(words[cut + 1 :])
+  options = parser.parse_args(words)
+  options.extra = extra
   options.job = options.job or f'{options.name}-{int(time.time())}'
   wanted = {'create': ('type', 'version'), 'start': ('image', 'workdir')}
   wanted['resume'] = wanted['create']

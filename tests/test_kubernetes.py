@@ -19,8 +19,8 @@ kubernetes = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(kubernetes)
 
 SCHEMA = ROOT / 'tests' / 'helpers' / 'jobset.schema.json'
-COMMON = ['--name=digits', '--image=repo/gan_jax:1', '--volume=claim:/work']
-COMMON += ['--workdir=/work/runs/a b', '--flagfile=/work/a.flags', '--job=1']
+COMMON = ['--name=digits', '--image=repo/gan_jax:1', '--volume=claim:/data']
+COMMON += ['--workdir=/data/runs/a b', '--flagfile=/data/a.flags', '--job=1']
 KINDS = {
   'one pod': [],
   'gpu nodes': ['--nodes=2', '--gpus_per_node=8', '--request=memory=32Gi'],
@@ -133,7 +133,7 @@ def test_a_run_of_gpu_nodes_joins_by_the_name_of_its_first_pod():
   )
   assert run['command'][2] == (
     'exec python /opt/gan_jax/launch/restarts.py run --job=1 --stalls=3 --'
-    " python -m gan_jax.train --flagfile=/work/a.flags '--workdir=/work/runs/a"
+    " python -m gan_jax.train --flagfile=/data/a.flags '--workdir=/data/runs/a"
     " b' --save_deadline=60 --steps=9 --compilation_cache=/c --multihost=true"
   )
 
@@ -181,7 +181,7 @@ def test_an_index_of_an_ablation_has_its_share(tmp_path):
   done = subprocess.run(command, env=environ, capture_output=True, text=True)
   assert '<gan_jax.ablate>' in done.stdout
   assert done.stdout.endswith('<--only=6/6>'), done.stderr
-  assert '<--workdir=/work/runs/a b>' in done.stdout
+  assert '<--workdir=/data/runs/a b>' in done.stdout
   collect = made('collect')
   assert container(collect)['command'][2].endswith(' --collect')
   assert collect['metadata']['name'] == 'digits-collect'
@@ -196,14 +196,14 @@ def test_queue_priority_and_grace_period():
   assert pod['terminationGracePeriodSeconds'] == 230
   assert pod['priorityClassName'] == 'batch'
   command = container(manifest)['command'][2]
-  assert '--compilation_cache=/work/runs/xla-cache' in command
+  assert '--compilation_cache=/data/runs/xla-cache' in command
 
 
 @pytest.mark.parametrize(
   ('words', 'said'),
   [
     (['--workdir=/tmp/a'], 'outlives the pods'),
-    (['--workdir=/work'], 'outlives the pods'),
+    (['--workdir=/data'], 'outlives the pods'),
     (['--name=A_b'], '--name'),
     (['--tpu=v5e'], '--tpu=v5e'),
     (['--ablate=2', '--nodes=2'], '--ablate'),

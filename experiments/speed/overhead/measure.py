@@ -11,10 +11,12 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import subprocess
 import sys
 from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+import timing  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -32,15 +34,6 @@ def run_once(root: pathlib.Path) -> dict[str, float]:
   )
   found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
   return found
-
-
-def summary(values: list[float]) -> dict[str, float]:
-  """Least, median and greatest."""
-  return {
-    'min': round(min(values), 3),
-    'median': round(statistics.median(values), 3),
-    'max': round(max(values), 3),
-  }
 
 
 def main() -> None:
@@ -62,8 +55,8 @@ def main() -> None:
     names = [name for name in of[0] if name != 'version']
     table[version] = {
       name: {
-        'us_per_step': summary([row[name] for row in of]),
-        'over_bare': summary(
+        'us_per_step': timing.summary([row[name] for row in of]),
+        'over_bare': timing.summary(
           [row[name] / b for row, b in zip(of, bare, strict=True)]
         ),
       }

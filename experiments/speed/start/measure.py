@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,9 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+import timing  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -84,15 +86,6 @@ SHORT = {
 }
 
 
-def summary(values: list[float]) -> dict[str, float]:
-  """Least, median and greatest."""
-  return {
-    'min': round(min(values), 3),
-    'median': round(statistics.median(values), 3),
-    'max': round(max(values), 3),
-  }
-
-
 def main() -> None:
   """Measures in turns and writes `results.json`."""
   parser = argparse.ArgumentParser()
@@ -128,7 +121,7 @@ def main() -> None:
     line = {'case': case, 'version': version, 'kind': kind}
     for name in ('cpu_sec', 'peak_mib'):
       if name in of[0]:
-        line[name] = summary([r[name] for r in of])
+        line[name] = timing.summary([r[name] for r in of])
     table.append(line)
   results = {
     'machine': f'{platform.system()} {platform.machine()}',
