@@ -12,9 +12,7 @@ from typing import Any
 
 import beartype
 
-_beartyped = beartype.beartype(
-  conf=beartype.BeartypeConf(is_pep484_tower=True)
-)
+_beartyped = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 
 
 def check(stub: Callable[..., Any]) -> Callable[..., Any]:
