@@ -27,7 +27,7 @@ HERE = pathlib.Path(__file__).parent
 MLP = Config(dataset='ring', network='mlp', width=32, depth=2, latent_dim=2)
 DIGITS = Config(dataset='digits', width=16, network='dcgan')
 CASES = {
-  'mlp': (MLP, (1, 8, 64, 256), 400),
+  'mlp': (MLP, (1, 8, 64, 256), 50),
   'dcgan': (DIGITS, (1, 8, 64, 256), 2),
   'infogan': (
     dataclasses.replace(
@@ -85,14 +85,18 @@ def main() -> None:
   told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
   for name in options.only.split(','):
     config, counts, steps = CASES[name]
-    cases = {str(n): Case(config, n, max(1, steps // n), 0) for n in counts}
+    cases = {
+      str(n): Case(config, n, steps * (1 + 7 // n), 0) for n in counts
+    }
     if name == 'mlp':
       most = counts[-1]
       blocks = [most, *map(int, filter(None, options.blocks.split(',')))]
       for block in blocks:
-        steps_each = max(1, steps // most)
-        cases[f'{most} by {block}'] = Case(config, most, steps_each, block)
-    rounds = [{k: case() for k, case in cases.items()} for _ in range(options.rounds)]
+        cases[f'{most} by {block}'] = Case(config, most, steps, block)
+    rounds = [
+      {key: case() for key, case in cases.items()}
+      for _ in range(options.rounds)
+    ]
     rows = {
       key: {
         **case.facts,
