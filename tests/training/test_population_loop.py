@@ -202,9 +202,7 @@ def test_members_in_blocks(alone, tmp_path, monkeypatch):
     for i in range(2)
     for j, config in enumerate(configs_of())
   ]
-  monkeypatch.setattr(
-    population, 'choose_block', lambda *args: 3
-  )
+  monkeypatch.setattr(population, 'choose_block', lambda *args: 3)
   loop = train(configs, tmp_path / 'whole')
   assert loop.code.block == 3
   check_members(loop, configs, alone, [1, 4])

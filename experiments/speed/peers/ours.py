@@ -25,7 +25,6 @@ from gan_jax.game.streams import stream
 from gan_jax.networks import conv as conv_lib
 from gan_jax.networks import layers, resnet
 
-
 # Steps before the comparison. G's first images are next to constant, and batch
 # normalisation in D divides rounding by what little they differ in.
 WARM = 32

@@ -6,8 +6,8 @@ Forms: `eager` with fused Adam; `channels_last`, the same with images and
 kernels in that format; `compiled`, both losses with their gradients, Adam and
 the average in one `torch.compile`; `compiled_last`, the same in channels-last;
 `wrapper`, `compiled` with inductor's C++ wrapper; `loader`, `eager` with its
-batches from a `DataLoader` of bytes, as most people run it. With `--check` one step's
-losses and gradients are compared with ours first.
+batches from a `DataLoader` of bytes, as most people run it. With `--check` one
+step's losses and gradients are compared with ours first.
 """
 
 import json

@@ -192,7 +192,9 @@ def resnet_d(p: P, s: P | None, x: Any) -> Any:
     w = spectral(p, s, at)
     if stride == 2:
       w = widened(w) / 4
-    return F.conv2d(h, w, p[f'{at}/bias'], stride, w.shape[-1] // 2 - stride + 1)
+    return F.conv2d(
+      h, w, p[f'{at}/bias'], stride, w.shape[-1] // 2 - stride + 1
+    )
 
   h = x
   for i in (0, 1):

@@ -19,7 +19,6 @@ import jax
 import numpy as np
 
 from gan_jax.config.schema import Config
-from gan_jax.game import population
 from gan_jax.training import setup
 from gan_jax.training.population_program import Member, PopulationProgram
 
@@ -42,7 +41,9 @@ CASES = {
 class Case:
   """Some members' steps, compiled."""
 
-  def __init__(self, config: Config, count: int, steps: int, block: int) -> None:
+  def __init__(
+    self, config: Config, count: int, steps: int, block: int
+  ) -> None:
     """Compiles; `block` 0 leaves the choice to the rule."""
     config = dataclasses.replace(config, devices=1)
     parts = setup.build(config)
@@ -85,9 +86,7 @@ def main() -> None:
   told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
   for name in options.only.split(','):
     config, counts, steps = CASES[name]
-    cases = {
-      str(n): Case(config, n, steps * (1 + 7 // n), 0) for n in counts
-    }
+    cases = {str(n): Case(config, n, steps * (1 + 7 // n), 0) for n in counts}
     if name == 'mlp':
       most = counts[-1]
       blocks = [most, *map(int, filter(None, options.blocks.split(',')))]
