@@ -55,6 +55,8 @@ def scorer(metric: str, way: str) -> Any:
   if way == 'ours':
     import gan_jax as gj
 
+    if metric == 'prdc':  # which takes other neighbours for the first two
+      return lambda x, y: gj.metrics.prdc(x, y, k_pr=5, k_dc=5)
     return getattr(gj.metrics, metric)
   without_torchvision()
   if way == 'prdc':
