@@ -3,18 +3,23 @@
 python docs/figures/make.py --digits=runs/digits
 python docs/figures/make.py --ablation=runs/ring --name=ablation_ring
   (with chromium: the top of its report on a desktop and on a phone)
+python docs/figures/make.py --trace=runs/digits   # made with --profile
 python docs/figures/make.py --tutorial   # runs docs/tutorial.md, prints all
 """
 
 import argparse
+import collections
 import contextlib
+import gzip
 import io
+import json
 import os
 import pathlib
 import re
 import subprocess
 import tempfile
 
+import matplotlib.pyplot as plt
 import numpy as np
 import PIL.Image
 
@@ -54,6 +59,70 @@ def page(
         128, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE
       )
   few.save(out, optimize=True)
+
+
+_KINDS = {
+  'convolutions and products': ('ynn', 'dot', 'conv'),
+  'copies': ('copy', 'transpose', 'concatenate', 'bitcast'),
+  'all else that is compiled': ('',),
+}
+
+
+def _kind(name: str) -> str:
+  return next(k for k, words in _KINDS.items() if name.startswith(words))
+
+
+def trace(workdir: str) -> bytes:
+  """A traced dispatch: the threads' boxes, and where their time went."""
+  (path,) = pathlib.Path(workdir, 'profile').rglob('perfetto*.gz')
+  events = json.loads(gzip.decompress(path.read_bytes()))['traceEvents']
+  boxes = [e for e in events if e.get('ph') == 'X']
+  threads = {
+    e['tid']: e['args']['name']
+    for e in events
+    if e.get('name') == 'thread_name'
+  }
+  skipped = ('$', 'Thunk', 'while', 'Threadpool', 'call')
+  compiled = [
+    e
+    for e in boxes
+    if threads.get(e['tid'], '').startswith('tf_XLA')
+    and not e['name'].startswith(skipped)
+  ]
+  python = [
+    e
+    for e in boxes
+    if 'advance' in e['name'] or e['name'].startswith('np.asarray')
+  ]
+  start = min(e['ts'] for e in python)
+  end = max(e['ts'] + e['dur'] for e in (*python, *compiled))
+  figure, (top, below) = plt.subplots(
+    2, 1, figsize=(8, 4.2), height_ratios=(3, 2), layout='constrained'
+  )
+  colours = dict(zip(_KINDS, ('#3b6fb6', '#d98c3a', '#9aa3ad'), strict=True))
+  rows = ['train.py: advance', 'train.py: waits', 'tf_XLA: compiled']
+  for e in python:
+    row = 1 if e['name'].startswith('np.') else 0
+    span = ((e['ts'] - start) / 1e3, e['dur'] / 1e3)
+    top.broken_barh([span], (row - 0.4, 0.8), color='#c9d3de')
+  total = collections.Counter[str]()
+  for e in compiled:
+    kind = _kind(e['name'])
+    total[kind] += e['dur'] / 1e3
+    span = ((e['ts'] - start) / 1e3, e['dur'] / 1e3)
+    top.broken_barh([span], (1.6, 0.8), color=colours[kind])
+  top.set(yticks=range(3), yticklabels=rows, xlabel='milliseconds')
+  top.set_xlim(0, (end - start) / 1e3)
+  top.invert_yaxis()
+  below.barh(
+    [*_KINDS], [total[k] for k in _KINDS], color=[colours[k] for k in _KINDS]
+  )
+  below.set(xlabel='milliseconds of the dispatch')
+  below.invert_yaxis()
+  out = io.BytesIO()
+  figure.savefig(out, dpi=110, metadata={'Software': None})
+  plt.close(figure)
+  return out.getvalue()
 
 
 def tutorial() -> str:
@@ -104,11 +173,14 @@ def main() -> None:
   parser.add_argument(
     '--tutorial', action='store_true', help='run the page, write it anew'
   )
+  parser.add_argument('--trace', help='workdir of a run with --profile')
   parser.add_argument('--ablation', help='workdir of one with a report')
   parser.add_argument('--name', help='of its two pictures, without the ending')
   args = parser.parse_args()
   if args.digits:
     (HERE / 'digits.png').write_bytes(digits(args.digits))
+  if args.trace:
+    (HERE / 'trace.png').write_bytes(trace(args.trace))
   if args.ablation:
     report = pathlib.Path(args.ablation, 'report.html')
     page(report, 1280, 1480, HERE / f'{args.name}.png')

@@ -5,6 +5,7 @@ and its data alone. A member whose losses or gradients are not finite is frozen
 where it was before that step, and the others go on.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -29,6 +30,9 @@ LAYOUTS = ('vmap', 'map')
 # On CPU a step that multiplies more than this keeps a core busy by itself, and
 # vmap no longer pays: see experiments/speed/population.
 VMAP_MOST = 2**19
+# And what a block of members multiplies at a time there, so that it fits into
+# the cache: experiments/speed/population/members.py.
+BLOCK_WORK = 2**21
 
 
 class PopulationState(Node):
@@ -280,6 +284,30 @@ def choose_layout(params: PyTree, batch_size: int, platform: str) -> str:
   return 'map' if convolutional or work > VMAP_MOST else 'vmap'
 
 
+def choose_block(
+  params: PyTree, batch_size: int, platform: str, members: int
+) -> int:
+  """How many members of a device vmap goes through at a time.
+
+  On CPU the divisor of `members` that is nearest to what the cache has room
+  for, and at least half of it; all of them where there is none, and elsewhere.
+
+  >>> import numpy as np
+  >>> choose_block(np.zeros(2048), 64, 'cpu', 96)
+  16
+  >>> choose_block(np.zeros(2048), 64, 'cpu', 97)
+  97
+  """
+  if platform != 'cpu':
+    return members
+  most = BLOCK_WORK / max(1, count_parameters(params) * batch_size)
+  sizes = [n for n in range(1, members + 1) if members % n == 0]
+  near = [n for n in sizes if most / 2 <= n <= 2 * most]
+  if members <= most or not near:
+    return members
+  return min(near, key=lambda n: abs(math.log(n / most)))
+
+
 def select_members(tree: PyTree, where: Any) -> PyTree:
   """The same members of every array, which are left as they are."""
 
@@ -390,6 +418,7 @@ def make_advance(
   layout: str,
   mesh: Mesh,
   like: Progress,
+  block: int = 0,
 ) -> Callable[..., Progress]:
   """The function that is compiled: `count` steps of every member.
 
@@ -403,6 +432,8 @@ def make_advance(
     layout: one of `LAYOUTS`.
     mesh: the devices.
     like: a population's shapes.
+    block: of members that vmap goes through at a time, a divisor of those of
+      a device; 0: all of them.
   """
 
   def vmapped(progress: Progress, constants: Any, chunk: Any, n: Any) -> Any:
@@ -420,9 +451,7 @@ def make_advance(
 
     def alone(own: Any) -> Progress:
       progress, chunk = own
-      now = progress.now
-      state = now.members.replace(step=start)
-      progress = progress.replace(now=now.replace(members=state))
+      progress = _with_step(progress, start)
 
       def step(now: PopulationState, i: Any) -> Any:
         batch = batch_of(constants, _item(chunk, i, 0), now.members)
@@ -431,15 +460,29 @@ def make_advance(
       return _without_step(_steps(progress, step, n))
 
     moved = jax.lax.map(alone, (_without_step(progress), chunk))
-    members = moved.now.members.replace(step=start)
-    return moved.replace(now=moved.now.replace(members=members))
+    return _with_step(moved, start)
+
+  def blocked(progress: Progress, constants: Any, chunk: Any, n: Any) -> Any:
+    start, count = progress.now.members.step, progress.now.alive.shape[0]
+    if block in (0, count):
+      return vmapped(progress, constants, chunk, n)
+
+    def together(own: Any) -> Progress:
+      progress, chunk = own
+      return _without_step(
+        vmapped(_with_step(progress, start), constants, chunk, n)
+      )
+
+    own = (_without_step(progress), chunk)
+    own = jax.tree.map(lambda x: x.reshape(-1, block, *x.shape[1:]), own)
+    moved = jax.lax.map(together, own)
+    moved = jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), moved)
+    return _with_step(moved, start)
 
   def advance(progress: Progress, constants: Any, chunk: Any, n: Any) -> Any:
     start = progress.now.members.step
-    inner = vmapped if layout == 'vmap' else mapped
-    moved = inner(progress, constants, chunk, n)
-    members = moved.now.members.replace(step=start + n)
-    return moved.replace(now=moved.now.replace(members=members))
+    inner = blocked if layout == 'vmap' else mapped
+    return _with_step(inner(progress, constants, chunk, n), start + n)
 
   where = specs(like)
   return jax.shard_map(
@@ -452,7 +495,11 @@ def make_advance(
 
 
 def _without_step(progress: Progress) -> Progress:
-  members = progress.now.members.replace(step=None)
+  return _with_step(progress, None)
+
+
+def _with_step(progress: Progress, step: Any) -> Progress:
+  members = progress.now.members.replace(step=step)
   return progress.replace(now=progress.now.replace(members=members))
 
 

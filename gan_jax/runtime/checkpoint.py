@@ -8,7 +8,7 @@ damaged is named, moved aside and passed over for the one before it. Arrays are
 saved from the host, so that they restore on any number of devices or processes.
 
 Orbax takes a third of a second to import: `storage`, which speaks to it, is
-imported when something is first saved or read.
+imported when something is first read, or saved that is not small.
 """
 
 import contextlib
@@ -216,6 +216,7 @@ class Checkpoints:
     self._record = self.folder.with_name('checkpoints.json')
     self._newest = -1  # saved by this process
     self._keep, self._best, self._read_only = keep, best, read_only
+    self._small = multihost.is_alone()  # as far as is known
     if not read_only:
       self._make_folder()
 
@@ -240,9 +241,16 @@ class Checkpoints:
   def _manager(self) -> Any:
     """What writes, and deletes old ones."""
     assert not self._read_only, 'opened to be read only'
+    has_locks = locks.has_record_locks(self.folder.parent)
+    if self._small:
+      from gan_jax.runtime import small_checkpoint
+
+      return small_checkpoint.Manager(
+        self.folder, self._keep, self._best, self.steps, has_locks
+      )
     from gan_jax.runtime import storage
 
-    if not locks.has_record_locks(self.folder.parent):
+    if not has_locks:
       storage.write_without_locks()
     return storage.make_manager(
       self.folder, self._keep, self._best, self._listed
@@ -274,15 +282,25 @@ class Checkpoints:
     body = dict(meta, step=step, arrays=_describe_saved(leaves, host))
     sealed = {'body': body, 'digest': digest_facts(body)}
     saved = {path: x for path, x in host.items() if x.size}
-    from gan_jax.runtime import storage
-
     try:
-      args = storage.save_args(saved, sealed)
-      self._manager.save(step, args=args, force=True)
+      self._start_save(step, saved, sealed)
       self._write_record()  # of those before; this one is still being written
     except Exception as error:
       raise not_saved(self.folder, error) from error
     self._newest = step
+
+  def _start_save(self, step: int, saved: Flat, sealed: Meta) -> None:
+    from gan_jax.runtime import small_checkpoint
+
+    if self._made('_manager') is None:
+      self._small &= small_checkpoint.is_small(saved)
+    if self._small:
+      self._manager.save(step, saved, sealed)
+      return
+    from gan_jax.runtime import storage
+
+    args = storage.save_args(saved, sealed)
+    self._manager.save(step, args=args, force=True)
 
   def wait(self) -> None:
     """Waits until everything is saved.

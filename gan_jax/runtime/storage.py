@@ -6,11 +6,9 @@ are left without an index, and the save reports success. And whatever the cause:
 a save counts once it was read back, before the checkpoint gets its name.
 """
 
-import collections
 import dataclasses
 import glob
 import json
-import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,11 +19,10 @@ import tensorstore as ts
 from etils import epath
 from numpy.typing import NDArray
 
-from gan_jax.runtime.errors import ReadBackError
+from gan_jax.runtime import small_checkpoint
 
 Flat = Mapping[str, NDArray[Any]]
 Best = Callable[[list[int]], int | None]
-_AT_ONCE = 16  # chunks of arrays that are read together
 
 
 def write_without_locks() -> None:
@@ -81,7 +78,8 @@ class StateHandler(ocp.PyTreeCheckpointHandler):  # type: ignore[misc]
         to be read.
     """
     super().finalize(directory)
-    read_back(pathlib.Path(str(directory)), self._saved)
+    folder = pathlib.Path(str(directory))
+    small_checkpoint.read_back(folder, self._saved)
     self._saved = {}  # they are large
 
 
@@ -101,8 +99,7 @@ class MetaHandler(ocp.JsonCheckpointHandler):  # type: ignore[misc]
     """
     super().finalize(directory)
     path = pathlib.Path(str(directory)) / 'metadata'
-    if not path.is_file() or path.read_text('utf-8') != self._saved:
-      raise ReadBackError('its description is not what was written')
+    small_checkpoint.read_back_text(path, self._saved)
 
 
 def handlers() -> dict[str, Any]:
@@ -204,47 +201,3 @@ def make_manager(
     ),
     item_handlers=handlers(),
   )
-
-
-def read_back(folder: pathlib.Path, arrays: Flat) -> None:
-  """Reads a store of arrays: its index and every byte, compressed as they are.
-
-  Args:
-    folder: of the store.
-    arrays: what it should hold, by path.
-
-  Raises:
-    ReadBackError: if an array is missing, of another shape or type, or not to
-      be read.
-  """
-  spec = {'driver': 'ocdbt', 'base': {'driver': 'file', 'path': f'{folder}/'}}
-  try:
-    store = ts.KvStore.open(spec).result()
-    keys = [key.decode() for key in store.list().result()]
-    headers: dict[str, Any] = {}
-    chunks = collections.Counter[str]()
-    for start in range(0, len(keys), _AT_ONCE):
-      some = keys[start : start + _AT_ONCE]
-      reads = [store.read(key) for key in some]
-      for key, read in zip(some, reads, strict=True):
-        path, _, name = key.rpartition('/')
-        content = read.result().value
-        if name == '.zarray':
-          headers[path] = json.loads(content)
-        else:
-          chunks[path] += 1
-  except (ValueError, OSError) as error:
-    first = str(error).splitlines()[0][:300]
-    raise ReadBackError(f'its arrays cannot be read: {first}') from error
-  for path, array in arrays.items():
-    if not _is_whole(headers.get(path), chunks[path], array):
-      raise ReadBackError(f'{path} is missing or of another shape')
-
-
-def _is_whole(header: Any, chunks: int, array: NDArray[Any]) -> bool:
-  """Whether a stored array is all there and of the right shape and type."""
-  if header is None or tuple(header['shape']) != array.shape:
-    return False
-  lengths = zip(header['shape'], header['chunks'], strict=True)
-  count = math.prod(-(-total // part) for total, part in lengths)
-  return chunks == count and np.dtype(header['dtype']) == array.dtype

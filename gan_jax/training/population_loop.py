@@ -176,9 +176,10 @@ class PopulationLoop(HostLoop):
     return _select(self.state, slice(len(self.members)))
 
   def meta(self) -> dict[str, Any]:
-    """Layout, members and how long their log is."""
+    """Layout, blocks, members and how long their log is."""
     return {
       'layout': self.layout,
+      'block': self.code.block,
       'rows': len(self.rows.get('step', ())),
       'members': self._identity,
       'seeds': [m.seed for m in self.members],
@@ -212,6 +213,10 @@ class PopulationLoop(HostLoop):
         f' `layout={meta["layout"]}`, which rounds otherwise; use that, or'
         ' another folder'
       )
+    own = self.code.room // self.code.mesh.size  # of each device
+    block = meta.get('block', own)
+    if own % block == 0:  # else on other devices, where it rounds otherwise
+      self.code.block = block
     path, step = self.folder / 'stats.npz', int(meta['step'])
     self.rows = read_stats(path, step)
     if not path.exists() and meta['rows']:

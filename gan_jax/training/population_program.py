@@ -60,6 +60,7 @@ class PopulationProgram:
     mesh: the devices, each of which has whole members.
     room: members that there is room for: as many on each device.
     layout: `vmap` or `map`.
+    block: of members that vmap goes through at a time.
   """
 
   def __init__(
@@ -74,11 +75,12 @@ class PopulationProgram:
     self.mesh: Mesh = population.make_mesh(len(members), devices)
     self.room = population.padded_count(len(members), self.mesh)
     self.layout = layout
+    players = (setup.shapes.g.params, setup.shapes.d.params)
+    platform = self.mesh.devices.flat[0].platform
+    batch, own = setup.config.batch_size, self.room // self.mesh.size
     if layout == 'auto':
-      players = (setup.shapes.g.params, setup.shapes.d.params)
-      platform = self.mesh.devices.flat[0].platform
-      batch = setup.config.batch_size
       self.layout = population.choose_layout(players, batch, platform)
+    self.block = population.choose_block(players, batch, platform, own)
 
   def places(self) -> list[Member]:
     """Members in the rooms of the devices; the first one in those left."""
@@ -144,7 +146,12 @@ class PopulationProgram:
       chunk: of the data of one dispatch, of each place.
     """
     advance = population.make_advance(
-      self.setup.trainer, self.setup.batch_of, self.layout, self.mesh, state
+      self.setup.trainer,
+      self.setup.batch_of,
+      self.layout,
+      self.mesh,
+      state,
+      self.block,
     )
     jitted = jax.jit(advance, donate_argnums=0)
     return jitted.lower(state, constants, chunk, np.int32(0))

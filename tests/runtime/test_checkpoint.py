@@ -15,7 +15,7 @@ import optax
 import pytest
 import tensorstore
 
-from gan_jax.runtime import checkpoint, multihost, storage
+from gan_jax.runtime import checkpoint, multihost, small_checkpoint, storage
 from gan_jax.runtime.array_cache import digest_facts
 from gan_jax.runtime.checkpoint import CheckpointError, Checkpoints
 from gan_jax.runtime.errors import ArgumentError
@@ -40,9 +40,14 @@ def state_of(seed):
 META = {'train_sec': 0.1 + 0.2, 'position': {'epoch': 1 / 3, 'images': 7}}
 
 
+BOTH = pytest.mark.parametrize('saved', ['small', 'large'], indirect=True)
+
+
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path, request, monkeypatch):
   """A workdir with checkpoints of steps 1, 2, 3."""
+  if getattr(request, 'param', 'small') == 'large':
+    monkeypatch.setattr(small_checkpoint, 'MOST_BYTES', 0)
   checkpoints = Checkpoints(tmp_path)
   for step in (1, 2, 3):
     checkpoints.save(step, state_of(step), META)
@@ -116,6 +121,7 @@ def test_a_saved_state_is_a_copy(tmp_path):
   assert (found['w'] == 1).all()
 
 
+@BOTH
 def test_any_flipped_byte_of_the_arrays_is_noticed(saved):
   """Each file of the newest checkpoint damaged in turn: never trusted."""
   copy = saved.parent / 'copy'
@@ -338,10 +344,13 @@ ODD = [
 ]
 
 
-def test_any_folder_holds_checkpoints(tmp_path):
+@pytest.mark.parametrize('most', [0, small_checkpoint.MOST_BYTES])
+def test_any_folder_holds_checkpoints(most, tmp_path, monkeypatch):
   """Orbax reads the whole path as a pattern, and others match it."""
+  monkeypatch.setattr(small_checkpoint, 'MOST_BYTES', most)
   (tmp_path / 'ab').mkdir()
-  for name in [*ODD, 'new\nline', ' '.join(ODD)]:
+  names = ['new\nline', *ODD] if most else ODD[:1]
+  for name in [*names, ' '.join(ODD)]:
     path = tmp_path / name
     for step in (1, 2):  # another process continues
       checkpoints = Checkpoints(path, keep=1)
@@ -395,31 +404,40 @@ def spoil(folder):
   (folder / 'metadata').write_text('{}')
 
 
-@pytest.mark.parametrize(
-  'handler, damage',
-  [
-    ('PyTreeCheckpointHandler', remove_index),
-    ('PyTreeCheckpointHandler', cut_data),
-    ('PyTreeCheckpointHandler', lose_an_array),
-    ('PyTreeCheckpointHandler', lose_a_chunk),
-    ('JsonCheckpointHandler', spoil),
-  ],
-)
+DAMAGES = {
+  remove_index: ('PyTreeCheckpointHandler', 'write_arrays'),
+  cut_data: ('PyTreeCheckpointHandler', 'write_arrays'),
+  lose_an_array: ('PyTreeCheckpointHandler', 'write_arrays'),
+  lose_a_chunk: ('PyTreeCheckpointHandler', 'write_arrays'),
+  spoil: ('JsonCheckpointHandler', 'write_meta'),
+}
+
+
+@pytest.mark.parametrize('small', [True, False], ids=['small', 'large'])
+@pytest.mark.parametrize('damage', DAMAGES)
 def test_a_save_counts_once_it_was_read_back(
-  handler, damage, tmp_path, monkeypatch
+  damage, small, tmp_path, monkeypatch
 ):
   """Whatever the cause: the write reports success, and nothing is there."""
+  handler, function = DAMAGES[damage]
+  if small:
+    owner, name = small_checkpoint, function
+  else:
+    owner, name = getattr(storage.ocp, handler), 'finalize'
+    monkeypatch.setattr(small_checkpoint, 'MOST_BYTES', 0)
+  original, ready = getattr(owner, name), []
+
+  def damaging(*args):
+    original(*args)
+    place = pathlib.Path(str(args[0 if small else 1]))
+    if ready:
+      damage(place.parent if place.is_file() else place)
+
+  monkeypatch.setattr(owner, name, damaging)
   checkpoints = Checkpoints(tmp_path, keep=1)
   checkpoints.save(1, state_of(1), META)
   checkpoints.wait()
-  kind = getattr(storage.ocp, handler)
-  original = kind.finalize
-
-  def finalize(self, directory):
-    original(self, directory)
-    damage(pathlib.Path(str(directory)))
-
-  monkeypatch.setattr(kind, 'finalize', finalize)
+  ready.append(True)
   checkpoints.save(2, state_of(2), META)
   with pytest.raises(checkpoint.NotSaved, match='could not be read back') as e:
     checkpoints.wait()
@@ -428,6 +446,61 @@ def test_a_save_counts_once_it_was_read_back(
     checkpoints.close()
   (state, _), told = restored(tmp_path)
   assert int(state['step']) == 1 and not told
+
+
+# Small ones, which Orbax does not write.
+
+
+def mixed_state():
+  return {
+    'half': jnp.asarray([1.5, -2, jnp.inf], jnp.bfloat16),
+    'flag': jnp.ones((2, 1), bool),
+    'count': jnp.uint8(7),
+    'w/o': {'a b': jnp.arange(6.0).reshape(2, 3)},
+    'key': jax.random.key(3),
+  }
+
+
+def test_orbax_reads_a_small_one_as_its_own(tmp_path, monkeypatch):
+  """What is said of it included, so that it may be taken elsewhere."""
+  shown = {}
+  for name, most in (('small', small_checkpoint.MOST_BYTES), ('large', 0)):
+    monkeypatch.setattr(small_checkpoint, 'MOST_BYTES', most)
+    checkpoints = Checkpoints(tmp_path / name)
+    checkpoints.save(5, mixed_state(), META)
+    checkpoints.close()
+    with storage.ocp.StandardCheckpointer() as orbax:
+      shown[name] = orbax.restore(step_folder(tmp_path / name, 5) / 'state')
+    folder = tmp_path / name / 'checkpoints'
+    with storage.make_manager(folder, 3, None, list) as orbax:
+      assert orbax.all_steps() == [5]
+  assert shown['small'].keys() == shown['large'].keys() >= {'half', 'count'}
+  for path, x in shown['small'].items():
+    other = shown['large'][path]
+    assert x.dtype == other.dtype and np.array_equal(x, other), path
+
+
+def test_what_is_no_plain_number_or_large_is_left_to_orbax():
+  plain = {'a': np.zeros(3, jnp.bfloat16), 'b': np.zeros(2, bool)}
+  assert small_checkpoint.is_small(plain)
+  assert not small_checkpoint.is_small({'a': np.zeros(3, jnp.int4)})
+  assert not small_checkpoint.is_small({'a': np.zeros(2**20 + 1, np.float32)})
+
+
+def test_small_and_large_ones_take_turns(tmp_path, monkeypatch):
+  """As where options are changed: each continues what the other left."""
+  for step, most in enumerate((2**20, 0, 2**20), 1):
+    monkeypatch.setattr(small_checkpoint, 'MOST_BYTES', most)
+    (tmp_path / 'checkpoints').mkdir(exist_ok=True)
+    left = step_folder(tmp_path, 9).with_suffix('.orbax-checkpoint-tmp')
+    left.mkdir()
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    found = checkpoints.restore_newest(state_of(0), pytest.fail)
+    assert int(found[0]['step'] if found else 0) == step - 1
+    checkpoints.save(step, state_of(step), META)
+    checkpoints.close()
+    assert not left.exists()
+  assert Checkpoints(tmp_path).steps() == [2, 3]
 
 
 # Gone.

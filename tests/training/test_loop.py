@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import small
 
-from gan_jax.runtime import preemption, rescue, storage
+from gan_jax.runtime import preemption, rescue, small_checkpoint
 from gan_jax.runtime.errors import CheckpointError, IdentityError
 from gan_jax.training import goodput, run_loop, setup, writers
 from gan_jax.training.dispatch import Pace
@@ -102,13 +102,13 @@ def test_it_stops_where_it_is_and_says_so_when_it_is_saved(
   counter, monkeypatch
 ):
   """Not before: what is told is what the next call finds."""
-  read_back = storage.read_back
+  read_back = small_checkpoint.read_back
 
   def slowly(*args):
     time.sleep(0.3)
     read_back(*args)
 
-  monkeypatch.setattr(storage, 'read_back', slowly)
+  monkeypatch.setattr(small_checkpoint, 'read_back', slowly)
   loop = counter()
   listener, loop.at_step = signalled(4)
   assert loop.run(listener) == 'saved'

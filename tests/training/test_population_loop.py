@@ -194,6 +194,25 @@ def test_members_that_do_not_fill_four_devices(layout, alone, tmp_path):
   check_members(loop, configs, alone, [1, 4])
 
 
+@pytest.mark.slow
+def test_members_in_blocks(alone, tmp_path, monkeypatch):
+  """Each is its own run, and goes on in the blocks that it began with."""
+  configs = [
+    dataclasses.replace(config, seed=3 * i + j, devices=1)
+    for i in range(2)
+    for j, config in enumerate(configs_of())
+  ]
+  monkeypatch.setattr(population, 'choose_block', lambda *args: 3)
+  loop = train(configs, tmp_path / 'whole')
+  assert loop.code.block == 3
+  check_members(loop, configs, alone, [1, 4])
+  with opened(configs, tmp_path / 'cut', steps=10) as first:
+    assert first.run(preemption.Listener()) == 'done'
+  monkeypatch.setattr(population, 'choose_block', lambda *args: 6)
+  again = train(configs, tmp_path / 'cut')
+  assert again.code.block == 3 and bits(again) == bits(loop)
+
+
 def with_infinite_moment(state, i):
   """Member i with a second moment under which D stands still, unnoticed."""
 
@@ -412,6 +431,18 @@ def test_weights_are_traced_and_what_they_weigh_is_not():
 def test_nobody_is_refused():
   with pytest.raises(ArgumentError, match='`configs=.*give a population one'):
     members_of([])
+
+
+def test_blocks_are_of_a_divisor_near_what_the_cache_has_room_for():
+  def choose(members, parameters=2**11, batch_size=64, platform='cpu'):
+    params = {'w': np.zeros(parameters)}
+    return population.choose_block(params, batch_size, platform, members)
+
+  assert [choose(n) for n in (1, 8, 16, 64, 256)] == [1, 8, 16, 16, 16]
+  assert choose(60) == 15 and choose(97) == 97
+  assert choose(256, parameters=8) == 256
+  assert choose(64, parameters=2**13) == 4
+  assert choose(256, platform='gpu') == 256
 
 
 def test_layouts_are_chosen_by_size_and_kind_not_by_the_clock():

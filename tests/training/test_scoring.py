@@ -19,7 +19,7 @@ from gan_jax.config.schema import ConfigError
 from gan_jax.evaluation.score_file import ScoreFile, find_best
 from gan_jax.evaluation.scorer import EvaluationOptions, hash_protocol
 from gan_jax.metrics import METRICS, Metric
-from gan_jax.runtime import checkpoint
+from gan_jax.runtime import checkpoint, small_checkpoint
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import restore, score_checkpoints
 from gan_jax.training.scoring import TrainingScorer
@@ -154,7 +154,11 @@ NAN = math.nan
     ([4.0, 3.0, 2.0, 1.0], 'lower', [4]),
   ],
 )
-def test_the_best_checkpoint_stays(values, better, kept, tmp_path):
+@pytest.mark.parametrize('most', [0, small_checkpoint.MOST_BYTES])
+def test_the_best_checkpoint_stays(
+  most, values, better, kept, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(small_checkpoint, 'MOST_BYTES', most)
   table = []
 
   def best(steps):

@@ -24,7 +24,14 @@ import tabulate
 from rows import ROWS
 
 HERE = pathlib.Path(__file__).parent
-FORMS = ('eager', 'channels_last', 'compiled', 'compiled_last', 'wrapper')
+FORMS = (
+  'eager',
+  'channels_last',
+  'compiled',
+  'compiled_last',
+  'wrapper',
+  'loader',
+)
 
 
 class Worker:

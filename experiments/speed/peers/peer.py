@@ -5,20 +5,22 @@
 Forms: `eager` with fused Adam; `channels_last`, the same with images and
 kernels in that format; `compiled`, both losses with their gradients, Adam and
 the average in one `torch.compile`; `compiled_last`, the same in channels-last;
-`wrapper`, `compiled` with inductor's C++ wrapper. With `--check` one step's
-losses and gradients are compared with ours first.
+`wrapper`, `compiled` with inductor's C++ wrapper; `loader`, `eager` with its
+batches from a `DataLoader` of bytes, as most people run it. With `--check` one
+step's losses and gradients are compared with ours first.
 """
 
 import json
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from rows import ROWS
-from torch_networks import MAPS, networks, to_torch
+from torch_networks import DROPPING, MAPS, networks, to_torch
 
 RATE, BETAS, EPS = 2e-4, (0.5, 0.999), 1e-8
 TOLERANCE = 2e-3  # of a gradient's norm, in float32: sums in another order
@@ -34,7 +36,8 @@ class Game:
     options = self.row.options
     self.maps = MAPS.get(options['network'], {})
     self.g, self.d = networks(options['network'], self.row.shape)
-    self.wasserstein = options.get('objective') == 'wasserstein'
+    self.objective = options.get('objective', '')
+    self.d_steps = options.get('d_steps', 1)
     self.penalty = options.get('regularizer', '')
     self.weight = float(weights.get('weight', 0.0))
     self.p = {x: self.tree(weights, 'p', x) for x in 'gd'}
@@ -60,8 +63,10 @@ class Game:
     with torch.no_grad():
       fake = self.g(g_p, None, z)
     on_real, on_fake = self.d(p, s, real), self.d(p, s, fake)
-    if self.wasserstein:
+    if self.objective == 'wasserstein':
       loss = on_fake.mean() - on_real.mean()
+    elif self.objective == 'hinge':
+      loss = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
     else:
       loss = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
     if not self.penalty:
@@ -82,9 +87,10 @@ class Game:
     return loss + self.weight * penalty, loss
 
   def g_loss(self, p: P, d_p: P, s: Any, z: Any) -> Any:
-    """G's loss."""
-    logits = self.d(d_p, None, self.g(p, s, z))
-    return -logits.mean() if self.wasserstein else F.softplus(-logits).mean()
+    """G's loss; D's vectors move for it, and are forgotten."""
+    d_s = {k: v.clone() for k, v in self.s['d'].items() if k.endswith('/u')}
+    logits = self.d(d_p, d_s or None, self.g(p, s, z))
+    return -logits.mean() if self.objective else F.softplus(-logits).mean()
 
 
 def gradients(game: Game, player: str, z: Any, real: Any, u: Any) -> Any:
@@ -107,14 +113,15 @@ def check(name: str, path: str) -> float:
   Raises:
     AssertionError: if it is too great.
   """
-  theirs = dict(np.load(path))
-  game, worst = Game(name, theirs), 0.0
-  for own in game.p.values():
-    for w in own.values():
-      w.requires_grad_()
-  real = game.images(theirs['real'])
+  theirs, worst = dict(np.load(path)), 0.0
   u = torch.tensor(theirs.get('epsilon', np.zeros(1, np.float32)))
+  DROPPING[0] = False
   for player in 'dg':
+    game = Game(name, theirs)  # the statistics as they were
+    for own in game.p.values():
+      for w in own.values():
+        w.requires_grad_()
+    real = game.images(theirs['real'])
     z = torch.tensor(theirs[f'z/{player}'])
     loss, grads = gradients(game, player, z, real, u)
     gap = abs(loss.item() - float(theirs[f'loss/{player}']))
@@ -125,7 +132,14 @@ def check(name: str, path: str) -> float:
       difference = float((grad - wanted[key]).norm() / size)
       assert difference < TOLERANCE, f'{player}/{key}: {difference}'
       worst = max(worst, difference)
+  DROPPING[0] = True
   return worst
+
+
+def turns(reals: Any, z_d: Any, z_g: Any) -> Any:
+  """Who moves, and on what: D on each batch, then G."""
+  ds = [('d', z, real) for z, real in zip(z_d, reals, strict=True)]
+  return [*ds, ('g', z_g, reals[-1])]
 
 
 class Eager:
@@ -144,9 +158,9 @@ class Eager:
     self.opt = {x: torch.optim.Adam(game.p[x].values(), **adam) for x in 'gd'}
     self.average = [w.detach().clone() for w in self.g]
 
-  def __call__(self, real: Any, z_d: Any, z_g: Any, u: Any) -> Any:
-    """One update of D, one of G."""
-    for player, z in (('d', z_d), ('g', z_g)):
+  def __call__(self, reals: Any, z_d: Any, z_g: Any, u: Any) -> Any:
+    """Updates of D, one of G."""
+    for player, z, real in turns(reals, z_d, z_g):
       loss, grads = gradients(self.game, player, z, real, u)
       for w, grad in zip(self.game.p[player].values(), grads, strict=True):
         w.grad = grad
@@ -173,10 +187,11 @@ class Compiled(Eager):
     torch._dynamo.config.trace_autograd_ops = True
     self.whole = torch.compile(self.step, dynamic=False, fullgraph=True)
 
-  def step(self, real: Any, z_d: Any, z_g: Any, u: Any, t: Any) -> Any:
+  def step(self, reals: Any, z_d: Any, z_g: Any, u: Any, t: Any) -> Any:
     """What is compiled."""
-    for player, z in (('d', z_d), ('g', z_g)):
+    for i, (player, z, real) in enumerate(turns(reals, z_d, z_g)):
       loss, grads = gradients(self.game, player, z, real, u)
+      n = (t - 1) * len(reals) + i + 1 if player == 'd' else t
       with torch.no_grad():
         rows = zip(
           self.game.p[player].values(),
@@ -187,8 +202,8 @@ class Compiled(Eager):
         for w, g, m, v in rows:
           m.lerp_(g, 1 - BETAS[0])
           v.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
-          root = (v / (1 - BETAS[1] ** t)).sqrt() + EPS
-          w.sub_(RATE / (1 - BETAS[0] ** t) * m / root)
+          root = (v / (1 - BETAS[1] ** n)).sqrt() + EPS
+          w.sub_(RATE / (1 - BETAS[0] ** n) * m / root)
     with torch.no_grad():
       for a, w in zip(self.average, self.game.p['g'].values(), strict=True):
         a.lerp_(w, 1e-3)
@@ -202,9 +217,49 @@ class Compiled(Eager):
 
 def latent(n: int, width: int, network: str) -> Any:
   """Noise, of the distribution of ours."""
-  if network == 'mlp':
+  if network in ('mlp', 'resnet'):
     return torch.randn(n, width)
   return torch.rand(n, width) * 2 - 1
+
+
+def memory(game: Game, last: bool) -> Iterator[Any]:
+  """Batches of float32 samples that lie in memory, drawn with replacement."""
+  row, random = game.row, np.random.default_rng(0)
+  shape = (row.data, *row.shape)
+  data = game.images(random.uniform(-1, 1, shape).astype(np.float32))
+  if last and data.ndim == 4:
+    data = data.to(memory_format=torch.channels_last)
+  while True:
+    yield data[torch.randint(row.data, (row.batch,))]
+
+
+class Pictures(torch.utils.data.Dataset[Any]):
+  """Bytes in memory, each made a tensor in [-1, 1] when it is asked for."""
+
+  def __init__(self, row: Any) -> None:
+    """Draws them."""
+    random = np.random.default_rng(0)
+    self._x = random.integers(0, 256, (row.data, *row.shape), np.uint8)
+
+  def __len__(self) -> int:
+    """How many."""
+    return len(self._x)
+
+  def __getitem__(self, i: int) -> Any:
+    """One, as `ToTensor` and `Normalize` of torchvision make it."""
+    x = torch.from_numpy(self._x[i])
+    if x.ndim == 3:
+      x = x.permute(2, 0, 1).contiguous()
+    return x.to(torch.float32).div(255).sub_(0.5).div_(0.5)
+
+
+def loader(game: Game) -> Iterator[Any]:
+  """Batches from a loader in this process, epoch after epoch."""
+  batches = torch.utils.data.DataLoader(
+    Pictures(game.row), game.row.batch, shuffle=True, drop_last=True
+  )
+  while True:
+    yield from batches
 
 
 def main(name: str, form: str, path: str) -> None:
@@ -220,19 +275,19 @@ def main(name: str, form: str, path: str) -> None:
 
     config.cpp_wrapper = True
   game = Game(name, theirs)
-  step = (Eager if form in ('eager', 'channels_last') else Compiled)(game, last)
-  random = np.random.default_rng(0)
-  shape = (row.data, *row.shape)
-  data = game.images(random.uniform(-1, 1, shape).astype(np.float32))
-  if last and data.ndim == 4:
-    data = data.to(memory_format=torch.channels_last)
+  eager = form in ('eager', 'channels_last', 'loader')
+  step = (Eager if eager else Compiled)(game, last)
+  batches = memory(game, last)
+  if form == 'loader':
+    batches = loader(game)
   width, network = theirs['z/g'].shape[1], row.options['network']
 
   def run(steps: int) -> None:
     for _ in range(steps):
-      real = data[torch.randint(row.data, (row.batch,))]
-      z_d, z_g = (latent(row.batch, width, network) for _ in 'dg')
-      step(real, z_d, z_g, torch.rand(row.batch))
+      reals = [next(batches) for _ in range(game.d_steps)]
+      z_d = [latent(row.batch, width, network) for _ in reals]
+      z_g = latent(row.batch, width, network)
+      step(reals, z_d, z_g, torch.rand(row.batch))
 
   run(3)
   told = {

@@ -23,6 +23,7 @@ class Row(NamedTuple):
   data: int = 4096
 
 
+_RESNET = dict(network='resnet', width=32, objective='hinge')
 _IMAGE, _TOY = (32, 32, 3), dict(steps=2000, scanned=1000, data=65536)
 ROWS: dict[str, Row] = {
   'mlp32': Row(
@@ -33,6 +34,9 @@ ROWS: dict[str, Row] = {
   )._replace(steps=500, scanned=500),
   'mlp28': Row(
     (28, 28, 1), 100, dict(network='mlp', width=512, depth=2), 40, 40
+  ),
+  'goodfellow2014': Row(
+    (28, 28, 1), 100, dict(network='goodfellow2014'), 10, 10
   ),
   'dcgan': Row(_IMAGE, 64, dict(network='dcgan', width=64)),
   'dcgan_r1': Row(
@@ -52,7 +56,6 @@ ROWS: dict[str, Row] = {
     ),
   ),
   'infogan': Row((28, 28, 1), 64, dict(network='infogan', width=64)),
-  'resnet': Row(
-    _IMAGE, 64, dict(network='resnet', width=32, objective='hinge')
-  ),
+  'resnet': Row(_IMAGE, 64, _RESNET),
+  'resnet_5': Row(_IMAGE, 64, dict(_RESNET, d_steps=5), 2, 2),
 }

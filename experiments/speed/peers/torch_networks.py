@@ -125,6 +125,89 @@ def infogan_d(p: P, s: P | None, x: Any) -> Any:
   return linear(p, 'Dense_1', h)[:, 0]
 
 
+def goodfellow_g(p: P, s: P | None, z: Any) -> Any:
+  """G, of 28x28 images."""
+  h = F.relu(linear(p, 'Dense_1', F.relu(linear(p, 'Dense_0', z))))
+  x = 2 * torch.sigmoid(linear(p, 'Dense_2', h)) - 1
+  return x.reshape(len(z), 1, 28, 28)
+
+
+def goodfellow_d(p: P, s: P | None, x: Any) -> Any:
+  """D: maxout of five pieces, dropout where there are weights to train."""
+  h = (x.flatten(1) + 1) / 2
+  for i, rate in enumerate((0.2, 0.5)):
+    h = linear(p, f'Dense_{i}', dropout(h, rate))
+    h = h.reshape(len(h), 5, -1).amax(1)
+  return linear(p, 'Dense_2', dropout(h, 0.5))[:, 0]
+
+
+DROPPING = [True]  # whether `dropout` drops: not while a step is compared
+
+
+def dropout(h: Any, rate: float) -> Any:
+  """Zeros, and the rest larger."""
+  return F.dropout(h, rate, DROPPING[0])
+
+
+def widened(w: Any) -> Any:
+  """A 3x3 kernel plus itself shifted by a pixel, along both axes: 4x4."""
+  rows = F.pad(w, (0, 0, 0, 1)) + F.pad(w, (0, 0, 1, 0))
+  return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+
+
+def spectral(p: P, s: P | None, at: str) -> Any:
+  """A kernel by its greatest singular value; moves `u` where it is given."""
+  w = p[f'{at}/kernel']
+  flat, u = w.flatten(1), s[f'{at}/u'] if s else None
+  if u is None:
+    return w
+  with torch.no_grad():
+    v = F.normalize(flat.T @ u, dim=0, eps=1e-12)
+    new = F.normalize(flat @ v, dim=0, eps=1e-12)
+    u.copy_(new)
+  return w / (new @ (flat @ v))
+
+
+def resnet_g(p: P, s: P | None, z: Any) -> Any:
+  """G: upsampling and convolution in one."""
+  h = linear(p, 'Dense_0', z).reshape(len(z), -1, 4, 4)
+  for i in range(3):
+    x = h
+    h = F.relu(batch_norm(p, s, f'BatchNorm_{2 * i}', x))
+    w = widened(p[f'UpConv_{i}/kernel']).flip(2, 3).transpose(0, 1)
+    h = F.conv_transpose2d(h, w, None, 2, 1)
+    h = F.relu(batch_norm(p, s, f'BatchNorm_{2 * i + 1}', h))
+    at, short = f'Conv_{2 * i}', f'Conv_{2 * i + 1}'
+    h = F.conv2d(h, p[f'{at}/kernel'], p[f'{at}/bias'], padding=1)
+    x = F.conv2d(x, p[f'{short}/kernel'], p[f'{short}/bias'])
+    h = h + F.interpolate(x, scale_factor=2, mode='nearest')
+  h = F.relu(batch_norm(p, s, 'BatchNorm_6', h))
+  return torch.tanh(F.conv2d(h, p['Conv_6/kernel'], p['Conv_6/bias'], 1, 1))
+
+
+def resnet_d(p: P, s: P | None, x: Any) -> Any:
+  """D: spectral norms; convolution and pooling in one."""
+
+  def layer(at: str, h: Any, stride: int = 1) -> Any:
+    w = spectral(p, s, at)
+    if stride == 2:
+      w = widened(w) / 4
+    return F.conv2d(
+      h, w, p[f'{at}/bias'], stride, w.shape[-1] // 2 - stride + 1
+    )
+
+  h = x
+  for i in (0, 1):
+    h, x = layer(f'Conv_{2 * i}', F.relu(h) if i else h), h
+    h = layer(f'ConvPool_{i}', F.relu(h), 2)
+    h = h + layer(f'Conv_{2 * i + 1}', F.avg_pool2d(x, 2))
+  for i in (4, 6):
+    inner = layer(f'Conv_{i}', F.relu(h))
+    h = h + layer(f'Conv_{i + 1}', F.relu(inner))
+  h = F.relu(h).sum((2, 3))
+  return F.linear(h, spectral(p, s, 'Dense_0'))[:, 0]
+
+
 # Feature maps (channels, height, width) that dense layers make or flatten, or
 # that their normalisation sees: permuted once, so that no step has to.
 MAPS = {
@@ -134,6 +217,7 @@ MAPS = {
     'g/BatchNorm_1': (128, 7, 7),
     'd/Dense_0': (128, 7, 7),
   },
+  'resnet': {'g/Dense_0': (64, 4, 4)},
 }
 
 
@@ -144,4 +228,6 @@ def networks(name: str, shape: tuple[int, ...]) -> tuple[Any, Any]:
     'mlp': (mlp_g(chw), mlp_d),
     'dcgan': (dcgan_g, dcgan_d),
     'infogan': (infogan_g, infogan_d),
+    'goodfellow2014': (goodfellow_g, goodfellow_d),
+    'resnet': (resnet_g, resnet_d),
   }[name]
