@@ -108,7 +108,7 @@ def contradictions(c: Any) -> list[ArgumentError]:
 def _place_faults(c: Any) -> Iterator[ArgumentError]:
   for name in ('workdir', 'data_dir', 'weights', 'dataset'):
     place = getattr(c, name)
-    fault = find_fault(place)
+    fault = find_fault(place, name)
     if fault:
       yield ArgumentError(name, printable(place), fault)
 
