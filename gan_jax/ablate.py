@@ -103,10 +103,15 @@ def main() -> int:
 
   if flags.FLAGS.collect:
     return runner.collect(plan)
-  from gan_jax.training.train import prepare_process
+  from gan_jax.training.train import join_job, prepare_back_end
 
-  prepare_process(plan.base, plan.options.only.replace('/', '-'))
-  return runner.ablate(plan, dry_run=flags.FLAGS.dry_run)
+  join_job(plan.base)
+  part = plan.options.only.replace('/', '-')
+  return runner.ablate(
+    plan,
+    dry_run=flags.FLAGS.dry_run,
+    prepare=lambda base: prepare_back_end(base, part),
+  )
 
 
 if __name__ == '__main__':

@@ -184,6 +184,7 @@ def _read_signature(file: int) -> str:
 
 
 def name_of(owner: Any) -> str:
+  """What to call a process, of what it says of itself; or nothing."""
   if isinstance(owner, dict) and 'pid' in owner:
     return f'process {owner["pid"]} on {owner.get("host") or "this machine"}'
   return ''

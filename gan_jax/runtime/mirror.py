@@ -96,9 +96,7 @@ class Content(NamedTuple):
 
 def look(store: Store) -> Content:
   """What a store holds of a folder, leases apart."""
-  items = {
-    name: item for name, item in store.list().items() if name[:1] != '.'
-  }
+  items = {name: item for name, item in store.list().items() if name[:1] != '.'}
   whole = {m['bundle'] for m in map(_MANIFEST.fullmatch, items) if m}
   bundles: dict[str, list[str]] = {bundle: [] for bundle in sorted(whole)}
   files, halves = dict[str, Item](), list[str]()
@@ -187,17 +185,18 @@ def fetch(
   return content
 
 
-def _step(bundle: str) -> int:
+def step_of(bundle: str) -> int:
+  """The step of a checkpoint."""
   return int(bundle.rpartition('/')[2])
 
 
 def _choose(bundles: dict[str, list[str]], which: str) -> list[str]:
-  newest_first = sorted(bundles, key=_step, reverse=True)
+  newest_first = sorted(bundles, key=step_of, reverse=True)
   if which == 'all':
     return newest_first
   if which == 'newest':
     return newest_first[:1]
-  return [b for b in newest_first if which == str(_step(b))]
+  return [b for b in newest_first if which == str(step_of(b))]
 
 
 def _join_added(folder: pathlib.Path) -> None:
@@ -287,8 +286,8 @@ class Mirror:
     """
     self._lease = Lease(self.store, claims, say, self._fail)
 
-  def fetch(self, checkpoints: str = 'all') -> None:
-    """Fetches what there is.
+  def fetch(self, checkpoints: str = 'all') -> Content:
+    """Fetches what there is, and says what there was.
 
     Raises:
       ArgumentError, StoreAway: as `Store`.
@@ -305,6 +304,21 @@ class Mirror:
     self._bundles = {b for b in content.bundles if self._wanted(b)}
     self._strays = [name for name in content.halves if self._wanted(name)]
     self._strays += [n for n in content.files if n.startswith(ADDED)]
+    return content
+
+  def refresh(self) -> None:
+    """Brings a copy of a run up to date; in which nothing is put."""
+    content = look(self.store)
+    local = _find_bundles(self.folder)
+    # In this order: a run that has ended has saved its last checkpoint.
+    if 'run.json' in content.files:
+      with contextlib.suppress(FileNotFoundError):
+        self.store.download('run.json', self.folder / 'run.json')
+    for bundle in content.bundles:
+      if bundle not in local:
+        fetch_bundle(self.store, bundle, self.folder)
+    for bundle in local - {*content.bundles}:
+      shutil.rmtree(self.folder / bundle, ignore_errors=True)
 
   @property
   def _has_added(self) -> bool:
@@ -349,7 +363,7 @@ class Mirror:
       staged = self._stage()
       self._hold()
       self._put_files()
-      for bundle in sorted(staged, key=_step, reverse=True):
+      for bundle in sorted(staged, key=step_of, reverse=True):
         self._put_bundle(bundle, staged[bundle])
       for name, (stat, content) in statements.items():
         self.store.write(name, content)
@@ -568,4 +582,5 @@ __all__ = [
   'manifest_of',
   'mounted',
   'scan',
+  'step_of',
 ]

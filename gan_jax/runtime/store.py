@@ -17,6 +17,7 @@ promised by all, and ignored by some. `locks` does the same with files.
 
 import contextlib
 import datetime
+import functools
 import json
 import logging
 import os
@@ -240,9 +241,9 @@ class Store:
 
   def remove(self, names: Iterable[str]) -> None:
     """Removes objects, those that are there."""
-    for name in names:
+    for path in map(self._path, names):
       with contextlib.suppress(FileNotFoundError):
-        self._call(lambda name=name: self._fs.rm_file(self._path(name)))
+        self._call(functools.partial(self._fs.rm_file, path))
 
 
 def _connect(url: str, argument: str) -> tuple[Any, str]:
@@ -263,7 +264,9 @@ def _connect(url: str, argument: str) -> tuple[Any, str]:
     fs, root = fsspec.url_to_fs(url, **options)
   except ImportError as error:
     extra = _EXTRAS.get(scheme)
-    how = f"pip install 'gan_jax[{extra}]'" if extra else f'install {error.name}'
+    how = (
+      f"pip install 'gan_jax[{extra}]'" if extra else f'install {error.name}'
+    )
     remedy = f'{scheme}:// needs a package that is not installed: {how}'
     raise ArgumentError(argument, url, remedy) from error
   except ValueError as error:
@@ -427,8 +430,8 @@ class Lease:
         continue  # who uploads gives up as well, and says so
       except Exception as error:
         if not ended.is_set() and self._state == 'held':
-          known = isinstance(error, Error)
-          self._lost(error if known else LeaseLost(_first(error)))
+          known = error if isinstance(error, Error) else None
+          self._lost(known or LeaseLost(_first(error)))
         return
 
   def confirm(self) -> None:

@@ -1,5 +1,6 @@
 """Workdirs in an object store: a folder of this machine in their place."""
 
+import atexit
 import contextlib
 import dataclasses
 import os
@@ -9,7 +10,14 @@ from collections.abc import Callable, Iterator
 
 from gan_jax.config import app
 from gan_jax.config.schema import Config
-from gan_jax.runtime import locks, mirror, multihost, places, preemption
+from gan_jax.runtime import (
+  locks,
+  mirror,
+  multihost,
+  places,
+  preemption,
+  terminal,
+)
 from gan_jax.runtime.errors import ArgumentError, Error
 
 _CRASHED = 60.0  # seconds to put what a run left that failed
@@ -44,19 +52,44 @@ def held(
     try:
       _fill(mounted, config.workdir, claims)
       yield dataclasses.replace(config, workdir=str(mounted.folder))
-    except BaseException:
+    except BaseException as error:
       with contextlib.suppress(Error):
         mounted.close(_CRASHED)
       if mounted.failure is not None:
         raise mounted.failure from None
+      _rename(error)
       raise
     stopped = bool(listener.received) and config.save_deadline
     mounted.close(config.save_deadline if stopped else None)
 
 
-def _fill(
-  mounted: mirror.Mirror, url: str, claims: tuple[str, ...]
-) -> None:
+def shown(folder: pathlib.Path) -> pathlib.Path | str:
+  """A folder, or the URL that it stands for."""
+  mounted = mirror.find(folder)
+  return folder if mounted is None else terminal.rename(str(folder))
+
+
+def _rename(error: BaseException) -> None:
+  """Names the URL in a message in the place of the folder of this machine."""
+  if type(error) is ArgumentError:
+    value, remedy = error.value, terminal.rename(error.remedy)
+    value = terminal.rename(value) if isinstance(value, str) else value
+    ArgumentError.__init__(error, error.argument, value, remedy)
+  elif isinstance(error, Error):
+    error.args = tuple(
+      terminal.rename(x) if isinstance(x, str) else x for x in error.args
+    )
+
+
+def as_given(config: Config) -> Config:
+  """A configuration whose workdir is what was asked for, for records."""
+  mounted = mirror.find(pathlib.Path(config.workdir))
+  if mounted is None:
+    return config
+  return dataclasses.replace(config, workdir=mounted.store.url)
+
+
+def _fill(mounted: mirror.Mirror, url: str, claims: tuple[str, ...]) -> None:
   """Takes the workdir, and fetches what is in it, in every process.
 
   Raises:
@@ -77,7 +110,7 @@ def _fill(
     error = ArgumentError(
       'workdir',
       url,
-      f'another process is training there{who}; wait for it, stop it, or use'
+      f'another process is at work there{who}; wait for it, stop it, or use'
       ' another folder',
     )
     multihost.tell_others(str(error))
@@ -113,8 +146,33 @@ def fetched(
   if not places.scheme_of(workdir):
     return pathlib.Path(workdir)
   mounted = stack.enter_context(mirror.mounted(workdir))
-  mounted.fetch(checkpoints)
+  content = mounted.fetch(checkpoints)
+  if checkpoints.isdigit():
+    steps = sorted(mirror.step_of(bundle) for bundle in content.bundles)
+    if int(checkpoints) not in steps:
+      existing = ', '.join(map(str, steps)) or 'none'
+      remedy = f'no such checkpoint; there are: {existing}'
+      raise ArgumentError('step', int(checkpoints), remedy)
   return mounted.folder
+
+
+def copied(
+  workdir: str | os.PathLike[str], checkpoints: str = 'none'
+) -> pathlib.Path:
+  """As `fetched`, for as long as this process lives."""
+  stack = contextlib.ExitStack()
+  folder = fetched(workdir, stack, checkpoints)
+  if places.scheme_of(workdir):
+    atexit.register(stack.close)
+  return folder
+
+
+def refresh(folder: pathlib.Path) -> None:
+  """Brings a copy of a run up to date: its checkpoints, and how it ended."""
+  mounted = mirror.find(folder)
+  if mounted is not None:
+    with mounted.store.refusing():
+      mounted.refresh()
 
 
 def put_back(folder: pathlib.Path, scores: bool = False) -> None:
@@ -137,4 +195,12 @@ def put_back(folder: pathlib.Path, scores: bool = False) -> None:
         mounted.store.upload(folder / name, name)
 
 
-__all__ = ['fetched', 'held', 'put_back']
+__all__ = [
+  'as_given',
+  'copied',
+  'fetched',
+  'held',
+  'put_back',
+  'refresh',
+  'shown',
+]

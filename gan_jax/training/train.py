@@ -143,8 +143,7 @@ def train_config(config: Config) -> int:
       messages name the option or file and the remedy.
   """
   config.validate()
-  if not places.scheme_of(config.workdir):
-    workdir_lib.check(config)  # before JAX is looked for
+  workdir_lib.check(config)  # before JAX is looked for
   try:
     with preemption.listen():
       join_job(config)
@@ -430,8 +429,7 @@ def train(
     trainer,
   )
   dataset, config = resolve_data(data, config, options, _classes(objects))
-  if not places.scheme_of(config.workdir):
-    workdir_lib.check(config)
+  workdir_lib.check(config)
   join_job(config)
   with preemption.listen() as listener, remote.held(config, listener) as here:
     workdir_lib.check(here)
