@@ -209,7 +209,7 @@ def make_manager(
   """
   retention: dict[str, Any] = {'max_to_keep': keep}
   if alone:
-    retention['multiprocessing_options'] = _ALONE
+    retention |= {'multiprocessing_options': _ALONE, 'create': False}
   if best:
     del retention['max_to_keep']
     retention |= _retention(keep, best, steps)
