@@ -167,7 +167,7 @@ class Store:
     """
     try:
       yield
-    except Error:
+    except (Error, locks.Held):
       raise
     except Exception as error:
       why = _first(error)
