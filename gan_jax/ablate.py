@@ -106,12 +106,7 @@ def main() -> int:
   from gan_jax.training.train import join_job, prepare_back_end
 
   join_job(plan.base)
-  part = plan.options.only.replace('/', '-')
-  return runner.ablate(
-    plan,
-    dry_run=flags.FLAGS.dry_run,
-    prepare=lambda base: prepare_back_end(base, part),
-  )
+  return runner.ablate(plan, dry_run=f.dry_run, prepare=prepare_back_end)
 
 
 if __name__ == '__main__':

@@ -58,7 +58,7 @@ def ablate(
   dry_run: bool = False,
   make_run: MakeRun = make_population_run,
   make_scorer: MakeScorer = EvaluatorScorer,
-  prepare: Callable[[Config], None] = lambda base: None,
+  prepare: Callable[[Config, str], None] = lambda base, part: None,
 ) -> int:
   """Runs what is left of an ablation, as the command does; its exit code.
 
@@ -70,24 +70,26 @@ def ablate(
     dry_run: whether to print the plan and its time alone.
     make_run: makes the training of one program's runs.
     make_scorer: makes what scores them.
-    prepare: called before JAX computes, when the workdir is on this machine.
+    prepare: called before JAX computes, when the workdir is on this machine,
+      with the options of all runs and the name of its share of the programs.
 
   Raises:
     Error: whose message names the argument or file and the remedy.
   """
   folder_lib.check_folder(plan)
+  part = plan.options.only.replace('/', '-')
   for message in idle_options(plan.base):
     app.warn(message)
   try:
     with preemption.listen() as listener:
       if dry_run:
         with copied(plan) as here:
-          prepare(here.base)
+          prepare(here.base, part)
           folder_lib.check_folder(here)
           print(describe_plan(here))
           return _run_dry(AblationRunner(here, listener, make_run, make_scorer))
       with held(plan, listener) as here:
-        prepare(here.base)
+        prepare(here.base, part)
         folder_lib.check_folder(here)
         say(describe_plan(here))
         engine = AblationRunner(here, listener, make_run, make_scorer)

@@ -64,8 +64,9 @@ def server(scheme):
   try:
     deadline = time.monotonic() + 60
     while True:
-      with contextlib.suppress(OSError), socket.create_connection(
-        ('127.0.0.1', port), 1
+      with (
+        contextlib.suppress(OSError),
+        socket.create_connection(('127.0.0.1', port), 1),
       ):
         break
       assert process.poll() is None and time.monotonic() < deadline
