@@ -127,6 +127,7 @@ class Proxy:
     for end in (source, sink):
       with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
+      end.close()
 
   def cut(self):
     """Ends all connections, and takes no more."""
