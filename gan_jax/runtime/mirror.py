@@ -364,7 +364,7 @@ class Mirror:
       staged = self._stage()
       self._hold()
       self._put_files()
-      # In order, as a disk would have them; the newest first where time is short.
+      # In order, as on a disk; the newest first where time is short.
       for bundle in sorted(staged, key=step_of, reverse=self._in_haste):
         self._put_bundle(bundle, staged[bundle])
       for name, (stat, content) in statements.items():

@@ -19,6 +19,7 @@ from gan_jax.runtime import (
   terminal,
 )
 from gan_jax.runtime.errors import ArgumentError, Error
+from gan_jax.runtime.store import StoreAway
 
 _CRASHED = 60.0  # seconds to put what a run left that failed
 _PART = secrets.token_hex(8)  # of the scores of this process
@@ -60,7 +61,7 @@ def held(
       _rename(error)
       raise
     stopped = bool(listener.received) and config.save_deadline
-    mounted.close(config.save_deadline if stopped else None)
+    _end(mounted, config.save_deadline if stopped else None)
 
 
 def shown(folder: pathlib.Path) -> pathlib.Path | str:
@@ -121,6 +122,26 @@ def _fill(mounted: mirror.Mirror, url: str, claims: tuple[str, ...]) -> None:
   multihost.tell_others('')
   multihost.meet_others('workdir fetched')
   mounted.begin()
+
+
+def _end(mounted: mirror.Mirror, seconds: float | None) -> None:
+  """Puts the rest; the other processes wait until the first one has.
+
+  Raises:
+    StoreAway, LeaseLost: as `Mirror.close`.
+  """
+  if multihost.is_first():
+    try:
+      mounted.close(seconds)
+    except Error as error:
+      multihost.tell_others(str(error))
+      raise
+    multihost.tell_others('')
+    return
+  mounted.close(seconds)
+  failure = multihost.tell_others(None)
+  if failure:
+    raise StoreAway(failure)
 
 
 # Of a workdir that this process does not train in.
