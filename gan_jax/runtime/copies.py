@@ -10,16 +10,14 @@ import json
 import os
 import pathlib
 import re
-from concurrent.futures import ThreadPoolExecutor
 
 from gan_jax.runtime import locks, places
 from gan_jax.runtime.errors import DataError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.progress import progress_bar
-from gan_jax.runtime.store import Item, Store
+from gan_jax.runtime.store import Item, Store, at_once
 
 _RECORD = '.objects.json'
-_AT_ONCE = 16  # objects that are fetched together
 
 
 def folder_of(url: str) -> pathlib.Path:
@@ -85,10 +83,9 @@ def _update(store: Store, place: pathlib.Path, items: dict[str, Item]) -> None:
     (place / name).unlink(missing_ok=True)
   if not new and before.keys() == items.keys():
     return
-  with ThreadPoolExecutor(_AT_ONCE) as pool:
-    done = pool.map(get, new)
-    for _ in progress_bar(done, len(new), f'fetching {store.url}'):
-      pass
+  done = at_once(get, new)
+  for _ in progress_bar(done, len(new), f'fetching {store.url}'):
+    pass
   record = {name: [item.size, item.stamp] for name, item in items.items()}
   write_atomic(place / _RECORD, json.dumps(record))
 

@@ -32,7 +32,14 @@ from typing import Any, NamedTuple
 
 from gan_jax.runtime import locks, preemption, terminal
 from gan_jax.runtime.errors import Error
-from gan_jax.runtime.store import Item, Lease, LeaseLost, Store, StoreAway
+from gan_jax.runtime.store import (
+  Item,
+  Lease,
+  LeaseLost,
+  Store,
+  StoreAway,
+  at_once,
+)
 
 PERIOD = 60.0  # seconds from one round to the next
 _TICK = 1.0  # seconds from one look for a checkpoint to the next
@@ -138,15 +145,17 @@ def fetch_bundle(store: Store, bundle: str, folder: pathlib.Path) -> bool:
   partial = place.with_name(f'.{place.name}.fetched')
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
-  for name, (size, digest) in manifest.items():
-    path = partial / name
+
+  def get(name: str) -> None:
+    path, (size, digest) = partial / name, manifest[name]
     for _ in range(2):
-      try:
+      with contextlib.suppress(FileNotFoundError):
         store.download(f'{bundle}/{name}', path)
-      except FileNotFoundError:
-        break
-      if path.stat().st_size == size and _hash(path) == digest:
-        break
+        if path.stat().st_size == size and _hash(path) == digest:
+          break
+
+  for _ in at_once(get, manifest):
+    pass
   if store.read(manifest_of(bundle)) is None:  # it is being deleted
     shutil.rmtree(partial, ignore_errors=True)
     return False
@@ -174,10 +183,13 @@ def fetch(
     OSError: if it refuses.
   """
   content = look(store)
-  for name in content.files:
-    if wanted(name):
-      with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-        store.download(name, folder / name)
+
+  def get(name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+      store.download(name, folder / name)
+
+  for _ in at_once(get, filter(wanted, content.files)):
+    pass
   _join_added(folder)
   for bundle in _choose(content.bundles, checkpoints):
     if wanted(bundle):

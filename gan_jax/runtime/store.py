@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from gan_jax.runtime import locks, places, terminal
@@ -38,6 +39,7 @@ PATIENCE = 600.0  # seconds that a store may be away
 _PAUSES = (0.5, 15.0)  # seconds before the first and the last tries
 _BEAT, _DEAD, _LOOK = 10.0, 45.0, 1.0  # as those of `locks`
 _TRIES = 4  # of two processes that come at once
+_AT_ONCE = 16  # objects that are fetched together
 _SMALL = 2**25  # bytes of what is put by one call
 LEASES = '.lease/'
 _EXTRAS = {'s3': 's3', 's3a': 's3', 'gs': 'gs', 'gcs': 'gs'}
@@ -244,6 +246,20 @@ class Store:
     for path in map(self._path, names):
       with contextlib.suppress(FileNotFoundError):
         self._call(functools.partial(self._fs.rm_file, path))
+
+
+def at_once(work: Callable[[T], object], items: Iterable[T]) -> Iterator[None]:
+  """Does something for each item, some of them at a time.
+
+  Raises:
+    Exception: the first that is raised; what was not begun is left.
+  """
+  pool = ThreadPoolExecutor(_AT_ONCE)
+  try:
+    for _ in pool.map(work, items):
+      yield
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 def _connect(url: str, argument: str) -> tuple[Any, str]:
