@@ -258,7 +258,12 @@ class Checkpoints:
     if not locks.has_record_locks(self.folder.parent):
       storage.write_without_locks()
     return storage.make_manager(
-      self.folder, self._keep, self._best, self._listed, self._apart
+      self.folder,
+      self._keep,
+      self._best,
+      self._listed,
+      alone=self._apart,
+      gone=mirror.GONE if mirror.find(self.folder) else '',
     )
 
   def _made(self, name: str) -> Any:

@@ -52,10 +52,11 @@ _BUNDLE = re.compile(r'(?P<bundle>(?:.*/)?checkpoints/\d+)/(?P<file>.+)')
 _MANIFEST = re.compile(r'(?P<bundle>(?:.*/)?checkpoints/\d+)\.manifest\.json')
 _SCRATCH = 'gan_jax-scratch-'
 _STAGED = '.staged'
+GONE = '.gone'  # to which a run renames checkpoints in the place of deleting
 
 
 class Stat(NamedTuple):
-  """What changes with a file: bytes, and nanoseconds of its writing."""
+  """What changes with a file: bytes (of a folder, its number), nanoseconds."""
 
   size: int
   time: int
@@ -248,13 +249,16 @@ def scan(folder: pathlib.Path) -> dict[str, Stat]:
   return files
 
 
-def _find_bundles(folder: pathlib.Path) -> set[str]:
-  """The checkpoints of a folder, by name."""
-  found: set[str] = set()
+def _find_bundles(folder: pathlib.Path) -> dict[str, Stat]:
+  """The checkpoints of a folder by name; another of the same step differs."""
+  found: dict[str, Stat] = {}
   for place, folders, _ in os.walk(folder):
     if os.path.basename(place) == 'checkpoints':
       below = pathlib.Path(place).relative_to(folder).as_posix()
-      found |= {f'{below}/{name}' for name in folders if name.isdigit()}
+      for name in filter(str.isdigit, folders):
+        with contextlib.suppress(FileNotFoundError):
+          status = os.stat(os.path.join(place, name))
+          found[f'{below}/{name}'] = Stat(status.st_ino, status.st_mtime_ns)
       folders.clear()
     folders[:] = [name for name in folders if _is_ours(name)]
   return found
@@ -283,7 +287,7 @@ class Mirror:
     self.failure: Error | None = None
     self._lease: Lease | None = None
     self._sent: dict[str, Stat] = {}
-    self._bundles: set[str] = set()
+    self._bundles: dict[str, Stat | None] = {}
     self._strays: list[str] = []
     self._ended = threading.Event()
     self._round = threading.Lock()
@@ -314,7 +318,10 @@ class Mirror:
       and name in content.files
       and not (name == 'metrics.jsonl' and self._has_added)
     }
-    self._bundles = {b for b in content.bundles if self._wanted(b)}
+    local = _find_bundles(self.folder)
+    self._bundles = {
+      b: local.get(b) for b in content.bundles if self._wanted(b)
+    }
     self._strays = [name for name in content.halves if self._wanted(name)]
     self._strays += [n for n in content.files if n.startswith(ADDED)]
     return content
@@ -330,7 +337,7 @@ class Mirror:
     for bundle in content.bundles:
       if bundle not in local:
         fetch_bundle(self.store, bundle, self.folder)
-    for bundle in local - {*content.bundles}:
+    for bundle in local.keys() - content.bundles.keys():
       shutil.rmtree(self.folder / bundle, ignore_errors=True)
 
   @property
@@ -348,7 +355,7 @@ class Mirror:
       waited = time.monotonic() - self._when
       is_time = waited > max(PERIOD, _SHARE * self._took)
       try:
-        if is_time or _find_bundles(self.folder) - self._bundles:
+        if is_time or self._new_bundles():
           self.put()
       except Exception as error:
         self._fail(error)
@@ -378,7 +385,7 @@ class Mirror:
       self._put_files()
       # In order, as on a disk; the newest first where time is short.
       for bundle in sorted(staged, key=step_of, reverse=self._in_haste):
-        self._put_bundle(bundle, staged[bundle])
+        self._put_bundle(bundle, *staged[bundle])
       for name, (stat, content) in statements.items():
         self.store.write(name, content)
         self._sent[name] = stat
@@ -408,19 +415,29 @@ class Mirror:
           read[name] = stat, (self.folder / name).read_bytes()
     return read
 
-  def _stage(self) -> dict[str, pathlib.Path]:
-    """New checkpoints, held against the run that deletes old ones."""
+  def _new_bundles(self) -> dict[str, Stat]:
+    return {
+      bundle: stat
+      for bundle, stat in _find_bundles(self.folder).items()
+      if self._bundles.get(bundle) != stat and self._wanted(bundle)
+    }
+
+  def _stage(self) -> dict[str, tuple[Stat, pathlib.Path]]:
+    """New checkpoints, held against the run that deletes old ones.
+
+    It renames them first (`GONE`): one is copied whole, or not at all.
+    """
     staged = {}
-    for bundle in sorted(_find_bundles(self.folder) - self._bundles):
-      if not self._wanted(bundle):
-        continue
+    for bundle, stat in self._new_bundles().items():
       place = self.folder / _STAGED / secrets.token_hex(4)
       try:
         shutil.copytree(self.folder / bundle, place, copy_function=_link)
       except (FileNotFoundError, shutil.Error):  # it was deleted meanwhile
         shutil.rmtree(place, ignore_errors=True)
         continue
-      staged[bundle] = place
+      staged[bundle] = stat, place
+    for gone in self.folder.rglob(f'checkpoints/{GONE}'):
+      shutil.rmtree(gone, ignore_errors=True)
     return staged
 
   def _put_files(self) -> None:
@@ -431,12 +448,14 @@ class Mirror:
           self.store.upload(self.folder / name, name)
           self._sent[name] = stat
 
-  def _put_bundle(self, bundle: str, place: pathlib.Path) -> None:
+  def _put_bundle(self, bundle: str, stat: Stat, place: pathlib.Path) -> None:
     """Puts a checkpoint: its files, then its manifest."""
     try:
+      if bundle in self._bundles:  # one of the same step, which was damaged
+        self._remove_bundle(bundle)
       files = scan(place)
       facts = {
-        name: [stat.size, _hash(place / name)] for name, stat in files.items()
+        name: [file.size, _hash(place / name)] for name, file in files.items()
       }
       for name in files:
         self.store.upload(place / name, f'{bundle}/{name}')
@@ -448,17 +467,15 @@ class Mirror:
       self._hold()
       manifest = json.dumps({'files': facts}, indent=1) + '\n'
       self.store.write(manifest_of(bundle), manifest.encode())
-      self._bundles.add(bundle)
+      self._bundles[bundle] = stat
     finally:
       shutil.rmtree(place, ignore_errors=True)
 
   def _remove_gone(self) -> None:
     """Removes what the run has removed, and what a kill left half put."""
     local = _find_bundles(self.folder)
-    for bundle in sorted(self._bundles - local):
-      self.store.remove([manifest_of(bundle)])
-      self.store.remove(self.store.list(f'{bundle}/'))
-      self._bundles.discard(bundle)
+    for bundle in sorted(self._bundles.keys() - local.keys()):
+      self._remove_bundle(bundle)
     files = scan(self.folder)
     gone = [name for name in self._sent if name not in files]
     strays = [
@@ -470,6 +487,11 @@ class Mirror:
     self._strays = []
     for name in gone:
       del self._sent[name]
+
+  def _remove_bundle(self, bundle: str) -> None:
+    self.store.remove([manifest_of(bundle)])
+    self.store.remove(self.store.list(f'{bundle}/'))
+    del self._bundles[bundle]
 
   def push(self, path: pathlib.Path) -> None:
     """Puts one file, at once."""
@@ -588,6 +610,7 @@ def mounted(
 
 
 __all__ = [
+  'GONE',
   'LeaseLost',
   'Mirror',
   'fetch',

@@ -197,6 +197,7 @@ def make_manager(
   best: Best | None,
   steps: Callable[[], list[int]],
   alone: bool = False,
+  gone: str = '',
 ) -> Any:
   """What saves steps in a folder, and deletes old ones.
 
@@ -206,8 +207,12 @@ def make_manager(
     best: of all steps, the one that stays as well.
     steps: those that there are, with those that are being written.
     alone: whether the first process does so without the others.
+    gone: folder to which old ones are renamed, for another to delete; empty:
+      they are deleted.
   """
   retention: dict[str, Any] = {'max_to_keep': keep}
+  if gone:
+    retention['todelete_subdir'] = gone
   if alone:
     retention |= {'multiprocessing_options': _ALONE, 'create': False}
   if best:

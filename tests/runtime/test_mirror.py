@@ -41,11 +41,19 @@ def save(folder, step, keep=2):
   (scratch / 'state' / 'd').write_text(f'arrays of {step}')
   (scratch / 'empty').write_text('')
   os.replace(scratch, folder / 'checkpoints' / f'{step:09d}')
-  steps = sorted(int(p.name) for p in (folder / 'checkpoints').iterdir())
+  there = [p.name for p in (folder / 'checkpoints').iterdir()]
+  steps = sorted(int(name) for name in there if name.isdigit())
   for old in steps[:-keep]:
-    shutil.rmtree(folder / 'checkpoints' / f'{old:09d}')
+    delete(folder, old)
   (folder / 'checkpoints.json').write_text(json.dumps(steps[-keep:]))
   (folder / 'run.json').write_text(f'at {step}')
+
+
+def delete(folder, step):
+  """As a run deletes a checkpoint."""
+  gone = folder / 'checkpoints' / mirror.GONE
+  gone.mkdir(exist_ok=True)
+  os.replace(folder / 'checkpoints' / f'{step:09d}', gone / f'{step:09d}')
 
 
 @contextlib.contextmanager
@@ -69,6 +77,7 @@ def test_what_was_put_is_fetched(tmp_path):
     half.mkdir()
     (half / 'd').touch()
     mounted.put()
+    assert not (mounted.folder / 'checkpoints' / mirror.GONE).exists()
     before = contents(mounted.folder)
   assert not [*tmp_path.iterdir()]
   with opened() as mounted:
@@ -208,9 +217,8 @@ def test_one_that_the_run_deletes_while_it_is_put_is_put_all_the_same(flaky):
   def fault(call, path):
     if call == 'was put' and path.endswith('manifest.json'):
       manifests.append(path)
-    place = mounted.folder / 'checkpoints' / '000000001'
     if call == 'put' and path.endswith('/state/d'):
-      shutil.rmtree(place, ignore_errors=True)
+      delete(mounted.folder, 1)
 
   with opened() as mounted:
     save(mounted.folder, 1)
@@ -221,6 +229,42 @@ def test_one_that_the_run_deletes_while_it_is_put_is_put_all_the_same(flaky):
   assert stores.names() == [
     *('checkpoints.json', 'run.json', 'samples/1.png', 'stats.jsonl')
   ]
+
+
+def test_one_that_is_deleted_before_all_of_it_is_held_is_left(monkeypatch):
+  """Of part of a checkpoint no manifest may say that it is whole."""
+  link = mirror._link
+
+  def linked(source, target):
+    link(source, target)
+    if (mounted.folder / 'checkpoints' / '000000001').exists():
+      delete(mounted.folder, 1)
+
+  monkeypatch.setattr(mirror, '_link', linked)
+  with opened() as mounted:
+    save(mounted.folder, 1)
+    mounted.put()
+  assert not [n for n in stores.names() if n.startswith('checkpoints/')]
+
+
+def test_another_one_of_the_same_step_takes_the_place_of_a_damaged_one(flaky):
+  """As after a restart that has set the newest aside, and made it again."""
+  with opened() as mounted:
+    save(mounted.folder, 1)
+    mounted.put()
+  with opened() as mounted:
+    place = mounted.folder / 'checkpoints' / '000000001'
+    (mounted.folder / 'damaged').mkdir()
+    shutil.move(place, mounted.folder / 'damaged' / '000000001')
+    save(mounted.folder, 1)
+    (place / 'state' / 'd').write_text('made again')
+    mounted.put()
+    before = contents(mounted.folder)
+  with opened() as mounted:
+    assert contents(mounted.folder) == before
+    name = 'checkpoints/000000001/state/d'
+    assert before[name] == 'made again'
+    assert before['damaged/000000001/state/d'] == 'arrays of 1'
 
 
 def test_what_the_store_damages_is_fetched_again_then_left_to_be_found(flaky):
