@@ -365,7 +365,7 @@ class Mirror:
     """Stops the run, as Ctrl-C does: it saves what it has, here."""
     if self.failure is None and not self._ended.is_set():
       self.failure = _as_error(error, self.store.url)
-      terminal.tell(f'error: {self.failure}', sys.stderr)
+      terminal.tell(f'warning: stopping: {self.failure}', sys.stderr)
       preemption.interrupt_main()
 
   # A round.
@@ -394,6 +394,8 @@ class Mirror:
       self._took = self._when - started
 
   def _hold(self) -> None:
+    if self.failure is not None:
+      raise self.failure
     if self._lease is not None:
       self._lease.hold()
 
@@ -436,7 +438,8 @@ class Mirror:
         shutil.rmtree(place, ignore_errors=True)
         continue
       staged[bundle] = stat, place
-    for gone in self.folder.rglob(f'checkpoints/{GONE}'):
+    # Not the folder itself: the run may be about to rename one more into it.
+    for gone in self.folder.rglob(f'checkpoints/{GONE}/*'):
       shutil.rmtree(gone, ignore_errors=True)
     return staged
 
@@ -527,6 +530,8 @@ class Mirror:
     if self.failure is None:
       try:
         self.put()
+        if left := self._new_bundles():
+          raise OSError(f'{", ".join(left)} could not be read to be put')
       except Exception as error:
         raise _as_error(error, self.store.url) from error
 

@@ -77,7 +77,7 @@ def test_what_was_put_is_fetched(tmp_path):
     half.mkdir()
     (half / 'd').touch()
     mounted.put()
-    assert not (mounted.folder / 'checkpoints' / mirror.GONE).exists()
+    assert not os.listdir(mounted.folder / 'checkpoints' / mirror.GONE)
     before = contents(mounted.folder)
   assert not [*tmp_path.iterdir()]
   with opened() as mounted:
@@ -245,6 +245,18 @@ def test_one_that_is_deleted_before_all_of_it_is_held_is_left(monkeypatch):
     save(mounted.folder, 1)
     mounted.put()
   assert not [n for n in stores.names() if n.startswith('checkpoints/')]
+
+
+def test_one_that_cannot_be_read_is_not_passed_over(monkeypatch):
+  def denied(source, target):
+    raise PermissionError(13, 'denied', source)
+
+  with opened() as mounted:
+    mounted.begin()
+    monkeypatch.setattr(mirror, '_link', denied)
+    save(mounted.folder, 1)
+    with pytest.raises(store.StoreAway, match='000000001 could not be read'):
+      mounted.close()
 
 
 def test_another_one_of_the_same_step_takes_the_place_of_a_damaged_one(flaky):
