@@ -6,10 +6,11 @@ between that and the store: what is there is fetched at the start, and a thread
 puts what is new, a checkpoint when it is whole, the rest once a minute.
 
 At any moment the store holds what a kill could have left on a disk. In each
-round, logs and samples are put first, then checkpoints, then what speaks of
-them (`STATEMENTS`), as it was before they were listed. Of a checkpoint a
-manifest is put last, with size and hash of every file: without it there is no
-checkpoint. What the run deletes is deleted after that, manifests first.
+round the files that say whose the folder is (`OWNERS`) are put first, then logs
+and samples, then checkpoints, then what speaks of them (`STATEMENTS`), as it
+was before they were listed. Of a checkpoint a manifest is put last, with size
+and hash of every file: without it there is no checkpoint. What the run deletes
+is deleted after that, manifests first.
 
 Several processes of one job have a folder each. The first one takes the lease
 (`store.Lease`) and writes; the others fetch what it found.
@@ -46,6 +47,7 @@ _TICK = 1.0  # seconds from one look for a checkpoint to the next
 _SHARE = 20.0  # a round takes this part of the time, at the most
 _OLD = 60.0  # seconds after which a folder that nobody holds is nobody's
 _CRASHED = 60.0  # seconds to put what a run left that failed
+OWNERS = ('config.flags', 'plan.json')  # say whose a folder is
 STATEMENTS = ('checkpoints.json', 'results.json', 'run.json')
 ADDED = 'metrics.added/'  # what others than the run add to metrics.jsonl
 _BUNDLE = re.compile(r'(?P<bundle>(?:.*/)?checkpoints/\d+)/(?P<file>.+)')
@@ -444,7 +446,10 @@ class Mirror:
     return staged
 
   def _put_files(self) -> None:
-    for name, stat in [*self._changed()]:
+    # As they were written, but for what says whose the folder is.
+    changed = [*self._changed()]
+    changed.sort(key=lambda item: (item[0] not in OWNERS, item[1].time))
+    for name, stat in changed:
       is_first = name == 'run.json' and name not in self._sent
       if is_first or name.rpartition('/')[2] not in STATEMENTS:
         with contextlib.suppress(FileNotFoundError):

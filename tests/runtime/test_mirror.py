@@ -34,6 +34,7 @@ def save(folder, step, keep=2):
   """As a run saves: the log, a checkpoint, what is no more, the record."""
   with open(folder / 'stats.jsonl', 'a') as log:
     log.write(f'{step}\n')
+  (folder / 'config.flags').write_text(f'of {step}')
   (folder / 'samples').mkdir(exist_ok=True)
   (folder / 'samples' / f'{step}.png').write_text(str(step))
   scratch = folder / 'checkpoints' / f'{step:09d}.orbax-checkpoint-tmp-1'
@@ -88,6 +89,7 @@ def test_what_was_put_is_fetched(tmp_path):
       'checkpoints/000000002/state/d',
       'checkpoints/000000003/empty',
       'checkpoints/000000003/state/d',
+      'config.flags',
       'run.json',
       *(f'samples/{i}.png' for i in (1, 2, 3)),
       'stats.jsonl',
@@ -99,7 +101,7 @@ def test_what_was_put_is_fetched(tmp_path):
     assert os.listdir(mounted.folder / 'checkpoints') == ['000000002']
   with opened('none', lambda name: name != 'run.json') as mounted:
     assert sorted(os.listdir(mounted.folder)) == [
-      *('checkpoints.json', 'samples', 'stats.jsonl')
+      *('checkpoints.json', 'config.flags', 'samples', 'stats.jsonl')
     ]
 
 
@@ -121,6 +123,7 @@ def test_the_order_of_a_round(flaky):
       for call, path in calls_of(flaky, mounted.put)
     ]
   ranks = [
+    ('put config.flags',),
     ('put samples/2.png', 'put stats.jsonl'),
     ('put checkpoints/000000002/',),
     ('put checkpoints/000000002.manifest.json',),
@@ -148,7 +151,7 @@ def test_killed_at_any_call_there_is_a_whole_checkpoint(flaky, keep=1):
 
   count = len(calls_of(flaky, lambda: run(2)))
   first = len(calls_of(flaky, lambda: (flaky.store.clear(), run(1))))
-  for moment in range(first, count):
+  for moment in range(count):
     flaky.store.clear()
     left = [moment]
 
@@ -164,6 +167,9 @@ def test_killed_at_any_call_there_is_a_whole_checkpoint(flaky, keep=1):
     flaky.fault = staticmethod(lambda *call: None)
     with opened() as mounted:
       there = contents(mounted.folder)
+      assert 'config.flags' in there or not there
+      if moment < first:
+        continue
       steps = sorted(map(int, os.listdir(mounted.folder / 'checkpoints')))
       assert steps
       for step in steps:
@@ -227,7 +233,8 @@ def test_one_that_the_run_deletes_while_it_is_put_is_put_all_the_same(flaky):
     assert manifests == ['/b/run/checkpoints/000000001.manifest.json']
   # And then removed, as the run has removed it.
   assert stores.names() == [
-    *('checkpoints.json', 'run.json', 'samples/1.png', 'stats.jsonl')
+    *('checkpoints.json', 'config.flags', 'run.json', 'samples/1.png'),
+    'stats.jsonl',
   ]
 
 

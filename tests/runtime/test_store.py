@@ -19,6 +19,7 @@ URL = 'flaky://b/run'
 @pytest.fixture
 def flaky(monkeypatch):
   monkeypatch.setattr(store, '_PAUSES', (0.01, 0.02))
+  monkeypatch.setattr(store, 'PATIENCE', 2.0)
   monkeypatch.setattr(store, '_BEAT', 0.03)
   monkeypatch.setattr(store, '_DEAD', 0.3)
   monkeypatch.setattr(store, '_LOOK', 0.01)
