@@ -440,9 +440,11 @@ class Mirror:
         shutil.rmtree(place, ignore_errors=True)
         continue
       staged[bundle] = stat, place
-    # Not the folder itself: the run may be about to rename one more into it.
-    for gone in self.folder.rglob(f'checkpoints/{GONE}/*'):
-      shutil.rmtree(gone, ignore_errors=True)
+    for place in {(self.folder / b).parent for b in _find_bundles(self.folder)}:
+      # Not the folder itself: the run may be about to rename one more into it.
+      with contextlib.suppress(FileNotFoundError):
+        for gone in os.listdir(place / GONE):
+          shutil.rmtree(place / GONE / gone, ignore_errors=True)
     return staged
 
   def _put_files(self) -> None:
