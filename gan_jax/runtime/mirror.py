@@ -482,10 +482,18 @@ class Mirror:
       shutil.rmtree(place, ignore_errors=True)
 
   def _remove_gone(self) -> None:
-    """Removes what the run has removed, and what a kill left half put."""
+    """Removes what the run has removed, and what a kill left half put.
+
+    But not the newest checkpoint of a folder: a run that saves faster than the
+    store takes it may have deleted all that are there.
+    """
     local = _find_bundles(self.folder)
+    newest: dict[str, str] = {}
+    for bundle in sorted(self._bundles, key=step_of):
+      newest[bundle.rpartition('/')[0]] = bundle
     for bundle in sorted(self._bundles.keys() - local.keys()):
-      self._remove_bundle(bundle)
+      if bundle not in newest.values():
+        self._remove_bundle(bundle)
     files = scan(self.folder)
     gone = [name for name in self._sent if name not in files]
     strays = [

@@ -68,6 +68,12 @@ def contents(folder):
   return {n: (folder / n).read_text() for n in mirror.scan(folder)}
 
 
+def whole_steps():
+  """Of the checkpoints that are whole in the store."""
+  content = mirror.look(store.Store(URL))
+  return [mirror.step_of(bundle) for bundle in content.bundles]
+
+
 def test_what_was_put_is_fetched(tmp_path):
   with opened() as mounted:
     for step in (1, 2, 3):
@@ -223,7 +229,7 @@ def test_one_that_the_run_deletes_while_it_is_put_is_put_all_the_same(flaky):
   def fault(call, path):
     if call == 'was put' and path.endswith('manifest.json'):
       manifests.append(path)
-    if call == 'put' and path.endswith('/state/d'):
+    if call == 'put' and path.endswith('000000001/state/d'):
       delete(mounted.folder, 1)
 
   with opened() as mounted:
@@ -231,11 +237,28 @@ def test_one_that_the_run_deletes_while_it_is_put_is_put_all_the_same(flaky):
     flaky.fault = staticmethod(fault)
     mounted.put()
     assert manifests == ['/b/run/checkpoints/000000001.manifest.json']
-  # And then removed, as the run has removed it.
-  assert stores.names() == [
+    save(mounted.folder, 2)
+    mounted.put()
+  assert whole_steps() == [2]
+  assert [n for n in stores.names() if not n.startswith('checkpoints/')] == [
     *('checkpoints.json', 'config.flags', 'run.json', 'samples/1.png'),
-    'stats.jsonl',
+    *('samples/2.png', 'stats.jsonl'),
   ]
+
+
+def test_the_newest_stays_until_a_newer_one_is_whole():
+  """A run that saves faster than the store takes it deletes all of those."""
+  with opened() as mounted:
+    for step in (1, 2):
+      save(mounted.folder, step)
+    mounted.put()
+    for step in (1, 2):
+      delete(mounted.folder, step)
+    mounted.put()
+    assert whole_steps() == [2]
+    save(mounted.folder, 3)
+    mounted.put()
+    assert whole_steps() == [3]
 
 
 def test_one_that_is_deleted_before_all_of_it_is_held_is_left(monkeypatch):
