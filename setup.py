@@ -74,7 +74,7 @@ setuptools.setup(
   extras_require={
     'gpu': ['jax[cuda12]'],
     'cuda12': ['jax[cuda12]'],
-    'cuda13': ['jax[cuda13]'],
+    'cuda13': ['jax[cuda13]>=0.7.2'],  # before it, the extra has no plugin
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     's3': ['s3fs>=2025.3.0'],
