@@ -547,6 +547,9 @@ class Checkpoints:
         if 0 not in shape:
           raise self._damaged(step, path)
         host[path] = np.zeros(shape, dtype)
+      # Where its index is damaged, Orbax hands back what it was asked with.
+      if not isinstance(host.get(path), np.ndarray):
+        raise self._damaged(step, path)
       if digest_arrays({path: host[path]}) != facts['digest']:
         raise self._damaged(step, path)
     return host
