@@ -118,7 +118,7 @@ def test_a_saved_state_is_a_copy(tmp_path):
 
 
 def test_an_index_that_names_another_array_is_noticed(saved):
-  """Orbax hands back what it was asked with in the place of the one it lacks."""
+  """Orbax hands back what it was asked with in the place of what it lacks."""
   path = step_folder(saved, 3) / 'state' / '_METADATA'
   text = path.read_text()
   renamed, count = re.subn(r'("key": "[^"]*)."', r'\1?"', text)
