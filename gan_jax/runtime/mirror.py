@@ -607,6 +607,17 @@ def find(path: pathlib.Path) -> Mirror | None:
   return inside[0] if inside else None
 
 
+def _rename(error: Error) -> None:
+  """Names the URL in a message in the place of the folder of this machine."""
+  error.args = tuple(
+    terminal.rename(x) if isinstance(x, str) else x for x in error.args
+  )
+  for name in ('value', 'remedy'):  # of an ArgumentError
+    text = getattr(error, name, None)
+    if isinstance(text, str):
+      setattr(error, name, terminal.rename(text))
+
+
 @contextlib.contextmanager
 def mounted(
   url: str, wanted: Callable[[str], bool] = lambda name: True
@@ -626,7 +637,11 @@ def mounted(
     stack.enter_context(terminal.renamed(str(folder), store.url))
     _active.append(mirror)
     stack.callback(_active.remove, mirror)
-    yield mirror
+    try:
+      yield mirror
+    except Error as error:
+      _rename(error)
+      raise
 
 
 __all__ = [

@@ -53,12 +53,11 @@ def held(
     try:
       _fill(mounted, config.workdir, claims)
       yield dataclasses.replace(config, workdir=str(mounted.folder))
-    except BaseException as error:
+    except BaseException:
       with contextlib.suppress(Error):
         mounted.close(_CRASHED)
       if mounted.failure is not None:
         raise mounted.failure from None
-      _rename(error)
       raise
     stopped = bool(listener.received) and config.save_deadline
     _end(mounted, config.save_deadline if stopped else None)
@@ -68,18 +67,6 @@ def shown(folder: pathlib.Path) -> pathlib.Path | str:
   """A folder, or the URL that it stands for."""
   mounted = mirror.find(folder)
   return folder if mounted is None else terminal.rename(str(folder))
-
-
-def _rename(error: BaseException) -> None:
-  """Names the URL in a message in the place of the folder of this machine."""
-  if type(error) is ArgumentError:
-    value, remedy = error.value, terminal.rename(error.remedy)
-    value = terminal.rename(value) if isinstance(value, str) else value
-    ArgumentError.__init__(error, error.argument, value, remedy)
-  elif isinstance(error, Error):
-    error.args = tuple(
-      terminal.rename(x) if isinstance(x, str) else x for x in error.args
-    )
 
 
 def as_given(config: Config) -> Config:

@@ -95,6 +95,14 @@ def test_one_process_at_a_time(programs, flaky):
   assert [*store.Store(URL).list()] == ['.lease/other.json']
 
 
+@pytest.mark.parametrize('command', ['evaluate', 'report', 'sample'])
+def test_where_there_is_no_run(command):
+  words = {'evaluate': ['--metrics=modes']}.get(command, [])
+  done = commands.run(command, f'--workdir={URL}', *words)
+  assert done.returncode == 2
+  assert f'--workdir={URL}: no run there (no config.flags)' in done.stderr
+
+
 @pytest.mark.slow
 def test_scores_and_reports_of_a_run_that_may_go_on(programs, tmp_path):
   assert train_config(toy(URL, programs)) == 0
