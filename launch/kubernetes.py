@@ -72,7 +72,9 @@ def script(options: argparse.Namespace) -> str:
   words += [f'--flagfile={options.flagfile}'] if options.flagfile else []
   words += [f'--workdir={options.workdir}']
   words += [f'--save_deadline={options.save_deadline}', *options.extra]
-  if not restarts.flag('compilation_cache', options.extra):
+  scheme = options.workdir.partition('://')[0]
+  keeps = not restarts.is_url(options.workdir) or scheme in ('gs', 's3')
+  if keeps and not restarts.flag('compilation_cache', options.extra):
     cache = posixpath.join(posixpath.dirname(options.workdir), 'xla-cache')
     words += [f'--compilation_cache={cache}']
   if options.collect:
@@ -298,7 +300,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add('--image', required=True, help='with gan_jax and launch/ in it')
   add('--volume', action='append', default=[], help='CLAIM:PATH, seen by all')
   add('--flagfile', default='', help='flags of the run, in the container')
-  add('--workdir', required=True, help='folder of the run, on a volume')
+  add(
+    '--workdir',
+    required=True,
+    help='folder of the run on a volume, or URL',
+  )
   add('--nodes', type=int, default=1, help='pods of one process each')
   add('--gpus_per_node', type=int, default=0, help='0: the run is on CPU')
   add('--tpu', default='', help='KIND:TOPOLOGY of GKE, e.g. tpu-v6e-slice:4x4')
@@ -336,10 +342,11 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
       found.append(f'--volume={volume}: write CLAIM:/PATH')
   paths = [volume.partition(':')[2].rstrip('/') for volume in options.volume]
   inside = [p for p in paths if f'{options.workdir}/'.startswith(f'{p}/')]
-  if not inside or options.workdir.rstrip('/') in inside:
+  lasts = restarts.is_url(options.workdir)
+  if not lasts and (not inside or options.workdir.rstrip('/') in inside):
     found.append(
       f'--workdir={options.workdir}: a folder in that of a --volume, which'
-      ' outlives the pods'
+      ' outlives the pods, or a URL such as s3://bucket/runs/a'
     )
   if options.tpu and not re.fullmatch(r'[\w-]+:\d+(x\d+)*', options.tpu):
     found.append(f'--tpu={options.tpu}: write KIND:TOPOLOGY, as 2x4')

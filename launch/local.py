@@ -22,7 +22,6 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import pathlib
 import re
 import shlex
 import shutil
@@ -336,7 +335,13 @@ def _progress(options: argparse.Namespace) -> str:
   if not workdir:
     return ''
   only = restarts.flag('only', words)
-  return restarts.read_progress(pathlib.Path(workdir), only)
+  try:
+    return restarts.read_progress(workdir, only)
+  except Exception as error:
+    if not restarts.is_url(workdir):
+      raise
+    print(f'warning: {workdir}: {error}', file=sys.stderr, flush=True)
+    return ''
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -21,7 +21,8 @@ which does both, hands signals on, and leaves crashes to be counted by the
 scheduler that starts the container; `--zero` is for one that, as docker does,
 starts whatever does not end with 0. Of several containers of a run the first
 one judges. What happened so far is kept beside the workdir, in
-WORKDIR.restarts.json, and begins anew with another job ID.
+WORKDIR.restarts.json, and begins anew with another job ID. Of a workdir in an
+object store (s3://...) that is an object, which takes the fsspec of the run.
 """
 
 import argparse
@@ -35,6 +36,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
+from typing import Any
 
 DONE, REFUSED, DIVERGED, STALLED, SAVED = 0, 2, 3, 4, 75
 # However often the job is started, they recur.
@@ -135,18 +137,71 @@ def end(
 # What is on the disk.
 
 
-def read_progress(workdir: pathlib.Path, only: str = '') -> str:
+def is_url(workdir: str | os.PathLike[str]) -> bool:
+  """Whether a workdir is in an object store."""
+  return bool(re.match(r'[a-zA-Z][\w+.-]+://.', os.fspath(workdir)))
+
+
+def _find(url: str) -> tuple[Any, str]:
+  """The file system of a URL, and the path in it.
+
+  Raises:
+    ValueError: if what speaks to such a store is not installed.
+  """
+  try:
+    import fsspec
+
+    found: tuple[Any, str] = fsspec.url_to_fs(url)
+  except ImportError as error:
+    raise ValueError(
+      f'--workdir={url}: {error}; judge with the Python of the run'
+    ) from error
+  found[0].invalidate_cache()
+  return found
+
+
+def _read_store(url: str, only: str) -> str:
+  """`read_progress` of a store, where a manifest says that one is whole."""
+  fs, root = _find(url)
+  newest: dict[str, int] = {}
+  ended: dict[str, bool] = {}
+  pattern = (
+    r'(?:programs/(\d+)/)?(?:checkpoints/(\d+)\.manifest\.json'
+    r'|rescue/(\d+)\.npz|results\.json)'
+  )
+  for name in fs.find(root):
+    match = re.fullmatch(pattern, name[len(root.rstrip('/')) + 1 :])
+    if match is None:
+      continue
+    program = match[1] or ''
+    if program and not _is_mine(program, only):
+      continue
+    step = int(match[2] or match[3] or 0)
+    newest[program] = max(newest.get(program, 0), step)
+    is_result = not (match[2] or match[3])
+    ended[program] = ended.get(program, False) or is_result
+  return ' '.join(f'{p}:{newest[p]}:{ended[p]:d}' for p in sorted(newest))
+
+
+def _is_mine(program: str, only: str) -> bool:
+  share, _, shares = only.partition('/')
+  return not only or not (int(program) - int(share) + 1) % int(shares)
+
+
+def read_progress(workdir: str | pathlib.Path, only: str = '') -> str:
   """What a run or an ablation has saved: other if there is one checkpoint more.
 
   Args:
     workdir: of the run or ablation.
     only: K/N, the share of the programs that counts.
   """
-  share, _, shares = only.partition('/')
+  if is_url(workdir):
+    return _read_store(os.fspath(workdir), only)
+  workdir = pathlib.Path(workdir)
   seen = []
   for folder in (workdir, *sorted(workdir.glob('programs/*'))):
-    if folder != workdir and only and folder.name.isdigit():
-      if (int(folder.name) - int(share) + 1) % int(shares):
+    if folder != workdir and folder.name.isdigit():
+      if not _is_mine(folder.name, only):
         continue
     names = [p.name for p in folder.glob('checkpoints/*') if p.name.isdigit()]
     names += [p.stem for p in folder.glob('rescue/*.npz')]
@@ -189,30 +244,60 @@ class Job:
     workdir, self._only = flag('workdir', words), flag('only', words)
     if not workdir:
       raise ValueError('--workdir: name the folder of the run')
-    self._workdir = pathlib.Path(workdir).absolute()
     share = f'-{self._only.replace("/", "-of-")}' if self._only else ''
+    self._name = name
+    self._url = workdir.rstrip('/') if is_url(workdir) else ''
+    if self._url:
+      self._object = f'{self._url}.restarts{share}.json'
+      return
+    self._workdir = pathlib.Path(workdir).absolute()
     name_of_file = f'{self._workdir.name}.restarts{share}.json'
     self.path = self._workdir.with_name(name_of_file)
-    self._name = name
 
   def read(self) -> History:
     """With what is on the disk now; a new one for a new job."""
     try:
-      kept = json.loads(self.path.read_text(encoding='utf-8'))
-      history = History(**kept)
+      history = History(**json.loads(self._read()))
     except (OSError, ValueError, TypeError):
       history = History()
     if history.job != self._name:
       history = History(job=self._name)
-    return history.seen(read_progress(self._workdir, self._only))
+    if not self._url:
+      return history.seen(read_progress(self._workdir, self._only))
+    _find(self._url)  # whether its package is there
+    try:
+      return history.seen(_read_store(self._url, self._only))
+    except Exception as error:  # the store is away: the run will wait for it
+      _warn(self._url, error)
+      return history
+
+  def _read(self) -> str:
+    if not self._url:
+      return self.path.read_text(encoding='utf-8')
+    fs, path = _find(self._object)
+    try:
+      return str(fs.cat_file(path).decode())
+    except Exception as error:
+      raise OSError(str(error)) from error
 
   def write(self, history: History) -> None:
     """Keeps it, whole or not at all."""
+    if self._url:
+      fs, path = _find(self._object)
+      try:
+        fs.pipe_file(path, json.dumps(dataclasses.asdict(history)).encode())
+      except Exception as error:
+        _warn(self._object, error)
+      return
     self.path.parent.mkdir(parents=True, exist_ok=True)
     scratch = self.path.with_name(f'.{self.path.name}.{os.getpid()}')
     text = json.dumps(dataclasses.asdict(history))
     scratch.write_text(f'{text}\n', encoding='utf-8')
     scratch.replace(self.path)
+
+
+def _warn(url: str, error: Exception) -> None:
+  print(f'warning: {url}: {error}', file=sys.stderr, flush=True)
 
 
 def code_of(returncode: int) -> int:

@@ -13,7 +13,7 @@ the run (`--setup='module load cuda'`), and `--python=...` may be of several
 words (`--python='apptainer exec --nv IMAGE python'`). The job itself is
 launch/slurm.sbatch, and launch/restarts.py says when it goes back into the
 queue; its output goes to WORKDIR.slurm-ID.out, beside the workdir, which may
-hold nothing but the run.
+hold nothing but the run. (Of a workdir in an object store: in this folder.)
 """
 
 import argparse
@@ -29,9 +29,16 @@ import restarts
 SCRIPT = pathlib.Path(__file__).with_name('slurm.sbatch')
 
 
+def place_of(workdir: str) -> pathlib.Path:
+  """The workdir; of a URL, a folder of its name in this one."""
+  if restarts.is_url(workdir):
+    workdir = workdir.rstrip('/').rpartition('/')[2]
+  return pathlib.Path(workdir).absolute()
+
+
 def output(workdir: str, job: str = '%j') -> pathlib.Path:
   """Where Slurm, which makes no folders, writes what the job prints."""
-  path = pathlib.Path(workdir).absolute()
+  path = place_of(workdir)
   return path.with_name(f'{path.name}.slurm-{job}.out')
 
 

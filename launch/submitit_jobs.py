@@ -15,7 +15,6 @@ same rule. `job.result()` is 0, or raises. submitit is the extra `submitit`.
 """
 
 import os
-import pathlib
 import subprocess
 import sys
 import time
@@ -80,7 +79,7 @@ def submit(extra: Sequence[str] = (), **options: Any) -> list[Any]:
       words.append(f'--{name}={each}')
   parsed = slurm.parse([*words, '--', *extra])
   cloudpickle.register_pickle_by_value(sys.modules[__name__])
-  place = pathlib.Path(parsed.workdir).absolute()
+  place = slurm.place_of(parsed.workdir)
   executor = submitit.SlurmExecutor(
     folder=place.with_name(f'{place.name}.submitit')
   )

@@ -11,7 +11,8 @@ join by themselves; `watch` follows the log of the first. `stop` sends SIGTERM
 and waits for the saving; `start` again goes on from there. A slice that was
 taken back is gone: `resume`, with the options of `create`, deletes it and
 queues for another, on which `start` goes on. `--dry_run` prints the commands of
-gcloud. The workdir lies where all workers see it (Filestore, a mounted disk).
+gcloud. The workdir lies where all workers see it: Filestore, a mounted disk,
+or a URL (gs://bucket/runs/a).
 
 On each worker launch/restarts.py judges what is restarted, as everywhere.
 """
@@ -126,7 +127,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add('--gcloud', action='append', default=[], help='further option of create')
   add('--image', default='', help='with gan_jax and launch/ in it, for TPUs')
   add('--flagfile', default='', help='flags of the run, in the container')
-  add('--workdir', default='', help='folder of the run, seen by all workers')
+  add(
+    '--workdir',
+    default='',
+    help='of the run, for all workers',
+  )
   add('--mount', action='append', default=[], help='folder of the VM inside it')
   add('--worker', default='0', help='whose log is followed')
   add('--save_deadline', type=int, default=60, help='seconds a save may take')
@@ -143,9 +148,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   for name in wanted.get(options.action, ()):
     if not getattr(options, name):
       parser.error(f'--{name}: is needed to {options.action}')
-  if options.action == 'start' and not any(
-    f'{options.workdir}/'.startswith(f'{path.rstrip("/")}/')
-    for path in options.mount
+  lasts = restarts.is_url(options.workdir)
+  if (
+    options.action == 'start'
+    and not lasts
+    and not any(
+      f'{options.workdir}/'.startswith(f'{path.rstrip("/")}/')
+      for path in options.mount
+    )
   ):
     parser.error(f'--workdir={options.workdir}: lies in none of --mount')
   if min(options.crashes, options.stalls, options.save_deadline) < 0:

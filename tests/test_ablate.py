@@ -98,7 +98,9 @@ def test_a_dataset_that_is_varied_brings_its_network(capsys, monkeypatch):
   """And the whole of the command's options reaches the engine."""
   seen = []
   monkeypatch.setattr(
-    runner, 'ablate', lambda plan, dry_run: seen.append((plan, dry_run)) or 0
+    runner,
+    'ablate',
+    lambda plan, dry_run, prepare: seen.append((plan, dry_run)) or 0,
   )
   done = commands.run(
     'ablate',

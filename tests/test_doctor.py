@@ -3,7 +3,7 @@
 import types
 
 import pytest
-from helpers import commands
+from helpers import commands, stores
 
 from gan_jax.runtime import checkup
 from gan_jax.runtime.errors import Error
@@ -33,6 +33,24 @@ def test_a_folder_that_is_none_is_a_fault(tmp_path):
   done = commands.run('doctor', f'--workdir={tmp_path}/file/x', '--seconds=0')
   assert done.returncode == 1
   assert f'{tmp_path}/file is no folder\n  -> name another' in done.stdout
+
+
+def test_a_store_is_written_to_and_left_as_it_was():
+  with stores.flaky() as flaky:
+    finding = found({'workdir': 'flaky://b/run'})['workdir']
+    assert finding.told.startswith(
+      'flaky://b/run: put, found, read and removed'
+    )
+    assert not (finding.remedy or finding.fatal)
+    assert not flaky.store
+
+    def denied(call, path):
+      raise PermissionError('Forbidden')
+
+    flaky.fault = staticmethod(denied)
+    finding = found({'workdir': 'flaky://b/run'})['workdir']
+    assert 'the store refuses (PermissionError: Forbidden)' in finding.told
+    assert finding.fatal
 
 
 def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):

@@ -199,6 +199,16 @@ def test_queue_priority_and_grace_period():
   assert '--compilation_cache=/data/runs/xla-cache' in command
 
 
+@pytest.mark.parametrize('scheme', ['s3', 'az'])
+def test_a_workdir_in_a_store_needs_no_volume(scheme):
+  words = [*COMMON, f'--workdir={scheme}://b/runs/a']
+  command = container(kubernetes.manifest(kubernetes.parse(words)))['command']
+  assert f'--workdir={scheme}://b/runs/a' in command[2]
+  # JAX keeps programs under s3:// and gs:// alone.
+  cache = '--compilation_cache=s3://b/runs/xla-cache'
+  assert (cache in command[2]) == (scheme == 's3')
+
+
 @pytest.mark.parametrize(
   ('words', 'said'),
   [

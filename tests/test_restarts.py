@@ -115,6 +115,27 @@ def test_the_history_is_of_one_job_and_one_share(tmp_path):
   assert restarts.Job('7_2', words).read().crashes == 0
 
 
+def test_of_a_workdir_in_a_store(tmp_path):
+  """A local store, as fsspec has one."""
+  url = f'local://{tmp_path}/w'
+  words = [f'--workdir={url}', '--only=2/3']
+  job = restarts.Job('7', words)
+  before = job.read()
+  for number, step in ((0, 10), (1, 20), (1, 30)):
+    folder = tmp_path / 'w' / 'programs' / f'{number:03d}' / 'checkpoints'
+    (folder / f'{step:09d}').mkdir(parents=True)
+    (folder / f'{step:09d}' / 'd').touch()
+    if step < 30:  # which is not whole yet
+      (folder / f'{step:09d}.manifest.json').touch()
+  history = dataclasses.replace(job.read(), crashes=2)
+  assert history.progress == '001:20:0' != before.progress
+  job.write(history)
+  assert (tmp_path / 'w.restarts-2-of-3.json').is_file()
+  assert restarts.Job('7', words).read() == history
+  assert restarts.Job('8', words).read().crashes == 0
+  assert '000:10:0' in restarts.read_progress(url)
+
+
 def container(tmp_path, script, *words):
   command = [
     sys.executable,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gan_jax.ablation import folder as folder_lib
-from gan_jax.ablation import grid
+from gan_jax.ablation import grid, runner
 from gan_jax.ablation.grid import Axis, disarm, format_value
 from gan_jax.ablation.plan import (
   AblationOptions,
@@ -22,7 +22,6 @@ from gan_jax.ablation.plan import (
 )
 from gan_jax.ablation.progress import describe_plan, say
 from gan_jax.ablation.results import AblationResults, make_results, read_results
-from gan_jax.ablation.runner import AblationRunner
 from gan_jax.ablation.spec import PARTS, CellSpec, vary_spec
 from gan_jax.ablation.tables import format_markdown
 from gan_jax.ablation.verdict import list_warnings
@@ -33,6 +32,7 @@ from gan_jax.runtime import places, preemption
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.quiet import quiet_libraries
+from gan_jax.training import remote
 from gan_jax.training import train as train_lib
 
 
@@ -43,10 +43,12 @@ class Table:
 
   Attributes:
     results: every cell with its scores, ranked and compared.
-    folder: of the ablation.
+    folder: of the ablation, or its URL.
   """
 
-  def __init__(self, results: AblationResults, folder: pathlib.Path) -> None:
+  def __init__(
+    self, results: AblationResults, folder: str | os.PathLike[str]
+  ) -> None:
     """`results`: of the folder."""
     self.results, self.folder = results, folder
 
@@ -139,7 +141,7 @@ def ablate(
   is that of `python -m gan_jax.ablate`.
 
   Args:
-    workdir: folder of the ablation.
+    workdir: folder of the ablation, or its URL.
     data: as `gan_jax.train` takes it; None where `dataset` is an option.
     vary: values by what is varied: an option of `gan_jax.train` (`lr_g`,
       `objective`), the path of a hyper-parameter (`objective.temperature`), or,
@@ -194,10 +196,11 @@ def ablate(
     identity=identity,
   )
   folder_lib.check_folder(plan)
-  with preemption.listen() as listener:
-    say(describe_plan(plan))
-    AblationRunner(plan, listener).run()
-  return read_table(plan)
+  with preemption.listen() as listener, runner.held(plan, listener) as here:
+    folder_lib.check_folder(here)
+    say(describe_plan(here))
+    runner.AblationRunner(here, listener).run()
+    return read_table(here)
 
 
 def read_table(plan: AblationPlan) -> Table:
@@ -208,13 +211,13 @@ def read_table(plan: AblationPlan) -> Table:
   """
   if plan.options.only:
     results = make_results(*folder_lib.read_part(plan))
-    return Table(results, plan.folder)
+    return Table(results, remote.shown(plan.folder))
   folder_lib.collect_results(plan)
   if plan.base.report:
     from gan_jax.ablation.report import write_ablation_report
 
     write_ablation_report(plan.folder)
-  return Table(read_results(plan.folder), plan.folder)
+  return Table(read_results(plan.folder), remote.shown(plan.folder))
 
 
 def plan_components(

@@ -31,7 +31,7 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
     ArgumentError, DataError: naming what is of no use.
   """
   target = parse_target(text)
-  place = compile_for.place_of(str(plan.folder), target, out)
+  place = compile_for.place_of(plan.base.workdir, target, out)
   topology.use_no_device()
   devices = _devices(target)
   setups = {n: _build(plan, n) for n in plan.chosen_programs()}

@@ -65,10 +65,14 @@ def lock_folder(
 def check_folder(plan: AblationPlan) -> None:
   """Raises if the folder is unusable or holds something else.
 
+  Nothing is known yet of one in an object store, before it is fetched.
+
   Raises:
     ArgumentError: if it is not empty and holds no ablation.
     IdentityError: if it holds another ablation, with a line a difference.
   """
+  if places.scheme_of(plan.base.workdir):
+    return
   folder = plan.folder
   places.check_workdir(folder)
   recorded = read_plan(folder)
@@ -136,7 +140,7 @@ def list_differences(
 def _full_path(dataset: str) -> str:
   """A dataset's name; that of a folder or file in one spelling for all."""
   kind, colon, path = dataset.partition(':')
-  if not colon or kind not in ('folder', 'density'):
+  if not colon or kind not in ('folder', 'density') or places.scheme_of(path):
     return dataset
   return f'{kind}:{os.path.realpath(os.path.expanduser(path))}'
 

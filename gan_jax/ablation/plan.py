@@ -90,6 +90,25 @@ class AblationPlan:
     """Of the ablation."""
     return pathlib.Path(self.base.workdir)
 
+  def at(self, workdir: str) -> 'AblationPlan':
+    """The same in another folder."""
+    base = dataclasses.replace(self.base, workdir=workdir)
+    options = dataclasses.replace(self.options, base=base)
+    return dataclasses.replace(self, options=options)
+
+  @property
+  def claims(self) -> tuple[str, ...]:
+    """What of its folder it writes: the programs of `only`, or '*' for all."""
+    if not self.options.only:
+      return ('*',)
+    return tuple(_name_program(n) for n in self.chosen_programs())
+
+  def concerns(self, name: str) -> bool:
+    """Whether a file in its folder, or a checkpoint, is read or written."""
+    match = re.match(r'(programs/\d+)/', name)
+    is_other = match and self.options.only and match[1] not in self.claims
+    return not is_other or name.endswith('/results.json')
+
   @property
   def seeds(self) -> list[int]:
     """Of every cell."""
@@ -123,7 +142,7 @@ class AblationPlan:
 
   def program_folder(self, number: int) -> pathlib.Path:
     """Of one program."""
-    return self.folder / 'programs' / f'{number:03d}'
+    return self.folder / _name_program(number)
 
   def chosen_programs(self) -> list[int]:
     """Programs that `only` asks for.
@@ -154,6 +173,10 @@ class AblationPlan:
     """Whether nothing is left to do of a program; a crash is tried again."""
     result = self.read_result(number)
     return result is not None and not result.get('message')
+
+
+def _name_program(number: int) -> str:
+  return f'programs/{number:03d}'
 
 
 def make_plan(options: AblationOptions) -> AblationPlan:

@@ -4,6 +4,7 @@ Drawn from the files of the folder alone, whether all runs have ended or not:
 `report.html`, `table.md` and `table.tex`.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -48,14 +49,14 @@ _LINES = 7  # in one panel
 
 
 @quiet_libraries()
-def report(workdir: str | pathlib.Path) -> pathlib.Path:
+def report(workdir: str | pathlib.Path) -> pathlib.Path | str:
   """Writes the report of a run or an ablation, ended or not; returns its path.
 
   One self-contained file, `report.html` in the folder; beside that of an
   ablation are `table.md` and `table.tex`.
 
   Args:
-    workdir: of the run or the ablation.
+    workdir: of the run or the ablation: a folder, or its URL.
 
   Raises:
     ArgumentError: if there is neither in the folder, or nothing can be written
@@ -65,12 +66,15 @@ def report(workdir: str | pathlib.Path) -> pathlib.Path:
     >>> report('runs/digits')  # doctest: +SKIP
     PosixPath('runs/digits/report.html')
   """
-  folder = places.resolved('workdir', workdir)
-  if (folder / 'plan.json').is_file():
-    return write_ablation_report(folder)
+  from gan_jax.training import remote
   from gan_jax.training.report import write_report
 
-  return write_report(folder)
+  with contextlib.ExitStack() as stack:
+    folder = remote.fetched(workdir, stack)
+    is_ablation = (folder / 'plan.json').is_file()
+    path = (write_ablation_report if is_ablation else write_report)(folder)
+    remote.put_back(folder)
+    return remote.shown(path)
 
 
 def write_ablation_report(folder: str | pathlib.Path) -> pathlib.Path:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -39,10 +40,12 @@ from gan_jax.ablation.scoring import (
 )
 from gan_jax.ablation.verdict import format_for_terminal
 from gan_jax.config import app, schema
-from gan_jax.runtime import numerics, preemption, records
+from gan_jax.config.schema import Config
+from gan_jax.runtime import numerics, preemption, records, terminal
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.files import remove_leftovers, write_atomic
 from gan_jax.runtime.provenance import environment, now
+from gan_jax.training import remote
 from gan_jax.training.workdir import RunFile
 
 _CALIBRATION = 0.3  # seconds to measure a step for
@@ -55,6 +58,7 @@ def ablate(
   dry_run: bool = False,
   make_run: MakeRun = make_population_run,
   make_scorer: MakeScorer = EvaluatorScorer,
+  prepare: Callable[[Config, str], None] = lambda base, part: None,
 ) -> int:
   """Runs what is left of an ablation, as the command does; its exit code.
 
@@ -66,23 +70,55 @@ def ablate(
     dry_run: whether to print the plan and its time alone.
     make_run: makes the training of one program's runs.
     make_scorer: makes what scores them.
+    prepare: called before JAX computes, when the workdir is on this machine,
+      with the options of all runs and the name of its share of the programs.
 
   Raises:
     Error: whose message names the argument or file and the remedy.
   """
   folder_lib.check_folder(plan)
+  part = plan.options.only.replace('/', '-')
   for message in idle_options(plan.base):
     app.warn(message)
   try:
     with preemption.listen() as listener:
-      (print if dry_run else say)(describe_plan(plan))
-      engine = AblationRunner(plan, listener, make_run, make_scorer)
       if dry_run:
-        return _run_dry(engine)
-      return _report_end(plan, engine.run())
+        with copied(plan) as here:
+          prepare(here.base, part)
+          folder_lib.check_folder(here)
+          print(describe_plan(here))
+          return _run_dry(AblationRunner(here, listener, make_run, make_scorer))
+      with held(plan, listener) as here:
+        prepare(here.base, part)
+        folder_lib.check_folder(here)
+        say(describe_plan(here))
+        engine = AblationRunner(here, listener, make_run, make_scorer)
+        return _report_end(here, engine.run())
   except preemption.Stopped as stopped:
     say(f'stopped by {stopped}; run the same command again')
     return app.SAVED
+
+
+@contextlib.contextmanager
+def held(
+  plan: AblationPlan, listener: preemption.Listener
+) -> Iterator[AblationPlan]:
+  """The plan with its folder on this machine, put where it belongs.
+
+  Raises:
+    Error: as `remote.held`.
+  """
+  claims, wanted = plan.claims, plan.concerns
+  with remote.held(plan.base, listener, claims, wanted) as base:
+    yield plan if base is plan.base else plan.at(base.workdir)
+
+
+@contextlib.contextmanager
+def copied(plan: AblationPlan) -> Iterator[AblationPlan]:
+  """The plan with a copy of its folder, checkpoints apart, if it is a URL."""
+  with contextlib.ExitStack() as stack:
+    folder = remote.fetched(plan.base.workdir, stack)
+    yield plan.at(str(folder))
 
 
 class AblationRunner:
@@ -355,11 +391,12 @@ def _report_end(plan: AblationPlan, outcome: str) -> int:
     say(f'saved in {plan.folder}; run the same command again to continue')
     return app.SAVED
   if not plan.options.only:
-    return collect(plan)
+    return _collect(plan)
   failed = any(_describe_fault(plan, n) for n in plan.chosen_programs())
-  print(
+  terminal.tell(
     f'done: part {plan.options.only} of {plan.folder}; collect all parts to get'
-    ' results.csv and the report'
+    ' results.csv and the report',
+    sys.stdout,
   )
   return app.ERROR if failed else app.DONE
 
@@ -369,6 +406,13 @@ def collect(plan: AblationPlan) -> int:
 
   Prints the ranking, the verdict and where both are to be found.
   """
+  with copied(plan) as here:
+    code = _collect(here)
+    remote.put_back(here.folder)
+  return code
+
+
+def _collect(plan: AblationPlan) -> int:
   ended = folder_lib.collect_results(plan)
   outcomes = [run['outcome'] for run in folder_lib.read_runs(plan)]
   faults = [_describe_fault(plan, n) for n in range(len(plan.programs))]
@@ -383,8 +427,8 @@ def collect(plan: AblationPlan) -> int:
   if plan.base.report and ended:
     from gan_jax.ablation.report import write_ablation_report
 
-    print(f'report: {write_ablation_report(plan.folder)}')
-  print(f'results: {plan.folder / "results.csv"}')
+    terminal.tell(f'report: {write_ablation_report(plan.folder)}', sys.stdout)
+  terminal.tell(f'results: {plan.folder / "results.csv"}', sys.stdout)
   return app.ERROR if any(faults) else app.DONE
 
 

@@ -20,7 +20,7 @@ from gan_jax.config.parsing import (
 )
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.names import check_names, split_names, suggest
-from gan_jax.runtime.places import find_fault, printable
+from gan_jax.runtime.places import find_fault, printable, scheme_of
 
 
 class ConfigError(ArgumentError):
@@ -108,7 +108,7 @@ def contradictions(c: Any) -> list[ArgumentError]:
 def _place_faults(c: Any) -> Iterator[ArgumentError]:
   for name in ('workdir', 'data_dir', 'weights', 'dataset'):
     place = getattr(c, name)
-    fault = find_fault(place)
+    fault = find_fault(place, name)
     if fault:
       yield ArgumentError(name, printable(place), fault)
 
@@ -281,7 +281,7 @@ def check_evaluation(values: Mapping[str, Any], given: Collection[str]) -> None:
     faults.append(ArgumentError('features', values['features'], remedy))
   if faults:
     raise ConfigError(faults[0])
-  if workdir:
+  if workdir and not scheme_of(workdir):
     config_file(workdir)
 
 

@@ -22,7 +22,7 @@ from gan_jax.data.rows import Rows
 from gan_jax.data.samples import DatasetMetadata, SampleSet
 from gan_jax.data.tfds_sets import data_root
 from gan_jax.data.user_data import as_dataset
-from gan_jax.runtime import places
+from gan_jax.runtime import copies, places
 from gan_jax.runtime.errors import ArgumentError, DataError
 
 Dataset = Density | SampleSet
@@ -62,6 +62,8 @@ def load(
       (`densities.from_file`). A TFDS set or a stack may be followed by a split
       and a part of it: `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      Of one in an object store (`s3://...`), and of `folder:` and `prepared:`
+      with a URL, the set is copied to this machine once.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey), 3 (colour) or 4 (with opacity, where images have it),
       converted to; 0 for their own, opaque.
@@ -101,12 +103,18 @@ def load(
       max_megapixels,
       f'is for images of folder:PATH, and {name} is none; leave it out',
     )
-  if kind == 'folder':
-    return folder.load_folder(
-      path, image_size, channels, root, max_megapixels, keep_rows
+  if kind in ('folder', 'prepared'):
+    url = places.scheme_of(path) and path
+    place = str(copies.fetch(url, 'dataset')) if url else path
+    images = (
+      prepared.load(place, image_size, channels)
+      if kind == 'prepared'
+      else folder.load_folder(
+        place, image_size, channels, root, max_megapixels, keep_rows
+      )
     )
-  if kind == 'prepared':
-    return prepared.load(path, image_size, channels)
+    return dataclasses.replace(images, name=name) if url else images
+  tfds_sets.fetch(prepared_as(stem), data_dir)
   tfds_sets.check_name(stem, root, DATASETS)
   images = _load_images(stem, named, root, image_size, channels, split)
   return derived.take_part(images, part) if part else images
@@ -170,8 +178,12 @@ def prepare(
     DataError: saying which file, what was expected and what to do.
   """
   root, name = data_root(data_dir), prepared_as(dataset)
+  tfds_sets.fetch(name, data_dir)
   tfds_sets.check_name(name, root, DATASETS)
-  return tfds_sets.prepare(name, root, originals)
+  prepared_set = tfds_sets.prepare(name, root, originals)
+  if url := tfds_sets.url_of(name, data_dir):
+    copies.put(root / url.rpartition('/')[2], url, 'data_dir')
+  return prepared_set
 
 
 def write_rows(
@@ -249,6 +261,7 @@ def tell_folder(
 def is_prepared(name: str, *, data_dir: str = '') -> bool:
   """Whether a TFDS set of images has been prepared."""
   root = data_root(data_dir)
+  tfds_sets.fetch(name, data_dir)
   tfds_sets.check_name(name, root, DATASETS)
   return tfds_sets.is_prepared(name, root)
 

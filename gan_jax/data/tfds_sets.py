@@ -32,7 +32,7 @@ from gan_jax.data.samples import (
   hash_samples,
   hash_some,
 )
-from gan_jax.runtime import places
+from gan_jax.runtime import copies, places
 from gan_jax.runtime.errors import ArgumentError, DataError, Error, shortened
 from gan_jax.runtime.files import describe_failed_write
 from gan_jax.runtime.progress import progress_bar
@@ -45,18 +45,45 @@ _TIMEOUT = 10.0  # seconds in which a server must answer
 def data_root(data_dir: str = '') -> pathlib.Path:
   """The data root: as given, $TFDS_DATA_DIR, or ~/tensorflow_datasets.
 
+  Of one in an object store, the folder that sets are copied to.
+
   Raises:
     ArgumentError: for a path that no folder can have.
   """
-  named = data_dir or os.environ.get('TFDS_DATA_DIR', '')
+  named = _named_root(data_dir)
   if not named:
     return places.below_home('~/tensorflow_datasets')
+  if places.scheme_of(named):
+    return copies.folder_of(named)
   root = places.resolved('data_dir', named)
   try:
     root.exists()
   except OSError as error:
     raise ArgumentError('data_dir', named, f'{error.strerror}') from error
   return root
+
+
+def _named_root(data_dir: str) -> str:
+  return data_dir or os.environ.get('TFDS_DATA_DIR', '')
+
+
+def url_of(name: str, data_dir: str = '') -> str:
+  """Where a set is in an object store; '' for a data root on this machine."""
+  named = _named_root(data_dir)
+  stem = name.split('/')[0].split(':')[0]
+  return f'{named.rstrip("/")}/{stem}' if places.scheme_of(named) else ''
+
+
+def fetch(name: str, data_dir: str = '') -> None:
+  """Copies a set of a data root in an object store, if it is there.
+
+  Raises:
+    ArgumentError, StoreAway: if the store refuses or does not answer.
+  """
+  url = url_of(name, data_dir)
+  if url:
+    place = data_root(data_dir) / url.rpartition('/')[2]
+    copies.fetch(url, 'data_dir', place)
 
 
 class _Images:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.runtime import locks, multihost, places, records
+from gan_jax.runtime import locks, mirror, multihost, places, records
 from gan_jax.runtime.array_cache import digest_arrays, digest_facts
 from gan_jax.runtime.errors import CheckpointError as CheckpointError
 from gan_jax.runtime.errors import ReadBackError
@@ -228,8 +228,21 @@ class Checkpoints:
         ' this run are gone; nothing was changed. Restore it from a copy, or'
         ' start over in another workdir.'
       )
-    if multihost.is_primary():
+    if multihost.is_primary() or self._apart:
       self.folder.mkdir(parents=True, exist_ok=True)
+
+  @functools.cached_property
+  def _apart(self) -> bool:
+    """Whether the processes of the job have a folder each.
+
+    All hold the whole state: the first one saves, alone.
+    """
+    is_mirror = mirror.find(self.folder) is not None
+    return is_mirror and not multihost.is_alone()
+
+  @property
+  def _writes(self) -> bool:
+    return multihost.is_primary() or not self._apart
 
   @functools.cached_property
   def _reader(self) -> Any:
@@ -253,7 +266,12 @@ class Checkpoints:
     if not has_locks:
       storage.write_without_locks()
     return storage.make_manager(
-      self.folder, self._keep, self._best, self._listed
+      self.folder,
+      self._keep,
+      self._best,
+      self._listed,
+      alone=self._apart,
+      gone=mirror.GONE if mirror.find(self.folder) else '',
     )
 
   def _made(self, name: str) -> Any:
@@ -275,6 +293,8 @@ class Checkpoints:
       CheckpointError: if this or an earlier save failed (disk full, ...). The
         checkpoints saved before are whole.
     """
+    if not self._writes:
+      return
     if not self.folder.is_dir():  # Orbax would make it, away from the run
       raise not_saved(self.folder, FileNotFoundError())
     leaves = flatten(state)
@@ -545,6 +565,9 @@ class Checkpoints:
         if 0 not in shape:
           raise self._damaged(step, path)
         host[path] = np.zeros(shape, dtype)
+      # Where its index is damaged, Orbax hands back what it was asked with.
+      if not isinstance(host.get(path), np.ndarray):
+        raise self._damaged(step, path)
       if digest_arrays({path: host[path]}) != facts['digest']:
         raise self._damaged(step, path)
     return host

@@ -8,6 +8,7 @@ import contextlib
 import glob
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 import time
@@ -24,6 +25,7 @@ from gan_jax.runtime import (
   numerics,
   places,
   provenance,
+  store,
 )
 from gan_jax.runtime.cards import card_of
 from gan_jax.runtime.errors import Error
@@ -31,6 +33,7 @@ from gan_jax.runtime.errors import Error
 _GIB = 2**30
 _SLOW = 0.1  # of its peak: products of this size reach several times as much
 _LITTLE = 2 * _GIB  # room on a disk under which a run is likely to fill it
+_PATIENCE = 10.0  # seconds that a store may take to answer
 # Files of drivers, and the JAX that uses what they drive.
 _DRIVERS = {
   '/dev/nvidia[0-9]*': ('an NVIDIA GPU', 'jax[cuda12]'),
@@ -156,8 +159,31 @@ def _repeats() -> Finding:
   return Finding('same bits each time', 'as a run starts, by its workdir')
 
 
+def _store(name: str, url: str) -> Finding:
+  """Whether an object store takes an object and gives it back."""
+  trial = f'.trial-{secrets.token_hex(8)}'
+  try:
+    place = store.Store(url, name)
+    place.hurry(_PATIENCE)
+    started = time.perf_counter()
+    with place.refusing():
+      place.write(trial, b'x')
+      is_whole = place.read(trial) == b'x' and trial in place.list()
+      place.remove([trial])
+  except Error as error:
+    return Finding(name, f'{url}: {error}', 'see the guide on clusters', True)
+  took = (time.perf_counter() - started) * 1000
+  told = f'{url}: put, found, read and removed in {took:.0f} ms'
+  if not is_whole:
+    remedy = 'use another store: what is written is not found at once'
+    return Finding(name, f'{url}: an object was lost', remedy, True)
+  return Finding(name, told)
+
+
 def _folder(name: str, place: str) -> Finding:
   """Whether a folder, or the one that it would be made in, can be used."""
+  if places.scheme_of(place):
+    return _store(name, place)
   path = places.below_home(place) if place.startswith('~/') else place
   path = pathlib.Path(path).expanduser().absolute()
   there = next(p for p in (path, *path.parents) if p.exists())

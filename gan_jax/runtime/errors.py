@@ -7,6 +7,8 @@ alone knows flags, prints them with the flags' dashes (`config/app.py`).
 
 from typing import Any
 
+from gan_jax.runtime import terminal
+
 __all__ = [
   'ArgumentError',
   'CheckpointError',
@@ -76,7 +78,7 @@ class ReadBackError(CheckpointError):
 
 def shortened(value: Any) -> str:
   """A value as a message shows it."""
-  text = value if isinstance(value, str) else repr(value)
+  text = terminal.rename(value if isinstance(value, str) else repr(value))
   text = ' '.join(text.split())
   if len(text) <= _LONGEST:
     return text

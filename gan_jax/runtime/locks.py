@@ -156,7 +156,7 @@ def _lock_folder(
       raise Held('whose .lock was deleted') from None
 
 
-def _me() -> dict[str, Any]:
+def me() -> dict[str, Any]:
   """This process: where, and its number there."""
   return {'host': platform.node(), 'pid': os.getpid(), 'machine': _machine()}
 
@@ -174,16 +174,17 @@ def _machine() -> str:
 def _sign(file: int) -> None:
   with contextlib.suppress(OSError):  # it serves a message alone
     os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(_me()).encode(), 0)
+    os.pwrite(file, json.dumps(me()).encode(), 0)
 
 
 def _read_signature(file: int) -> str:
   with contextlib.suppress(OSError, ValueError, AttributeError):
-    return _name(json.loads(os.pread(file, 4096, 0)))
+    return name_of(json.loads(os.pread(file, 4096, 0)))
   return ''
 
 
-def _name(owner: Any) -> str:
+def name_of(owner: Any) -> str:
+  """What to call a process, of what it says of itself; or nothing."""
   if isinstance(owner, dict) and 'pid' in owner:
     return f'process {owner["pid"]} on {owner.get("host") or "this machine"}'
   return ''
@@ -218,7 +219,7 @@ def _lease(folder: pathlib.Path, say: Say, shared: bool) -> Iterator[None]:
 
 
 def _beat(path: pathlib.Path, number: int) -> None:
-  path.write_text(json.dumps({**_me(), 'beat': number}))
+  path.write_text(json.dumps({**me(), 'beat': number}))
 
 
 def _keep(path: pathlib.Path, ended: threading.Event, say: Say) -> None:
@@ -253,8 +254,8 @@ def _wait_for_end(path: pathlib.Path, say: Say) -> None:
     Held: if its heart beats.
   """
   owner = _read_lease(path)
-  if not _is_dead(owner):
-    who = _name(owner) or path
+  if not is_dead(owner):
+    who = name_of(owner) or path
     say(f'looking for up to {_DEAD:.0f} s whether {who} is still there')
     deadline = time.monotonic() + _DEAD
     while time.monotonic() < deadline:
@@ -262,13 +263,13 @@ def _wait_for_end(path: pathlib.Path, say: Say) -> None:
       if now is None:
         return
       if now and owner and now != owner:
-        raise Held(_name(now))
+        raise Held(name_of(now))
       owner = now or owner
       time.sleep(_LOOK)
   path.unlink(missing_ok=True)
 
 
-def _is_dead(owner: Any) -> bool:
+def is_dead(owner: Any) -> bool:
   """Whether a process of this machine has certainly ended."""
   if owner is None:
     return True
@@ -326,4 +327,13 @@ def _take(path: pathlib.Path) -> None:
       time.sleep(0.02)
 
 
-__all__ = ['Held', 'NotALock', 'has_record_locks', 'hold', 'hold_file']
+__all__ = [
+  'Held',
+  'NotALock',
+  'has_record_locks',
+  'hold',
+  'hold_file',
+  'is_dead',
+  'me',
+  'name_of',
+]

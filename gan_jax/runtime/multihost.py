@@ -5,6 +5,8 @@ get the same answer. A process that is alone communicates with nobody.
 """
 
 import hashlib
+import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,3 +71,45 @@ def wait_for_all(reason: str) -> None:
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices(reason)
+
+
+# Before JAX computes: by the service through which the processes found each
+# other.
+
+_numbers = itertools.count()
+_LONG = 7200  # seconds
+
+
+def _service() -> tuple[Any, int]:
+  """Its client, None for a process that is alone, and the process's number."""
+  from jax._src import distributed  # no public function says it
+
+  state = distributed.global_state
+  return state.client, int(state.process_id or 0)
+
+
+def is_first() -> bool:
+  """As `is_primary`; no device is looked for."""
+  return _service()[1] == 0
+
+
+def tell_others(text: str | None) -> str:
+  """The text of the first process, which alone gives one."""
+  client, number = _service()
+  key = f'gan_jax/{next(_numbers)}'
+  if client is None:
+    assert text is not None
+    return text
+  if number == 0:
+    assert text is not None
+    client.key_value_set(key, f'={text}')
+    return text
+  received: str = client.blocking_key_value_get(key, _LONG * 1000)
+  return received[1:]
+
+
+def meet_others(reason: str) -> None:
+  """As `wait_for_all`; no device is looked for."""
+  client, _ = _service()
+  if client is not None:
+    client.wait_at_barrier(f'{reason} {next(_numbers)}', _LONG * 1000)

@@ -1,7 +1,8 @@
 """Names of files and folders as people write them.
 
-`~` is the home folder wherever a place is named. `gs://...` and its like are
-refused: a folder `gs:` in the working directory helps nobody.
+`~` is the home folder wherever a place is named. `gs://...` and its like name
+an object store (`store.py`) where an argument may be one, and are refused
+elsewhere: a folder `gs:` in the working directory helps nobody.
 """
 
 import errno
@@ -21,22 +22,49 @@ _SCHEME = re.compile(
   r'(?:folder:|density:|prepared:)?(?:([a-z][a-z0-9+.-]+)://|(gs|s3|hdfs|abfs|https?):/)',
   re.IGNORECASE,
 )
+_URL = re.compile(r'([a-z][a-z0-9+.-]+)://.', re.IGNORECASE)
+_OF_STORES = ('compilation_cache', 'data_dir', 'workdir')  # may be a URL
 Place = str | os.PathLike[str]
 
 
-def find_fault(place: Place) -> str:
+def scheme_of(place: Place) -> str:
+  """The scheme of a URL of an object store, in lower case; or nothing.
+
+  >>> scheme_of('s3://bucket/runs/1'), scheme_of('runs/1')
+  ('s3', '')
+  """
+  match = _URL.match(os.fspath(place))
+  scheme = match[1].lower() if match else ''
+  return '' if scheme == 'file' else scheme
+
+
+def find_fault(place: Place, argument: str = '') -> str:
   """What is wrong with the name of a place, and the remedy; or nothing.
+
+  Args:
+    place: as it was written.
+    argument: that names it; some may be in an object store.
 
   >>> find_fault('runs/1')
   ''
   >>> find_fault('gs://bucket/run')
   'gs:// is no folder of this machine; mount it and name the folder'
+  >>> find_fault('gs://bucket/run', 'workdir')
+  ''
   """
   text = os.fspath(place)
+  kind, _, below = text.partition(':')
+  of_images = argument == 'dataset' and kind in ('folder', 'prepared')
+  if of_images and scheme_of(below):
+    return ''
   match = _SCHEME.match(text)
   scheme = (match[1] or match[2]).lower() if match else ''
   if scheme == 'file':
     return 'leave file:// out'
+  if argument in _OF_STORES and scheme_of(text):
+    return ''
+  if argument in (*_OF_STORES, 'dataset') and match and match[2]:
+    return f'write it as a text, {scheme}://...: a path has lost a slash of it'
   if scheme:
     return (
       f'{scheme}:// is no folder of this machine; mount it and name the folder'
@@ -55,7 +83,7 @@ def find_fault(place: Place) -> str:
 
 
 def resolve(argument: str, place: Place, value: str = '') -> str:
-  """A place with the home folder in the place of `~`.
+  """A place with the home folder in the place of `~`; a URL as it is.
 
   Args:
     argument: that names it, for the message.
@@ -63,9 +91,10 @@ def resolve(argument: str, place: Place, value: str = '') -> str:
     value: of the argument, where the place is a part of it.
 
   Raises:
-    ArgumentError: for one that cannot be on this machine.
+    ArgumentError: for one that cannot be on this machine, nor in a store where
+      the argument may be there.
   """
-  fault = find_fault(place)
+  fault = find_fault(place, argument)
   if fault:
     value = value or printable(os.fspath(place))
     raise ArgumentError(argument, value, fault)
@@ -73,7 +102,10 @@ def resolve(argument: str, place: Place, value: str = '') -> str:
 
 
 def resolved(argument: str, place: Place, value: str = '') -> pathlib.Path:
-  """`resolve` as a path."""
+  """`resolve` as a path, which no URL can be."""
+  fault = find_fault(place)
+  if fault:
+    raise ArgumentError(argument, value or printable(os.fspath(place)), fault)
   return pathlib.Path(resolve(argument, place, value))
 
 
@@ -83,7 +115,7 @@ def check_workdir(path: pathlib.Path) -> None:
   Raises:
     ArgumentError: naming the characters.
   """
-  resolve('workdir', path)
+  resolved('workdir', path)
   bad = [part for part in path.absolute().parts if part in ('gs:', 's3:')]
   if os.name != 'nt' and '\\' in str(path.absolute()):
     bad.append('\\')  # TensorStore writes into the folder a/b for a\b
@@ -145,4 +177,5 @@ __all__ = [
   'printable',
   'resolve',
   'resolved',
+  'scheme_of',
 ]

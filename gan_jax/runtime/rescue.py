@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gan_jax.runtime import multihost
+from gan_jax.runtime import mirror, multihost
 from gan_jax.runtime.archives import ArchiveError, read_arrays
 from gan_jax.runtime.array_cache import digest_arrays, digest_facts
 from gan_jax.runtime.checkpoint import flatten
@@ -76,7 +76,7 @@ def write(workdir: pathlib.Path, held: Held) -> bool:
   """Writes a state, unless another process has; says whether it did.
 
   Raises:
-    OSError: if it cannot be written.
+    OSError, StoreAway: if it cannot be written.
   """
   path = path_of(workdir, held.step)
   if path.exists():
@@ -96,6 +96,9 @@ def write(workdir: pathlib.Path, held: Held) -> bool:
   remove_leftovers(path.parent)
   with open_atomic(path) as file:
     np.savez(file, **arrays)
+  stands_for = mirror.find(path)
+  if stands_for is not None:  # this may not be the process that puts the rest
+    stands_for.push(path)
   return True
 
 

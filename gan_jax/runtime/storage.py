@@ -60,9 +60,9 @@ def literal_path(path: pathlib.Path) -> Any:
 class StateHandler(ocp.PyTreeCheckpointHandler):  # type: ignore[misc]
   """Saves host arrays by path, and reads them back."""
 
-  def __init__(self) -> None:
+  def __init__(self, **options: Any) -> None:
     """Saves nothing yet."""
-    super().__init__(use_zarr3=False)  # `read_back` reads these
+    super().__init__(use_zarr3=False, **options)  # `read_back` reads these
     self._saved: Flat = {}
 
   async def async_save(self, directory: Any, args: Any) -> Any:
@@ -102,9 +102,20 @@ class MetaHandler(ocp.JsonCheckpointHandler):  # type: ignore[misc]
     small_checkpoint.read_back_text(path, self._saved)
 
 
-def handlers() -> dict[str, Any]:
-  """What saves and restores the two items of a checkpoint."""
-  return {'state': StateHandler(), 'meta': MetaHandler()}
+# Of the first process, whoever else there is.
+_ALONE = ocp.options.MultiprocessingOptions(
+  primary_host=0, active_processes={0}, barrier_sync_key_prefix='alone'
+)
+
+
+def handlers(alone: bool = False) -> dict[str, Any]:
+  """What saves and restores the two items of a checkpoint.
+
+  Args:
+    alone: whether the first process does so without the others.
+  """
+  how = {'multiprocessing_options': _ALONE} if alone else {}
+  return {'state': StateHandler(**how), 'meta': MetaHandler(**how)}
 
 
 def _arguments(base: Any, handler: Any, **use: bool) -> Any:
@@ -182,6 +193,8 @@ def make_manager(
   keep: int,
   best: Best | None,
   steps: Callable[[], list[int]],
+  alone: bool = False,
+  gone: str = '',
 ) -> Any:
   """What saves steps in a folder, and deletes old ones.
 
@@ -190,14 +203,22 @@ def make_manager(
     keep: how many of the newest stay.
     best: of all steps, the one that stays as well.
     steps: those that there are, with those that are being written.
+    alone: whether the first process does so without the others.
+    gone: folder to which old ones are renamed, for another to delete; empty:
+      they are deleted.
   """
   retention: dict[str, Any] = {'max_to_keep': keep}
+  if gone:
+    retention['todelete_subdir'] = gone
+  if alone:
+    retention |= {'multiprocessing_options': _ALONE, 'create': False}
   if best:
-    retention = _retention(keep, best, steps)
+    del retention['max_to_keep']
+    retention |= _retention(keep, best, steps)
   return ocp.CheckpointManager(
     literal_path(folder),
     options=ocp.CheckpointManagerOptions(
       **retention, cleanup_tmp_directories=True, step_format_fixed_length=9
     ),
-    item_handlers=handlers(),
+    item_handlers=handlers(alone),
   )

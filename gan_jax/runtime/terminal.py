@@ -98,10 +98,31 @@ def sturdy_streams() -> Iterator[None]:
     opened.close()
 
 
+_names: dict[str, str] = {}
+
+
+@contextlib.contextmanager
+def renamed(text: str, name: str) -> Iterator[None]:
+  """Within, what is told says a name in the place of a text."""
+  _names[text] = name
+  try:
+    yield
+  finally:
+    del _names[text]
+
+
+def rename(text: str) -> str:
+  """A text with the names that are told in the place of others."""
+  for before, name in _names.items():
+    text = text.replace(before, name)
+  return text
+
+
 def tell(text: str, stream: Any) -> None:
   """Prints a line to a stream, unless nobody can read it."""
   if stream is None:
     return
+  text = rename(text)
   with contextlib.suppress(OSError, ValueError):
     try:
       print(text, file=stream, flush=True)
@@ -112,4 +133,4 @@ def tell(text: str, stream: Any) -> None:
       )
 
 
-__all__ = ['sturdy_streams', 'tell']
+__all__ = ['rename', 'renamed', 'sturdy_streams', 'tell']

@@ -21,7 +21,7 @@ from tabulate import tabulate
 from gan_jax.config import app, schema
 from gan_jax.config.schema import Config
 from gan_jax.game import population
-from gan_jax.runtime import hlo, kernels, sharding, topology
+from gan_jax.runtime import hlo, kernels, places, sharding, topology
 from gan_jax.runtime.cards import Card, Target, parse_target
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import cannot_write, write_atomic
@@ -85,6 +85,8 @@ def place_of(workdir: str, target: Target, out: str) -> str:
   """
   if not (out or workdir):
     return ''
+  if not out:
+    places.resolved('workdir', workdir)  # a URL is refused
   name = f'compile_for_{target.text.replace(":", "_")}.json'
   place = pathlib.Path(out or pathlib.Path(workdir, name))
   try:

@@ -19,7 +19,7 @@ from gan_jax.game.classes import check_sampling, numbered_classes
 from gan_jax.game.sampler import BATCH, Sampler
 from gan_jax.game.streams import check_seed
 from gan_jax.networks.base import Net, Networks
-from gan_jax.runtime import backend, numerics, places, records
+from gan_jax.runtime import backend, numerics, places, records, terminal
 from gan_jax.runtime.checkpoint import (
   Checkpoints,
   find_steps,
@@ -28,11 +28,12 @@ from gan_jax.runtime.checkpoint import (
 )
 from gan_jax.runtime.errors import (
   ArgumentError,
+  CheckpointError,
   NetworksNeeded,
 )
 from gan_jax.runtime.progress import progress_bar
 from gan_jax.runtime.quiet import quiet_libraries
-from gan_jax.training import interpolation
+from gan_jax.training import interpolation, remote
 from gan_jax.training.setup import (
   OWN_DATA,
   Setup,
@@ -87,13 +88,13 @@ class Run:
 
   def __repr__(self) -> str:
     """One line, as a notebook shows it."""
-    data = self.dataset.name
-    return f'Run({self.config.workdir!r}, step={self.step}, data={data!r})'
+    data, workdir = self.dataset.name, terminal.rename(self.config.workdir)
+    return f'Run({workdir!r}, step={self.step}, data={data!r})'
 
-  @property
+  @functools.cached_property
   def workdir(self) -> pathlib.Path:
-    """Its folder."""
-    return pathlib.Path(self.config.workdir)
+    """Its folder, or a copy of one in an object store."""
+    return remote.copied(self.config.workdir)
 
   @property
   def outcome(self) -> str:
@@ -531,7 +532,7 @@ def open_run(
   """A run as it was saved.
 
   Args:
-    workdir: folder of the run.
+    workdir: folder of the run, or its URL.
     step: which checkpoint; the newest whole one by default.
     networks: of a run whose networks are its author's own; without them it can
       be sampled and scored, by the G that it exported.
@@ -540,7 +541,17 @@ def open_run(
     ArgumentError: if there is no run, no checkpoint, or not that step.
     CheckpointError: if the checkpoint asked for (or every one) is damaged.
   """
-  workdir = places.resolve('workdir', workdir)
+  which = 'newest' if step is None else str(step)
+  folder = remote.copied(workdir, which)
+  try:
+    return _open(str(folder), step, networks)
+  except CheckpointError:  # an older one may be whole
+    if step is not None or not places.scheme_of(workdir):
+      raise
+  return _open(str(remote.copied(workdir, 'all')), step, networks)
+
+
+def _open(workdir: str, step: int | None, networks: Networks | None) -> Run:
   config = read_config(workdir)
   backend.check_devices()
   if not (pathlib.Path(workdir) / 'checkpoints').is_dir():

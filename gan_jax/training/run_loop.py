@@ -16,7 +16,7 @@ from gan_jax.game.state import State, all_finite, norm
 from gan_jax.runtime import backend, multihost, preemption, sharding
 from gan_jax.runtime.errors import Error
 from gan_jax.runtime.progress import format_bytes, format_duration
-from gan_jax.training import memory, snapshots, workdir
+from gan_jax.training import memory, remote, snapshots, workdir
 from gan_jax.training.ahead import Ahead
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.goodput import Ledger, format_minute
@@ -171,7 +171,7 @@ class RunLoop(HostLoop):
     return {
       'position': self.setup.feed.position(self.step),
       'totals': dataclasses.asdict(self.totals),
-      'config': schema.to_args(self.config),
+      'config': schema.to_args(remote.as_given(self.config)),
     }
 
   def accept(self, meta: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ features unless others are asked for, its data, and real images held out from
 them where a metric needs some.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -31,7 +32,7 @@ from gan_jax.runtime.checkpoint import digest
 from gan_jax.runtime.errors import ArgumentError, Error
 from gan_jax.runtime.files import describe_failed_write, write_atomic
 from gan_jax.runtime.progress import format_duration
-from gan_jax.training import restore
+from gan_jax.training import remote, restore
 from gan_jax.training.restore import Run
 from gan_jax.training.run_evaluator import (
   draw_samples,
@@ -180,6 +181,7 @@ class _RunScorer:
       networks = sampled_networks(run, self._options.class_sampling)
       self._scorer = make_run_scorer(run.config, self._options, networks)
     self.rows.append(_score_and_report(run, self._options, self._scorer))
+    remote.put_back(run.workdir, scores=True)
 
 
 def evaluate_run(
@@ -241,6 +243,7 @@ def follow(
   scorer, seen = _RunScorer(options), set[int]()
   latest = time.monotonic()
   while True:
+    remote.refresh(pathlib.Path(workdir))
     # In this order: a run that has ended has saved its last checkpoint.
     has_ended = restore.outcome(workdir) in ('done', 'diverged')
     new = [n for n in restore.saved_steps(workdir) if n not in seen]
@@ -275,10 +278,16 @@ def evaluate(values: Mapping[str, Any]) -> None:
       metrics = load_metrics(options.metrics)
       options = dataclasses.replace(options, metrics=metrics)
       evaluate_images(options, values['images'], values['out'])
-    elif values['follow']:
-      follow(values['workdir'], options, values['follow_timeout'])
     else:
-      evaluate_run(values['workdir'], options, values['step'], values['all'])
+      with contextlib.ExitStack() as stack:
+        which = 'all' if values['all'] or values['follow'] else 'newest'
+        if values['step'] is not None:
+          which = str(values['step'])
+        folder = str(remote.fetched(values['workdir'], stack, which))
+        if values['follow']:
+          follow(folder, options, values['follow_timeout'])
+        else:
+          evaluate_run(folder, options, values['step'], values['all'])
   except OSError as error:
     place = values['out'] if values['images'] else values['workdir']
     raise Error(

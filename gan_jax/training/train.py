@@ -23,6 +23,7 @@ from gan_jax.runtime import (
   numerics,
   places,
   preemption,
+  store,
   terminal,
 )
 from gan_jax.runtime.checkpoint import not_saved
@@ -37,7 +38,7 @@ from gan_jax.runtime.provenance import (
 )
 from gan_jax.runtime.quiet import quiet_libraries
 from gan_jax.training import identity as identity_lib
-from gan_jax.training import memory
+from gan_jax.training import memory, remote
 from gan_jax.training import setup as setup_lib
 from gan_jax.training import workdir as workdir_lib
 from gan_jax.training.goodput import process_age
@@ -58,29 +59,43 @@ from gan_jax.training.setup import (
 _LARGE = 2**26  # bytes of a set of which it is said where it lives
 
 
-def prepare_process(config: Config, part: str = '') -> None:
-  """Joins the job's other processes, finds the compilation cache, sets XLA.
+_CACHES = ('gs', 's3')  # the schemes under which JAX keeps programs
 
-  Args:
-    config: whose options say how.
-    part: of the processes that work in one folder without joining.
+
+def _find_cache(config: Config) -> str:
+  """The folder or URL of the compilation cache.
+
+  Raises:
+    ArgumentError: if it can be none.
+  """
+  cache = config.compilation_cache
+  scheme = places.scheme_of(cache)
+  if scheme:
+    if scheme not in _CACHES:
+      remedy = 'JAX keeps programs under gs://, s3:// or in a folder alone'
+      raise ArgumentError('compilation_cache', cache, remedy)
+    store.Store(cache, 'compilation_cache')  # whether its package is there
+    return cache
+  if cache.startswith('~/'):
+    cache = str(places.below_home(cache))
+  cache = os.path.expanduser(cache)
+  if os.path.exists(cache) and not os.path.isdir(cache):
+    raise ArgumentError(
+      'compilation_cache',
+      config.compilation_cache,
+      'is no folder; name one, or use off',
+    )
+  return cache
+
+
+def join_job(config: Config) -> None:
+  """Joins the job's other processes, and finds the compilation cache.
 
   Raises:
     ArgumentError: if there is no job to join, or the cache is no folder.
-    Error: if JAX has no device.
   """
   if config.compilation_cache not in ('off', ''):
-    cache = config.compilation_cache
-    if cache.startswith('~/'):
-      cache = str(places.below_home(cache))
-    cache = os.path.expanduser(cache)
-    if os.path.exists(cache) and not os.path.isdir(cache):
-      raise ArgumentError(
-        'compilation_cache',
-        config.compilation_cache,
-        'is no folder; name one, or use off',
-      )
-    jax.config.update('jax_compilation_cache_dir', cache)
+    jax.config.update('jax_compilation_cache_dir', _find_cache(config))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   if config.multihost and not jax.distributed.is_initialized():
     try:
@@ -98,25 +113,45 @@ def prepare_process(config: Config, part: str = '') -> None:
         f' ({str(error).splitlines()[0]}); see that all of them were started'
         ' and reach the first one'
       ) from error
+
+
+def prepare_back_end(config: Config, part: str = '') -> None:
+  """Sets XLA, and looks for devices.
+
+  Args:
+    config: whose options say how; its workdir is on this machine.
+    part: of the processes that work in one folder without joining.
+
+  Raises:
+    Error: if JAX has no device.
+  """
   determinism.request(config.deterministic, config.workdir, part)
   backend.check_devices()
+
+
+def prepare_process(config: Config, part: str = '') -> None:
+  """`join_job` and `prepare_back_end`."""
+  join_job(config)
+  prepare_back_end(config, part)
 
 
 def train_config(config: Config) -> int:
   """Trains as the command line says; returns an exit code of `app`.
 
   Raises:
-    ArgumentError, DataError, IdentityError, CheckpointError: whose messages
-      name the option or file and the remedy.
+    ArgumentError, DataError, IdentityError, CheckpointError, StoreAway: whose
+      messages name the option or file and the remedy.
   """
   config.validate()
-  workdir_lib.check(config)
+  workdir_lib.check(config)  # before JAX is looked for
   try:
     with preemption.listen():
-      prepare_process(config)
+      join_job(config)
     # Anew: jax.distributed has put a handler of its own in the place of ours.
-    with preemption.listen() as listener:
-      trained = _train(setup_lib.build(config), listener, whole=True)
+    with preemption.listen() as listener, remote.held(config, listener) as here:
+      workdir_lib.check(here)
+      prepare_back_end(here)
+      trained = _train(setup_lib.build(here), listener, whole=True)
   except preemption.Stopped as stopped:
     _report_stop(stopped)
     return app.SAVED
@@ -356,7 +391,7 @@ def train(
   """Trains one GAN; continues the run that it finds in the folder.
 
   Args:
-    workdir: folder of the run.
+    workdir: folder of the run, or its URL (`s3://bucket/runs/1`).
     data: uint8 images (n, height, width, channels), float32 images in [-1, 1]
       or points (n, dim), a pair of them and labels, a `Density`, a source with
       `__len__` and `__getitem__`, a `grain.MapDataset`, or a name as
@@ -395,19 +430,24 @@ def train(
   )
   dataset, config = resolve_data(data, config, options, _classes(objects))
   workdir_lib.check(config)
-  prepare_process(config)
-  setup = setup_lib.build(
-    config, objects, dataset=dataset, trainer=trainer, given=identity
-  )
-  if isinstance(data, tuple) and not (setup.networks.classes or metrics):
-    remedy = (
-      'the networks have no classes; give x alone, networks with'
-      " `classes=...`, or `conditioning='projection'`"
+  join_job(config)
+  with preemption.listen() as listener, remote.held(config, listener) as here:
+    workdir_lib.check(here)
+    prepare_back_end(here)
+    setup = setup_lib.build(
+      here, objects, dataset=dataset, trainer=trainer, given=identity
     )
-    raise ArgumentError('data', '(x, labels)', remedy)
-  with preemption.listen() as listener:
+    if isinstance(data, tuple) and not (setup.networks.classes or metrics):
+      remedy = (
+        'the networks have no classes; give x alone, networks with'
+        " `classes=...`, or `conditioning='projection'`"
+      )
+      raise ArgumentError('data', '(x, labels)', remedy)
     trained = _train(setup, listener)
-  return run_in_memory(setup, trained.step, trained.state, trained.facts)
+  run = run_in_memory(setup, trained.step, trained.state, trained.facts)
+  if here is not config:
+    run = dataclasses.replace(run, config=config)
+  return run
 
 
 # What a call from Python does only when it is asked to.

@@ -23,10 +23,13 @@ from gan_jax.runtime.files import (
   remove_leftovers,
   write_atomic,
 )
+from gan_jax.training import remote
 
 
 def check(config: Config) -> None:
   """Refuses a workdir that is unusable or belongs to another run.
+
+  Nothing is known yet of one in an object store, before it is fetched.
 
   Raises:
     ArgumentError: if it is no folder for a run.
@@ -36,6 +39,8 @@ def check(config: Config) -> None:
     raise ArgumentError(
       'workdir', '', 'name the folder of the run, for example `workdir=runs/1`'
     )
+  if places.scheme_of(config.workdir):
+    return
   path = places.resolved('workdir', config.workdir)
   places.check_workdir(path)
   flagfile = path / 'config.flags'
@@ -195,7 +200,8 @@ def claim(config: Config) -> None:
   """Writes into the folder that this configuration is its run's."""
   if multihost.is_primary():
     path = pathlib.Path(config.workdir) / 'config.flags'
-    write_atomic(path, schema.format_flagfile(config))
+    text = schema.format_flagfile(remote.as_given(config))
+    write_atomic(path, text)
 
 
 class RunFile:

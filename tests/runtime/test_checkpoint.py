@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -119,6 +120,18 @@ def test_a_saved_state_is_a_copy(tmp_path):
   found, _ = checkpoints.restore(1, {'w': jnp.zeros(1 << 20)})
   checkpoints.close()
   assert (found['w'] == 1).all()
+
+
+def test_an_index_that_names_another_array_is_noticed(saved):
+  """Orbax hands back what it was asked with in the place of what it lacks."""
+  path = step_folder(saved, 3) / 'state' / '_METADATA'
+  text = path.read_text()
+  renamed, count = re.subn(r'("key": "[^"]*)."', r'\1?"', text)
+  assert count
+  path.write_text(renamed)
+  (state, _), told = restored(saved)
+  assert int(state['step']) == 2
+  assert len(told) == 1 and 'checkpoint 3' in told[0] and 'damaged' in told[0]
 
 
 @BOTH

@@ -106,7 +106,7 @@ def test_without_locks_some_share(refused, tmp_path, said):
 def test_the_lease_of_the_dead_is_removed(where, refused, tmp_path, said):
   ended = subprocess.Popen([sys.executable, '-c', ''])
   ended.wait()
-  owner = locks._me() | {'pid': ended.pid, 'beat': 3}
+  owner = locks.me() | {'pid': ended.pid, 'beat': 3}
   if where == 'elsewhere':
     owner |= {'host': 'node7', 'machine': 'node7 x'}
   lease = tmp_path / '.lease-alone-0123'

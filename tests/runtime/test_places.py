@@ -53,6 +53,24 @@ def test_what_is_no_place(place, fault):
   str(error.value).encode()
 
 
+@pytest.mark.parametrize('argument', ['workdir', 'data_dir', 'dataset'])
+def test_what_may_be_in_a_store(argument):
+  url = 'S3://b/r/~x'
+  of_images = f'folder:{url}' if argument == 'dataset' else url
+  assert places.resolve(argument, of_images) == of_images
+  with pytest.raises(ArgumentError, match='s3:// is no folder of this machine'):
+    places.resolved(argument, of_images)  # which would become a folder `S3:`
+  with pytest.raises(ArgumentError, match='s3:// is no folder'):
+    places.resolve('out', url)
+  if argument == 'dataset':
+    with pytest.raises(ArgumentError, match='s3:// is no folder'):
+      places.resolve(argument, f'density:{url}')
+  with pytest.raises(ArgumentError, match='s3://...: a path has lost a slash'):
+    places.resolve(argument, 's3:/b')
+  with pytest.raises(ArgumentError, match='leave file:// out'):
+    places.resolve(argument, 'file:///a')
+
+
 def test_home(monkeypatch):
   monkeypatch.setenv('HOME', '/home/ian')
   assert places.resolve('out', '~/x') == '/home/ian/x'

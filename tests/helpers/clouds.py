@@ -1,0 +1,147 @@
+"""Object stores of this machine: S3 by moto, GCS by its emulator; a proxy."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+_S3 = """
+import logging, sys, time
+from moto.server import ThreadedMotoServer
+logging.getLogger('werkzeug').setLevel(logging.ERROR)
+server = ThreadedMotoServer('127.0.0.1', int(sys.argv[1]), verbose=False)
+server.start()
+import boto3
+boto3.client('s3').create_bucket(Bucket='bucket')
+time.sleep(1e6)
+"""
+_GS = """
+import sys, time
+from gcp_storage_emulator.server import create_server
+server = create_server(
+  '127.0.0.1', int(sys.argv[1]), in_memory=True, default_bucket='bucket'
+)
+server.start()
+time.sleep(1e6)
+"""
+NEEDS = {
+  's3': ('moto.server', 's3fs', 'boto3'),
+  'gs': ('gcp_storage_emulator', 'gcsfs'),
+}
+
+
+def free_port():
+  with socket.socket() as place:
+    place.bind(('127.0.0.1', 0))
+    return place.getsockname()[1]
+
+
+def environment(scheme, port):
+  """How processes find the store."""
+  if scheme == 'gs':
+    return {'STORAGE_EMULATOR_HOST': f'http://127.0.0.1:{port}'}
+  return {
+    'AWS_ENDPOINT_URL': f'http://127.0.0.1:{port}',
+    'AWS_ACCESS_KEY_ID': 'testing',
+    'AWS_SECRET_ACCESS_KEY': 'testing',
+    'AWS_DEFAULT_REGION': 'us-east-1',
+  }
+
+
+@contextlib.contextmanager
+def server(scheme):
+  """A store with one bucket, `bucket`; its port."""
+  port = free_port()
+  process = subprocess.Popen(
+    [sys.executable, '-c', _S3 if scheme == 's3' else _GS, str(port)],
+    env=dict(os.environ, **environment(scheme, port)),
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  try:
+    deadline = time.monotonic() + 60
+    while True:
+      with (
+        contextlib.suppress(OSError),
+        socket.create_connection(('127.0.0.1', port), 1),
+      ):
+        break
+      assert process.poll() is None and time.monotonic() < deadline
+      time.sleep(0.1)
+    time.sleep(0.5)  # for the bucket
+    yield port
+  finally:
+    process.kill()
+    process.wait()
+
+
+class Proxy:
+  """Hands connections on to a store, until it is cut.
+
+  Attributes:
+    port: of its own.
+    seen: what is called with the first bytes of a piece that goes to the store.
+  """
+
+  def __init__(self, target):
+    self._target, self.seen = target, lambda head: None
+    self._pairs, self._is_cut = [], threading.Event()
+    self._listener = socket.create_server(('127.0.0.1', 0))
+    self.port = self._listener.getsockname()[1]
+    threading.Thread(target=self._accept, daemon=True).start()
+
+  def _accept(self):
+    while True:
+      try:
+        client, _ = self._listener.accept()
+      except OSError:
+        return
+      if self._is_cut.is_set():
+        client.close()
+        continue
+      try:
+        server = socket.create_connection(('127.0.0.1', self._target))
+      except OSError:
+        client.close()
+        continue
+      self._pairs.append((client, server))
+      for one, other, listens in (
+        (client, server, True),
+        (server, client, False),
+      ):
+        threading.Thread(
+          target=self._pump, args=(one, other, listens), daemon=True
+        ).start()
+
+  def _pump(self, source, sink, listens):
+    with contextlib.suppress(OSError):
+      while piece := source.recv(65536):
+        if listens:
+          self.seen(piece[:300])
+        if self._is_cut.is_set():
+          break
+        sink.sendall(piece)
+    for end in (source, sink):
+      with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+      end.close()
+
+  def cut(self):
+    """Ends all connections, and takes no more."""
+    self._is_cut.set()
+    for pair in self._pairs:
+      for end in pair:
+        with contextlib.suppress(OSError):
+          end.shutdown(socket.SHUT_RDWR)
+    self._pairs.clear()
+
+  def mend(self):
+    """Takes connections again."""
+    self._is_cut.clear()
+
+  def close(self):
+    self.cut()
+    self._listener.close()
