@@ -149,14 +149,16 @@ def main() -> None:
     name = f'prepared:{place / "rows"}'
     tiny_images = data.load(name).source.gather(np.arange(64))
     tiny = data.as_dataset(tiny_images)
-    data.prepared.write(place / 'tiny', data.prepared.plan_of(tiny, {}))
+    data.prepared.write(place / 'tiny', lambda: data.prepared.plan_of(tiny, {}))
     note('feed alone, images a CPU second by epoch', feed_rates(name))
     note('decoded, all cores', decode_rates(own, 4096, **how))
     note('resident memory', resident_memory(name, f'prepared:{place / "tiny"}'))
     # An epoch of few images is over, and all checksums compared, at once.
     few = data.load(name).source.gather(np.arange(512))
     few_set = data.as_dataset(few)
-    data.prepared.write(place / 'few', data.prepared.plan_of(few_set, {}))
+    data.prepared.write(
+      place / 'few', lambda: data.prepared.plan_of(few_set, {})
+    )
     few_name = f'prepared:{place / "few"}'
     mlp = {'network': 'mlp', 'batch_size': 64}
     note('mlp', step_ratio(args.rounds, few_name, **mlp))

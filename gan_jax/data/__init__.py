@@ -74,6 +74,28 @@ def load(
     ArgumentError: for an argument that is of no use.
     DataError: if it cannot be had; the message says what to do.
   """
+  return _load(
+    name,
+    data_dir,
+    image_size,
+    channels,
+    split,
+    max_megapixels,
+    keep_rows,
+  )
+
+
+def _load(
+  name: str,
+  data_dir: str = '',
+  image_size: int = 0,
+  channels: int = 0,
+  split: str = 'train',
+  max_megapixels: float = MEGAPIXELS,
+  keep_rows: bool = True,
+  out: pathlib.Path | None = None,
+) -> Dataset:
+  """As `load`; `out` is a folder that rows are to be written to."""
   if channels not in (0, 1, 3, 4):
     remedy = 'use 1 (grey), 3 (colour) or 4 (colour and opacity)'
     raise ArgumentError('channels', channels, remedy)
@@ -103,7 +125,7 @@ def load(
     )
   if kind == 'folder':
     return folder.load_folder(
-      path, image_size, channels, root, max_megapixels, keep_rows
+      path, image_size, channels, root, max_megapixels, keep_rows, out
     )
   if kind == 'prepared':
     return prepared.load(path, image_size, channels)
@@ -196,16 +218,22 @@ def write_rows(
     Error: if the disk is full.
   """
   place = places.resolved('out', out)
-  images = load(dataset, **how, keep_rows=False)
-  if isinstance(images, Density):
-    remedy = 'is drawn on the device and needs no preparation'
-    raise ArgumentError('dataset', dataset, remedy)
-  if isinstance(images.source, folder.Folder):
-    plan = images.source.plan(dataset, images.source.kept())
-  else:
+
+  def make_plan() -> prepared.Plan:
+    images = _load(dataset, **how, keep_rows=False, out=place)
+    if isinstance(images, Density):
+      remedy = 'is drawn on the device and needs no preparation'
+      raise ArgumentError('dataset', dataset, remedy)
+    if isinstance(images.source, folder.Folder):
+      return images.source.plan(dataset, images.source.kept())
     made = {k: v for k, v in how.items() if k in ('image_size', 'channels')}
-    plan = prepared.plan_of(images, made)
-  prepared.write(place, plan)
+    return prepared.plan_of(images, made)
+
+  if dataset.startswith('folder:'):  # whose files are read but once
+    prepared.write(place, make_plan)
+  else:
+    plan = make_plan()
+    prepared.write(place, lambda: plan)
   return prepared.load(str(place))
 
 

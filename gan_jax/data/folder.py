@@ -17,14 +17,15 @@ import pathlib
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.features
 import PIL.Image
 from numpy.typing import NDArray
 
-from gan_jax.data import manifest, pictures, prepared, reading, rows
+from gan_jax.data import drafts, manifest, pictures, prepared, reading, rows
+from gan_jax.data.drafts import Draft
 from gan_jax.data.manifest import Listing, say
 from gan_jax.data.pictures import SUFFIXES, Fault
 from gan_jax.data.rows import Rows, Sums
@@ -159,7 +160,7 @@ class Folder:
     if opened is not None:
       return opened
     place, size = self._out.parent, len(self) * int(np.prod(self._shape))
-    room = _room(place)
+    room = _room(place) + self._drafted()
     if size > _SHARE * room:
       say(
         f'the images would take {size / 2**20:,.0f} MiB as rows, and'
@@ -176,8 +177,7 @@ class Folder:
   @property
   def _out(self) -> pathlib.Path:
     """Where the rows are: a folder named by all that they depend on."""
-    decoders = [PIL.__version__, PIL.features.version('jpg')]
-    facts = repr([self._fingerprint, self._shape, self._size, decoders])
+    facts = repr([self._fingerprint, self._shape, self._size, _decoders()])
     digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
     assert self._inventory.place is not None  # else none are kept
     return self._inventory.place / f'{self._kind}-{digest}'
@@ -220,7 +220,12 @@ class Folder:
       return None
     for path in others:  # of what the folder was before
       prepared.remove(path)
+    drafts.remove(out.parent)
     return Rows(out)
+
+  def _drafted(self) -> int:
+    draft = self._inventory.draft
+    return drafts.count_bytes(pathlib.Path(draft.folder)) if draft else 0
 
   def kept(self) -> list[pathlib.Path]:
     """Folders of rows of this one, of what it is or has been."""
@@ -248,25 +253,38 @@ class Folder:
         'Pillow': PIL.__version__,
       },
       make=lambda parts: self._make(parts, others),
+      adopt=self._adopt,
       classes=inventory.class_names,
       labels=inventory.labels if inventory.classes else None,
       hashes=self._hashes,
-      most=max(
-        1, _SOURCE_BYTES // max(1, int(inventory.looks['bytes'].mean()))
-      ),
+      most=_most_rows(inventory.looks['bytes']),
     )
+
+  def _adopt(self, part: prepared.Part) -> Sums | None:
+    draft = self._inventory.draft
+    if draft is None or part.path.is_file():
+      return None
+    hashes = self._hashes[part.first : part.last]
+    return drafts.adopt(pathlib.Path(draft.folder), hashes, part.path)
 
   def _make(
     self, parts: Sequence[prepared.Part], others: Iterable[pathlib.Path]
   ) -> Iterator[Sums]:
     """Shards, by processes unless there is little to do."""
-    old, kept = self._find(others)
+    if not parts:
+      return
+    found, where = self._find(others)
+
+    def old(part: prepared.Part) -> Any:
+      some = where[part.first : part.last]
+      return (found, some) if (some[:, 0] >= 0).any() else None
+
     calls = (
       (
         self._megapixels,
         str(part.path),
         *self._call(np.arange(part.first, part.last)),
-        (old, kept[part.first : part.last]) if old else None,
+        old(part),
       )
       for part in parts
     )
@@ -278,23 +296,58 @@ class Folder:
 
   def _find(
     self, others: Iterable[pathlib.Path]
-  ) -> tuple[str, NDArray[np.int64]]:
-    """Rows of another folder that are those of files here; -1 for none."""
-    best, found = '', np.full(len(self), -1)
-    mine = [mark.tobytes() for mark in self._hashes]
+  ) -> tuple[list[str], NDArray[np.int64]]:
+    """Folders of rows, and drafts; and of each image in which of them it is.
+
+    Returns:
+      These, and number and row of each image, (n, 2); -1 where there is none.
+    """
+    found: list[str] = []
+    where = np.full((len(self), 2), -1)
+    for path, hashes in self._places(others):
+      missing = np.flatnonzero(where[:, 0] < 0)
+      rows_there = _match(self._hashes[missing], hashes)
+      here = missing[rows_there >= 0]
+      where[here, 0], where[here, 1] = len(found), rows_there[rows_there >= 0]
+      if here.size:
+        found.append(str(path))
+    return found, where
+
+  def _places(
+    self, others: Iterable[pathlib.Path]
+  ) -> Iterator[tuple[pathlib.Path, NDArray[np.uint8]]]:
+    """Where rows may be, and SHA-256 of the files that they are of."""
+    draft = self._inventory.draft
+    if draft is not None:
+      yield from drafts.find(pathlib.Path(draft.folder))
     for path in others:
       try:
         opened = Rows(path)
-        theirs = [mark.tobytes() for mark in opened.hashes]
+        hashes = opened.hashes
       except Error:  # unfinished, or damaged
         continue
-      if opened.facts['made'] != dict(self.plan('').made):
-        continue
-      number = {mark: i for i, mark in enumerate(theirs)}
-      rows_there = np.array([number.get(mark, -1) for mark in mine])
-      if (rows_there >= 0).sum() > (found >= 0).sum():
-        best, found = str(path), rows_there
-    return best, found
+      if opened.facts['made'] == dict(self.plan('').made):
+        yield path, hashes
+
+
+def _match(
+  wanted: NDArray[np.uint8], marks: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+  """Which of some hashes, (n, 32), others are; -1 for none of them."""
+  if not len(marks):
+    return np.full(len(wanted), -1)
+  keys, theirs = (
+    np.ascontiguousarray(some).view('S32').ravel() for some in (wanted, marks)
+  )
+  order = np.argsort(theirs)
+  places = np.searchsorted(theirs[order], keys)
+  rows_there = order[np.minimum(places, len(order) - 1)]
+  return np.where(theirs[rows_there] == keys, rows_there, -1)
+
+
+def _most_rows(sizes: NDArray[np.int64]) -> int:
+  """Rows of a shard whose files, of these bytes, are read in some seconds."""
+  return max(1, _SOURCE_BYTES // max(1, int(sizes.mean())))
 
 
 def _room(place: pathlib.Path) -> int:
@@ -328,6 +381,7 @@ class Inventory:
       in none.
     labels: the class of each image.
     left_out: how often, by what.
+    draft: of the rows that were made while the files were looked at, if any.
   """
 
   listing: Listing
@@ -336,6 +390,7 @@ class Inventory:
   classes: tuple[str, ...]
   labels: NDArray[np.int32]
   left_out: collections.Counter[str]
+  draft: Draft | None = None
 
   @property
   def root(self) -> pathlib.Path:
@@ -419,10 +474,65 @@ def _suffix(name: str) -> str:
   return name[dot:].lower() if 0 < dot < len(name) - 1 else ''
 
 
+class RowsFor(NamedTuple):
+  """What rows are to be made of a folder.
+
+  Attributes:
+    size: as `resize_and_crop` takes it.
+    channels: 1, 3 or 4; 0 for the images' own.
+    folder: that they go to in the end; None for the data root.
+  """
+
+  size: int
+  channels: int
+  folder: pathlib.Path | None
+
+
+def _begin_draft(
+  listing: Listing,
+  how: RowsFor,
+  place: pathlib.Path | None,
+  megapixels: float,
+) -> Draft | None:
+  """The draft of a folder's rows; None where none is to be made.
+
+  Their shape is a guess by the header of the first image, where nothing else
+  tells it: should it be wrong, they are of no use, and no harm.
+  """
+  folder = how.folder or place
+  if folder is None or listing.is_small:
+    return None
+  with pictures.allow_pixels(megapixels):
+    facts = pictures.peek(listing.paths([0])[0])
+  if facts is None:
+    return None
+  (width, height), grey = facts
+  if not how.size and width != height:
+    return None
+  channels = how.channels or (1 if grey else 3)
+  shape = (how.size or height, how.size or height, channels)
+  digest = hashlib.sha256(repr([how.size, *_decoders()]).encode()).hexdigest()
+  kind = 'x'.join(map(str, shape))
+  out = folder / f'{drafts.PREFIX}{kind}-{digest[:16]}'
+  size = len(listing.names) * int(np.prod(shape))
+  room = _room(folder) + drafts.count_bytes(out)
+  if size > (room - prepared.SPARE if how.folder else _SHARE * room):
+    return None
+  most = _most_rows(listing.sizes)
+  count = prepared.rows_per_shard(len(listing.names), shape, most)
+  return Draft(str(out), shape, how.size, count)
+
+
+def _decoders() -> list[Any]:
+  """Versions that pixels depend on."""
+  return [PIL.__version__, PIL.features.version('jpg')]
+
+
 def take_inventory(
   path: str,
   megapixels: float = pictures.MEGAPIXELS,
   data_root: pathlib.Path | None = None,
+  rows_for: RowsFor | None = None,
 ) -> Inventory:
   """Lists a folder, and looks at every image in it that is not known.
 
@@ -430,6 +540,7 @@ def take_inventory(
     path: of the folder.
     megapixels: millions of pixels that an image may have.
     data_root: where what is found is kept; None for nowhere.
+    rows_for: what rows are made of the images that are looked at; None: none.
 
   Raises:
     ArgumentError: for a folder that is not there, or an image of more than
@@ -448,7 +559,8 @@ def take_inventory(
     )
   pictures.check_bound(megapixels)
   place = None if data_root is None else manifest.place_of(data_root, root)
-  looks, faults = manifest.take_stock(place, listing, megapixels)
+  draft = rows_for and _begin_draft(listing, rows_for, place, megapixels)
+  looks, faults = manifest.take_stock(place, listing, megapixels, draft)
   _refuse(listing, faults, megapixels)
   folders = [name.partition('/') for name in listing.names]
   classes: tuple[str, ...] = ()
@@ -457,7 +569,7 @@ def take_inventory(
     classes = tuple(sorted({parts[0] for parts in folders}))
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[parts[0]] for parts in folders], np.int32)
-  return Inventory(listing, looks, place, classes, labels, left_out)
+  return Inventory(listing, looks, place, classes, labels, left_out, draft)
 
 
 def _check_folder(root: pathlib.Path, name: str) -> None:
@@ -600,6 +712,7 @@ def load_folder(
   data_root: pathlib.Path,
   megapixels: float = pictures.MEGAPIXELS,
   keep: bool = True,
+  out: pathlib.Path | None = None,
 ) -> SampleSet:
   """Every image file below a folder, in the order of their paths.
 
@@ -610,6 +723,7 @@ def load_folder(
     data_root: where what is known of the folder is kept.
     megapixels: millions of pixels that an image may have.
     keep: whether its images are kept there as rows, too.
+    out: another folder that its rows are to be written to.
 
   Raises:
     ArgumentError: for a folder that is not there, grey and colour mixed, or
@@ -618,7 +732,8 @@ def load_folder(
     DataError: for a folder without images, or files that cannot be read.
   """
   name = f'folder:{path}'
-  inventory = take_inventory(path, megapixels, data_root)
+  rows_for = RowsFor(image_size, channels, out) if keep or out else None
+  inventory = take_inventory(path, megapixels, data_root, rows_for)
   looks = inventory.looks
   channels = channels or _common_channels(name, looks)
   if channels == 4 and not looks['transparent'].any():
@@ -628,6 +743,9 @@ def load_folder(
   height, width = (image_size,) * 2 if image_size else _common_size(name, looks)
   fingerprint = _hash(inventory, height, channels)
   shape = (height, width, channels)
+  if inventory.draft and inventory.draft.shape != shape:
+    shutil.rmtree(inventory.draft.folder, ignore_errors=True)
+    inventory = dataclasses.replace(inventory, draft=None)
   source = Folder(
     inventory,
     shape,

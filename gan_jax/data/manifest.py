@@ -21,6 +21,7 @@ import tqdm
 from numpy.typing import NDArray
 
 from gan_jax.data import reading
+from gan_jax.data.drafts import Draft
 from gan_jax.data.pictures import Fault
 from gan_jax.data.reading import LOOK, UNKNOWN
 from gan_jax.runtime import locks, terminal
@@ -150,7 +151,10 @@ def _recall(place: pathlib.Path, listing: Listing) -> tuple[NDArray[Any], int]:
 
 
 def take_stock(
-  place: pathlib.Path | None, listing: Listing, megapixels: float
+  place: pathlib.Path | None,
+  listing: Listing,
+  megapixels: float,
+  draft: Draft | None = None,
 ) -> tuple[NDArray[Any], list[tuple[int, Fault]]]:
   """A `LOOK` of each file, and what is wrong with some.
 
@@ -158,6 +162,7 @@ def take_stock(
     place: where the manifest is kept; None for none.
     listing: the files.
     megapixels: millions of pixels that an image may have.
+    draft: of the rows of files that are looked at, which are made as well.
   """
   if place is None or listing.is_small:
     looks = np.zeros(len(listing.names), LOOK)
@@ -173,7 +178,10 @@ def take_stock(
           f'warning: nothing can be written at {place}: the images are read'
           ' again at each start; use a `data_dir` that you may write to'
         )
-      faults = _look(place if writable else None, listing, looks, megapixels)
+        if draft and place in pathlib.Path(draft.folder).parents:
+          draft = None
+      kept_in = place if writable else None
+      faults = _look(kept_in, listing, looks, megapixels, draft)
   many = looks['width'].astype(np.int64) * looks['height'] > megapixels * 1e6
   for i in np.flatnonzero(many).tolist():
     size = f'{looks["width"][i]}x{looks["height"][i]}'
@@ -186,14 +194,17 @@ def _look(
   listing: Listing,
   looks: NDArray[Any],
   megapixels: float,
+  draft: Draft | None = None,
 ) -> list[tuple[int, Fault]]:
   """Looks at the files of which nothing is known; `looks` gets what is found.
 
   In this process for a moment, then in as many as there are cores.
   """
   new = np.flatnonzero(looks['bytes'] == 0)
-  parts = [new[i : i + _PART] for i in range(0, len(new), _PART)]
-  calls = ((listing.paths(part), megapixels) for part in parts)
+  # Those of a first start are the shards that are to be.
+  count = draft.most if draft and len(new) >= draft.most else _PART
+  parts = [new[i : i + count] for i in range(0, len(new), count)]
+  calls = ((listing.paths(part), megapixels, draft) for part in parts)
   faults: list[tuple[int, Fault]] = []
   keeper = _Keeper(place, listing, looks)
   bar = tqdm.tqdm(
@@ -201,7 +212,7 @@ def _look(
   )
   with bar, contextlib.closing(keeper):
     for part, (found, wrong) in zip(
-      parts, _answers(calls, len(parts)), strict=True
+      parts, _answers(calls, len(parts), count), strict=True
     ):
       looks[part] = found
       faults += [(int(part[i]), fault) for i, fault in wrong]
@@ -237,17 +248,19 @@ class _Keeper:
     self._pause = max(_KEEP, 20 * (self._written - began))
 
 
-def _answers(calls: Iterator[Any], count: int) -> Iterator[Any]:
-  began = time.monotonic()
-  for i, call in enumerate(calls, 1):
-    yield reading.look(*call)
-    taken = time.monotonic() - began
-    if taken * (count - i) / i > _ALONE and i < count:
-      break
-  else:
-    return
+def _answers(calls: Iterator[Any], parts: int, count: int) -> Iterator[Any]:
+  """What is found in so many calls, of `count` images each."""
+  began, done = time.monotonic(), 0
+  if count <= _PART:  # else each takes its time
+    for done, call in enumerate(calls, 1):
+      yield reading.look(*call)
+      taken = time.monotonic() - began
+      if taken * (parts - done) / done > _ALONE and done < parts:
+        break
+    else:
+      return
   say(
-    f'looking at {(count - i) * _PART:,} images, once, in {count_cores()}'
+    f'looking at {(parts - done) * count:,} images, once, in {count_cores()}'
     ' processes'
   )
   with Workers('gan_jax.data.reading:look') as workers:

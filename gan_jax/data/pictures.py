@@ -36,6 +36,7 @@ UNREADABLE = (
   ValueError,
   PIL.Image.DecompressionBombError,
 )
+_GREY = ('1', 'L', 'LA', 'La')  # modes of one channel
 _DIM = 4096  # 16-bit images below this are likely of 12 bits or fewer
 
 
@@ -109,35 +110,58 @@ def allow_pixels(megapixels: float) -> Iterator[None]:
     yield
 
 
-def look_at(file: Any, megapixels: float) -> ImageFacts | Fault:
+def look_at(
+  file: Any, megapixels: float, row: tuple[int, int] | None = None
+) -> tuple[ImageFacts | Fault, NDArray[np.uint8] | None]:
   """What an image is, found by decoding it; why not, if it is of no use.
 
   Args:
     file: that it is in, a path or open.
     megapixels: most million pixels, held against the header before any is
       decoded.
+    row: size and channels, as `resize_and_crop` takes them, of the pixels that
+      are returned as well; None for none.
   """
   try:
     with open_image(file) as image:
       mode, size = image.mode, image.size
       if size[0] * size[1] > megapixels * 1e6:
-        return Fault('size', f'{size[0]}x{size[1]}')
+        return Fault('size', f'{size[0]}x{size[1]}'), None
       frames = getattr(image, 'n_frames', 1)
       # Lies on its side. What the tag holds need not be a number.
       if image.getexif().get(0x112) in (5, 6, 7, 8):
         size = size[::-1]
-      image.draft(image.mode, (1, 1))
+      if row is None:
+        image.draft(image.mode, (1, 1))
       image.load()  # a cut-off file is found now, not amid training
       peak = int(np.asarray(image).max()) if _is_deep(image) else 0
       clear = image.has_transparency_data
-      grey = to_bytes(image).mode == 'L'
-      return ImageFacts(mode, size, grey, clear, frames, peak)
+      plain = to_bytes(image)
+      facts = ImageFacts(mode, size, plain.mode == 'L', clear, frames, peak)
+      if row is None:
+        return facts, None
+      try:
+        return facts, resize_and_crop(image if row[1] == 4 else plain, *row)
+      except UNREADABLE:  # told by who reads its pixels, if anyone does
+        return facts, None
   except PIL.Image.DecompressionBombError:  # by Pillow's own bound
-    return Fault('size', 'too many')
+    return Fault('size', 'too many'), None
   except _Unknown as error:
-    return Fault('range', str(error))
+    return Fault('range', str(error)), None
   except UNREADABLE:
-    return Fault('damage')
+    return Fault('damage'), None
+
+
+def peek(file: Any) -> tuple[tuple[int, int], bool] | None:
+  """Size of an image as it lies, and whether it is grey, by its header.
+
+  None for a file that is no image.
+  """
+  try:
+    with open_image(file) as image:
+      return image.size, image.mode in _GREY or _is_deep(image)
+  except UNREADABLE:
+    return None
 
 
 def is_dim(peak: int) -> bool:
@@ -161,7 +185,7 @@ def to_bytes(image: PIL.Image.Image, opaque: bool = True) -> PIL.Image.Image:
   """
   deep = _is_deep(image)  # of its format, which is lost when it is turned
   image = PIL.ImageOps.exif_transpose(image)  # cameras leave them lying
-  grey = image.mode in ('1', 'L', 'LA', 'La')
+  grey = image.mode in _GREY
   if deep:
     image, grey = _from_16_bits(image), True
   elif image.mode[0] in 'IF':

@@ -70,12 +70,21 @@ def write_shard(path: pathlib.Path, images: NDArray[np.uint8]) -> Sums:
   Raises:
     OSError: if it cannot be written.
   """
-  images = np.ascontiguousarray(images)
-  header = _header(images.shape)
+  save_shard(path, images)
+  return sum_images(images)
+
+
+def save_shard(path: pathlib.Path, images: NDArray[np.uint8]) -> None:
+  """As `write_shard`, where the sums are known."""
   with open_atomic(path) as file:
-    file.write(header)
-    file.write(images.reshape(-1).data)
-  total = hashlib.sha256(header)
+    file.write(_header(images.shape))
+    file.write(np.ascontiguousarray(images).reshape(-1).data)
+
+
+def sum_images(images: NDArray[np.uint8]) -> Sums:
+  """What rows are checked by, once they are a shard."""
+  images = np.ascontiguousarray(images)
+  total = hashlib.sha256(_header(images.shape))
   total.update(images.reshape(-1).data)
   return Sums(total.hexdigest(), _crc32(images))
 
@@ -315,7 +324,9 @@ __all__ = [
   'damaged',
   'describe',
   'read_facts',
+  'save_shard',
   'shard_name',
+  'sum_images',
   'sum_shard',
   'write_array',
   'write_shard',

@@ -30,6 +30,7 @@ def pets(tmp_path, monkeypatch):
   monkeypatch.setattr(prepared, '_FEWEST', 4)  # rows of a shard
   monkeypatch.setattr(prepared, 'count_cores', lambda: 1)
   monkeypatch.setattr(folder, 'Workers', Here)
+  monkeypatch.setattr(manifest, 'Workers', Here)
   Here.calls.clear()
   for i in range(N):
     draw(tmp_path / 'pets' / 'cd'[i % 2] / f'{i:02d}.png', i)
@@ -49,15 +50,15 @@ def load(pets, **how):
 
 @pytest.fixture
 def read(monkeypatch):
-  """Names of the files that were looked at."""
+  """Names of the files that were read."""
   names = []
-  really = reading._look
+  really = reading.read_file
 
-  def look(path, megapixels):
+  def read(path):
     names.append(path.rpartition('/')[2])
-    return really(path, megapixels)
+    return really(path)
 
-  monkeypatch.setattr(reading, '_look', look)
+  monkeypatch.setattr(reading, 'read_file', read)
   return names
 
 
@@ -119,10 +120,10 @@ def test_what_was_read_before_a_kill_is_kept(pets, read, monkeypatch):
   monkeypatch.setattr(manifest._Keeper, 'close', keep_at_once)
   really = reading.look
 
-  def look(paths, megapixels):
+  def look(paths, *how):
     if len(read) >= 12:
       raise SystemExit  # as good as a kill: nothing is written after it
-    return really(paths, megapixels)
+    return really(paths, *how)
 
   with monkeypatch.context() as patch:
     patch.setattr(reading, 'look', look)
@@ -170,7 +171,8 @@ def test_a_data_root_that_cannot_be_written_does_no_harm(
   images = load(pets)
   np.testing.assert_array_equal(images.array(), direct(pets))
   assert 'nothing can be written' in capsys.readouterr().err
-  assert load(pets).fingerprint == images.fingerprint and len(read) == 2 * N
+  assert len(read) == 2 * N  # to look at them, and for their pixels
+  assert load(pets).fingerprint == images.fingerprint and len(read) == 3 * N
 
 
 # Rows that a folder keeps.
@@ -228,16 +230,17 @@ def jax_leaf(items):
   return leaves(items)[0]
 
 
-def test_what_was_prepared_is_not_decoded_again_after_a_change(pets):
+def test_what_was_prepared_is_not_read_again_after_a_change(pets, read):
   load(pets).array()
+  assert sorted(read) == [f'{i:02d}.png' for i in range(N)]  # for all of it
+  read.clear()
   draw(pets / 'a' / '0.png', 77)  # before all others
   (pets / 'd' / '05.png').unlink()
-  Here.calls.clear()
   images = load(pets)
   np.testing.assert_array_equal(images.array(), direct(pets))
-  new = [kept for *_, (_, kept) in Here.calls]
-  assert (np.concatenate(new) < 0).sum() == 1
-  assert len(shards(pets)) == 4  # those of before are gone
+  assert read == ['0.png']
+  assert len(shards(pets)) == 4  # those of before are gone, and all drafts
+  assert len({path.parent for path in shards(pets)}) == 1
 
 
 def test_rows_are_for_one_way_of_reading(pets):
@@ -261,31 +264,36 @@ def test_none_are_kept_where_that_is_not_wanted_or_there_is_no_room(
   assert shards(pets)
 
 
-def test_a_disk_that_fills_amid_it_leaves_nothing(pets, monkeypatch, capsys):
-  really = rows.write_shard
+def fill_the_disk(monkeypatch, after, error):
+  """Lets so many shards and drafts be written, and no more."""
+  really, written = rows.save_shard, []
 
-  def write(path, images):
-    if path.name == 'shard-00002.npy':
-      raise OSError(errno.ENOSPC, 'No space left on device', str(path))
-    return really(path, images)
+  def save(path, images):
+    if len(written) == after:
+      raise error
+    written.append(path.name)
+    really(path, images)
 
-  monkeypatch.setattr(rows, 'write_shard', write)
+  monkeypatch.setattr(rows, 'save_shard', save)
+
+
+@pytest.mark.parametrize('looked', [False, True])
+def test_a_disk_that_fills_amid_it_leaves_nothing(
+  looked, pets, monkeypatch, capsys
+):
+  if looked:  # nothing is left to do but to make the rows
+    load(pets, keep_rows=False)
+  error = OSError(errno.ENOSPC, 'No space left on device')
+  fill_the_disk(monkeypatch, 2, error)
   np.testing.assert_array_equal(load(pets).array(), direct(pets))
   assert shards(pets) == []
   assert 'No space left on device' in capsys.readouterr().err
 
 
 def test_what_a_kill_left_is_gone_on_with(pets, monkeypatch):
-  really, written = rows.write_shard, []
-
-  def write(path, images):
-    if len(written) == 2:
-      raise KeyboardInterrupt
-    written.append(path.name)
-    return really(path, images)
-
+  load(pets, keep_rows=False)
   with monkeypatch.context() as patch:
-    patch.setattr(rows, 'write_shard', write)
+    fill_the_disk(patch, 2, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
       load(pets).array()
   assert len(shards(pets)) == 2
@@ -295,6 +303,62 @@ def test_what_a_kill_left_is_gone_on_with(pets, monkeypatch):
   times = [path.stat().st_mtime_ns for path in shards(pets)]
   np.testing.assert_array_equal(load(pets).array(), direct(pets))
   assert [path.stat().st_mtime_ns for path in shards(pets)[:2]] == times
+
+
+@pytest.mark.parametrize('change', [False, True])
+def test_rows_made_before_a_kill_amid_the_look_are_kept(
+  change, pets, read, monkeypatch
+):
+  with monkeypatch.context() as patch:
+    fill_the_disk(patch, 2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+      load(pets)
+  assert len(read) == 18  # two drafts of 6, and one that was not written
+  read.clear()
+  if change:  # all others move on
+    draw(pets / 'a' / '0.png', 77)
+  wanted = direct(pets)
+  np.testing.assert_array_equal(load(pets).array(), wanted)
+  assert len(read) == 12 + change
+  rest = [path.name for path in pets.with_name('root').rglob('draft-*')]
+  assert rest == []
+
+
+def every_kind(place):
+  """Of one size: deep, transparent, lying, moving, with a palette."""
+  colours = np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+  image = PIL.Image.fromarray(colours)
+  place.mkdir()
+  image.save(place / 'a.png')
+  others = [image.convert('RGB'), image.convert('RGB').rotate(90)]
+  others[0].save(place / 'b.gif', save_all=True, append_images=others[1:])
+  PIL.Image.fromarray(colours[..., 0].astype(np.uint16) << 8).save(
+    place / 'c.png'
+  )
+  exif = PIL.Image.Exif()
+  exif[0x112] = 6
+  others[0].save(place / 'd.jpg', exif=exif)
+  others[1].quantize(16).save(place / 'e.png', transparency=3)
+
+
+@pytest.mark.parametrize(
+  'how', [{}, {'channels': 1}, {'channels': 4, 'image_size': 4}]
+)
+@pytest.mark.parametrize('out', [False, True])
+def test_rows_are_the_same_in_one_read_and_in_two(how, out, pets, read):
+  how = {'channels': 3, **how}
+  odd, root = pets.with_name('odd'), str(pets.with_name('other'))
+  every_kind(odd)
+  twice = load(odd, keep_rows=False, **how).array()
+  read.clear()
+  if out:
+    place = pets.with_name('out')
+    once = data.write_rows(f'folder:{odd}', place, data_dir=root, **how)
+    assert sorted(path.name for path in place.glob('draft*')) == []
+  else:
+    once = data.load(f'folder:{odd}', data_dir=root, **how)
+  np.testing.assert_array_equal(once.array(), twice)
+  assert len(read) == 5
 
 
 def cut(path):
@@ -347,6 +411,7 @@ def test_a_file_that_changes_or_goes_amid_training_is_named(pets):
 
 
 def test_a_file_that_changes_before_it_is_prepared_is_named(pets):
+  load(pets, keep_rows=False)
   images = load(pets)
   draw(pets / 'c' / '02.png', 5)
   with pytest.raises(data.DataError, match=r'02.png was changed since'):
