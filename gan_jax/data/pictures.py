@@ -110,17 +110,26 @@ def allow_pixels(megapixels: float) -> Iterator[None]:
     yield
 
 
-def look_at(
-  file: Any, megapixels: float, row: tuple[int, int] | None = None
-) -> tuple[ImageFacts | Fault, NDArray[np.uint8] | None]:
+def look_at(file: Any, megapixels: float) -> ImageFacts | Fault:
   """What an image is, found by decoding it; why not, if it is of no use.
 
   Args:
     file: that it is in, a path or open.
     megapixels: most million pixels, held against the header before any is
       decoded.
-    row: size and channels, as `resize_and_crop` takes them, of the pixels that
-      are returned as well; None for none.
+  """
+  return look_and_read(file, megapixels)[0]
+
+
+def look_and_read(
+  file: Any, megapixels: float, row: tuple[int, int] | None = None
+) -> tuple[ImageFacts | Fault, NDArray[np.uint8] | None]:
+  """As `look_at`, and its pixels.
+
+  Args:
+    file: that it is in, a path or open.
+    megapixels: most million pixels.
+    row: size and channels, as `resize_and_crop` takes them; None for no pixels.
   """
   try:
     with open_image(file) as image:

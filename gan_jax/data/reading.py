@@ -113,7 +113,7 @@ def _look(
   except (OSError, ValueError):
     return Fault('damage'), None
   row = (draft.size, draft.shape[2]) if draft else None
-  facts, image = pictures.look_at(io.BytesIO(content), megapixels, row)
+  facts, image = pictures.look_and_read(io.BytesIO(content), megapixels, row)
   if not isinstance(facts, ImageFacts):
     return facts, None
   mark = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
