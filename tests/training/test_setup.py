@@ -255,7 +255,7 @@ def test_a_run_of_a_thousand_classes_draws_few_pictures(programs, tmp_path):
   assert (wide / 143, high / 35) == (4, 4)  # 16 x 4 of 8 pixels, gaps between
   own = run.sample(3, label=777)
   np.testing.assert_array_equal(own, run.sample(3, label=[777] * 3))
-  assert np.unique(run.labels(1000)).size > 980
+  assert np.unique(run.labels(1000)).size > 800
   assert run.score(['swd'], samples=16)
 
 
