@@ -57,8 +57,8 @@ def load(
   """A dataset by name.
 
   Args:
-    name: a key of `DATASETS`, another TFDS set of images, `folder:PATH`,
-      `prepared:DIR` (what `write_rows` has written), or `density:FILE`
+    name: a key of `DATASETS`, another TFDS set of images, `folder:PATH` (a
+      folder, or a .zip or .tar that is read as it is), `prepared:DIR` (what `write_rows` has written), or `density:FILE`
       (`densities.from_file`). A TFDS set or a stack may be followed by a split
       and a part of it: `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.

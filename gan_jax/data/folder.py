@@ -1,7 +1,8 @@
 """Folders of image files: listed, looked at once, prepared as rows.
 
-A folder is read with all its subfolders, linked ones too. What is left out
-(other files, hidden ones, folders of runs) is counted and said. What a look at
+A folder is read with all its subfolders, linked ones too; a zip or tar is read
+as the folder that is in it. What is left out (other files, hidden ones, folders
+of runs) is counted and said. What a look at
 a file finds is kept in the data root (`manifest.py`), and so are the pixels as
 rows (`rows.py`), where the disk has room: later starts list the folder and open
 these. The files themselves are decoded, in processes, where it has not.
@@ -15,7 +16,6 @@ import itertools
 import os
 import pathlib
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,9 +24,19 @@ import PIL.features
 import PIL.Image
 from numpy.typing import NDArray
 
-from gan_jax.data import drafts, manifest, pictures, prepared, reading, rows
+from gan_jax.data import (
+  drafts,
+  manifest,
+  packed,
+  pictures,
+  prepared,
+  reading,
+  rows,
+)
 from gan_jax.data.drafts import Draft
-from gan_jax.data.manifest import Listing, say
+from gan_jax.data.listing import Listing, list_archive, list_files, suffix_of
+from gan_jax.data.manifest import say
+from gan_jax.data.packed import Member
 from gan_jax.data.pictures import SUFFIXES, Fault
 from gan_jax.data.rows import Rows, Sums
 from gan_jax.data.samples import SampleSet
@@ -34,8 +44,7 @@ from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError, DataError, Error
 from gan_jax.runtime.workers import Workers
 
-_RUN_FILES = ('config.flags', 'plan.json')  # of a run's folder, an ablation's
-_ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.7z', '.rar')
+_ARCHIVES = ('.gz', '.tgz', '.bz2', '.xz', '.zst', '.7z', '.rar')
 _LISTED = 6  # of what messages list
 _PART = 16  # images that a process decodes in one go
 _AHEAD_BYTES = 256 * 2**20  # of images that are decoded ahead, at the most
@@ -357,8 +366,8 @@ def _room(place: pathlib.Path) -> int:
   return shutil.disk_usage(place).free
 
 
-def _unreadable(paths: Sequence[str], why: str = '') -> DataError:
-  names = ', '.join(paths[:5])
+def _unreadable(paths: Sequence[str | Member], why: str = '') -> DataError:
+  names = ', '.join(map(str, paths[:5]))
   more = f' and {len(paths) - 5} more' if len(paths) > 5 else ''
   reason = f' ({" ".join(why.split())[:200]})' if why else ''
   return DataError(
@@ -409,7 +418,7 @@ class Inventory:
       channels: that are read; with 4 what is transparent stays so.
     """
     looks, names = self.looks, self.listing.names
-    kinds = _count(map(_suffix, names))
+    kinds = _count(map(suffix_of, names))
     modes = _count(mode.decode() for mode in looks['mode'].tolist())
     sizes = _count(_count_sizes(looks))
     lines = [f'files: {kinds}; {modes}; {sizes}']
@@ -467,13 +476,6 @@ def _count_sizes(looks: NDArray[Any]) -> dict[str, int]:
   return {f'{w}x{h}': n for (w, h), n in counts.items()}
 
 
-def _suffix(name: str) -> str:
-  """As `pathlib` has it, in small letters."""
-  name = name.rpartition('/')[2]
-  dot = name.rfind('.')
-  return name[dot:].lower() if 0 < dot < len(name) - 1 else ''
-
-
 class RowsFor(NamedTuple):
   """What rows are to be made of a folder.
 
@@ -503,7 +505,7 @@ def _begin_draft(
   if folder is None or listing.is_small:
     return None
   with pictures.allow_pixels(megapixels):
-    facts = pictures.peek(listing.paths([0])[0])
+    facts = reading.peek(listing.paths([0])[0])
   if facts is None:
     return None
   (width, height), grey = facts
@@ -537,7 +539,7 @@ def take_inventory(
   """Lists a folder, and looks at every image in it that is not known.
 
   Args:
-    path: of the folder.
+    path: of the folder, or of a .zip or .tar that holds one.
     megapixels: millions of pixels that an image may have.
     data_root: where what is found is kept; None for nowhere.
     rows_for: what rows are made of the images that are looked at; None: none.
@@ -550,7 +552,11 @@ def take_inventory(
   name = f'folder:{path}'
   root = places.resolved('dataset', path, name)
   _check_folder(root, name)
-  listing, left_out = list_files(root)
+  place = None if data_root is None else manifest.place_of(data_root, root)
+  if root.is_dir():
+    listing, left_out = list_files(root)
+  else:
+    listing, left_out = list_archive(root, place)
   if not listing.names:
     rest = ', '.join(f'{n} {what}' for what, n in sorted(left_out.items()))
     raise DataError(
@@ -558,7 +564,6 @@ def take_inventory(
       + (f'; there are {rest}' if rest else '')
     )
   pictures.check_bound(megapixels)
-  place = None if data_root is None else manifest.place_of(data_root, root)
   draft = rows_for and _begin_draft(listing, rows_for, place, megapixels)
   looks, faults = manifest.take_stock(place, listing, megapixels, draft)
   _refuse(listing, faults, megapixels)
@@ -578,104 +583,17 @@ def _check_folder(root: pathlib.Path, name: str) -> None:
     return
   remedy = 'no such folder'
   if os.path.isfile(root):
+    if root.suffix.lower() in packed.SUFFIXES:
+      return
     remedy = 'is a file, not a folder'
     if root.suffix.lower() in _ARCHIVES:
-      remedy = 'is an archive; unpack it and name the folder'
+      remedy = (
+        'is compressed as a whole; unpack it and name the folder, or write its'
+        ' files to a .zip or .tar'
+      )
   elif os.path.islink(root):
     remedy = f'is a link to {os.readlink(root)}, which is not there'
   raise ArgumentError('dataset', name, remedy)
-
-
-def list_files(
-  root: pathlib.Path,
-) -> tuple[Listing, collections.Counter[str]]:
-  """Images below a folder in the order of their paths; counts of the rest.
-
-  Raises:
-    DataError: for a folder that cannot be listed.
-  """
-  found: list[tuple[list[str], int, int]] = []
-  left_out = collections.Counter[str]()
-  waiting: list[tuple[str, tuple[str, ...]]]
-  waiting = [('', (os.path.realpath(root),))]
-  while waiting:
-    # A place in the folder, and the real paths that lead to it.
-    here, line = waiting.pop()
-    try:
-      with os.scandir(os.path.join(root, here)) as scan:
-        entries = list(scan)
-    except OSError as error:
-      raise DataError(
-        f'folder:{root}: {error.filename} cannot be read ({error.strerror});'
-        ' make it readable or move it away'
-      ) from error
-    if here and any(entry.name in _RUN_FILES for entry in entries):
-      left_out['folder of a run'] += 1
-      continue
-    for entry in entries:
-      path = here + entry.name
-      if _is_folder(entry):
-        real = os.path.join(line[-1], entry.name)
-        if entry.is_symlink():
-          real = os.path.realpath(entry.path)
-        reason = _why_folder(entry.name, real, line)
-        if reason:
-          left_out[reason] += 1
-        elif entry.name != manifest.FOLDERS:  # of a data root in the folder
-          waiting.append((f'{path}/', (*line, real)))
-        continue
-      size, changed = -1, manifest.UNKNOWN
-      reason = _why_file(entry.name)
-      if not reason:
-        try:
-          status = entry.stat()
-          size, changed = status.st_size, status.st_mtime_ns
-          if not stat.S_ISREG(status.st_mode):
-            reason = 'no file (a pipe or device)'
-        except OSError:  # a broken link to an image counts as unreadable
-          pass
-      if reason:
-        left_out[reason] += 1
-      else:
-        found.append((path.split('/'), size, changed))
-  found.sort()
-  listing = Listing(
-    root,
-    ['/'.join(parts) for parts, _, _ in found],
-    np.array([size for _, size, _ in found], np.int64),
-    np.array([changed for _, _, changed in found], np.int64),
-  )
-  return listing, left_out
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-  try:
-    return entry.is_dir()
-  except OSError:  # a link to itself
-    return False
-
-
-def _is_hidden(name: str) -> bool:
-  # Not the user's: thumbnails, and what macOS puts in an archive beside each
-  # picture under its name.
-  return name.startswith(('.', '__MACOSX'))
-
-
-def _why_folder(name: str, real: str, line: Sequence[str]) -> str:
-  """Why a folder is left out; `line` are the real paths that lead to it."""
-  if _is_hidden(name):
-    return 'hidden folder'
-  return 'link to a folder above it' if real in line else ''
-
-
-def _why_file(name: str) -> str:
-  """Why a file is left out, by its name."""
-  if _is_hidden(name):
-    return 'hidden file'
-  suffix = _suffix(name)
-  if suffix not in SUFFIXES:
-    return f'{suffix} file' if suffix else 'file without suffix'
-  return ''
 
 
 def _refuse(

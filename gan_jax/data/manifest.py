@@ -14,7 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -22,45 +22,17 @@ from numpy.typing import NDArray
 
 from gan_jax.data import reading
 from gan_jax.data.drafts import Draft
+from gan_jax.data.listing import FOLDERS, Listing
 from gan_jax.data.pictures import Fault
 from gan_jax.data.reading import LOOK, UNKNOWN
 from gan_jax.runtime import locks, terminal
 from gan_jax.runtime.array_cache import read_sealed, write_sealed
 from gan_jax.runtime.workers import Workers, count_cores
 
-FOLDERS = 'gan_jax_folders'  # under the data root
 _FILE = 'manifest.npz'
-# Below both a set is read again at each start: that takes a moment.
-_FEW, _FEW_BYTES = 256, 16 * 2**20
 _PART = 32  # files that a process reads in one go
 _ALONE = 2.0  # seconds of reading for which no processes are started
 _KEEP = 3.0  # seconds from one writing of a manifest to the next
-
-
-class Listing(NamedTuple):
-  """Files of a folder, in the order of their paths.
-
-  Attributes:
-    root: the folder.
-    names: paths in it.
-    sizes: in bytes; -1 for a file that cannot be reached.
-    times: of their last change, in ns.
-  """
-
-  root: pathlib.Path
-  names: list[str]
-  sizes: NDArray[np.int64]
-  times: NDArray[np.int64]
-
-  def paths(self, rows: Sequence[int] | NDArray[Any]) -> list[str]:
-    """Whole paths of some files."""
-    start = os.path.join(self.root, '')
-    return [start + self.names[i] for i in rows]
-
-  @property
-  def is_small(self) -> bool:
-    """Whether reading it again at each start takes but a moment."""
-    return len(self.names) < _FEW and int(self.sizes.sum()) < _FEW_BYTES
 
 
 def say(text: str) -> None:

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.data import drafts, pictures, rows
+from gan_jax.data import drafts, packed, pictures, rows
 from gan_jax.data.drafts import Draft
+from gan_jax.data.listing import UNKNOWN
+from gan_jax.data.packed import Member
 from gan_jax.data.pictures import Fault, ImageFacts
 
 # What is known of an image file, whose pixels are not kept.
@@ -37,7 +39,6 @@ LOOK = np.dtype(
 # A file that was changed as late as this may be changed again within the same
 # tick of the clock of its file system, and is read again at the next start.
 _FRESH = 2 * 10**9
-UNKNOWN = -1  # in the place of a time
 
 
 class Unreadable(NamedTuple):
@@ -50,25 +51,42 @@ class Unreadable(NamedTuple):
 CHANGED = 'was changed since the folder was looked at'
 
 
-def read_file(path: str) -> tuple[bytes, int]:
+def read_file(path: str | Member) -> tuple[bytes, int]:
   """Content of a file, and the time of its last change: `UNKNOWN` for now.
 
   Raises:
     OSError: if it cannot be read.
   """
-  with open(path, 'rb') as file:
-    before = os.fstat(file.fileno())
-    content = file.read()
-    after = os.fstat(file.fileno())
+  if isinstance(path, Member):
+    before = os.stat(path.archive)
+    content = packed.read(path)
+    after = os.stat(path.archive)
+    size = before.st_size
+  else:
+    with open(path, 'rb') as file:
+      before = os.fstat(file.fileno())
+      content = file.read()
+      after = os.fstat(file.fileno())
+    size = len(content)
   changed = after.st_mtime_ns
-  same = changed == before.st_mtime_ns and len(content) == after.st_size
+  same = changed == before.st_mtime_ns and size == after.st_size
   if not same or abs(time.time_ns() - changed) < _FRESH:
     changed = UNKNOWN
   return content, changed
 
 
+def peek(path: str | Member) -> tuple[tuple[int, int], bool] | None:
+  """As `pictures.peek`."""
+  if isinstance(path, str):
+    return pictures.peek(path)
+  try:
+    return pictures.peek(io.BytesIO(packed.read(path)))
+  except OSError:
+    return None
+
+
 def look(
-  paths: Sequence[str], megapixels: float, draft: Draft | None = None
+  paths: Sequence[str | Member], megapixels: float, draft: Draft | None = None
 ) -> tuple[NDArray[Any], list[tuple[int, Fault]]]:
   """What image files are, each read once.
 
@@ -105,7 +123,7 @@ _NONE = Draft('', (0, 0, 0), 0, 0)
 
 
 def _look(
-  path: str, megapixels: float, draft: Draft | None
+  path: str | Member, megapixels: float, draft: Draft | None
 ) -> tuple[tuple[Any, ...] | Fault, NDArray[np.uint8] | None]:
   """The entries of a `LOOK`, and the pixels if they are wanted."""
   try:
@@ -132,7 +150,10 @@ def _look(
 
 
 def decode(
-  paths: Sequence[str], hashes: NDArray[np.uint8], size: int, channels: int
+  paths: Sequence[str | Member],
+  hashes: NDArray[np.uint8],
+  size: int,
+  channels: int,
 ) -> NDArray[np.uint8] | Unreadable:
   """Image files as pixels.
 
@@ -150,11 +171,13 @@ def decode(
     try:
       content, _ = read_file(path)
       if hashlib.sha256(content).digest() != mark.tobytes():
-        return Unreadable(path, CHANGED)
+        return Unreadable(str(path), CHANGED)
       with pictures.open_image(io.BytesIO(content)) as image:
         images.append(pictures.resize_and_crop(image, size, channels))
     except pictures.UNREADABLE as error:
-      return Unreadable(path, getattr(error, 'strerror', None) or str(error))
+      return Unreadable(
+        str(path), getattr(error, 'strerror', None) or str(error)
+      )
   return np.stack(images)
 
 
@@ -169,7 +192,7 @@ def decode_there(
 def write_shard(
   megapixels: float,
   out: str,
-  paths: Sequence[str],
+  paths: Sequence[str | Member],
   hashes: NDArray[np.uint8],
   size: int,
   channels: int,
@@ -206,7 +229,7 @@ def write_shard(
 def _complete(
   places: Sequence[str],
   where: NDArray[np.int64],
-  paths: Sequence[str],
+  paths: Sequence[str | Member],
   hashes: NDArray[np.uint8],
   size: int,
   channels: int,

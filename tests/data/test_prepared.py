@@ -6,6 +6,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -15,7 +17,7 @@ from helpers.alone import Here
 from helpers.pictures import make, save
 
 from gan_jax import data
-from gan_jax.data import folder, manifest, prepared, reading, rows
+from gan_jax.data import folder, listing, manifest, prepared, reading, rows
 from gan_jax.runtime import locks
 from gan_jax.runtime.errors import ArgumentError, Error
 
@@ -26,7 +28,7 @@ LONG_AGO = 10**18  # ns
 @pytest.fixture
 def pets(tmp_path, monkeypatch):
   """Images of two classes, that are treated as a large set is."""
-  monkeypatch.setattr(manifest, '_FEW', 0)
+  monkeypatch.setattr(listing, '_FEW', 0)
   monkeypatch.setattr(prepared, '_FEWEST', 4)  # rows of a shard
   monkeypatch.setattr(prepared, 'count_cores', lambda: 1)
   monkeypatch.setattr(folder, 'Workers', Here)
@@ -55,7 +57,7 @@ def read(monkeypatch):
   really = reading.read_file
 
   def read(path):
-    names.append(path.rpartition('/')[2])
+    names.append(str(path).rpartition('/')[2])
     return really(path)
 
   monkeypatch.setattr(reading, 'read_file', read)
@@ -529,7 +531,7 @@ def test_rows_in_memory_are_as_many_bytes_as_they_are(out):
 
 @pytest.mark.slow
 def test_processes_look_at_and_decode_what_one_would(tmp_path, monkeypatch):
-  monkeypatch.setattr(manifest, '_FEW', 0)
+  monkeypatch.setattr(listing, '_FEW', 0)
   monkeypatch.setattr(manifest, '_ALONE', 0)
   for i in range(100):
     draw(tmp_path / 'pets' / f'{i:02d}.png', i)
@@ -545,8 +547,8 @@ def test_processes_look_at_and_decode_what_one_would(tmp_path, monkeypatch):
 TOGETHER = """
 import hashlib, sys
 from gan_jax import data
-from gan_jax.data import manifest
-manifest._FEW = 0
+from gan_jax.data import listing
+listing._FEW = 0
 images = data.load(f'folder:{sys.argv[1]}', data_dir=sys.argv[2])
 print(hashlib.sha256(images.array()).hexdigest())
 """
@@ -567,3 +569,80 @@ def test_processes_may_prepare_a_folder_together(tmp_path):
   assert [process.returncode for process in started] == [0] * 3, ended
   assert len({out for out, _ in ended}) == 1
   assert len({path.parent for path in shards(tmp_path / 'pets')}) == 1
+
+
+# Archives.
+
+
+def pack(pets, name, how=zipfile.ZIP_STORED):
+  """An archive of a folder, with what macOS and others leave in it."""
+  out = pets.with_name(name)
+  if name.endswith('.zip'):
+    with zipfile.ZipFile(out, 'w', how) as archive:
+      archive.writestr('__MACOSX/._00.png', b'')
+      for path in pets.rglob('*'):  # in any order
+        archive.write(path, path.relative_to(pets.parent))
+      archive.writestr('pets/readme.txt', b'')
+  else:
+    with tarfile.open(out, 'w') as archive:
+      archive.add(pets, './pets')
+      link = tarfile.TarInfo('pets/c/link.png')
+      link.type, link.linkname = tarfile.SYMTYPE, '00.png'
+      archive.addfile(link)
+  os.utime(out, ns=(LONG_AGO, LONG_AGO))
+  return out
+
+
+@pytest.mark.parametrize(
+  'name, how, left_out',
+  [
+    ('a.zip', zipfile.ZIP_STORED, '1 .txt file; 1 file of a hidden folder'),
+    ('a.ZIP', zipfile.ZIP_DEFLATED, '1 .txt file; 1 file of a hidden folder'),
+    ('a.tar', 0, '1 link in the archive'),
+  ],
+)
+def test_an_archive_is_the_set_of_its_folder(name, how, left_out, pets, read):
+  wanted = load(pets)
+  out = pack(pets, name.lower(), how)
+  out = out.rename(out.with_name(name))
+  shutil.move(pets, pets.with_name('gone'))
+  read.clear()
+  images = load(out)
+  assert images.fingerprint == wanted.fingerprint
+  assert images.classes == ('c', 'd') and left_out in images.notes[-1]
+  np.testing.assert_array_equal(images.array(), wanted.array())
+  assert len(read) == N
+  again = load(out, keep_rows=False)
+  assert len(read) == N and again.fingerprint == images.fingerprint
+  np.testing.assert_array_equal(again.array(), images.array())
+  written = data.write_rows(
+    f'folder:{out}', out.with_name('out'), data_dir=str(out.with_name('root'))
+  )
+  assert written.fingerprint == images.fingerprint
+
+
+@pytest.mark.parametrize('how', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_file_of_an_archive_is_named(how, pets):
+  out = pack(pets, 'a.zip', how)
+  with zipfile.ZipFile(out) as archive:
+    place = archive.getinfo('pets/c/06.png').header_offset
+  content = bytearray(out.read_bytes())
+  content[place + 30 + len('pets/c/06.png') + 60] ^= 1
+  out.write_bytes(content)
+  with pytest.raises(
+    data.DataError, match=r'cannot read .*/a.zip: pets/c/06.png: mend or remove'
+  ):
+    load(out)
+  out.write_bytes(content[: len(content) // 2])
+  with pytest.raises(data.DataError, match='cannot be read as .zip'):
+    load(out)
+
+
+def test_an_archive_that_changes_amid_training_is_named(pets):
+  out = pack(pets, 'a.tar')
+  feed = make(load(out, keep_rows=False), residence='stream', batch_size=N)
+  draw(pets / 'c' / '02.png', 5)
+  os.utime(pack(pets, 'a.tar'))
+  with pytest.raises(data.DataError, match=r'a.tar: .* was changed since'):
+    feed.chunk(0, 1)
+  assert load(out).fingerprint == load(pets).fingerprint
