@@ -58,9 +58,9 @@ def load(
 
   Args:
     name: a key of `DATASETS`, another TFDS set of images, `folder:PATH` (a
-      folder, or a .zip or .tar that is read as it is), `prepared:DIR` (what `write_rows` has written), or `density:FILE`
-      (`densities.from_file`). A TFDS set or a stack may be followed by a split
-      and a part of it: `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
+      folder, or a .zip or .tar that is read as it is), `prepared:DIR` (what
+      `write_rows` has written), or `density:FILE` (`densities.from_file`). A TFDS
+      set or a stack may be followed by a split and a part of it: `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey), 3 (colour) or 4 (with opacity, where images have it),
@@ -199,7 +199,7 @@ def prepare(
 def write_rows(
   dataset: str, out: str | os.PathLike[str], **how: Any
 ) -> SampleSet:
-  """Writes the images of a set as rows that map into memory.
+  """Writes the images of a set as rows, in files that map into memory.
 
   What a call that was killed has written is kept, and the same call goes on.
 

@@ -1,4 +1,4 @@
-"""Prepared rows: images as uint8 of one shape, in files that map into memory.
+"""Prepared rows: images as uint8 of one shape, in files of rows.
 
 A folder of them holds shards, `shard-00000.npy` and so on; `labels.npy` where
 there are classes; `checksums.npy`, a CRC-32 a row, which is compared when the
@@ -10,8 +10,10 @@ unfinished, and is not read. Nothing here imports JAX.
 import functools
 import hashlib
 import io
+import os
 import pathlib
 import threading
+import weakref
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ HASHES = 'hashes.npy'  # SHA-256 of the files, where there were files
 FORMAT = 1
 _ALIGNED = 64  # bytes; what JAX takes over without a copy
 _BLOCK = 2**24  # bytes that are read in one go
+_OPEN = 256  # shards that are open at once
 
 
 class Sums(NamedTuple):
@@ -142,7 +145,10 @@ def damaged(path: pathlib.Path, why: str) -> DataError:
 
 
 class Rows:
-  """Prepared rows, gathered from files that are mapped into memory.
+  """Prepared rows, read from their files as they are asked for.
+
+  By position, not through a map: what a disk or network cannot give, or a file
+  that is cut while it is in use, would end the process without a word there.
 
   Attributes:
     facts: of `prepared.json`.
@@ -150,7 +156,7 @@ class Rows:
   """
 
   def __init__(self, folder: pathlib.Path) -> None:
-    """Maps the shards, whatever their size, and reads none.
+    """Looks at the sizes of the shards, whatever they are, and reads none.
 
     Raises:
       DataError: naming a file that is missing, damaged or cut short.
@@ -165,16 +171,20 @@ class Rows:
     self._paths = [folder / shard['file'] for shard in facts['shards']]
     counts = [int(shard['rows']) for shard in facts['shards']]
     self._starts = np.concatenate([[0], np.cumsum(counts)])
-    self._maps = [
-      self._map(path, (count, *self.shape))
-      for path, count in zip(self._paths, counts, strict=True)
-    ]
+    self._row = int(np.prod(self.shape))
+    self._headers = np.array(
+      [
+        self._check_shard(path, (count, *self.shape))
+        for path, count in zip(self._paths, counts, strict=True)
+      ]
+    )
     self._unchecked = np.ones(len(self), bool)
     self._lock = threading.Lock()
+    self._files: dict[int, int] = {}  # descriptors of shards, oldest first
+    weakref.finalize(self, _close, self._files)
 
-  def _map(
-    self, path: pathlib.Path, shape: tuple[int, ...]
-  ) -> NDArray[np.uint8]:
+  def _check_shard(self, path: pathlib.Path, shape: tuple[int, ...]) -> int:
+    """Bytes before the rows of a shard."""
     header = _header(shape)
     try:
       size = path.stat().st_size
@@ -183,11 +193,10 @@ class Rows:
       with open(path, 'rb') as file:
         if file.read(len(header)) != header:
           raise damaged(path, 'does not begin as it was written')
-      mapped = np.memmap(path, np.uint8, 'r', len(header), shape)
     except OSError as error:
       why = 'is missing' if not path.exists() else str(error.strerror)
       raise damaged(path, why) from error
-    return mapped.view(np.ndarray)
+    return len(header)
 
   def __len__(self) -> int:
     """How many rows there are."""
@@ -238,12 +247,36 @@ class Rows:
     wanted = rows.astype(np.int64)
     images = np.empty((len(wanted), *self.shape), np.uint8)
     shards = np.searchsorted(self._starts, wanted, 'right') - 1
-    places = wanted - self._starts[shards]
+    places = self._headers[shards]
+    places = places + (wanted - self._starts[shards]) * self._row
+    memory, row = images.reshape(-1).data, self._row
     which = zip(shards.tolist(), places.tolist(), strict=True)
-    for i, (shard, place) in enumerate(which):
-      images[i] = self._maps[shard][place]
+    with self._lock:  # nobody else closes what is read
+      for i, (shard, place) in enumerate(which):
+        self._read_row(shard, place, memory[i * row : (i + 1) * row])
     self._check(wanted, images)
     return images
+
+  def _read_row(self, shard: int, place: int, row: memoryview) -> None:
+    try:
+      file = self._files.get(shard)
+      file = self._open(shard) if file is None else file
+      done = os.preadv(file, (row,), place)
+      while done < len(row):  # as a network may give it
+        more = os.preadv(file, (row[done:],), place + done)
+        if not more:
+          raise damaged(self._paths[shard], 'has been cut while it was in use')
+        done += more
+    except OSError as error:
+      raise damaged(self._paths[shard], str(error.strerror)) from error
+
+  def _open(self, shard: int) -> int:
+    """The descriptor of a shard, in the place of the oldest if need be."""
+    if len(self._files) >= _OPEN:
+      os.close(self._files.pop(next(iter(self._files))))
+    file = os.open(self._paths[shard], os.O_RDONLY)
+    self._files[shard] = file
+    return file
 
   def _check(self, rows: NDArray[np.int64], images: NDArray[np.uint8]) -> None:
     """Compares rows that are used for the first time with their checksums."""
@@ -262,7 +295,7 @@ class Rows:
       self._unchecked[rows[new]] = False
 
   def array(self) -> NDArray[np.uint8]:
-    """All rows, read past the maps: these would count as memory as well.
+    """All rows.
 
     Raises:
       DataError: naming a shard that is damaged.
@@ -304,6 +337,11 @@ class Rows:
     for name in self.facts['sha256']:
       size = (len(self), 32) if name == HASHES else (len(self),)
       self._read(name, size)
+
+
+def _close(files: dict[int, int]) -> None:
+  for file in files.values():
+    os.close(file)
 
 
 def describe(facts: Mapping[str, Any]) -> str:

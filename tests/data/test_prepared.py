@@ -399,6 +399,31 @@ def test_a_flipped_bit_is_found_when_its_row_is_used(residence, pets):
     feed.chunk(0, 1)
 
 
+@pytest.mark.parametrize('kept_open', [1, 256])
+def test_a_shard_that_is_cut_or_goes_amid_training_is_named_or_no_harm(
+  kept_open, pets, monkeypatch
+):
+  monkeypatch.setattr(rows, '_OPEN', kept_open)
+  load(pets).array()
+  images, picked = load(pets), np.arange(N)[::-1]
+  wanted = images.take(picked)
+  path = shards(pets)[1]
+  content = path.read_bytes()
+  os.truncate(path, len(content) - 6 * 6 * 3 - 1)  # a row and a bit
+  with pytest.raises(
+    data.DataError, match=r'shard-00001.npy: has been cut while it was in use'
+  ):
+    images.take(picked)
+  path.write_bytes(content)
+  np.testing.assert_array_equal(images.take(picked), wanted)
+  path.unlink()
+  if kept_open == 1:
+    with pytest.raises(data.DataError, match=r'shard-00001.npy: No such file'):
+      images.take(picked)
+  else:  # the file is there for as long as it is open
+    np.testing.assert_array_equal(images.take(picked), wanted)
+
+
 def test_a_file_that_changes_or_goes_amid_training_is_named(pets):
   images = load(pets, keep_rows=False)
   feed = make(images, residence='stream', batch_size=N)
@@ -623,14 +648,20 @@ def test_an_archive_is_the_set_of_its_folder(name, how, left_out, pets, read):
 
 @pytest.mark.parametrize('how', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_damaged_file_of_an_archive_is_named(how, pets):
+  save(pets / 'c' / '99.bmp', np.zeros((6, 6, 3)))  # any pixel is a pixel
   out = pack(pets, 'a.zip', how)
   with zipfile.ZipFile(out) as archive:
-    place = archive.getinfo('pets/c/06.png').header_offset
+    place = archive.getinfo('pets/c/99.bmp').header_offset
   content = bytearray(out.read_bytes())
-  content[place + 30 + len('pets/c/06.png') + 60] ^= 1
+  content[
+    place
+    + 30
+    + len('pets/c/99.bmp')
+    + (60 if how == zipfile.ZIP_STORED else 20)
+  ] ^= 1
   out.write_bytes(content)
   with pytest.raises(
-    data.DataError, match=r'cannot read .*/a.zip: pets/c/06.png: mend or remove'
+    data.DataError, match=r'cannot read .*/a.zip: pets/c/99.bmp: mend or remove'
   ):
     load(out)
   out.write_bytes(content[: len(content) // 2])
