@@ -59,8 +59,9 @@ def load(
   Args:
     name: a key of `DATASETS`, another TFDS set of images, `folder:PATH` (a
       folder, or a .zip or .tar that is read as it is), `prepared:DIR` (what
-      `write_rows` has written), or `density:FILE` (`densities.from_file`). A TFDS
-      set or a stack may be followed by a split and a part of it: `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
+      `write_rows` has written), or `density:FILE` (`densities.from_file`). A
+      TFDS set or a stack may be followed by a split and a part of it:
+      `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
     image_size: side that images are resized and cropped to; 0 for their own.
     channels: 1 (grey), 3 (colour) or 4 (with opacity, where images have it),
