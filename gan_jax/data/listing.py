@@ -7,6 +7,7 @@ import collections
 import os
 import pathlib
 import stat
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,9 +21,18 @@ from gan_jax.runtime.errors import DataError
 
 FOLDERS = 'gan_jax_folders'  # under the data root: what is known of folders
 UNKNOWN = -1  # in the place of a time
+_FRESH = 2 * 10**9
 # Below both a set is read again at each start: that takes a moment.
 _FEW, _FEW_BYTES = 256, 16 * 2**20
 _RUN_FILES = ('config.flags', 'plan.json')  # of a run's folder, an ablation's
+
+
+def is_fresh(changed: int) -> bool:
+  """Whether a file was changed, in ns, so lately that its time tells little.
+
+  It may be changed again within the same tick of the clock of its file system.
+  """
+  return abs(time.time_ns() - changed) < _FRESH
 
 
 class Listing(NamedTuple):

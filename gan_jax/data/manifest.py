@@ -184,7 +184,7 @@ def _look(
   )
   with bar, contextlib.closing(keeper):
     for part, (found, wrong) in zip(
-      parts, _answers(calls, len(parts), count), strict=True
+      parts, _answers(calls, len(new), count), strict=True
     ):
       looks[part] = found
       faults += [(int(part[i]), fault) for i, fault in wrong]
@@ -220,9 +220,9 @@ class _Keeper:
     self._pause = max(_KEEP, 20 * (self._written - began))
 
 
-def _answers(calls: Iterator[Any], parts: int, count: int) -> Iterator[Any]:
-  """What is found in so many calls, of `count` images each."""
-  began, done = time.monotonic(), 0
+def _answers(calls: Iterator[Any], images: int, count: int) -> Iterator[Any]:
+  """What is found in so many images, of `count` in each call."""
+  began, done, parts = time.monotonic(), 0, -(-images // count)
   if count <= _PART:  # else each takes its time
     for done, call in enumerate(calls, 1):
       yield reading.look(*call)
@@ -232,7 +232,7 @@ def _answers(calls: Iterator[Any], parts: int, count: int) -> Iterator[Any]:
     else:
       return
   say(
-    f'looking at {(parts - done) * count:,} images, once, in {count_cores()}'
+    f'looking at {images - done * count:,} images, once, in {count_cores()}'
     ' processes'
   )
   with Workers('gan_jax.data.reading:look') as workers:

@@ -8,7 +8,6 @@ import hashlib
 import io
 import os
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import drafts, packed, pictures, rows
 from gan_jax.data.drafts import Draft
-from gan_jax.data.listing import UNKNOWN
+from gan_jax.data.listing import UNKNOWN, is_fresh
 from gan_jax.data.packed import Member
 from gan_jax.data.pictures import Fault, ImageFacts
 
@@ -36,9 +35,6 @@ LOOK = np.dtype(
     ('transparent', '?'),
   ]
 )
-# A file that was changed as late as this may be changed again within the same
-# tick of the clock of its file system, and is read again at the next start.
-_FRESH = 2 * 10**9
 
 
 class Unreadable(NamedTuple):
@@ -70,7 +66,7 @@ def read_file(path: str | Member) -> tuple[bytes, int]:
     size = len(content)
   changed = after.st_mtime_ns
   same = changed == before.st_mtime_ns and size == after.st_size
-  if not same or abs(time.time_ns() - changed) < _FRESH:
+  if not same or is_fresh(changed):
     changed = UNKNOWN
   return content, changed
 
