@@ -344,6 +344,10 @@ def test_files_of_a_set_are_hashed_again_only_after_a_change(
   for count in (2, 3):
     assert data.load('digits', data_dir=str(root)).key != first.key
     assert len(asked) == count
+  os.utime(file, ns=(10**18 + 1, 10**18 + 1))
+  for _ in range(2):
+    assert data.load('digits', data_dir=str(root)).key != first.key
+    assert len(asked) == 4
 
 
 def test_cached_array_belongs_to_the_files_it_was_read_from(digits_copy):
