@@ -75,7 +75,9 @@ def list_files(
   Raises:
     DataError: for a folder that cannot be listed.
   """
-  found: list[tuple[list[str], int, int]] = []
+  names: list[str] = []
+  sizes: list[int] = []
+  times: list[int] = []
   left_out = collections.Counter[str]()
   waiting: list[tuple[str, tuple[str, ...]]]
   waiting = [('', (os.path.realpath(root),))]
@@ -118,15 +120,23 @@ def list_files(
       if reason:
         left_out[reason] += 1
       else:
-        found.append((path.split('/'), size, changed))
-  found.sort()
+        names.append(path)
+        sizes.append(size)
+        times.append(changed)
+  order = _order(names)
   listing = Listing(
     root,
-    ['/'.join(parts) for parts, _, _ in found],
-    np.array([size for _, size, _ in found], np.int64),
-    np.array([changed for _, _, changed in found], np.int64),
+    [names[i] for i in order],
+    np.array(sizes, np.int64)[order],
+    np.array(times, np.int64)[order],
   )
   return listing, left_out
+
+
+def _order(names: Sequence[str]) -> list[int]:
+  """Paths in the order of their parts: of folders, then of files in each."""
+  keys = [name.replace('/', '\0') for name in names]
+  return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def list_archive(
@@ -148,7 +158,7 @@ def list_archive(
   left_out = collections.Counter[str]()
   if index.others:
     left_out['link in the archive'] = index.others
-  found: list[tuple[list[str], int]] = []
+  found: dict[str, int] = {}
   for i, name in enumerate(index.names):
     parts = [part for part in name.split('/') if part not in ('', '.')]
     if any(map(_is_hidden, parts[:-1])):
@@ -156,15 +166,20 @@ def list_archive(
     elif reason := _why_file(parts[-1] if parts else ''):
       left_out[reason] += 1
     else:
-      found.append((parts, i))
-  while found and len(found[0][0]) > 1 and len({p[0] for p, _ in found}) == 1:
-    found = [(parts[1:], i) for parts, i in found]
-  found.sort()
-  rows = np.array([i for _, i in found], np.int64)
-  names = ['/'.join(parts) for parts, _ in found]
+      found['/'.join(parts)] = i
+  names, inner = [*found], [*found.values()]
+  while names and len({name.partition('/')[:2] for name in names}) == 1:
+    if '/' not in names[0]:
+      break
+    names = [name.partition('/')[2] for name in names]
+  order = _order(names)
+  rows = np.array(inner, np.int64)[order]
   times = np.full(len(rows), os.stat(archive).st_mtime_ns, np.int64)
   sizes = index.places[rows, 2]
-  return Listing(archive, names, sizes, times, index, rows), left_out
+  listing = Listing(
+    archive, [names[i] for i in order], sizes, times, index, rows
+  )
+  return listing, left_out
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
