@@ -3,12 +3,11 @@
 `python experiments/scale/feed.py --folder=FOLDER --out=RESULTS.json` on a set
 that `make.py` made. Rates are of CPU seconds, user and system, of a process and
 its workers. Where files are decoded a torch `DataLoader` is measured in turn
-with us, if torch can be imported (`PYTHONPATH`). Steps of the resident and the
-streamed feed are measured in turn, in one process on one core.
+with us, of a torch that lies in `--torch` or is installed. Steps of the
+resident and the streamed feed are measured in turn, in one process on one core.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
@@ -55,7 +54,8 @@ def feed_rates(name: str, **how: Any) -> dict[str, list[int]]:
 
 
 TORCH = """
-import io, json, sys, time
+import json, sys, time
+sys.path.append(sys.argv[4])
 import torch.utils.data as tud
 import numpy as np, PIL.Image
 from gan_jax.runtime.workers import _find
@@ -101,7 +101,7 @@ def timed(line: list[str]) -> tuple[float, float]:
 
 
 def decode_rates(
-  folder: pathlib.Path, root: str, count: int, rounds: int
+  folder: pathlib.Path, root: str, count: int, rounds: int, site: str
 ) -> dict[str, Any]:
   """Images a second where files are decoded, beside a torch DataLoader.
 
@@ -120,7 +120,7 @@ def decode_rates(
       for _ in range(rounds):
         words = [name, str(workers), root, str(count)]
         here.append(timed([sys.executable, '-c', OURS, *words]))
-        words = [listing.name, str(workers), str(count)]
+        words = [listing.name, str(workers), str(count), site]
         there.append(timed([sys.executable, '-c', TORCH, *words]))
       ours, torch = np.array(here), np.array(there)
       found[f'{workers} workers'] = {
@@ -223,6 +223,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--folder', type=pathlib.Path, required=True)
   parser.add_argument('--out', type=pathlib.Path, required=True)
+  parser.add_argument('--torch', default='', help='where torch is')
   parser.add_argument('--rounds', type=int, default=40)
   args = parser.parse_args()
   found: dict[str, Any] = {'command': ' '.join(sys.argv)}
@@ -242,9 +243,8 @@ def main() -> None:
     tiny = data.as_dataset(tiny_images)
     data.prepared.write(place / 'tiny', lambda: data.prepared.plan_of(tiny, {}))
     note('feed alone, images a CPU second by epoch', feed_rates(name))
-    if importlib.util.find_spec('torch'):
-      root = how['data_dir']
-      note('decoded', decode_rates(args.folder, root, 2048, 5))
+    root = how['data_dir']
+    note('decoded', decode_rates(args.folder, root, 2048, 5, args.torch))
     note('resident memory', resident_memory(name, f'prepared:{place / "tiny"}'))
     # An epoch of few images is over, and all checksums compared, at once.
     few = data.load(name).source.gather(np.arange(512))
