@@ -677,3 +677,50 @@ def test_an_archive_that_changes_amid_training_is_named(pets):
   with pytest.raises(data.DataError, match=r'a.tar: .* was changed since'):
     feed.chunk(0, 1)
   assert load(out).fingerprint == load(pets).fingerprint
+
+
+# What else may go wrong where rows are written.
+
+
+@pytest.mark.parametrize('looked', [False, True])
+def test_a_disk_that_fills_amid_a_preparation_is_told_and_it_goes_on(
+  looked, pets, read, monkeypatch
+):
+  out, root = pets.with_name('out'), str(pets.with_name('root'))
+  if looked:
+    load(pets, keep_rows=False)
+  read.clear()
+  with monkeypatch.context() as patch:
+    error = OSError(errno.ENOSPC, 'No space left on device', str(out))
+    fill_the_disk(patch, 2, error)
+    with pytest.raises(
+      Error, match='`out=.*make room.*; what is written stays, and the same'
+    ):
+      data.write_rows(f'folder:{pets}', out, data_dir=root)
+  with pytest.raises(ArgumentError, match='its preparation did not end'):
+    data.load(f'prepared:{out}')
+  read.clear()
+  images = data.write_rows(f'folder:{pets}', out, data_dir=root)
+  assert len(read) == N - 12  # two shards of 6 were there
+  np.testing.assert_array_equal(images.array(), direct(pets))
+
+
+def test_two_preparations_in_one_folder_are_refused(pets):
+  out, root = pets.with_name('out'), str(pets.with_name('root'))
+  out.mkdir()
+  with locks.hold(out, print):
+    with pytest.raises(
+      ArgumentError, match='`out=.*another process prepares there.*; wait'
+    ):
+      data.write_rows(f'folder:{pets}', out, data_dir=root)
+  assert data.write_rows(f'folder:{pets}', out, data_dir=root).size == N
+
+
+def test_a_place_that_cannot_be_written_is_named(pets, monkeypatch):
+  def refuse(path, *how, **more):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr(locks, 'open_plain', refuse)
+  out, root = pets.with_name('out'), str(pets.with_name('root'))
+  with pytest.raises(ArgumentError, match='`out=.*Permission denied; use a f'):
+    data.write_rows(f'folder:{pets}', out, data_dir=root)
