@@ -250,34 +250,49 @@ class Folder:
       name: of the set; '' for that of the folder.
       others: folders of rows of which some may be the same.
     """
-    inventory = self._inventory
+    inventory, size, shape = self._inventory, len(self), self._shape
+    made = {
+      'image_size': self._size,
+      'channels': shape[2],
+      'Pillow': PIL.__version__,
+    }
+    alike = list(_open_alike(others, made))
+    most = _most_rows(inventory.looks['bytes'])
     return prepared.Plan(
       name=name or f'folder:{places.printable(str(inventory.root))}',
-      shape=self._shape,
-      size=len(self),
+      shape=shape,
+      size=size,
       fingerprint=self._fingerprint,
-      made={
-        'image_size': self._size,
-        'channels': self._shape[2],
-        'Pillow': PIL.__version__,
-      },
-      make=lambda parts: self._make(parts, others),
-      adopt=self._adopt,
+      made=made,
+      make=lambda parts: self._make(parts, alike),
+      count=(
+        alike[0].facts['shards'][0]['rows']  # so that shards may be the same
+        if alike
+        else prepared.rows_per_shard(size, shape, most)
+      ),
       classes=inventory.class_names,
       labels=inventory.labels if inventory.classes else None,
       hashes=self._hashes,
-      most=_most_rows(inventory.looks['bytes']),
+      adopt=lambda part: self._adopt(part, alike),
     )
 
-  def _adopt(self, part: prepared.Part) -> Sums | None:
-    draft = self._inventory.draft
-    if draft is None or part.path.is_file():
+  def _adopt(self, part: prepared.Part, others: Sequence[Rows]) -> Sums | None:
+    draft, hashes = self._inventory.draft, self._hashes[part.first : part.last]
+    if part.path.is_file():
       return None
-    hashes = self._hashes[part.first : part.last]
-    return drafts.adopt(pathlib.Path(draft.folder), hashes, part.path)
+    if draft is not None:
+      sums = drafts.adopt(pathlib.Path(draft.folder), hashes, part.path)
+      if sums is not None:
+        return sums
+    for other in others:
+      if other.folder.parent != part.path.parent.parent:
+        continue  # what is to be the user's is no second name of ours
+      if np.array_equal(other.hashes[part.first : part.last], hashes):
+        return other.link(part.first, part.last, part.path)
+    return None
 
   def _make(
-    self, parts: Sequence[prepared.Part], others: Iterable[pathlib.Path]
+    self, parts: Sequence[prepared.Part], others: Sequence[Rows]
   ) -> Iterator[Sums]:
     """Shards, by processes unless there is little to do."""
     if not parts:
@@ -304,16 +319,23 @@ class Folder:
       yield from map(self._take, workers.map(calls, ahead=2))
 
   def _find(
-    self, others: Iterable[pathlib.Path]
+    self, others: Sequence[Rows]
   ) -> tuple[list[str], NDArray[np.int64]]:
     """Folders of rows, and drafts; and of each image in which of them it is.
 
     Returns:
       These, and number and row of each image, (n, 2); -1 where there is none.
     """
+    draft = self._inventory.draft
+    sources: Iterable[tuple[pathlib.Path, NDArray[np.uint8]]]
+    sources = ((other.folder, other.hashes) for other in others)
+    if draft is not None:
+      sources = itertools.chain(
+        drafts.find(pathlib.Path(draft.folder)), sources
+      )
     found: list[str] = []
     where = np.full((len(self), 2), -1)
-    for path, hashes in self._places(others):
+    for path, hashes in sources:
       missing = np.flatnonzero(where[:, 0] < 0)
       rows_there = _match(self._hashes[missing], hashes)
       here = missing[rows_there >= 0]
@@ -322,21 +344,19 @@ class Folder:
         found.append(str(path))
     return found, where
 
-  def _places(
-    self, others: Iterable[pathlib.Path]
-  ) -> Iterator[tuple[pathlib.Path, NDArray[np.uint8]]]:
-    """Where rows may be, and SHA-256 of the files that they are of."""
-    draft = self._inventory.draft
-    if draft is not None:
-      yield from drafts.find(pathlib.Path(draft.folder))
-    for path in others:
-      try:
-        opened = Rows(path)
-        hashes = opened.hashes
-      except Error:  # unfinished, or damaged
-        continue
-      if opened.facts['made'] == dict(self.plan('').made):
-        yield path, hashes
+
+def _open_alike(
+  folders: Iterable[pathlib.Path], made: Mapping[str, Any]
+) -> Iterator[Rows]:
+  """Rows that are made in the same way; not what is unfinished or damaged."""
+  for path in folders:
+    try:
+      opened = Rows(path)
+      _ = opened.hashes
+    except Error:
+      continue
+    if opened.facts['made'] == made:
+      yield opened
 
 
 def _match(

@@ -51,12 +51,12 @@ class Plan:
     size: rows.
     fingerprint: of the set.
     made: how they are made, for a person.
+    make: yields the sums of shards, written or found there, in order.
+    count: rows of each shard but the last.
     classes: names.
     labels: class of each row, if there are classes.
     hashes: SHA-256 of the file of each row, if there are files.
-    make: yields the sums of shards, written or found there, in order.
-    most: rows of a shard that are made in a few seconds.
-    adopt: makes a draft a shard, if there is one of just these rows.
+    adopt: makes a file that holds just these rows a shard, if there is one.
   """
 
   name: str
@@ -65,10 +65,10 @@ class Plan:
   fingerprint: str
   made: Mapping[str, Any]
   make: Callable[[list[Part]], Iterable[Sums]]
+  count: int
   classes: tuple[str, ...] = ()
   labels: NDArray[np.int32] | None = None
   hashes: NDArray[np.uint8] | None = None
-  most: int = sys.maxsize
   adopt: Callable[[Part], Sums | None] = lambda part: None
 
   @property
@@ -77,7 +77,9 @@ class Plan:
     return self.size * int(np.prod(self.shape))
 
 
-def rows_per_shard(size: int, shape: Sequence[int], most: int) -> int:
+def rows_per_shard(
+  size: int, shape: Sequence[int], most: int = sys.maxsize
+) -> int:
   """Rows of each shard but the last.
 
   Args:
@@ -167,9 +169,7 @@ def _begin(out: pathlib.Path, plan: Plan) -> int:
     begun = records.read(out / _BEGUN)
   except records.DamagedRecord:
     begun = None
-  count = rows_per_shard(plan.size, plan.shape, plan.most)
-  if begun is not None:
-    count = begun['rows_per_shard']
+  count = plan.count if begun is None else begun['rows_per_shard']
   if begun is not None and begun != _facts(plan, count):
     remedy = (
       'holds an unfinished preparation of something else, or of images that'
@@ -284,6 +284,7 @@ def plan_of(images: SampleSet, made: Mapping[str, Any]) -> Plan:
     fingerprint=images.fingerprint,
     made=made,
     make=make_from(images),
+    count=rows_per_shard(images.size, images.shape),
     classes=images.classes,
     labels=images.labels() if images.classes else None,
   )

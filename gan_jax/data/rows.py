@@ -294,6 +294,21 @@ class Rows:
     with self._lock:
       self._unchecked[rows[new]] = False
 
+  def link(self, first: int, last: int, path: pathlib.Path) -> Sums | None:
+    """Gives the shard of just these rows a second name; None if none is.
+
+    A file is never changed, so that two folders may have it.
+    """
+    shard = int(np.searchsorted(self._starts, first))
+    if self._starts[shard : shard + 2].tolist() != [first, last]:
+      return None
+    try:
+      os.link(self._paths[shard], path)
+    except OSError:  # not on this file system, or not by this user
+      return None
+    sha256 = self.facts['shards'][shard]['sha256']
+    return Sums(sha256, self._checksums[first:last])
+
   def array(self) -> NDArray[np.uint8]:
     """All rows.
 

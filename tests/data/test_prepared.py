@@ -245,6 +245,19 @@ def test_what_was_prepared_is_not_read_again_after_a_change(pets, read):
   assert len({path.parent for path in shards(pets)}) == 1
 
 
+def test_shards_that_are_the_same_after_a_change_are_not_written(pets):
+  load(pets).array()
+  numbers = [path.stat().st_ino for path in shards(pets)]
+  draw(pets / 'c' / '14.png', 99)  # in the second shard of four
+  draw(pets / 'z' / '0.png', 98)  # after all others
+  images = load(pets)
+  np.testing.assert_array_equal(images.array(), direct(pets))
+  again = [path.stat().st_ino for path in shards(pets)]
+  assert again[0] == numbers[0] and again[2:4] == numbers[2:4]
+  assert again[1] not in numbers and len(again) == 5
+  images.source.rows.verify()
+
+
 def test_rows_are_for_one_way_of_reading(pets):
   load(pets, image_size=3).array()
   assert load(pets, image_size=4).array().shape == (N, 4, 4, 3)
