@@ -353,8 +353,8 @@ class Config:
     ' columns, x and p(x)). Images: digits, mnist, fashion_mnist, cifar10,'
     ' stacks of three of them (stacked_digits, stacked_mnist,'
     ' stacked_fashion), another image set of TFDS, a part of one'
-    ' (mnist[:50000]), folder:PATH, or prepared:DIR (what gan_jax.prepare has'
-    ' written with --out).',
+    ' (mnist[:50000]), folder:PATH (a folder, .zip or .tar of images), or'
+    ' prepared:DIR (what gan_jax.prepare has written with --out).',
   )
   data_dir: str = _data(
     '',
