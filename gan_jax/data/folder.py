@@ -212,7 +212,7 @@ class Folder:
     out = self._out
     if (out / rows.FACTS).is_file():  # damaged
       prepared.remove(out)
-    if size >= _TOLD:
+    if size >= _TOLD and 2 * self._drafted() < size:  # else it was said
       say(
         f'preparing {len(self):,} images of {self._kind} in {out}'
         f' ({size / 2**20:,.0f} MiB), once; `keep_rows=False` keeps none'

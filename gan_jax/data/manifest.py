@@ -8,6 +8,7 @@ or time. What has been read when a process is killed is kept.
 
 import contextlib
 import hashlib
+import math
 import os
 import pathlib
 import re
@@ -177,6 +178,7 @@ def _look(
   count = draft.most if draft and len(new) >= draft.most else _PART
   parts = [new[i : i + count] for i in range(0, len(new), count)]
   calls = ((listing.paths(part), megapixels, draft) for part in parts)
+  rows = _describe(place, draft, len(new)) if count > _PART else ''
   faults: list[tuple[int, Fault]] = []
   keeper = _Keeper(place, listing, looks)
   bar = tqdm.tqdm(
@@ -184,7 +186,7 @@ def _look(
   )
   with bar, contextlib.closing(keeper):
     for part, (found, wrong) in zip(
-      parts, _answers(calls, len(new), count), strict=True
+      parts, _answers(calls, len(new), count, rows), strict=True
     ):
       looks[part] = found
       faults += [(int(part[i]), fault) for i, fault in wrong]
@@ -220,7 +222,22 @@ class _Keeper:
     self._pause = max(_KEEP, 20 * (self._written - began))
 
 
-def _answers(calls: Iterator[Any], images: int, count: int) -> Iterator[Any]:
+def _describe(
+  place: pathlib.Path | None, draft: Draft | None, images: int
+) -> str:
+  """The rows that are made of so many images, and how to have none."""
+  if draft is None:
+    return ''
+  folder, size = pathlib.Path(draft.folder).parent, math.prod(draft.shape)
+  own = '; `keep_rows=False` keeps none' if folder == place else ''
+  kind = 'x'.join(map(str, draft.shape))
+  mib = images * size / 2**20
+  return f'; kept as rows of {kind} in {folder} ({mib:,.0f} MiB){own}'
+
+
+def _answers(
+  calls: Iterator[Any], images: int, count: int, rows: str
+) -> Iterator[Any]:
   """What is found in so many images, of `count` in each call."""
   began, done, parts = time.monotonic(), 0, -(-images // count)
   if count <= _PART:  # else each takes its time
@@ -233,7 +250,7 @@ def _answers(calls: Iterator[Any], images: int, count: int) -> Iterator[Any]:
       return
   say(
     f'looking at {images - done * count:,} images, once, in {count_cores()}'
-    ' processes'
+    f' processes{rows}'
   )
   with Workers('gan_jax.data.reading:look') as workers:
     yield from workers.map(calls)
