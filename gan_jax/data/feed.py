@@ -94,7 +94,8 @@ class Feed(Protocol):
 def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int32]:
   """Order of the records in an epoch."""
   stream = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-  order = stream.permutation(size).astype(np.int32)
+  order = np.arange(size, dtype=np.int32)
+  stream.shuffle(order)  # as `permutation(size)`, in a third of the memory
   order.flags.writeable = False
   return order
 

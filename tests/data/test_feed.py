@@ -122,6 +122,14 @@ def test_a_reseeded_feed_reads_on_its_own(residence):
   assert (again != whole[2:]).any()
 
 
+def test_order_is_numpys_permutation_of_philox():
+  for seed, epoch, size in ((0, 0, 1), (3, 5, 1000), (2, 9, 70_000)):
+    stream = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    found = feeds.permutation(seed, epoch, size)
+    np.testing.assert_array_equal(found, stream.permutation(size))
+    assert found.dtype == np.int32
+
+
 def test_order_is_frozen():
   # Golden: a change makes every checkpoint resume elsewhere in the data.
   found = feeds.permutation(0, 0, 8).tolist()
