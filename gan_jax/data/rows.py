@@ -238,14 +238,22 @@ class Rows:
     assert array.shape == shape
     return array
 
-  def gather(self, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
+  def gather(
+    self, rows: NDArray[np.integer], out: NDArray[np.uint8] | None = None
+  ) -> NDArray[np.uint8]:
     """Some rows, in this order.
+
+    Args:
+      rows: their numbers.
+      out: where they go; None for a new array.
 
     Raises:
       DataError: naming the shard of one that is damaged.
     """
     wanted = rows.astype(np.int64)
-    images = np.empty((len(wanted), *self.shape), np.uint8)
+    images = out
+    if images is None:
+      images = np.empty((len(wanted), *self.shape), np.uint8)
     shards = np.searchsorted(self._starts, wanted, 'right') - 1
     places = self._headers[shards]
     places = places + (wanted - self._starts[shards]) * self._row

@@ -1,5 +1,7 @@
 """Feeds: the same records, in one order, wherever they live."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,8 +86,25 @@ def test_any_partition_of_the_steps_is_the_same(residence):
   np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+class OneByOne:
+  """A source that gives one sample at a time."""
+
+  def __init__(self, values):
+    self._values = values
+
+  def __len__(self):
+    return len(self._values)
+
+  def __getitem__(self, i):
+    return self._values[i]
+
+
+def one_by_one(images):
+  return dataclasses.replace(images, source=OneByOne(images.source))
+
+
 def test_stream_goes_on_where_it_ended(monkeypatch):
-  feed = make(residence='stream')
+  feed = make(one_by_one(numbered()), residence='stream')
   begun = []
 
   def begin(start, rows):
@@ -96,6 +115,29 @@ def test_stream_goes_on_where_it_ended(monkeypatch):
   for start, count in [(0, 2), (2, 1), (3, 4), (9, 1), (10, 1)]:
     feed.chunk(start, count)
   assert begun == [0, 9]
+
+
+@pytest.mark.parametrize('change', [lambda images: images, one_by_one])
+def test_what_was_read_and_not_passed_is_not_read_again(change, monkeypatch):
+  whole = make(residence='stream').chunk(0, 12)
+  images = change(numbered())
+  feed = make(images, residence='stream')
+  first = feed.chunk(0, 5)
+  read, gather = [], feed._gather
+  if gather:
+
+    def count_them(picked, out):
+      read.append(len(picked) // 4)
+      gather(picked, out)
+
+    monkeypatch.setattr(feed, '_gather', count_them)
+  # Some of them, all of them, more than there are, others, and back.
+  for start, count in ((2, 2), (2, 2), (3, 4), (9, 2), (1, 3)):
+    found = feed.chunk(start, count, room=6)
+    np.testing.assert_array_equal(found[:count], whole[start : start + count])
+    assert found.shape[0] == 6 and not found[count:].any()
+  np.testing.assert_array_equal(first, whole[:5])  # is not written over
+  assert read == ([3, 2, 3] if gather else [])
 
 
 def test_seed_decides_the_order():
