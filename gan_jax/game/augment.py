@@ -12,8 +12,6 @@ flag and the tests find it there (the tests are
 Reference: Zhao et al. 2020, arXiv:2006.10738.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -31,7 +29,7 @@ class Augmentation(Component):
     raise NotImplementedError
 
 
-def _each(key: Any, x: Any, low: float, high: float) -> Any:
+def _each(key: Key[Array, ''], x: Array, low: float, high: float) -> Array:
   """U(low, high), one for each example, (n, 1, 1, 1)."""
   draw = jax.random.uniform(key, (x.shape[0],), x.dtype, low, high)
   return draw.reshape(-1, 1, 1, 1)
@@ -62,7 +60,7 @@ def _pixels(length: float) -> int:
   return int(length + 0.5)
 
 
-def _shifts(key: Any, n: int, side: int) -> Any:
+def _shifts(key: Key[Array, ''], n: int, side: int) -> Array:
   """Matrices (n, side, side) that shift by up to an eighth of the side.
 
   To whole pixels: 4 of 28, 3 of 20.

@@ -353,7 +353,7 @@ def d_view(
     return transform(jax.lax.stop_gradient(x) if frozen else x, 'fake')
 
   def discriminate(
-    x: Samples, label: Label, key: Any, stats: Stats
+    x: Samples, label: Label, key: Key[Array, ''], stats: Stats
   ) -> tuple[Logits, Heads, Stats]:
     key = jax.random.clone(key)
     return apply_d(networks.discriminator, params, stats, x, label, key)
@@ -512,7 +512,7 @@ def g_view(
     )
 
   def discriminate(
-    x: Samples, label: Label, key: Any
+    x: Samples, label: Label, key: Key[Array, '']
   ) -> tuple[Logits, Heads, Stats]:
     return apply_d(
       networks.discriminator, d_params, state.d.stats, x, label, key

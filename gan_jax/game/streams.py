@@ -10,10 +10,10 @@ import jax
 from jaxtyping import Array, Int, Key
 
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.threefry import use_straight_threefry
+from gan_jax.runtime.threefry import use_own_threefry
 
 SEED_MAX = 2**31 - 1
-use_straight_threefry()
+use_own_threefry()
 
 
 def stream(

@@ -276,14 +276,14 @@ class Trainer(Component):
     opt_d = self._transform(self.optimizer_d, step)
 
     def d_loss(
-      params: Params, state: State, real: Batch, key: Any, **how: Any
+      params: Params, state: State, real: Batch, key: Key[Array, ''], **how: Any
     ) -> Any:
       return game_lib.d_loss(
         game, params, state, real, key, images=images, **how
       )
 
     def g_loss(
-      params: Params, state: State, real: Batch, key: Any, **how: Any
+      params: Params, state: State, real: Batch, key: Key[Array, ''], **how: Any
     ) -> Any:
       return game_lib.g_loss(
         game, params, state, real, key, images=images, **how
@@ -299,7 +299,7 @@ class Trainer(Component):
       g = _descend(state.g, gradient, opt_g)
       return state.replace(g=g, memory=state.memory | _held(state, gradient))
 
-    def draw(real: Batch, key: Any) -> game_lib.Draw:
+    def draw(real: Batch, key: Key[Array, '']) -> game_lib.Draw:
       return game_lib.draw(game, real.x.shape[0], key)
 
     return Updates(d_loss, g_loss, apply_d, apply_g, draw)

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Key
 
 from gan_jax.networks import conditional as _conditional
 from gan_jax.networks.adapters import from_equinox as from_equinox
@@ -37,11 +38,11 @@ from gan_jax.networks.layers import NORMS
 from gan_jax.runtime.errors import ArgumentError
 
 
-def _uniform(key: Any, shape: tuple[int, ...]) -> Any:
+def _uniform(key: Key[Array, ''], shape: tuple[int, ...]) -> Array:
   return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
 
 
-def _uniform_sqrt3(key: Any, shape: tuple[int, ...]) -> Any:
+def _uniform_sqrt3(key: Key[Array, ''], shape: tuple[int, ...]) -> Array:
   side = math.sqrt(3)  # unit variance, as in the 2014 code
   return jax.random.uniform(key, shape, minval=-side, maxval=side)
 

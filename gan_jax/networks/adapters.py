@@ -32,6 +32,7 @@ from flax import traverse_util
 from jaxtyping import Array, Key
 
 from gan_jax.networks.base import (
+  Label,
   Latent,
   Net,
   Networks,
@@ -55,6 +56,7 @@ _WORDS = (*_TRAINED, *_EVALUATED, 'key', 'label')
 # A network that is called: what it is called with, beside x, is in a dict.
 Module = Any
 Call = Callable[..., Any]
+MaybeKey = Key[Array, ''] | None
 # Of a module and the shape of one input, the name of the argument that it came
 # as: its functions, and the words of `_WORDS` that its call names.
 _Make = Callable[[Module, tuple[int, ...], str], tuple[Net, Sequence[str]]]
@@ -287,15 +289,21 @@ def _linen(
     )
   names = _named(call or type(module).__call__, module, argument)
 
-  def init(key: Any) -> tuple[Params, Stats]:
+  def init(key: Key[Array, '']) -> tuple[Params, Stats]:
     x, label = _example(shape, classes)
-    key, own = _split(names, key)
+    streams, own = _split(names, key)
     words = _words(names, False, own, label)
-    variables = dict(module.init({'params': key}, x, method=call, **words))
+    rngs: dict[str, Any] = {'params': streams}
+    variables = dict(module.init(rngs, x, method=call, **words))
     return variables.pop('params', {}), variables
 
   def apply(
-    params: Params, stats: Stats, x: Any, train: bool, key: Any, label: Any
+    params: Params,
+    stats: Stats,
+    x: Array,
+    train: bool,
+    key: MaybeKey,
+    label: Label,
   ) -> tuple[Any, Stats]:
     key, own = _split(names, key)
     # Flax falls back on `params` for every stream that is not there.
@@ -324,7 +332,7 @@ def _nnx(
   make = _maker(factory, 'rngs', nnx.Module, 'nnx.Module', argument)
   groups: Any = (nnx.Param, nnx.RngState, nnx.Intermediate, ...)
 
-  def split(key: Any) -> tuple[Module, Any]:
+  def split(key: Key[Array, '']) -> tuple[Module, Any]:
     module = make(nnx.Rngs(key))
     graph, *states = nnx.split(module, *groups)
     return (type(module), graph), states
@@ -333,12 +341,17 @@ def _nnx(
   function = call or kind.__call__
   names = _named(function, factory, argument)
 
-  def init(key: Any) -> tuple[Params, Stats]:
+  def init(key: Key[Array, '']) -> tuple[Params, Stats]:
     params, *_, stats = split(key)[1]
     return _to_dict(params), _to_dict(stats)
 
   def apply(
-    params: Params, stats: Stats, x: Any, train: bool, key: Any, label: Any
+    params: Params,
+    stats: Stats,
+    x: Array,
+    train: bool,
+    key: MaybeKey,
+    label: Label,
   ) -> tuple[Any, Stats]:
     key, own = _split(names, key)
     if train and key is None and jax.tree.leaves(streams_like):
@@ -358,7 +371,7 @@ def _nnx(
   return _net(init, apply, name_of(factory)), names
 
 
-def _restarted(streams: Any, key: Any) -> Any:
+def _restarted(streams: Any, key: Key[Array, '']) -> Any:
   """States of random streams, each from a key of its own, drawn from never."""
   leaves, tree = jax.tree.flatten(streams)
   fresh = [
@@ -383,7 +396,7 @@ def _equinox(
   del shape
   make = _maker(factory, 'key', eqx.Module, 'equinox.Module', argument)
 
-  def split(key: Any) -> tuple[Module, Any]:
+  def split(key: Key[Array, '']) -> tuple[Module, Any]:
     module, state = eqx.nn.make_with_state(make)(key)
     arrays, static = eqx.partition(module, eqx.is_array)
     params, rest = eqx.partition(arrays, eqx.is_inexact_array)
@@ -393,12 +406,17 @@ def _equinox(
   function = call or type(static).__call__
   names = _named(function, factory, argument, (*_WORDS, 'state'))
 
-  def init(key: Any) -> tuple[Params, Stats]:
+  def init(key: Key[Array, '']) -> tuple[Params, Stats]:
     params, stats = split(key)[1]
     return _to_dict(params), _to_dict(stats)
 
   def apply(
-    params: Params, stats: Stats, x: Any, train: bool, key: Any, label: Any
+    params: Params,
+    stats: Stats,
+    x: Array,
+    train: bool,
+    key: MaybeKey,
+    label: Label,
   ) -> tuple[Any, Stats]:
     parts = _from_dict(stats_like, stats)
     module = eqx.combine(
@@ -406,7 +424,7 @@ def _equinox(
     )
     module = eqx.nn.inference_mode(module, value=not train)
 
-    def one(x: Any, key: Any, label: Any, state: Any) -> tuple[Any, Any]:
+    def one(x: Array, key: MaybeKey, label: Any, state: Any) -> tuple[Any, Any]:
       words = _words(names, train, key, label, state)
       output = function(module, x, **words)
       return output if 'state' in names else (output, state)
@@ -444,13 +462,18 @@ def _haiku(
   if call:
     pair = hk.transform_with_state(functools.partial(call, function))
 
-  def init(key: Any) -> tuple[Params, Stats]:
+  def init(key: Key[Array, '']) -> tuple[Params, Stats]:
     x, label = _example(shape, classes)
-    key, own = _split(names, key)
-    return pair.init(key, x, **_words(names, True, own, label))
+    streams, own = _split(names, key)
+    return pair.init(streams, x, **_words(names, True, own, label))
 
   def apply(
-    params: Params, stats: Stats, x: Any, train: bool, key: Any, label: Any
+    params: Params,
+    stats: Stats,
+    x: Array,
+    train: bool,
+    key: MaybeKey,
+    label: Label,
   ) -> tuple[Any, Stats]:
     key, own = _split(names, key)
     words = _words(names, train, own, label)
@@ -476,7 +499,12 @@ def _functions(
   names = _named(call or second, second, argument)
 
   def apply(
-    params: Params, stats: Stats, x: Any, train: bool, key: Any, label: Any
+    params: Params,
+    stats: Stats,
+    x: Array,
+    train: bool,
+    key: MaybeKey,
+    label: Label,
   ) -> tuple[Any, Stats]:
     words = _words(names, train, key, label)
     if call:
@@ -488,7 +516,12 @@ def _functions(
 
 def _positional(net: Net) -> Call:
   def apply(
-    params: Params, stats: Stats, x: Any, train: bool, key: Any, label: Any
+    params: Params,
+    stats: Stats,
+    x: Array,
+    train: bool,
+    key: MaybeKey,
+    label: Label,
   ) -> tuple[Any, Stats]:
     return net.apply(params, stats, x, train=train, key=key, label=label)
 
@@ -574,14 +607,21 @@ def _required(parameter: inspect.Parameter) -> bool:
 
 
 def _words(
-  names: Sequence[str], train: bool, key: Any, label: Any, state: Any = None
+  names: Sequence[str],
+  train: bool,
+  key: MaybeKey,
+  label: Any,
+  state: Any = None,
 ) -> dict[str, Any]:
-  values = dict.fromkeys(_TRAINED, train) | dict.fromkeys(_EVALUATED, not train)
+  values: dict[str, Any] = {}
+  values |= dict.fromkeys(_TRAINED, train) | dict.fromkeys(
+    _EVALUATED, not train
+  )
   values |= {'key': key, 'label': label, 'state': state}
   return {name: values[name] for name in names}
 
 
-def _split(names: Sequence[str], key: Any) -> tuple[Any, Any]:
+def _split(names: Sequence[str], key: MaybeKey) -> tuple[MaybeKey, MaybeKey]:
   """Keys of the framework's own streams, and of the call where it names one."""
   if key is None or 'key' not in names:
     return key, None
@@ -644,7 +684,7 @@ def _abstract(split: Callable[[Any], tuple[Any, Any]]) -> tuple[Any, Any]:
   """What does not depend on the key, and shapes in place of what does."""
   static: list[Any] = []
 
-  def arrays(key: Any) -> Any:
+  def arrays(key: Key[Array, '']) -> Any:
     made, rest = split(key)
     static[:] = [made]
     return rest

@@ -1,13 +1,13 @@
 """What the architectures are built of: layers, initialisers, normalisation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from gan_jax.networks.base import Label, wide
 from gan_jax.networks.conv import conv, conv_transpose
@@ -23,7 +23,9 @@ def normal(std: float, mean: float = 0.0) -> Init:
   XLA seconds to compile on CPU.
   """
 
-  def init(key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
+  def init(
+    key: Key[Array, ''], shape: Sequence[int], dtype: Any = jnp.float32
+  ) -> Array:
     draw = jax.random.normal(key, (math.prod(shape),), dtype)
     return (mean + std * draw).reshape(shape)
 
@@ -33,7 +35,9 @@ def normal(std: float, mean: float = 0.0) -> Init:
 def uniform(bound: float) -> Init:
   """U(-bound, bound), drawn in one dimension and reshaped."""
 
-  def init(key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
+  def init(
+    key: Key[Array, ''], shape: Sequence[int], dtype: Any = jnp.float32
+  ) -> Array:
     size = math.prod(shape)
     draw = jax.random.uniform(key, (size,), dtype, -bound, bound)
     return draw.reshape(shape)

@@ -16,13 +16,13 @@ conditional.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from gan_jax.networks.architecture import (
   Architecture,
@@ -79,7 +79,9 @@ PLANS: dict[int, Plan] = {
 def glorot(gain: float = 1.0) -> Init:
   """U(-b, b), b = gain sqrt(6 / (inputs + outputs)), drawn in one dimension."""
 
-  def init(key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
+  def init(
+    key: Key[Array, ''], shape: Sequence[int], dtype: Any = jnp.float32
+  ) -> Array:
     taps = math.prod(shape[:-2])
     bound = gain * math.sqrt(6 / (taps * (shape[-2] + shape[-1])))
     size = math.prod(shape)

@@ -4,6 +4,8 @@ import contextlib
 import os
 import pathlib
 import re
+import resource
+import sys
 from typing import Any
 
 import jax
@@ -87,6 +89,24 @@ def free_bytes() -> int | None:
   return min(free, default=host_memory_bytes())
 
 
+def peak_bytes() -> int:
+  """The most memory that was in use at once, so far.
+
+  Of the fullest of this process's devices, or of the process itself where
+  devices do not tell, as CPUs.
+
+  >>> peak_bytes() > 2**20
+  True
+  """
+  peaks: list[int] = []
+  for device in jax.local_devices():
+    with contextlib.suppress(Exception):  # of back ends that do not tell
+      peaks.append((device.memory_stats() or {})['peak_bytes_in_use'])
+  of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return max(peaks, default=of_process * unit)
+
+
 def require_memory(
   argument: str, value: object, needed: int, what: str, *, host: bool = False
 ) -> None:
@@ -145,5 +165,6 @@ __all__ = [
   'free_bytes',
   'host_memory_bytes',
   'memory_bytes',
+  'peak_bytes',
   'require_memory',
 ]

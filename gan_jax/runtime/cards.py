@@ -273,4 +273,33 @@ def parse_target(text: str) -> Target:
   return Target(text, card, tuple(int(size) for size in sizes) or (1, 1))
 
 
-__all__ = ['CARDS', 'Card', 'Target', 'parse_target']
+# As their drivers call them.
+_KINDS = {
+  'h100 80gb hbm3': 'h100',  # not the PCIe and NVL cards, which are slower
+  'h200': 'h200',
+  'a100': 'a100',
+  'nvidia l4': 'l4',
+  'tpu v5 lite': 'v5e',
+  'tpu v5e': 'v5e',
+  'tpu v5p': 'v5p',
+  'tpu v5': 'v5p',
+  'tpu v6 lite': 'v6e',
+  'tpu v6e': 'v6e',
+}
+
+
+def card_of(device_kind: str) -> Card | None:
+  """The card that a device is, by JAX's name of it; None: another.
+
+  >>> card_of('NVIDIA H100 80GB HBM3').name, card_of('TPU v5 lite').name
+  ('h100', 'v5e')
+  >>> card_of('NVIDIA L40S') is None
+  True
+  """
+  for kind, name in _KINDS.items():
+    if re.search(rf'\b{kind}\b', device_kind.lower()):
+      return CARDS[name]
+  return None
+
+
+__all__ = ['CARDS', 'Card', 'Target', 'card_of', 'parse_target']

@@ -25,9 +25,11 @@ from gan_jax.runtime import (
   places,
   provenance,
 )
+from gan_jax.runtime.cards import card_of
 from gan_jax.runtime.errors import Error
 
 _GIB = 2**30
+_SLOW = 0.1  # of its peak: products of this size reach several times as much
 _LITTLE = 2 * _GIB  # room on a disk under which a run is likely to fill it
 # Files of drivers, and the JAX that uses what they drive.
 _DRIVERS = {
@@ -78,8 +80,28 @@ def look(folders: dict[str, str], *, seconds: float = 1.0) -> Iterator[Finding]:
     yield _folder(name, place)
   if seconds:
     for name, work, operations in _works():
-      rate = _rate(work, operations, seconds)
-      yield Finding(name, f'{rate / 1e9:,.0f} GFLOP/s on one device')
+      yield _judge(name, _rate(work, operations, seconds))
+
+
+def _judge(name: str, rate: float) -> Finding:
+  """A rate beside what the data sheet of the device promises."""
+  told = f'{rate / 1e9:,.0f} GFLOP/s on one device'
+  card = card_of(str(jax.local_devices()[0].device_kind))
+  if card is None:
+    return Finding(name, told)
+  settings: Any = jax.config
+  exact = settings.jax_default_matmul_precision in ('highest', 'float32')
+  share = rate / card.peak('f32', product=True, exact=exact)
+  told += f', {share:.0%} of the peak of {card.title}'
+  if share >= _SLOW:
+    return Finding(name, told)
+  remedy = (
+    'see in nvidia-smi whether another process uses the card, or its clock is'
+    ' held down'
+    if card.platform == 'cuda'
+    else 'see whether another process uses the chip'
+  )
+  return Finding(name, told, remedy)
 
 
 def _devices() -> Finding:

@@ -25,3 +25,13 @@ def format_duration(seconds: float) -> str:
   if s < 3600:
     return f'{s // 60}m{s % 60:02d}s'
   return f'{s // 3600}h{s % 3600 // 60:02d}m'
+
+
+def format_bytes(count: int) -> str:
+  """Bytes in units in which they are at least one, as data sheets have them.
+
+  >>> format_bytes(84942979072), format_bytes(1_250_000)
+  ('84.9 GB', '1.2 MB')
+  """
+  gb = count >= 10**9
+  return f'{count / 1e9:.1f} GB' if gb else f'{count / 1e6:.1f} MB'

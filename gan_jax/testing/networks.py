@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from gan_jax.networks import (
   ARCHITECTURES,
@@ -284,7 +285,7 @@ class _Pair(_Subject):
   def state(self) -> Any:
     """Parameters and statistics of both, such that no layer is an identity."""
 
-    def init(key: Any) -> Any:
+    def init(key: Key[Array, '']) -> Any:
       keys = jax.random.split(key)
       return [self._net(p).init(k) for p, k in zip(_PLAYERS, keys, strict=True)]
 
@@ -332,7 +333,7 @@ class _Pair(_Subject):
     return samples, g_stats, self._logits(d, x, self.label, train=True, key=key)
 
   def _outcome(
-    self, state: Any, z: Any, x: Any, label: Any, key: Any
+    self, state: Any, z: Any, x: Any, label: Any, key: Key[Array, '']
   ) -> _Outcome:
     """All that is looked at, as one program: compilation is what costs."""
     g, d = state

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from gan_jax import networks as network_lib
 from gan_jax.game.component import as_component
@@ -89,7 +90,12 @@ class _Trial:
     return (self.g if player == 'g' else self.d)[0]
 
   def view(
-    self, player: str, params: Any, samples: _Samples, key: Any, nets: Networks
+    self,
+    player: str,
+    params: Any,
+    samples: _Samples,
+    key: Key[Array, ''],
+    nets: Networks,
   ) -> DView | GView:
     """What a player's penalty sees, at parameters of that player."""
     both = {'g': self.g[0], 'd': self.d[0]} | {player: params}
@@ -137,7 +143,7 @@ class _Trial:
     term: Regularizer,
     params: Any,
     samples: _Samples,
-    key: Any,
+    key: Key[Array, ''],
     networks: Networks | None = None,
   ) -> Any:
     """A player's penalty."""
@@ -146,7 +152,7 @@ class _Trial:
     return term.on_g(view) if player == 'g' else term.on_d(view)
 
 
-def _unused(key: Any) -> Any:
+def _unused(key: Key[Array, '']) -> Any:
   return jax.random.clone(key)
 
 
@@ -168,7 +174,7 @@ def _check_penalty(subject: Subject, trial: _Trial, player: str) -> None:
   )
   _check_shape(subject, trial, player)
 
-  def one(term: Any, params: Any, samples: Any, key: Any) -> Any:
+  def one(term: Any, params: Any, samples: Any, key: Key[Array, '']) -> Any:
     def value(params: Any) -> Any:
       return trial.penalty(player, term, params, samples, key)
 
@@ -185,7 +191,7 @@ def _check_shape(subject: Subject, trial: _Trial, player: str) -> None:
   """A scalar, and a memory that keeps its shapes and types."""
   term = trial.regularizer
 
-  def outcome(samples: Any, key: Any) -> Any:
+  def outcome(samples: Any, key: Key[Array, '']) -> Any:
     params, nets = trial.params(player), trial.networks
     view: Any = trial.view(player, params, samples, key, nets)
     penalty = term.on_g(view) if player == 'g' else term.on_d(view)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Key
 
 from gan_jax.networks.base import Net, Networks
 
@@ -32,7 +33,7 @@ def _two_layers(
 ) -> Net:
   """Two layers with a leaky ReLU between them; of one output, no last axis."""
 
-  def init(key: Any) -> tuple[Any, Any]:
+  def init(key: Key[Array, '']) -> tuple[Any, Any]:
     noise = jax.random.normal(key, ())  # so that seeds differ
     rng = np.random.default_rng(seed)
     layers = (_layer(rng, sizes[0], HIDDEN), _layer(rng, HIDDEN, sizes[1]))
@@ -45,7 +46,7 @@ def _two_layers(
     x: Any,
     *,
     train: bool,
-    key: Any = None,
+    key: Key[Array, ''] | None = None,
     label: Any = None,
   ) -> tuple[Any, Any]:
     del train, key, label
@@ -84,7 +85,7 @@ def parabolas() -> Networks:
     del how
     return jnp.square(x) @ params['c'] + x @ params['w'], stats
 
-  def start(names: str, key: Any) -> tuple[Any, Any]:
+  def start(names: str, key: Key[Array, '']) -> tuple[Any, Any]:
     draws = 0.5 + 0.3 * jax.random.normal(key, (len(names), *POINTS))
     return dict(zip(names, draws, strict=True)), {}
 

@@ -26,6 +26,7 @@ from gan_jax.runtime.cards import Card, Target, parse_target
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import cannot_write, write_atomic
 from gan_jax.runtime.kernels import Kernel
+from gan_jax.runtime.progress import format_bytes
 from gan_jax.runtime.provenance import accelerator_versions, commit, versions
 from gan_jax.training import setup as setup_lib
 from gan_jax.training import workdir as workdir_lib
@@ -328,22 +329,12 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     if facts[name]:
       yield f'{len(facts[name])} {what}: {", ".join(facts[name][:4])}'
   names = ('arguments', 'temporaries', 'output', 'code')
-  parts = ', '.join(f'{_size(memory[name])} of {name}' for name in names)
-  yield f'memory: {_size(memory["needed"])}: {parts}'
-  limit = f'the {_size(memory["usable"])} that JAX takes of the device'
+  parts = ', '.join(f'{format_bytes(memory[name])} of {name}' for name in names)
+  yield f'memory: {format_bytes(memory["needed"])}: {parts}'
+  limit = f'the {format_bytes(memory["usable"])} that JAX takes of the device'
   yield f'fits into {limit}' if facts['fits'] else f'does not fit into {limit}'
   if not facts['fits']:
     yield _LEVERS
-
-
-def _size(count: int) -> str:
-  """Bytes in units in which they are at least one, as data sheets have them.
-
-  >>> _size(84942979072)
-  '84.9 GB'
-  """
-  gb = count >= 10**9
-  return f'{count / 1e9:.1f} GB' if gb else f'{count / 1e6:.1f} MB'
 
 
 __all__ = [

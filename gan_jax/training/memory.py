@@ -1,8 +1,9 @@
 """Memory of a run, estimated from shapes before anything large is made.
 
 Only what is certain is counted, so that nothing is refused that would fit:
-parameters and optimizer states, the samples of one step, a snapshot.
-Activations and the compiler's buffers come on top.
+parameters and optimizer states, the samples of one step, a snapshot. What
+activations and the compiler take is known, and looked at, when the program is
+compiled.
 """
 
 import math
@@ -46,4 +47,34 @@ def check(setup: Setup, members: int = 1) -> None:
     require_memory('num_samples', config.num_samples, grid, what, host=True)
 
 
-__all__ = ['check']
+def check_program(setup: Setup, program: Any) -> int:
+  """Refuses a compiled program that the device cannot hold.
+
+  Args:
+    setup: what it trains.
+    program: compiled: all that its arrays and the compiler's take is known.
+
+  Returns:
+    Bytes that it needs on a device.
+
+  Raises:
+    ArgumentError: with the numbers and what may be made smaller.
+  """
+  sizes = program.memory_analysis()
+  if sizes is None:  # of a back end that does not tell
+    return 0
+  needed = int(
+    sizes.argument_size_in_bytes
+    + sizes.output_size_in_bytes
+    - sizes.alias_size_in_bytes
+    + sizes.temp_size_in_bytes
+  )
+  what = (
+    'the compiled step (a smaller width, precision=bfloat16 and'
+    ' residence=stream make it smaller, too)'
+  )
+  require_memory('batch_size', setup.config.batch_size, needed, what)
+  return needed
+
+
+__all__ = ['check', 'check_program']

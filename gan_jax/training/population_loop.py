@@ -238,7 +238,9 @@ class PopulationLoop(HostLoop):
   def compile(self) -> Any:
     """Compiles, once, for the shapes of the population."""
     chunk = self._chunk(0, 1)
-    return self.code.lower(self.state, self._constants, chunk).compile()
+    program = self.code.lower(self.state, self._constants, chunk).compile()
+    memory.check_program(self.setup, program)
+    return program
 
   @functools.cached_property
   def _ahead(self) -> Ahead:

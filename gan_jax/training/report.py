@@ -25,6 +25,7 @@ from gan_jax.runtime.files import (
   remove_leftovers,
   write_atomic,
 )
+from gan_jax.runtime.progress import format_bytes
 from gan_jax.training.setup import OWN_DATA
 from gan_jax.training.workdir import read_config
 
@@ -151,6 +152,12 @@ def summarise_run(
   ]
   if facts.get('goodput', {}).get('allocated_sec'):
     sentences.append(_describe_goodput(facts['goodput']))
+  used = facts.get('memory', {})
+  if used.get('program_bytes'):
+    sentences.append(
+      f'The program takes {format_bytes(used["program_bytes"])} of a device; at'
+      f' most {format_bytes(used["peak_bytes"])} were in use.'
+    )
   if last:
     value, bound = last['game/value'], max(last['game/jsd_bound'], 0)
     sentences.append(

@@ -13,10 +13,10 @@ import numpy as np
 
 from gan_jax.config import schema
 from gan_jax.game.state import State, all_finite, norm
-from gan_jax.runtime import multihost, preemption, sharding
+from gan_jax.runtime import backend, multihost, preemption, sharding
 from gan_jax.runtime.errors import Error
-from gan_jax.runtime.progress import format_duration
-from gan_jax.training import snapshots, workdir
+from gan_jax.runtime.progress import format_bytes, format_duration
+from gan_jax.training import memory, snapshots, workdir
 from gan_jax.training.ahead import Ahead
 from gan_jax.training.dispatch import Pace
 from gan_jax.training.goodput import Ledger, format_minute
@@ -137,6 +137,7 @@ class RunLoop(HostLoop):
     best = self.scorer.best if setup.config.keep_best else None
     ledger = Ledger(self.run_file.facts.get('goodput'), age=age)
     self._minute = time.monotonic()
+    self._program_bytes = 0
     super().__init__(setup, folder, setup.config.keep_checkpoints, best, ledger)
     for text in self.warnings():
       self.warn(text)
@@ -222,7 +223,9 @@ class RunLoop(HostLoop):
       chunk,
       donate=multihost.is_alone() or not self.config.save_deadline,
     )
-    return lowered.compile()
+    program = lowered.compile()
+    self._program_bytes = memory.check_program(self.setup, program)
+    return program
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps; waits until they are done (several CPU devices need that)."""
@@ -256,7 +259,10 @@ class RunLoop(HostLoop):
   def at_start(self) -> None:
     """Samples of the initial G; what a restart left to be scored."""
     self.run_file.update(compile_sec=round(self.compile_sec, 3))
-    self.progress.say(f'compiled in {format_duration(self.compile_sec)}')
+    needs = f'the program takes {format_bytes(self._program_bytes)}'
+    self.progress.say(
+      f'compiled in {format_duration(self.compile_sec)}; {needs}'
+    )
     if self.step == 0:
       self.write_samples()
       if self.config.dynamics_every:
@@ -279,12 +285,20 @@ class RunLoop(HostLoop):
 
   def _tell_minute(self) -> None:
     facts, steps = self.record_goodput(), self.config.steps
-    self.progress.minute(format_minute(self.step, steps, self.spread, facts))
+    line = format_minute(self.step, steps, self.spread, facts)
+    self.progress.minute(
+      f'{line}  at most {format_bytes(backend.peak_bytes())}'
+    )
 
   def record_goodput(self) -> dict[str, Any]:
     """Writes down where the time went, as far as it has; what it wrote."""
     facts = {**self.ledger.facts(), 'step_sec': self.spread.facts()}
-    self.run_file.update(goodput=facts)
+    before = self.run_file.facts.get('memory', {})
+    used = {
+      'program_bytes': self._program_bytes or before.get('program_bytes', 0),
+      'peak_bytes': max(before.get('peak_bytes', 0), backend.peak_bytes()),
+    }
+    self.run_file.update(goodput=facts, memory=used)
     return facts
 
   def save(self) -> None:

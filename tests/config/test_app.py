@@ -1,6 +1,7 @@
 """The command line: help by axis, errors with flags, commands by name."""
 
 import importlib
+import importlib.util
 import pathlib
 import re
 import subprocess
@@ -161,6 +162,18 @@ def test_a_command_of_the_package_is_the_module(name):
   )
   assert inside.returncode == alone.returncode == 0, inside.stderr
   assert inside.stdout == alone.stdout
+
+
+def test_a_command_run_by_a_test_leaves_nothing_to_others(monkeypatch):
+  """What the type checker makes of it would be taken for the plain module."""
+  spec = importlib.util.find_spec('gan_jax.report')
+  assert spec is not None and spec.origin is not None
+  kept = pathlib.Path(importlib.util.cache_from_source(spec.origin))
+  kept.unlink(missing_ok=True)
+  monkeypatch.setattr(sys, 'dont_write_bytecode', False)
+  assert commands.run('report', '--help').returncode == 0
+  # Another process may have kept the plain one there by now.
+  assert not kept.exists() or b'jaxtyp' not in kept.read_bytes()
 
 
 def test_exit_codes_pass_through_the_package():

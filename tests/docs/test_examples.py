@@ -81,5 +81,5 @@ def test_an_interrupted_run_ends_with_the_same_bits(run, capsys):
 
 @pytest.mark.slow
 def test_many_seeds_are_scored(run, capsys):
-  run('seeds', seeds=4, steps=5)
+  run('seeds', seeds=64, steps=5)
   assert 'fid@pixels' in capsys.readouterr().out

@@ -326,7 +326,7 @@ def test_noise_falls_with_all_images_that_d_was_shown(monkeypatch):
   state, batch = start(trainer)
   u = trainer.updates(state.replace(step=jnp.int32(5)), BATCH)
   for loss in (u.d_loss, u.g_loss):
-    loss(None, state, game_lib.Batch(batch[0]), None)
+    loss(None, state, game_lib.Batch(batch[0]), jax.random.key(0))
   assert told == [5 * 3 * BATCH] * 2
 
 

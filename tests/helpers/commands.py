@@ -60,6 +60,9 @@ def run(command, *words):
     _own_flags(),
     mock.patch.object(sys, 'argv', [command, *map(str, words)]),
     mock.patch.object(app, 'run', _run),
+    # `runpy` would keep what the type checker made of the module where other
+    # processes look for the plain one.
+    mock.patch.object(sys, 'dont_write_bytecode', True),
     contextlib.redirect_stdout(out),
     contextlib.redirect_stderr(err),
   ):

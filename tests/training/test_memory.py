@@ -1,9 +1,17 @@
 """Memory of a run: what is asked for, before anything large is made."""
 
+import dataclasses
+import json
+
 import numpy as np
+import pytest
 from helpers import small
 
+from gan_jax.config import app
+from gan_jax.runtime import backend
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import memory, setup
+from gan_jax.training.train import train_config
 
 
 def asked(monkeypatch, members=1, **changes):
@@ -45,3 +53,27 @@ def test_the_grid_of_samples_is_of_this_machine(monkeypatch, digits):
   assert found['num_samples'] == (16 * 64 * 4, True)
   state, _ = found['width']
   assert found['batch_size'] == (state + 8 * 64 * 4, False)
+
+
+def test_a_program_that_cannot_fit_is_refused_before_its_first_step(
+  monkeypatch, tmp_path, capsys
+):
+  needs = {}
+
+  def limit():
+    return needs.get('limit', 2**40)
+
+  monkeypatch.setattr(backend, 'memory_bytes', limit)
+  config = small.ring(workdir=str(tmp_path), report=True)
+  assert train_config(config) == app.DONE
+  said = capsys.readouterr().err
+  facts = json.loads((tmp_path / 'run.json').read_text())['memory']
+  program, peak = facts['program_bytes'], facts['peak_bytes']
+  assert f'; the program takes {program / 1e6:.1f} MB' in said
+  assert peak > 10**8 > program > 10**4  # of a process with JAX; of a toy
+  page = (tmp_path / 'report.html').read_text('utf-8')
+  assert f'{peak / 1e6:.1f} MB' in page or f'{peak / 1e9:.1f} GB' in page
+  needs['limit'] = program // 2
+  with pytest.raises(ArgumentError, match='batch_size=8.*compiled step') as e:
+    train_config(dataclasses.replace(config, workdir=str(tmp_path / 'second')))
+  assert 'residence=stream' in str(e.value)
