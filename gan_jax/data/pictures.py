@@ -36,6 +36,7 @@ UNREADABLE = (
   ValueError,
   PIL.Image.DecompressionBombError,
 )
+_ORIENTATION = 0x112  # the tag
 _GREY = ('1', 'L', 'LA', 'La')  # modes of one channel
 _DIM = 4096  # 16-bit images below this are likely of 12 bits or fewer
 
@@ -138,7 +139,7 @@ def look_and_read(
         return Fault('size', f'{size[0]}x{size[1]}'), None
       frames = getattr(image, 'n_frames', 1)
       # Lies on its side. What the tag holds need not be a number.
-      if image.getexif().get(0x112) in (5, 6, 7, 8):
+      if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
         size = size[::-1]
       if row is None:
         image.draft(image.mode, (1, 1))
@@ -193,7 +194,9 @@ def to_bytes(image: PIL.Image.Image, opaque: bool = True) -> PIL.Image.Image:
     ValueError: for pixels whose range nothing tells.
   """
   deep = _is_deep(image)  # of its format, which is lost when it is turned
-  image = PIL.ImageOps.exif_transpose(image)  # cameras leave them lying
+  image.load()
+  if image.getexif().get(_ORIENTATION) not in (None, 1):
+    image = PIL.ImageOps.exif_transpose(image)  # cameras leave them lying
   grey = image.mode in _GREY
   if deep:
     image, grey = _from_16_bits(image), True
@@ -201,12 +204,17 @@ def to_bytes(image: PIL.Image.Image, opaque: bool = True) -> PIL.Image.Image:
     kind = 'floats' if image.mode == 'F' else '32-bit integers'
     raise _Unknown(f'{kind}, of whose range the file says nothing')
   if not opaque:
-    return image.convert('RGBA')
+    return _converted(image, 'RGBA')
   if image.has_transparency_data:
     canvas = PIL.Image.new('RGBA', image.size, BACKGROUND)
     canvas.alpha_composite(image.convert('RGBA'))
     image = canvas
-  return image.convert('L' if grey else 'RGB')
+  return _converted(image, 'L' if grey else 'RGB')
+
+
+def _converted(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+  """An image of a mode; itself, not a copy, if it has that."""
+  return image if image.mode == mode else image.convert(mode)
 
 
 def _is_deep(image: PIL.Image.Image) -> bool:
@@ -242,7 +250,7 @@ def resize_and_crop(
       transparent has the background's colour, whatever is hidden there).
   """
   image = to_bytes(image, opaque=channels != 4)
-  image = image.convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
+  image = _converted(image, {1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
   if size:
     scale = size / min(image.size)
     wide, high = (max(size, round(side * scale)) for side in image.size)
