@@ -233,6 +233,7 @@ def main() -> None:
   parser.add_argument('--folder', type=pathlib.Path, required=True)
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--torch', default='', help='where torch is')
+  parser.add_argument('--steps_only', action='store_true')
   parser.add_argument('--rounds', type=int, default=24)
   args = parser.parse_args()
   found: dict[str, Any] = {'command': ' '.join(sys.argv)}
@@ -251,10 +252,12 @@ def main() -> None:
     tiny_images = data.load(name).source.gather(np.arange(64))
     tiny = data.as_dataset(tiny_images)
     data.prepared.write(place / 'tiny', lambda: data.prepared.plan_of(tiny, {}))
-    note('feed alone, images a CPU second by epoch', feed_rates(name))
-    root = how['data_dir']
-    note('decoded', decode_rates(args.folder, root, 2048, 3, args.torch))
-    note('resident memory', resident_memory(name, f'prepared:{place / "tiny"}'))
+    if not args.steps_only:
+      note('feed alone, images a CPU second by epoch', feed_rates(name))
+      root = how['data_dir']
+      note('decoded', decode_rates(args.folder, root, 2048, 3, args.torch))
+      rows = f'prepared:{place / "tiny"}'
+      note('resident memory', resident_memory(name, rows))
     # An epoch of these is over, and all checksums compared, before it counts;
     # they are more than the caches of the processor hold.
     few = data.load(name).source.gather(np.arange(2048))

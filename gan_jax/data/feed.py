@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import samples
 from gan_jax.data.densities import Density
-from gan_jax.data.rows import Rows, aligned_zeros
+from gan_jax.data.rows import Memory, Rows, aligned_zeros
 from gan_jax.data.samples import LabelledSource, RowSource, SampleSet
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
@@ -279,6 +279,7 @@ class StreamedFeed(_Ordered):
     self._items: collections.deque[Any] = collections.deque()
     self._reader: Iterator[Any] | None = None
     self._last: NDArray[Any] | None = None  # of the last chunk, from `_first`
+    self._memory = Memory()
 
   def _read_from(self, start: int, rows: slice) -> Iterator[Any]:
     """Samples of one step after another, without end."""
@@ -357,7 +358,7 @@ class StreamedFeed(_Ordered):
     picked = self._indices(start, count, rows).ravel()
     width, known = len(picked) // count, 0
     shape = (max(count, room) * width, *self._dataset.shape)
-    x = aligned_zeros(shape, self._dataset.dtype)
+    x = self._memory.take(shape, self._dataset.dtype, len(picked))
     if self._last is not None and rows == self._rows and start >= self._first:
       kept = self._last[(start - self._first) * width :][: len(picked)]
       known = len(kept)

@@ -15,7 +15,7 @@ import pathlib
 import threading
 import weakref
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +52,41 @@ def aligned_zeros(shape: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:
   memory = np.zeros(size + _ALIGNED, np.uint8)
   start = -memory.ctypes.data % _ALIGNED
   return memory[start : start + size].view(dtype).reshape(shape)
+
+
+class Memory:
+  """Arrays that are used again once nobody holds them.
+
+  Where batch after batch is read, fresh memory would cost more than what is
+  written into it.
+  """
+
+  def __init__(self) -> None:
+    """Holds none yet."""
+    # Each with what is alive while it is used, and how many of its bytes have
+    # been written.
+    self._kept: list[tuple[NDArray[np.uint8], Callable[[], Any], int]] = []
+
+  def take(self, shape: Sequence[int], dtype: Any, used: int) -> NDArray[Any]:
+    """An array of zeros, but for the first `used` rows, which may be anything.
+
+    It is nobody else's for as long as it, or a view of it, is alive.
+    """
+    row = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+    size, filled = shape[0] * row, used * row
+    kept = [x for x in self._kept if x[0].size == size or x[1]() is not None]
+    free = next((x for x in kept if x[1]() is None), None)
+    if free is None:
+      memory, written = aligned_zeros((size,)), 0
+    else:
+      kept = [x for x in kept if x is not free]
+      memory, _, written = free
+    # Its views have this as their base, so that it lives as long as they do.
+    owner = np.frombuffer(memory.data, np.uint8)
+    owner[filled:written] = 0
+    self._kept = [*kept, (memory, weakref.ref(owner), filled)]
+    array: NDArray[Any] = owner.view(dtype).reshape(shape)
+    return array
 
 
 def _header(shape: Sequence[int]) -> bytes:
@@ -379,6 +414,7 @@ __all__ = [
   'FORMAT',
   'HASHES',
   'LABELS',
+  'Memory',
   'Rows',
   'Sums',
   'aligned_zeros',

@@ -10,6 +10,7 @@ from helpers.pictures import RANDOM, both, folder, make, numbered, save
 
 from gan_jax import data
 from gan_jax.data import feed as feeds
+from gan_jax.data import rows as prepared_rows
 from gan_jax.data import samples
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
@@ -303,3 +304,23 @@ def test_impossible_feeds_are_refused(option, value):
   for dataset in (numbered(), data.load('ring')):
     with pytest.raises(ArgumentError, match=f'`{option}={value}`: use'):
       data.make_feed(dataset, **{'seed': 0, 'batch_size': 2, **{option: value}})
+
+
+def test_memory_is_used_again_once_nobody_holds_it():
+  memory = prepared_rows.Memory()
+  first = memory.take((4, 100), np.uint8, 4)
+  first[:] = 7
+  place, view = first.ctypes.data, first[1:].reshape(-1)
+  assert place % 64 == 0
+  del first
+  other = memory.take((4, 100), np.uint8, 1)
+  assert other.ctypes.data != place and (view == 7).all()
+  del view
+  on_device = jax.device_put(memory.take((4, 100), np.uint8, 2))
+  again = memory.take((4, 100), np.uint8, 1)
+  again[:] = 1
+  assert not np.asarray(on_device)[2:].any() and not other[1:].any()
+  places = {x.unsafe_buffer_pointer() for x in [on_device]}
+  assert again.ctypes.data not in places
+  del again, on_device, other
+  assert not memory.take((4, 100), np.uint8, 0).any()
