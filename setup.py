@@ -73,7 +73,7 @@ setuptools.setup(
   extras_require={
     'gpu': ['jax[cuda12]'],
     'cuda12': ['jax[cuda12]'],
-    'cuda13': ['jax[cuda13]'],
+    'cuda13': ['jax[cuda13]>=0.7.2'],  # before it, the extra has no plugin
     'tpu': ['jax[tpu]'],
     'tfds': ['tensorflow'],  # prepares the TFDS sets we do not know ourselves
     'submitit': ['submitit>=1.5.2'],  # for launch/submitit_jobs.py

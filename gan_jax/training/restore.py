@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, UInt32
 from numpy.typing import NDArray
 
 from gan_jax.config import app, registry, resolve
@@ -434,7 +434,7 @@ def _flat_sampler(networks: Networks) -> Any:
   leaves = flatten({'params': shapes[0], 'stats': shapes[1]})
   tree = jax.tree.structure({'params': shapes[0], 'stats': shapes[1]})
 
-  def sample(arrays: Any, key: Key[Array, ''], number: Any, label: Any) -> Any:
+  def sample(arrays: Any, key: UInt32[Array, '2'], number: Any, label: Any) -> Any:
     own = jax.tree.unflatten(tree, [arrays[path] for path in leaves])
     z = sampler.latent(jax.random.wrap_key_data(key), number)
     labels = label if networks.classes else None
