@@ -202,8 +202,8 @@ def fit(counts: list[int], costs: list[float]) -> tuple[float, float, float]:
   constant = float(cost[0])
   more = cost - constant
   far = more > 0.1 * max(constant, 1e-9)
-  if far.sum() < 2:
-    return constant, 0.0, 1.0
+  if far.sum() < 2:  # too few for a power
+    return constant, max(0.0, float(more[-1] / n[-1])), 1.0
   power, level = np.polyfit(np.log(n[far]), np.log(more[far]), 1)
   return constant, float(np.exp(level)), float(power)
 
@@ -230,7 +230,7 @@ def draw(found: dict[str, Any], path: pathlib.Path) -> None:
   """One panel a unit, points and fits on logarithmic axes."""
   import matplotlib.pyplot as plt
 
-  figure, axes = plt.subplots(1, 4, figsize=(14, 4.2), layout='constrained')
+  figure, axes = plt.subplots(1, 4, figsize=(13, 5), layout='constrained')
   for axis, unit in zip(axes, UNITS.values(), strict=True):
     for name, entry in found.items():
       what, _, own = name.partition(': ')
@@ -243,7 +243,10 @@ def draw(found: dict[str, Any], path: pathlib.Path) -> None:
       axis.plot(n, curve, lw=1, color=points[0].get_color())
     axis.set(xscale='log', yscale='log', title=unit)
     axis.set_xlabel('images, rows, parameters, runs')
-    axis.legend(fontsize=7, frameon=False)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, 1.0), max(high, 10.0))
+    how = {'loc': 'upper left', 'bbox_to_anchor': (0, -0.16), 'ncols': 2}
+    axis.legend(fontsize=8, frameon=False, **how)
     axis.spines[['top', 'right']].set_visible(False)
   figure.savefig(path)
 
