@@ -230,8 +230,8 @@ def draw(found: dict[str, Any], path: pathlib.Path) -> None:
   """One panel a unit, points and fits on logarithmic axes."""
   import matplotlib.pyplot as plt
 
-  figure, axes = plt.subplots(1, 4, figsize=(13, 5), layout='constrained')
-  for axis, unit in zip(axes, UNITS.values(), strict=True):
+  figure, axes = plt.subplots(2, 2, figsize=(9, 9), layout='constrained')
+  for axis, unit in zip(axes.flat, UNITS.values(), strict=True):
     for name, entry in found.items():
       what, _, own = name.partition(': ')
       if own != unit:
