@@ -434,7 +434,9 @@ def _flat_sampler(networks: Networks) -> Any:
   leaves = flatten({'params': shapes[0], 'stats': shapes[1]})
   tree = jax.tree.structure({'params': shapes[0], 'stats': shapes[1]})
 
-  def sample(arrays: Any, key: UInt32[Array, '2'], number: Any, label: Any) -> Any:
+  def sample(
+    arrays: Any, key: UInt32[Array, '2'], number: Any, label: Any
+  ) -> Any:
     own = jax.tree.unflatten(tree, [arrays[path] for path in leaves])
     z = sampler.latent(jax.random.wrap_key_data(key), number)
     labels = label if networks.classes else None
