@@ -3,7 +3,8 @@
 `python experiments/scale/start.py --folder=FOLDER --out=RESULTS.json` on a set
 that `make.py` made; the folder is changed and put back. Seconds are CPU
 seconds, user and system, of a process and its workers, from nothing to the
-first batch on the host; a tiny set's are taken off.
+first batch on the host; those of the workers of a process that is killed are
+not known.
 """
 
 import argparse
@@ -33,6 +34,7 @@ print(json.dumps({
   'images': images.size, 'fingerprint': images.fingerprint,
   'seconds': time.perf_counter() - began,
   'peak_mib': used[0].ru_maxrss / 1024,
+  'peak_mib_worker': used[1].ru_maxrss / 1024,
 }))
 """
 

@@ -353,8 +353,8 @@ class Config:
     ' columns, x and p(x)). Images: digits, mnist, fashion_mnist, cifar10,'
     ' stacks of three of them (stacked_digits, stacked_mnist,'
     ' stacked_fashion), another image set of TFDS, a part of one'
-    ' (mnist[:50000]), folder:PATH, or prepared:DIR (what gan_jax.prepare has'
-    ' written with --out).',
+    ' (mnist[:50000]), folder:PATH (a folder, .zip or .tar of images), or'
+    ' prepared:DIR (what gan_jax.prepare has written with --out).',
   )
   data_dir: str = _data(
     '',
@@ -775,21 +775,23 @@ def may_be_same_data(name: str, was: Any, now: Any) -> bool:
   """Whether two values of `dataset`, `image_size` or `channels` may be alike.
 
   A path has many spellings and may have moved, a set and its split may have
-  the same images, and 0 may be what was given.
+  the same images, prepared rows may be of any set, and 0 may be what was given.
 
   >>> may_be_same_data('dataset', 'folder:x', 'folder:/data/x/')
   True
   >>> may_be_same_data('dataset', 'digits', 'mnist')
   False
+  >>> may_be_same_data('dataset', 'mnist[:100]', 'prepared:rows')
+  True
   """
   if name != 'dataset':
     return not was or not now
   stems = []
   for text in (was, now):
     kind, colon, _ = text.partition(':')
-    is_path = colon and kind in ('folder', 'density')
+    is_path = colon and kind in ('folder', 'density', 'prepared')
     stems.append(kind if is_path else text.partition('[')[0])
-  return bool(stems[0] == stems[1])
+  return bool(stems[0] == stems[1] or 'prepared' in stems)
 
 
 def difference(old: Config, new: Config) -> list[str]:

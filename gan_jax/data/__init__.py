@@ -12,7 +12,14 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from gan_jax.data import densities, derived, folder, prepared, tfds_sets
+from gan_jax.data import (
+  densities,
+  derived,
+  folder,
+  packed,
+  prepared,
+  tfds_sets,
+)
 from gan_jax.data.densities import DENSITIES, Density
 from gan_jax.data.derived import PATHS, parse_name
 from gan_jax.data.feed import Feed, choose_residence, make_feed
@@ -57,10 +64,11 @@ def load(
   """A dataset by name.
 
   Args:
-    name: a key of `DATASETS`, another TFDS set of images, `folder:PATH`,
-      `prepared:DIR` (what `write_rows` has written), or `density:FILE`
-      (`densities.from_file`). A TFDS set or a stack may be followed by a split
-      and a part of it: `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
+    name: a key of `DATASETS`, another TFDS set of images, `folder:PATH` (a
+      folder, or a .zip or .tar that is read as it is), `prepared:DIR` (what
+      `write_rows` has written), or `density:FILE` (`densities.from_file`). A
+      TFDS set or a stack may be followed by a split and a part of it:
+      `mnist[test]`, `mnist[:50000]`, `mnist[test][:1000]`.
     data_dir: the data root; empty for $TFDS_DATA_DIR or ~/tensorflow_datasets.
       Of one in an object store (`s3://...`), and of `folder:` and `prepared:`
       with a URL, the set is copied to this machine once.
@@ -76,6 +84,28 @@ def load(
     ArgumentError: for an argument that is of no use.
     DataError: if it cannot be had; the message says what to do.
   """
+  return _load(
+    name,
+    data_dir,
+    image_size,
+    channels,
+    split,
+    max_megapixels,
+    keep_rows,
+  )
+
+
+def _load(
+  name: str,
+  data_dir: str = '',
+  image_size: int = 0,
+  channels: int = 0,
+  split: str = 'train',
+  max_megapixels: float = MEGAPIXELS,
+  keep_rows: bool = True,
+  out: pathlib.Path | None = None,
+) -> Dataset:
+  """As `load`; `out` is a folder that rows are to be written to."""
   if channels not in (0, 1, 3, 4):
     remedy = 'use 1 (grey), 3 (colour) or 4 (colour and opacity)'
     raise ArgumentError('channels', channels, remedy)
@@ -105,12 +135,15 @@ def load(
     )
   if kind in ('folder', 'prepared'):
     url = places.scheme_of(path) and path
+    if url and path.lower().endswith((*packed.SUFFIXES, '.gz')):
+      remedy = 'a URL names a folder: unpack the archive there, or fetch it'
+      raise ArgumentError('dataset', name, remedy)
     place = str(copies.fetch(url, 'dataset')) if url else path
     images = (
       prepared.load(place, image_size, channels)
       if kind == 'prepared'
       else folder.load_folder(
-        place, image_size, channels, root, max_megapixels, keep_rows
+        place, image_size, channels, root, max_megapixels, keep_rows, out
       )
     )
     return dataclasses.replace(images, name=name) if url else images
@@ -189,7 +222,7 @@ def prepare(
 def write_rows(
   dataset: str, out: str | os.PathLike[str], **how: Any
 ) -> SampleSet:
-  """Writes the images of a set as rows that map into memory.
+  """Writes the images of a set as rows, in files that map into memory.
 
   What a call that was killed has written is kept, and the same call goes on.
 
@@ -208,16 +241,22 @@ def write_rows(
     Error: if the disk is full.
   """
   place = places.resolved('out', out)
-  images = load(dataset, **how, keep_rows=False)
-  if isinstance(images, Density):
-    remedy = 'is drawn on the device and needs no preparation'
-    raise ArgumentError('dataset', dataset, remedy)
-  if isinstance(images.source, folder.Folder):
-    plan = images.source.plan(dataset, images.source.kept())
-  else:
+
+  def make_plan() -> prepared.Plan:
+    images = _load(dataset, **how, keep_rows=False, out=place)
+    if isinstance(images, Density):
+      remedy = 'is drawn on the device and needs no preparation'
+      raise ArgumentError('dataset', dataset, remedy)
+    if isinstance(images.source, folder.Folder):
+      return images.source.plan(dataset, images.source.kept())
     made = {k: v for k, v in how.items() if k in ('image_size', 'channels')}
-    plan = prepared.plan_of(images, made)
-  prepared.write(place, plan)
+    return prepared.plan_of(images, made)
+
+  if dataset.startswith('folder:'):  # whose files are read but once
+    prepared.write(place, make_plan)
+  else:
+    plan = make_plan()
+    prepared.write(place, lambda: plan)
   return prepared.load(str(place))
 
 

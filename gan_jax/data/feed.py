@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import samples
 from gan_jax.data.densities import Density
-from gan_jax.data.rows import aligned_zeros
+from gan_jax.data.rows import Memory, Rows, aligned_zeros
 from gan_jax.data.samples import LabelledSource, RowSource, SampleSet
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
@@ -94,7 +94,8 @@ class Feed(Protocol):
 def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int32]:
   """Order of the records in an epoch."""
   stream = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-  order = stream.permutation(size).astype(np.int32)
+  order = np.arange(size, dtype=np.int32)
+  stream.shuffle(order)  # as `permutation(size)`, in a third of the memory
   order.flags.writeable = False
   return order
 
@@ -235,6 +236,17 @@ class ResidentFeed(_Ordered):
     return self._finish(x[item], key), labels[item]
 
 
+def _gather_into(
+  source: Any,
+) -> Callable[[NDArray[Any], NDArray[Any]], Any] | None:
+  """Reads samples of a source into an array; None where that is no gain."""
+  if isinstance(source, Rows):
+    return source.gather
+  if isinstance(source, np.ndarray):
+    return lambda picked, out: np.take(source, picked, 0, out, mode='clip')
+  return None
+
+
 class StreamedFeed(_Ordered):
   """Records that the host reads ahead of the device.
 
@@ -251,6 +263,7 @@ class StreamedFeed(_Ordered):
     source = getattr(dataset.source, 'rows', None)
     self._source = dataset.source if source is None else source
     self._dataset, self._read = dataset, dataset.source.__getitem__
+    self._gather = _gather_into(self._source)
     self._labels: NDArray[np.int32] | None = None
     self._forget()
     if self._labelled and isinstance(dataset.source, LabelledSource):
@@ -265,13 +278,13 @@ class StreamedFeed(_Ordered):
     self._rows, self._first = slice(None), 0
     self._items: collections.deque[Any] = collections.deque()
     self._reader: Iterator[Any] | None = None
+    self._last: NDArray[Any] | None = None  # of the last chunk, from `_first`
+    self._memory = Memory()
 
   def _read_from(self, start: int, rows: slice) -> Iterator[Any]:
     """Samples of one step after another, without end."""
     source = self._source
     picks = (self._indices(n, 1, rows).ravel() for n in itertools.count(start))
-    if isinstance(source, np.ndarray):
-      return self._join(picks, lambda some: map(source.__getitem__, some))
     if isinstance(source, RowSource):
       batches = getattr(source, 'batches', None)
       return self._join(picks, batches or (lambda p: map(source.gather, p)))
@@ -321,6 +334,8 @@ class StreamedFeed(_Ordered):
   ) -> PyTree:
     """The samples; what was read and not passed yet is not read again."""
     with self._lock:
+      if self._gather is not None:
+        return self._gathered(self._gather, start, count, rows, room)
       steps = self._steps(start, count, rows)
 
     def stack(*xs: NDArray[Any]) -> NDArray[Any]:
@@ -330,6 +345,34 @@ class StreamedFeed(_Ordered):
       return stacked.reshape(-1, self._batches, *self._shape_of(rows, xs[0]))
 
     return jax.tree.map(stack, *steps)
+
+  def _gathered(
+    self,
+    gather: Callable[[NDArray[Any], NDArray[Any]], Any],
+    start: int,
+    count: int,
+    rows: slice,
+    room: int,
+  ) -> PyTree:
+    """A chunk of samples that are read where they are to be."""
+    picked = self._indices(start, count, rows).ravel()
+    width, known = len(picked) // count, 0
+    shape = (max(count, room) * width, *self._dataset.shape)
+    x = self._memory.take(shape, self._dataset.dtype, len(picked))
+    if self._last is not None and rows == self._rows and start >= self._first:
+      kept = self._last[(start - self._first) * width :][: len(picked)]
+      known = len(kept)
+      x[:known] = kept
+    if known < len(picked):
+      gather(picked[known:], x[known : len(picked)])
+    self._first, self._rows, self._last = start, rows, x[: len(picked)]
+    batches = -1, self._batches, width // self._batches
+    images = x.reshape(*batches, *x.shape[1:])
+    if self._labels is None:
+      return images
+    labels = aligned_zeros(shape[:1], np.int32)
+    labels[: len(picked)] = self._labels[picked]
+    return images, labels.reshape(batches)
 
   def _shape_of(self, rows: slice, x: NDArray[Any]) -> tuple[int, ...]:
     """Of one batch of what this process reads."""

@@ -1,7 +1,8 @@
 """Folders of image files: listed, looked at once, prepared as rows.
 
-A folder is read with all its subfolders, linked ones too. What is left out
-(other files, hidden ones, folders of runs) is counted and said. What a look at
+A folder is read with all its subfolders, linked ones too; a zip or tar is read
+as the folder that is in it. What is left out (other files, hidden ones, folders
+of runs) is counted and said. What a look at
 a file finds is kept in the data root (`manifest.py`), and so are the pixels as
 rows (`rows.py`), where the disk has room: later starts list the folder and open
 these. The files themselves are decoded, in processes, where it has not.
@@ -15,17 +16,27 @@ import itertools
 import os
 import pathlib
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.features
 import PIL.Image
 from numpy.typing import NDArray
 
-from gan_jax.data import manifest, pictures, prepared, reading, rows
-from gan_jax.data.manifest import Listing, say
+from gan_jax.data import (
+  drafts,
+  manifest,
+  packed,
+  pictures,
+  prepared,
+  reading,
+  rows,
+)
+from gan_jax.data.drafts import Draft
+from gan_jax.data.listing import Listing, list_archive, list_files, suffix_of
+from gan_jax.data.manifest import say
+from gan_jax.data.packed import Member
 from gan_jax.data.pictures import SUFFIXES, Fault
 from gan_jax.data.rows import Rows, Sums
 from gan_jax.data.samples import SampleSet
@@ -33,8 +44,7 @@ from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError, DataError, Error
 from gan_jax.runtime.workers import Workers
 
-_RUN_FILES = ('config.flags', 'plan.json')  # of a run's folder, an ablation's
-_ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.7z', '.rar')
+_ARCHIVES = ('.gz', '.tgz', '.bz2', '.xz', '.zst', '.7z', '.rar')
 _LISTED = 6  # of what messages list
 _PART = 16  # images that a process decodes in one go
 _AHEAD_BYTES = 256 * 2**20  # of images that are decoded ahead, at the most
@@ -159,7 +169,7 @@ class Folder:
     if opened is not None:
       return opened
     place, size = self._out.parent, len(self) * int(np.prod(self._shape))
-    room = _room(place)
+    room = _room(place) + self._drafted()
     if size > _SHARE * room:
       say(
         f'the images would take {size / 2**20:,.0f} MiB as rows, and'
@@ -176,8 +186,7 @@ class Folder:
   @property
   def _out(self) -> pathlib.Path:
     """Where the rows are: a folder named by all that they depend on."""
-    decoders = [PIL.__version__, PIL.features.version('jpg')]
-    facts = repr([self._fingerprint, self._shape, self._size, decoders])
+    facts = repr([self._fingerprint, self._shape, self._size, _decoders()])
     digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
     assert self._inventory.place is not None  # else none are kept
     return self._inventory.place / f'{self._kind}-{digest}'
@@ -203,7 +212,7 @@ class Folder:
     out = self._out
     if (out / rows.FACTS).is_file():  # damaged
       prepared.remove(out)
-    if size >= _TOLD:
+    if size >= _TOLD and 2 * self._drafted() < size:  # else it was said
       say(
         f'preparing {len(self):,} images of {self._kind} in {out}'
         f' ({size / 2**20:,.0f} MiB), once; `keep_rows=False` keeps none'
@@ -220,7 +229,12 @@ class Folder:
       return None
     for path in others:  # of what the folder was before
       prepared.remove(path)
+    drafts.remove(out.parent)
     return Rows(out)
+
+  def _drafted(self) -> int:
+    draft = self._inventory.draft
+    return drafts.count_bytes(pathlib.Path(draft.folder)) if draft else 0
 
   def kept(self) -> list[pathlib.Path]:
     """Folders of rows of this one, of what it is or has been."""
@@ -236,37 +250,65 @@ class Folder:
       name: of the set; '' for that of the folder.
       others: folders of rows of which some may be the same.
     """
-    inventory = self._inventory
+    inventory, size, shape = self._inventory, len(self), self._shape
+    made = {
+      'image_size': self._size,
+      'channels': shape[2],
+      'Pillow': PIL.__version__,
+    }
+    alike = list(_open_alike(others, made))
+    most = _most_rows(inventory.looks['bytes'])
     return prepared.Plan(
       name=name or f'folder:{places.printable(str(inventory.root))}',
-      shape=self._shape,
-      size=len(self),
+      shape=shape,
+      size=size,
       fingerprint=self._fingerprint,
-      made={
-        'image_size': self._size,
-        'channels': self._shape[2],
-        'Pillow': PIL.__version__,
-      },
-      make=lambda parts: self._make(parts, others),
+      made=made,
+      make=lambda parts: self._make(parts, alike),
+      count=(
+        alike[0].facts['shards'][0]['rows']  # so that shards may be the same
+        if alike
+        else prepared.rows_per_shard(size, shape, most)
+      ),
       classes=inventory.class_names,
       labels=inventory.labels if inventory.classes else None,
       hashes=self._hashes,
-      most=max(
-        1, _SOURCE_BYTES // max(1, int(inventory.looks['bytes'].mean()))
-      ),
+      adopt=lambda part: self._adopt(part, alike),
     )
 
+  def _adopt(self, part: prepared.Part, others: Sequence[Rows]) -> Sums | None:
+    draft, hashes = self._inventory.draft, self._hashes[part.first : part.last]
+    if part.path.is_file():
+      return None
+    if draft is not None:
+      sums = drafts.adopt(pathlib.Path(draft.folder), hashes, part.path)
+      if sums is not None:
+        return sums
+    for other in others:
+      if other.folder.parent != part.path.parent.parent:
+        continue  # what is to be the user's is no second name of ours
+      if np.array_equal(other.hashes[part.first : part.last], hashes):
+        return other.link(part.first, part.last, part.path)
+    return None
+
   def _make(
-    self, parts: Sequence[prepared.Part], others: Iterable[pathlib.Path]
+    self, parts: Sequence[prepared.Part], others: Sequence[Rows]
   ) -> Iterator[Sums]:
     """Shards, by processes unless there is little to do."""
-    old, kept = self._find(others)
+    if not parts:
+      return
+    found, where = self._find(others)
+
+    def old(part: prepared.Part) -> Any:
+      some = where[part.first : part.last]
+      return (found, some) if (some[:, 0] >= 0).any() else None
+
     calls = (
       (
         self._megapixels,
         str(part.path),
         *self._call(np.arange(part.first, part.last)),
-        (old, kept[part.first : part.last]) if old else None,
+        old(part),
       )
       for part in parts
     )
@@ -277,24 +319,64 @@ class Folder:
       yield from map(self._take, workers.map(calls, ahead=2))
 
   def _find(
-    self, others: Iterable[pathlib.Path]
-  ) -> tuple[str, NDArray[np.int64]]:
-    """Rows of another folder that are those of files here; -1 for none."""
-    best, found = '', np.full(len(self), -1)
-    mine = [mark.tobytes() for mark in self._hashes]
-    for path in others:
-      try:
-        opened = Rows(path)
-        theirs = [mark.tobytes() for mark in opened.hashes]
-      except Error:  # unfinished, or damaged
-        continue
-      if opened.facts['made'] != dict(self.plan('').made):
-        continue
-      number = {mark: i for i, mark in enumerate(theirs)}
-      rows_there = np.array([number.get(mark, -1) for mark in mine])
-      if (rows_there >= 0).sum() > (found >= 0).sum():
-        best, found = str(path), rows_there
-    return best, found
+    self, others: Sequence[Rows]
+  ) -> tuple[list[str], NDArray[np.int64]]:
+    """Folders of rows, and drafts; and of each image in which of them it is.
+
+    Returns:
+      These, and number and row of each image, (n, 2); -1 where there is none.
+    """
+    draft = self._inventory.draft
+    sources: Iterable[tuple[pathlib.Path, NDArray[np.uint8]]]
+    sources = ((other.folder, other.hashes) for other in others)
+    if draft is not None:
+      sources = itertools.chain(
+        drafts.find(pathlib.Path(draft.folder)), sources
+      )
+    found: list[str] = []
+    where = np.full((len(self), 2), -1)
+    for path, hashes in sources:
+      missing = np.flatnonzero(where[:, 0] < 0)
+      rows_there = _match(self._hashes[missing], hashes)
+      here = missing[rows_there >= 0]
+      where[here, 0], where[here, 1] = len(found), rows_there[rows_there >= 0]
+      if here.size:
+        found.append(str(path))
+    return found, where
+
+
+def _open_alike(
+  folders: Iterable[pathlib.Path], made: Mapping[str, Any]
+) -> Iterator[Rows]:
+  """Rows that are made in the same way; not what is unfinished or damaged."""
+  for path in folders:
+    try:
+      opened = Rows(path)
+      _ = opened.hashes
+    except Error:
+      continue
+    if opened.facts['made'] == made:
+      yield opened
+
+
+def _match(
+  wanted: NDArray[np.uint8], marks: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+  """Which of some hashes, (n, 32), others are; -1 for none of them."""
+  if not len(marks):
+    return np.full(len(wanted), -1)
+  keys, theirs = (
+    np.ascontiguousarray(some).view('S32').ravel() for some in (wanted, marks)
+  )
+  order = np.argsort(theirs)
+  places = np.searchsorted(theirs[order], keys)
+  rows_there = order[np.minimum(places, len(order) - 1)]
+  return np.where(theirs[rows_there] == keys, rows_there, -1)
+
+
+def _most_rows(sizes: NDArray[np.int64]) -> int:
+  """Rows of a shard whose files, of these bytes, are read in some seconds."""
+  return max(1, _SOURCE_BYTES // max(1, int(sizes.mean())))
 
 
 def _room(place: pathlib.Path) -> int:
@@ -304,8 +386,8 @@ def _room(place: pathlib.Path) -> int:
   return shutil.disk_usage(place).free
 
 
-def _unreadable(paths: Sequence[str], why: str = '') -> DataError:
-  names = ', '.join(paths[:5])
+def _unreadable(paths: Sequence[str | Member], why: str = '') -> DataError:
+  names = ', '.join(map(str, paths[:5]))
   more = f' and {len(paths) - 5} more' if len(paths) > 5 else ''
   reason = f' ({" ".join(why.split())[:200]})' if why else ''
   return DataError(
@@ -328,6 +410,7 @@ class Inventory:
       in none.
     labels: the class of each image.
     left_out: how often, by what.
+    draft: of the rows that were made while the files were looked at, if any.
   """
 
   listing: Listing
@@ -336,6 +419,7 @@ class Inventory:
   classes: tuple[str, ...]
   labels: NDArray[np.int32]
   left_out: collections.Counter[str]
+  draft: Draft | None = None
 
   @property
   def root(self) -> pathlib.Path:
@@ -354,7 +438,7 @@ class Inventory:
       channels: that are read; with 4 what is transparent stays so.
     """
     looks, names = self.looks, self.listing.names
-    kinds = _count(map(_suffix, names))
+    kinds = _count(map(suffix_of, names))
     modes = _count(mode.decode() for mode in looks['mode'].tolist())
     sizes = _count(_count_sizes(looks))
     lines = [f'files: {kinds}; {modes}; {sizes}']
@@ -412,24 +496,73 @@ def _count_sizes(looks: NDArray[Any]) -> dict[str, int]:
   return {f'{w}x{h}': n for (w, h), n in counts.items()}
 
 
-def _suffix(name: str) -> str:
-  """As `pathlib` has it, in small letters."""
-  name = name.rpartition('/')[2]
-  dot = name.rfind('.')
-  return name[dot:].lower() if 0 < dot < len(name) - 1 else ''
+class RowsFor(NamedTuple):
+  """What rows are to be made of a folder.
+
+  Attributes:
+    size: as `resize_and_crop` takes it.
+    channels: 1, 3 or 4; 0 for the images' own.
+    folder: that they go to in the end; None for the data root.
+  """
+
+  size: int
+  channels: int
+  folder: pathlib.Path | None
+
+
+def _begin_draft(
+  listing: Listing,
+  how: RowsFor,
+  place: pathlib.Path | None,
+  megapixels: float,
+) -> Draft | None:
+  """The draft of a folder's rows; None where none is to be made.
+
+  Their shape is a guess by the header of the first image, where nothing else
+  tells it: should it be wrong, they are of no use, and no harm.
+  """
+  folder = how.folder or place
+  if folder is None or listing.is_small:
+    return None
+  with pictures.allow_pixels(megapixels):
+    facts = reading.peek(listing.paths([0])[0])
+  if facts is None:
+    return None
+  (width, height), grey = facts
+  if not how.size and width != height:
+    return None
+  channels = how.channels or (1 if grey else 3)
+  shape = (how.size or height, how.size or height, channels)
+  digest = hashlib.sha256(repr([how.size, *_decoders()]).encode()).hexdigest()
+  kind = 'x'.join(map(str, shape))
+  out = folder / f'{drafts.PREFIX}{kind}-{digest[:16]}'
+  size = len(listing.names) * int(np.prod(shape))
+  room = _room(folder) + drafts.count_bytes(out)
+  if size > (room - prepared.SPARE if how.folder else _SHARE * room):
+    return None
+  most = _most_rows(listing.sizes)
+  count = prepared.rows_per_shard(len(listing.names), shape, most)
+  return Draft(str(out), shape, how.size, count)
+
+
+def _decoders() -> list[Any]:
+  """Versions that pixels depend on."""
+  return [PIL.__version__, PIL.features.version('jpg')]
 
 
 def take_inventory(
   path: str,
   megapixels: float = pictures.MEGAPIXELS,
   data_root: pathlib.Path | None = None,
+  rows_for: RowsFor | None = None,
 ) -> Inventory:
   """Lists a folder, and looks at every image in it that is not known.
 
   Args:
-    path: of the folder.
+    path: of the folder, or of a .zip or .tar that holds one.
     megapixels: millions of pixels that an image may have.
     data_root: where what is found is kept; None for nowhere.
+    rows_for: what rows are made of the images that are looked at; None: none.
 
   Raises:
     ArgumentError: for a folder that is not there, or an image of more than
@@ -439,7 +572,11 @@ def take_inventory(
   name = f'folder:{path}'
   root = places.resolved('dataset', path, name)
   _check_folder(root, name)
-  listing, left_out = list_files(root)
+  place = None if data_root is None else manifest.place_of(data_root, root)
+  if root.is_dir():
+    listing, left_out = list_files(root)
+  else:
+    listing, left_out = list_archive(root, place)
   if not listing.names:
     rest = ', '.join(f'{n} {what}' for what, n in sorted(left_out.items()))
     raise DataError(
@@ -447,8 +584,8 @@ def take_inventory(
       + (f'; there are {rest}' if rest else '')
     )
   pictures.check_bound(megapixels)
-  place = None if data_root is None else manifest.place_of(data_root, root)
-  looks, faults = manifest.take_stock(place, listing, megapixels)
+  draft = rows_for and _begin_draft(listing, rows_for, place, megapixels)
+  looks, faults = manifest.take_stock(place, listing, megapixels, draft)
   _refuse(listing, faults, megapixels)
   folders = [name.partition('/') for name in listing.names]
   classes: tuple[str, ...] = ()
@@ -457,7 +594,7 @@ def take_inventory(
     classes = tuple(sorted({parts[0] for parts in folders}))
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[parts[0]] for parts in folders], np.int32)
-  return Inventory(listing, looks, place, classes, labels, left_out)
+  return Inventory(listing, looks, place, classes, labels, left_out, draft)
 
 
 def _check_folder(root: pathlib.Path, name: str) -> None:
@@ -466,104 +603,17 @@ def _check_folder(root: pathlib.Path, name: str) -> None:
     return
   remedy = 'no such folder'
   if os.path.isfile(root):
+    if root.suffix.lower() in packed.SUFFIXES:
+      return
     remedy = 'is a file, not a folder'
     if root.suffix.lower() in _ARCHIVES:
-      remedy = 'is an archive; unpack it and name the folder'
+      remedy = (
+        'is compressed as a whole; unpack it and name the folder, or write its'
+        ' files to a .zip or .tar'
+      )
   elif os.path.islink(root):
     remedy = f'is a link to {os.readlink(root)}, which is not there'
   raise ArgumentError('dataset', name, remedy)
-
-
-def list_files(
-  root: pathlib.Path,
-) -> tuple[Listing, collections.Counter[str]]:
-  """Images below a folder in the order of their paths; counts of the rest.
-
-  Raises:
-    DataError: for a folder that cannot be listed.
-  """
-  found: list[tuple[list[str], int, int]] = []
-  left_out = collections.Counter[str]()
-  waiting: list[tuple[str, tuple[str, ...]]]
-  waiting = [('', (os.path.realpath(root),))]
-  while waiting:
-    # A place in the folder, and the real paths that lead to it.
-    here, line = waiting.pop()
-    try:
-      with os.scandir(os.path.join(root, here)) as scan:
-        entries = list(scan)
-    except OSError as error:
-      raise DataError(
-        f'folder:{root}: {error.filename} cannot be read ({error.strerror});'
-        ' make it readable or move it away'
-      ) from error
-    if here and any(entry.name in _RUN_FILES for entry in entries):
-      left_out['folder of a run'] += 1
-      continue
-    for entry in entries:
-      path = here + entry.name
-      if _is_folder(entry):
-        real = os.path.join(line[-1], entry.name)
-        if entry.is_symlink():
-          real = os.path.realpath(entry.path)
-        reason = _why_folder(entry.name, real, line)
-        if reason:
-          left_out[reason] += 1
-        elif entry.name != manifest.FOLDERS:  # of a data root in the folder
-          waiting.append((f'{path}/', (*line, real)))
-        continue
-      size, changed = -1, manifest.UNKNOWN
-      reason = _why_file(entry.name)
-      if not reason:
-        try:
-          status = entry.stat()
-          size, changed = status.st_size, status.st_mtime_ns
-          if not stat.S_ISREG(status.st_mode):
-            reason = 'no file (a pipe or device)'
-        except OSError:  # a broken link to an image counts as unreadable
-          pass
-      if reason:
-        left_out[reason] += 1
-      else:
-        found.append((path.split('/'), size, changed))
-  found.sort()
-  listing = Listing(
-    root,
-    ['/'.join(parts) for parts, _, _ in found],
-    np.array([size for _, size, _ in found], np.int64),
-    np.array([changed for _, _, changed in found], np.int64),
-  )
-  return listing, left_out
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-  try:
-    return entry.is_dir()
-  except OSError:  # a link to itself
-    return False
-
-
-def _is_hidden(name: str) -> bool:
-  # Not the user's: thumbnails, and what macOS puts in an archive beside each
-  # picture under its name.
-  return name.startswith(('.', '__MACOSX'))
-
-
-def _why_folder(name: str, real: str, line: Sequence[str]) -> str:
-  """Why a folder is left out; `line` are the real paths that lead to it."""
-  if _is_hidden(name):
-    return 'hidden folder'
-  return 'link to a folder above it' if real in line else ''
-
-
-def _why_file(name: str) -> str:
-  """Why a file is left out, by its name."""
-  if _is_hidden(name):
-    return 'hidden file'
-  suffix = _suffix(name)
-  if suffix not in SUFFIXES:
-    return f'{suffix} file' if suffix else 'file without suffix'
-  return ''
 
 
 def _refuse(
@@ -600,6 +650,7 @@ def load_folder(
   data_root: pathlib.Path,
   megapixels: float = pictures.MEGAPIXELS,
   keep: bool = True,
+  out: pathlib.Path | None = None,
 ) -> SampleSet:
   """Every image file below a folder, in the order of their paths.
 
@@ -610,6 +661,7 @@ def load_folder(
     data_root: where what is known of the folder is kept.
     megapixels: millions of pixels that an image may have.
     keep: whether its images are kept there as rows, too.
+    out: another folder that its rows are to be written to.
 
   Raises:
     ArgumentError: for a folder that is not there, grey and colour mixed, or
@@ -618,7 +670,8 @@ def load_folder(
     DataError: for a folder without images, or files that cannot be read.
   """
   name = f'folder:{path}'
-  inventory = take_inventory(path, megapixels, data_root)
+  rows_for = RowsFor(image_size, channels, out) if keep or out else None
+  inventory = take_inventory(path, megapixels, data_root, rows_for)
   looks = inventory.looks
   channels = channels or _common_channels(name, looks)
   if channels == 4 and not looks['transparent'].any():
@@ -628,6 +681,9 @@ def load_folder(
   height, width = (image_size,) * 2 if image_size else _common_size(name, looks)
   fingerprint = _hash(inventory, height, channels)
   shape = (height, width, channels)
+  if inventory.draft and inventory.draft.shape != shape:
+    shutil.rmtree(inventory.draft.folder, ignore_errors=True)
+    inventory = dataclasses.replace(inventory, draft=None)
   source = Folder(
     inventory,
     shape,

@@ -8,58 +8,32 @@ or time. What has been read when a process is killed is kept.
 
 import contextlib
 import hashlib
+import math
 import os
 import pathlib
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tqdm
 from numpy.typing import NDArray
 
 from gan_jax.data import reading
+from gan_jax.data.drafts import Draft
+from gan_jax.data.listing import FOLDERS, Listing
 from gan_jax.data.pictures import Fault
 from gan_jax.data.reading import LOOK, UNKNOWN
 from gan_jax.runtime import locks, terminal
 from gan_jax.runtime.array_cache import read_sealed, write_sealed
 from gan_jax.runtime.workers import Workers, count_cores
 
-FOLDERS = 'gan_jax_folders'  # under the data root
 _FILE = 'manifest.npz'
-# Below both a set is read again at each start: that takes a moment.
-_FEW, _FEW_BYTES = 256, 16 * 2**20
 _PART = 32  # files that a process reads in one go
 _ALONE = 2.0  # seconds of reading for which no processes are started
 _KEEP = 3.0  # seconds from one writing of a manifest to the next
-
-
-class Listing(NamedTuple):
-  """Files of a folder, in the order of their paths.
-
-  Attributes:
-    root: the folder.
-    names: paths in it.
-    sizes: in bytes; -1 for a file that cannot be reached.
-    times: of their last change, in ns.
-  """
-
-  root: pathlib.Path
-  names: list[str]
-  sizes: NDArray[np.int64]
-  times: NDArray[np.int64]
-
-  def paths(self, rows: Sequence[int] | NDArray[Any]) -> list[str]:
-    """Whole paths of some files."""
-    start = os.path.join(self.root, '')
-    return [start + self.names[i] for i in rows]
-
-  @property
-  def is_small(self) -> bool:
-    """Whether reading it again at each start takes but a moment."""
-    return len(self.names) < _FEW and int(self.sizes.sum()) < _FEW_BYTES
 
 
 def say(text: str) -> None:
@@ -150,7 +124,10 @@ def _recall(place: pathlib.Path, listing: Listing) -> tuple[NDArray[Any], int]:
 
 
 def take_stock(
-  place: pathlib.Path | None, listing: Listing, megapixels: float
+  place: pathlib.Path | None,
+  listing: Listing,
+  megapixels: float,
+  draft: Draft | None = None,
 ) -> tuple[NDArray[Any], list[tuple[int, Fault]]]:
   """A `LOOK` of each file, and what is wrong with some.
 
@@ -158,6 +135,7 @@ def take_stock(
     place: where the manifest is kept; None for none.
     listing: the files.
     megapixels: millions of pixels that an image may have.
+    draft: of the rows of files that are looked at, which are made as well.
   """
   if place is None or listing.is_small:
     looks = np.zeros(len(listing.names), LOOK)
@@ -173,7 +151,10 @@ def take_stock(
           f'warning: nothing can be written at {place}: the images are read'
           ' again at each start; use a `data_dir` that you may write to'
         )
-      faults = _look(place if writable else None, listing, looks, megapixels)
+        if draft and place in pathlib.Path(draft.folder).parents:
+          draft = None
+      kept_in = place if writable else None
+      faults = _look(kept_in, listing, looks, megapixels, draft)
   many = looks['width'].astype(np.int64) * looks['height'] > megapixels * 1e6
   for i in np.flatnonzero(many).tolist():
     size = f'{looks["width"][i]}x{looks["height"][i]}'
@@ -186,14 +167,18 @@ def _look(
   listing: Listing,
   looks: NDArray[Any],
   megapixels: float,
+  draft: Draft | None = None,
 ) -> list[tuple[int, Fault]]:
   """Looks at the files of which nothing is known; `looks` gets what is found.
 
   In this process for a moment, then in as many as there are cores.
   """
   new = np.flatnonzero(looks['bytes'] == 0)
-  parts = [new[i : i + _PART] for i in range(0, len(new), _PART)]
-  calls = ((listing.paths(part), megapixels) for part in parts)
+  # Those of a first start are the shards that are to be.
+  count = draft.most if draft and len(new) >= draft.most else _PART
+  parts = [new[i : i + count] for i in range(0, len(new), count)]
+  calls = ((listing.paths(part), megapixels, draft) for part in parts)
+  rows = _describe(place, draft, len(new)) if count > _PART else ''
   faults: list[tuple[int, Fault]] = []
   keeper = _Keeper(place, listing, looks)
   bar = tqdm.tqdm(
@@ -201,7 +186,7 @@ def _look(
   )
   with bar, contextlib.closing(keeper):
     for part, (found, wrong) in zip(
-      parts, _answers(calls, len(parts)), strict=True
+      parts, _answers(calls, len(new), count, rows), strict=True
     ):
       looks[part] = found
       faults += [(int(part[i]), fault) for i, fault in wrong]
@@ -237,18 +222,35 @@ class _Keeper:
     self._pause = max(_KEEP, 20 * (self._written - began))
 
 
-def _answers(calls: Iterator[Any], count: int) -> Iterator[Any]:
-  began = time.monotonic()
-  for i, call in enumerate(calls, 1):
-    yield reading.look(*call)
-    taken = time.monotonic() - began
-    if taken * (count - i) / i > _ALONE and i < count:
-      break
-  else:
-    return
+def _describe(
+  place: pathlib.Path | None, draft: Draft | None, images: int
+) -> str:
+  """The rows that are made of so many images, and how to have none."""
+  if draft is None:
+    return ''
+  folder, size = pathlib.Path(draft.folder).parent, math.prod(draft.shape)
+  own = '; `keep_rows=False` keeps none' if folder == place else ''
+  kind = 'x'.join(map(str, draft.shape))
+  mib = images * size / 2**20
+  return f'; kept as rows of {kind} in {folder} ({mib:,.0f} MiB){own}'
+
+
+def _answers(
+  calls: Iterator[Any], images: int, count: int, rows: str
+) -> Iterator[Any]:
+  """What is found in so many images, of `count` in each call."""
+  began, done, parts = time.monotonic(), 0, -(-images // count)
+  if count <= _PART:  # else each takes its time
+    for done, call in enumerate(calls, 1):
+      yield reading.look(*call)
+      taken = time.monotonic() - began
+      if taken * (parts - done) / done > _ALONE and done < parts:
+        break
+    else:
+      return
   say(
-    f'looking at {(count - i) * _PART:,} images, once, in {count_cores()}'
-    ' processes'
+    f'looking at {images - done * count:,} images, once, in {count_cores()}'
+    f' processes{rows}'
   )
   with Workers('gan_jax.data.reading:look') as workers:
     yield from workers.map(calls)

@@ -36,6 +36,8 @@ UNREADABLE = (
   ValueError,
   PIL.Image.DecompressionBombError,
 )
+_ORIENTATION = 0x112  # the tag
+_GREY = ('1', 'L', 'LA', 'La')  # modes of one channel
 _DIM = 4096  # 16-bit images below this are likely of 12 bits or fewer
 
 
@@ -117,27 +119,59 @@ def look_at(file: Any, megapixels: float) -> ImageFacts | Fault:
     megapixels: most million pixels, held against the header before any is
       decoded.
   """
+  return look_and_read(file, megapixels)[0]
+
+
+def look_and_read(
+  file: Any, megapixels: float, row: tuple[int, int] | None = None
+) -> tuple[ImageFacts | Fault, NDArray[np.uint8] | None]:
+  """As `look_at`, and its pixels.
+
+  Args:
+    file: that it is in, a path or open.
+    megapixels: most million pixels.
+    row: size and channels, as `resize_and_crop` takes them; None for no pixels.
+  """
   try:
     with open_image(file) as image:
       mode, size = image.mode, image.size
       if size[0] * size[1] > megapixels * 1e6:
-        return Fault('size', f'{size[0]}x{size[1]}')
+        return Fault('size', f'{size[0]}x{size[1]}'), None
       frames = getattr(image, 'n_frames', 1)
       # Lies on its side. What the tag holds need not be a number.
-      if image.getexif().get(0x112) in (5, 6, 7, 8):
+      if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
         size = size[::-1]
-      image.draft(image.mode, (1, 1))
+      if row is None:
+        image.draft(image.mode, (1, 1))
       image.load()  # a cut-off file is found now, not amid training
       peak = int(np.asarray(image).max()) if _is_deep(image) else 0
       clear = image.has_transparency_data
-      grey = to_bytes(image).mode == 'L'
-      return ImageFacts(mode, size, grey, clear, frames, peak)
+      plain = to_bytes(image)
+      facts = ImageFacts(mode, size, plain.mode == 'L', clear, frames, peak)
+      if row is None:
+        return facts, None
+      try:
+        return facts, resize_and_crop(image if row[1] == 4 else plain, *row)
+      except UNREADABLE:  # told by who reads its pixels, if anyone does
+        return facts, None
   except PIL.Image.DecompressionBombError:  # by Pillow's own bound
-    return Fault('size', 'too many')
+    return Fault('size', 'too many'), None
   except _Unknown as error:
-    return Fault('range', str(error))
+    return Fault('range', str(error)), None
   except UNREADABLE:
-    return Fault('damage')
+    return Fault('damage'), None
+
+
+def peek(file: Any) -> tuple[tuple[int, int], bool] | None:
+  """Size of an image as it lies, and whether it is grey, by its header.
+
+  None for a file that is no image.
+  """
+  try:
+    with open_image(file) as image:
+      return image.size, image.mode in _GREY or _is_deep(image)
+  except UNREADABLE:
+    return None
 
 
 def is_dim(peak: int) -> bool:
@@ -160,20 +194,27 @@ def to_bytes(image: PIL.Image.Image, opaque: bool = True) -> PIL.Image.Image:
     ValueError: for pixels whose range nothing tells.
   """
   deep = _is_deep(image)  # of its format, which is lost when it is turned
-  image = PIL.ImageOps.exif_transpose(image)  # cameras leave them lying
-  grey = image.mode in ('1', 'L', 'LA', 'La')
+  image.load()
+  if image.getexif().get(_ORIENTATION) not in (None, 1):
+    image = PIL.ImageOps.exif_transpose(image)  # cameras leave them lying
+  grey = image.mode in _GREY
   if deep:
     image, grey = _from_16_bits(image), True
   elif image.mode[0] in 'IF':
     kind = 'floats' if image.mode == 'F' else '32-bit integers'
     raise _Unknown(f'{kind}, of whose range the file says nothing')
   if not opaque:
-    return image.convert('RGBA')
+    return _converted(image, 'RGBA')
   if image.has_transparency_data:
     canvas = PIL.Image.new('RGBA', image.size, BACKGROUND)
     canvas.alpha_composite(image.convert('RGBA'))
     image = canvas
-  return image.convert('L' if grey else 'RGB')
+  return _converted(image, 'L' if grey else 'RGB')
+
+
+def _converted(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+  """An image of a mode; itself, not a copy, if it has that."""
+  return image if image.mode == mode else image.convert(mode)
 
 
 def _is_deep(image: PIL.Image.Image) -> bool:
@@ -209,7 +250,7 @@ def resize_and_crop(
       transparent has the background's colour, whatever is hidden there).
   """
   image = to_bytes(image, opaque=channels != 4)
-  image = image.convert({1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
+  image = _converted(image, {1: 'L', 3: 'RGB', 4: 'RGBA'}[channels])
   if size:
     scale = size / min(image.size)
     wide, high = (max(size, round(side * scale)) for side in image.size)

@@ -9,14 +9,14 @@ import dataclasses
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.data import rows
+from gan_jax.data import drafts, rows
 from gan_jax.data.manifest import say
 from gan_jax.data.rows import Rows, Sums
 from gan_jax.data.samples import RESIDENT_BYTES, SampleSet
@@ -29,7 +29,7 @@ from gan_jax.runtime.workers import count_cores
 _BEGUN = 'unfinished.json'  # of what is being prepared
 _SHARD_BYTES = 32 * 2**20  # of a shard, at the most
 _FEWEST = 64  # rows of a shard, where more would leave cores without work
-_SPARE = 2**26  # bytes that are left on the disk
+SPARE = 2**26  # bytes that are left on the disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +51,12 @@ class Plan:
     size: rows.
     fingerprint: of the set.
     made: how they are made, for a person.
+    make: yields the sums of shards, written or found there, in order.
+    count: rows of each shard but the last.
     classes: names.
     labels: class of each row, if there are classes.
     hashes: SHA-256 of the file of each row, if there are files.
-    make: yields the sums of shards, written or found there, in order.
-    most: rows of a shard that are made in a few seconds.
+    adopt: makes a file that holds just these rows a shard, if there is one.
   """
 
   name: str
@@ -64,26 +65,38 @@ class Plan:
   fingerprint: str
   made: Mapping[str, Any]
   make: Callable[[list[Part]], Iterable[Sums]]
+  count: int
   classes: tuple[str, ...] = ()
   labels: NDArray[np.int32] | None = None
   hashes: NDArray[np.uint8] | None = None
-  most: int = sys.maxsize
+  adopt: Callable[[Part], Sums | None] = lambda part: None
 
   @property
   def nbytes(self) -> int:
     """Bytes of the rows."""
     return self.size * int(np.prod(self.shape))
 
-  @property
-  def rows_per_shard(self) -> int:
-    """Rows of each shard but the last."""
-    most = max(1, _SHARD_BYTES // int(np.prod(self.shape)))
-    most = min(most, self.most)
-    return min(most, max(_FEWEST, -(-self.size // (4 * count_cores()))))
+
+def rows_per_shard(
+  size: int, shape: Sequence[int], most: int = sys.maxsize
+) -> int:
+  """Rows of each shard but the last.
+
+  Args:
+    size: of the set.
+    shape: of a row.
+    most: that are made in a few seconds.
+  """
+  most = min(most, max(1, _SHARD_BYTES // int(np.prod(shape))))
+  return min(most, max(_FEWEST, -(-size // (4 * count_cores()))))
 
 
-def write(out: pathlib.Path, plan: Plan) -> Rows:
+def write(out: pathlib.Path, make_plan: Callable[[], Plan]) -> Rows:
   """Rows in a folder, written unless they are there; what is there is kept.
+
+  Args:
+    out: the folder.
+    make_plan: of the rows, once nobody else writes there.
 
   Raises:
     ArgumentError: for a folder that holds anything else.
@@ -93,8 +106,17 @@ def write(out: pathlib.Path, plan: Plan) -> Rows:
   try:
     out.mkdir(parents=True, exist_ok=True)
     with locks.hold(out, say):
-      if not _is_there(out, plan):
+      facts = _check(out)
+      plan = make_plan()
+      if facts is None:
         write_parts(out, plan)
+        drafts.remove(out)
+      elif facts['fingerprint'] != plan.fingerprint:
+        remedy = (
+          f'holds {facts["name"]}, of other content or prepared otherwise; use'
+          ' another folder, or remove that one'
+        )
+        raise ArgumentError('out', str(out), remedy)
   except locks.Held as held:
     who = f' ({held})' if str(held) else ''
     remedy = f'another process prepares there{who}; wait for it'
@@ -108,37 +130,33 @@ def write(out: pathlib.Path, plan: Plan) -> Rows:
   return Rows(out)
 
 
-def _facts(plan: Plan, rows_per_shard: int) -> dict[str, Any]:
+def _facts(plan: Plan, count: int) -> dict[str, Any]:
   """What tells a preparation that was begun from another one."""
   return {
     'fingerprint': plan.fingerprint,
     'shape': list(plan.shape),
     'size': plan.size,
-    'rows_per_shard': rows_per_shard,
+    'rows_per_shard': count,
     'made': dict(plan.made),
   }
 
 
-def _is_there(out: pathlib.Path, plan: Plan) -> bool:
-  """Whether the rows are in a folder.
+def _check(out: pathlib.Path) -> dict[str, Any] | None:
+  """What a folder of rows says of them; None for an empty or unfinished one.
 
   Raises:
-    ArgumentError: if something else is.
+    ArgumentError: if something else is there.
   """
   facts = rows.read_facts(out)
-  if facts is not None:
-    if facts['fingerprint'] == plan.fingerprint:
-      return True
-    remedy = (
-      f'holds {facts["name"]}, of other content or prepared otherwise; use'
-      ' another folder, or remove that one'
-    )
-    raise ArgumentError('out', str(out), remedy)
-  others = {path.name for path in out.iterdir()} - {'.lock', _BEGUN}
-  if others and not (out / _BEGUN).is_file():
+  others = {
+    path.name
+    for path in out.iterdir()
+    if not path.name.startswith(drafts.PREFIX)
+  } - {'.lock', _BEGUN}
+  if facts is None and others and not (out / _BEGUN).is_file():
     remedy = f'is not empty ({min(others)}); use another folder'
     raise ArgumentError('out', str(out), remedy)
-  return False
+  return facts
 
 
 def _begin(out: pathlib.Path, plan: Plan) -> int:
@@ -151,7 +169,7 @@ def _begin(out: pathlib.Path, plan: Plan) -> int:
     begun = records.read(out / _BEGUN)
   except records.DamagedRecord:
     begun = None
-  count = plan.rows_per_shard if begun is None else begun['rows_per_shard']
+  count = plan.count if begun is None else begun['rows_per_shard']
   if begun is not None and begun != _facts(plan, count):
     remedy = (
       'holds an unfinished preparation of something else, or of images that'
@@ -177,11 +195,15 @@ def write_parts(out: pathlib.Path, plan: Plan) -> None:
     for i, first in enumerate(range(0, plan.size, count))
   ]
   row = int(np.prod(plan.shape))
+  adopted = [plan.adopt(part) for part in parts]
   missing = sum(p.last - p.first for p in parts if not p.path.is_file())
-  check_room('out', out, missing * row)
-  sums = list(
-    progress_bar(plan.make(parts), len(parts), f'preparing {plan.name}')
+  if missing:
+    check_room('out', out, missing * row)
+  rest = [p for p, s in zip(parts, adopted, strict=True) if s is None]
+  made = iter(
+    progress_bar(plan.make(rest), len(rest), f'preparing {plan.name}')
   )
+  sums = [next(made) if s is None else s for s in adopted]
   extra = {rows.CHECKSUMS: np.concatenate([s.crc32 for s in sums])}
   if plan.labels is not None:
     extra[rows.LABELS] = plan.labels
@@ -219,7 +241,7 @@ def check_room(argument: str, place: pathlib.Path, needed: int) -> None:
     Error: if the disk has not so many bytes.
   """
   free = shutil.disk_usage(place).free
-  if needed + _SPARE > free:
+  if needed + SPARE > free:
     raise Error(
       f'`{argument}={place}`: {needed / 2**20:,.0f} MiB are to be written, and'
       f' {free / 2**20:,.0f} MiB are free there; make room, or use another'
@@ -262,6 +284,7 @@ def plan_of(images: SampleSet, made: Mapping[str, Any]) -> Plan:
     fingerprint=images.fingerprint,
     made=made,
     make=make_from(images),
+    count=rows_per_shard(images.size, images.shape),
     classes=images.classes,
     labels=images.labels() if images.classes else None,
   )

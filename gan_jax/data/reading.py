@@ -3,18 +3,21 @@
 Nothing here imports JAX.
 """
 
+import contextlib
 import hashlib
 import io
 import os
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.data import pictures, rows
+from gan_jax.data import drafts, packed, pictures, rows
+from gan_jax.data.drafts import Draft
+from gan_jax.data.listing import UNKNOWN, is_fresh
+from gan_jax.data.packed import Member
 from gan_jax.data.pictures import Fault, ImageFacts
 
 # What is known of an image file, whose pixels are not kept.
@@ -32,10 +35,6 @@ LOOK = np.dtype(
     ('transparent', '?'),
   ]
 )
-# A file that was changed as late as this may be changed again within the same
-# tick of the clock of its file system, and is read again at the next start.
-_FRESH = 2 * 10**9
-UNKNOWN = -1  # in the place of a time
 
 
 class Unreadable(NamedTuple):
@@ -48,47 +47,91 @@ class Unreadable(NamedTuple):
 CHANGED = 'was changed since the folder was looked at'
 
 
+def read_file(path: str | Member) -> tuple[bytes, int]:
+  """Content of a file, and the time of its last change: `UNKNOWN` for now.
+
+  Raises:
+    OSError: if it cannot be read.
+  """
+  if isinstance(path, Member):
+    before = os.stat(path.archive)
+    content = packed.read(path)
+    after = os.stat(path.archive)
+    size = before.st_size
+  else:
+    with open(path, 'rb') as file:
+      before = os.fstat(file.fileno())
+      content = file.read()
+      after = os.fstat(file.fileno())
+    size = len(content)
+  changed = after.st_mtime_ns
+  same = changed == before.st_mtime_ns and size == after.st_size
+  if not same or is_fresh(changed):
+    changed = UNKNOWN
+  return content, changed
+
+
+def peek(path: str | Member) -> tuple[tuple[int, int], bool] | None:
+  """As `pictures.peek`."""
+  if isinstance(path, str):
+    return pictures.peek(path)
+  try:
+    return pictures.peek(io.BytesIO(packed.read(path)))
+  except OSError:
+    return None
+
+
 def look(
-  paths: Sequence[str], megapixels: float
+  paths: Sequence[str | Member], megapixels: float, draft: Draft | None = None
 ) -> tuple[NDArray[Any], list[tuple[int, Fault]]]:
   """What image files are, each read once.
 
   Args:
     paths: of the files.
     megapixels: millions of pixels that one may have.
+    draft: of their rows, which are written now.
 
   Returns:
     A `LOOK` for each, and what is wrong with some.
   """
   table = np.zeros(len(paths), LOOK)
-  faults = []
+  faults: list[tuple[int, Fault]] = []
+  made: list[int] = []  # which have a row
+  images = np.empty((len(paths) if draft else 0, *(draft or _NONE).shape), 'u1')
   with pictures.allow_pixels(megapixels):
     for i, path in enumerate(paths):
-      found = _look(path, megapixels)
+      found, image = _look(path, megapixels, draft)
       if isinstance(found, Fault):
         faults.append((i, found))
-      else:
-        table[i] = found
+        continue
+      table[i] = found
+      if image is not None and image.shape == images.shape[1:]:
+        images[len(made)] = image
+        made.append(i)
+  if draft and made:
+    # What cannot be written now is made, or told, when the rows are.
+    with contextlib.suppress(OSError):
+      drafts.write(draft.folder, images[: len(made)], table['hash'][made])
   return table, faults
 
 
-def _look(path: str, megapixels: float) -> tuple[Any, ...] | Fault:
+_NONE = Draft('', (0, 0, 0), 0, 0)
+
+
+def _look(
+  path: str | Member, megapixels: float, draft: Draft | None
+) -> tuple[tuple[Any, ...] | Fault, NDArray[np.uint8] | None]:
+  """The entries of a `LOOK`, and the pixels if they are wanted."""
   try:
-    with open(path, 'rb') as file:
-      before = os.fstat(file.fileno())
-      content = file.read()
-      after = os.fstat(file.fileno())
+    content, changed = read_file(path)
   except (OSError, ValueError):
-    return Fault('damage')
-  facts = pictures.look_at(io.BytesIO(content), megapixels)
+    return Fault('damage'), None
+  row = (draft.size, draft.shape[2]) if draft else None
+  facts, image = pictures.look_and_read(io.BytesIO(content), megapixels, row)
   if not isinstance(facts, ImageFacts):
-    return facts
-  changed = after.st_mtime_ns
-  same = changed == before.st_mtime_ns and len(content) == after.st_size
-  if not same or abs(time.time_ns() - changed) < _FRESH:
-    changed = UNKNOWN
+    return facts, None
   mark = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
-  return (
+  entries = (
     len(content),
     changed,
     mark,
@@ -99,10 +142,14 @@ def _look(path: str, megapixels: float) -> tuple[Any, ...] | Fault:
     facts.grey,
     facts.transparent,
   )
+  return entries, image
 
 
 def decode(
-  paths: Sequence[str], hashes: NDArray[np.uint8], size: int, channels: int
+  paths: Sequence[str | Member],
+  hashes: NDArray[np.uint8],
+  size: int,
+  channels: int,
 ) -> NDArray[np.uint8] | Unreadable:
   """Image files as pixels.
 
@@ -118,13 +165,15 @@ def decode(
   images = []
   for path, mark in zip(paths, hashes, strict=True):
     try:
-      content = pathlib.Path(path).read_bytes()
+      content, _ = read_file(path)
       if hashlib.sha256(content).digest() != mark.tobytes():
-        return Unreadable(path, CHANGED)
+        return Unreadable(str(path), CHANGED)
       with pictures.open_image(io.BytesIO(content)) as image:
         images.append(pictures.resize_and_crop(image, size, channels))
     except pictures.UNREADABLE as error:
-      return Unreadable(path, getattr(error, 'strerror', None) or str(error))
+      return Unreadable(
+        str(path), getattr(error, 'strerror', None) or str(error)
+      )
   return np.stack(images)
 
 
@@ -139,11 +188,11 @@ def decode_there(
 def write_shard(
   megapixels: float,
   out: str,
-  paths: Sequence[str],
+  paths: Sequence[str | Member],
   hashes: NDArray[np.uint8],
   size: int,
   channels: int,
-  old: tuple[str, NDArray[np.int64]] | None = None,
+  old: tuple[Sequence[str], NDArray[np.int64]] | None = None,
 ) -> rows.Sums | Unreadable | OSError:
   """Image files as a shard of rows; one that is there is read.
 
@@ -154,32 +203,57 @@ def write_shard(
     hashes: of them.
     size: of the images.
     channels: of them.
-    old: a folder of rows, and which of these are the images; -1: none.
+    old: folders of rows, and drafts; and of each image which of them has it,
+      -1 for none, and at which row, (n, 2).
   """
   pictures.raise_bound(megapixels)
   path = pathlib.Path(out)
   try:
     if path.is_file():
       return rows.sum_shard(path)
-    kept = np.full(len(paths), -1) if old is None else old[1]
-    new = np.flatnonzero(kept < 0)
-    if new.size == len(paths):
+    if old is None:
       images = decode(paths, hashes, size, channels)
-      if isinstance(images, Unreadable):
-        return images
-      return rows.write_shard(path, images)
-    assert old is not None
-    copies = rows.Rows(pathlib.Path(old[0])).gather(np.maximum(kept, 0))
-    if new.size:
-      made = decode(
-        [paths[i] for i in new.tolist()], hashes[new], size, channels
-      )
-      if isinstance(made, Unreadable):
-        return made
-      copies[new] = made
-    return rows.write_shard(path, copies)
+    else:
+      images = _complete(*old, paths, hashes, size, channels)
+    if isinstance(images, Unreadable):
+      return images
+    return rows.write_shard(path, images)
   except OSError as error:  # its number would be lost on the way
     return error
+
+
+def _complete(
+  places: Sequence[str],
+  where: NDArray[np.int64],
+  paths: Sequence[str | Member],
+  hashes: NDArray[np.uint8],
+  size: int,
+  channels: int,
+) -> NDArray[np.uint8] | Unreadable:
+  """Rows that are somewhere already, and the others decoded."""
+  copies = {}
+  for i in np.unique(where[:, 0][where[:, 0] >= 0]).tolist():
+    here = np.flatnonzero(where[:, 0] == i)
+    copies[i] = here, _gather(places[i], where[here, 1])
+  new = np.flatnonzero(where[:, 0] < 0)
+  if new.size:
+    made = decode([paths[i] for i in new.tolist()], hashes[new], size, channels)
+    if isinstance(made, Unreadable):
+      return made
+    copies[-1] = new, made
+  _, some = next(iter(copies.values()))
+  images = np.empty((len(paths), *some.shape[1:]), np.uint8)
+  for here, some in copies.values():
+    images[here] = some
+  return images
+
+
+def _gather(place: str, picked: NDArray[np.int64]) -> NDArray[np.uint8]:
+  """Rows of a folder of rows, or of a draft."""
+  if place.endswith('.npy'):
+    draft: NDArray[np.uint8] = np.load(place, mmap_mode='r')
+    return draft[picked]
+  return rows.Rows(pathlib.Path(place)).gather(picked)
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Prepared rows: images as uint8 of one shape, in files that map into memory.
+"""Prepared rows: images as uint8 of one shape, in files of rows.
 
 A folder of them holds shards, `shard-00000.npy` and so on; `labels.npy` where
 there are classes; `checksums.npy`, a CRC-32 a row, which is compared when the
@@ -10,10 +10,12 @@ unfinished, and is not read. Nothing here imports JAX.
 import functools
 import hashlib
 import io
+import os
 import pathlib
 import threading
+import weakref
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,7 @@ HASHES = 'hashes.npy'  # SHA-256 of the files, where there were files
 FORMAT = 1
 _ALIGNED = 64  # bytes; what JAX takes over without a copy
 _BLOCK = 2**24  # bytes that are read in one go
+_OPEN = 256  # shards that are open at once
 
 
 class Sums(NamedTuple):
@@ -51,6 +54,41 @@ def aligned_zeros(shape: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:
   return memory[start : start + size].view(dtype).reshape(shape)
 
 
+class Memory:
+  """Arrays that are used again once nobody holds them.
+
+  Where batch after batch is read, fresh memory would cost more than what is
+  written into it.
+  """
+
+  def __init__(self) -> None:
+    """Holds none yet."""
+    # Each with what is alive while it is used, and how many of its bytes have
+    # been written.
+    self._kept: list[tuple[NDArray[np.uint8], Callable[[], Any], int]] = []
+
+  def take(self, shape: Sequence[int], dtype: Any, used: int) -> NDArray[Any]:
+    """An array of zeros, but for the first `used` rows, which may be anything.
+
+    It is nobody else's for as long as it, or a view of it, is alive.
+    """
+    row = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+    size, filled = shape[0] * row, used * row
+    kept = [x for x in self._kept if x[0].size == size or x[1]() is not None]
+    free = next((x for x in kept if x[1]() is None), None)
+    if free is None:
+      memory, written = aligned_zeros((size,)), 0
+    else:
+      kept = [x for x in kept if x is not free]
+      memory, _, written = free
+    # Its views have this as their base, so that it lives as long as they do.
+    owner = np.frombuffer(memory.data, np.uint8)
+    owner[filled:written] = 0
+    self._kept = [*kept, (memory, weakref.ref(owner), filled)]
+    array: NDArray[Any] = owner.view(dtype).reshape(shape)
+    return array
+
+
 def _header(shape: Sequence[int]) -> bytes:
   file = io.BytesIO()
   npy.write_array_header_1_0(
@@ -70,12 +108,21 @@ def write_shard(path: pathlib.Path, images: NDArray[np.uint8]) -> Sums:
   Raises:
     OSError: if it cannot be written.
   """
-  images = np.ascontiguousarray(images)
-  header = _header(images.shape)
+  save_shard(path, images)
+  return sum_images(images)
+
+
+def save_shard(path: pathlib.Path, images: NDArray[np.uint8]) -> None:
+  """As `write_shard`, where the sums are known."""
   with open_atomic(path) as file:
-    file.write(header)
-    file.write(images.reshape(-1).data)
-  total = hashlib.sha256(header)
+    file.write(_header(images.shape))
+    file.write(np.ascontiguousarray(images).reshape(-1).data)
+
+
+def sum_images(images: NDArray[np.uint8]) -> Sums:
+  """What rows are checked by, once they are a shard."""
+  images = np.ascontiguousarray(images)
+  total = hashlib.sha256(_header(images.shape))
   total.update(images.reshape(-1).data)
   return Sums(total.hexdigest(), _crc32(images))
 
@@ -133,7 +180,10 @@ def damaged(path: pathlib.Path, why: str) -> DataError:
 
 
 class Rows:
-  """Prepared rows, gathered from files that are mapped into memory.
+  """Prepared rows, read from their files as they are asked for.
+
+  By position, not through a map: what a disk or network cannot give, or a file
+  that is cut while it is in use, would end the process without a word there.
 
   Attributes:
     facts: of `prepared.json`.
@@ -141,7 +191,7 @@ class Rows:
   """
 
   def __init__(self, folder: pathlib.Path) -> None:
-    """Maps the shards, whatever their size, and reads none.
+    """Looks at the sizes of the shards, whatever they are, and reads none.
 
     Raises:
       DataError: naming a file that is missing, damaged or cut short.
@@ -156,16 +206,20 @@ class Rows:
     self._paths = [folder / shard['file'] for shard in facts['shards']]
     counts = [int(shard['rows']) for shard in facts['shards']]
     self._starts = np.concatenate([[0], np.cumsum(counts)])
-    self._maps = [
-      self._map(path, (count, *self.shape))
-      for path, count in zip(self._paths, counts, strict=True)
-    ]
+    self._row = int(np.prod(self.shape))
+    self._headers = np.array(
+      [
+        self._check_shard(path, (count, *self.shape))
+        for path, count in zip(self._paths, counts, strict=True)
+      ]
+    )
     self._unchecked = np.ones(len(self), bool)
     self._lock = threading.Lock()
+    self._files: dict[int, int] = {}  # descriptors of shards, oldest first
+    weakref.finalize(self, _close, self._files)
 
-  def _map(
-    self, path: pathlib.Path, shape: tuple[int, ...]
-  ) -> NDArray[np.uint8]:
+  def _check_shard(self, path: pathlib.Path, shape: tuple[int, ...]) -> int:
+    """Bytes before the rows of a shard."""
     header = _header(shape)
     try:
       size = path.stat().st_size
@@ -174,11 +228,10 @@ class Rows:
       with open(path, 'rb') as file:
         if file.read(len(header)) != header:
           raise damaged(path, 'does not begin as it was written')
-      mapped = np.memmap(path, np.uint8, 'r', len(header), shape)
     except OSError as error:
       why = 'is missing' if not path.exists() else str(error.strerror)
       raise damaged(path, why) from error
-    return mapped.view(np.ndarray)
+    return len(header)
 
   def __len__(self) -> int:
     """How many rows there are."""
@@ -220,21 +273,53 @@ class Rows:
     assert array.shape == shape
     return array
 
-  def gather(self, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
+  def gather(
+    self, rows: NDArray[np.integer], out: NDArray[np.uint8] | None = None
+  ) -> NDArray[np.uint8]:
     """Some rows, in this order.
+
+    Args:
+      rows: their numbers.
+      out: where they go; None for a new array.
 
     Raises:
       DataError: naming the shard of one that is damaged.
     """
     wanted = rows.astype(np.int64)
-    images = np.empty((len(wanted), *self.shape), np.uint8)
+    images = out
+    if images is None:
+      images = np.empty((len(wanted), *self.shape), np.uint8)
     shards = np.searchsorted(self._starts, wanted, 'right') - 1
-    places = wanted - self._starts[shards]
+    places = self._headers[shards]
+    places = places + (wanted - self._starts[shards]) * self._row
+    memory, row = images.reshape(-1).data, self._row
     which = zip(shards.tolist(), places.tolist(), strict=True)
-    for i, (shard, place) in enumerate(which):
-      images[i] = self._maps[shard][place]
+    with self._lock:  # nobody else closes what is read
+      for i, (shard, place) in enumerate(which):
+        self._read_row(shard, place, memory[i * row : (i + 1) * row])
     self._check(wanted, images)
     return images
+
+  def _read_row(self, shard: int, place: int, row: memoryview) -> None:
+    try:
+      file = self._files.get(shard)
+      file = self._open(shard) if file is None else file
+      done = os.preadv(file, (row,), place)
+      while done < len(row):  # as a network may give it
+        more = os.preadv(file, (row[done:],), place + done)
+        if not more:
+          raise damaged(self._paths[shard], 'has been cut while it was in use')
+        done += more
+    except OSError as error:
+      raise damaged(self._paths[shard], str(error.strerror)) from error
+
+  def _open(self, shard: int) -> int:
+    """The descriptor of a shard, in the place of the oldest if need be."""
+    if len(self._files) >= _OPEN:
+      os.close(self._files.pop(next(iter(self._files))))
+    file = os.open(self._paths[shard], os.O_RDONLY)
+    self._files[shard] = file
+    return file
 
   def _check(self, rows: NDArray[np.int64], images: NDArray[np.uint8]) -> None:
     """Compares rows that are used for the first time with their checksums."""
@@ -252,8 +337,23 @@ class Rows:
     with self._lock:
       self._unchecked[rows[new]] = False
 
+  def link(self, first: int, last: int, path: pathlib.Path) -> Sums | None:
+    """Gives the shard of just these rows a second name; None if none is.
+
+    A file is never changed, so that two folders may have it.
+    """
+    shard = int(np.searchsorted(self._starts, first))
+    if self._starts[shard : shard + 2].tolist() != [first, last]:
+      return None
+    try:
+      os.link(self._paths[shard], path)
+    except OSError:  # not on this file system, or not by this user
+      return None
+    sha256 = self.facts['shards'][shard]['sha256']
+    return Sums(sha256, self._checksums[first:last])
+
   def array(self) -> NDArray[np.uint8]:
-    """All rows, read past the maps: these would count as memory as well.
+    """All rows.
 
     Raises:
       DataError: naming a shard that is damaged.
@@ -297,6 +397,11 @@ class Rows:
       self._read(name, size)
 
 
+def _close(files: dict[int, int]) -> None:
+  for file in files.values():
+    os.close(file)
+
+
 def describe(facts: Mapping[str, Any]) -> str:
   """What rows were made of, in a few words."""
   made = facts['made']
@@ -309,13 +414,16 @@ __all__ = [
   'FORMAT',
   'HASHES',
   'LABELS',
+  'Memory',
   'Rows',
   'Sums',
   'aligned_zeros',
   'damaged',
   'describe',
   'read_facts',
+  'save_shard',
   'shard_name',
+  'sum_images',
   'sum_shard',
   'write_array',
   'write_shard',

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_jax.data.listing import is_fresh
 from gan_jax.runtime.array_cache import cached_arrays, digest_arrays
 from gan_jax.runtime.progress import progress_bar
 
@@ -254,6 +255,32 @@ def hash_files(files: Sequence[pathlib.Path], *how: object) -> str:
     total.update(block)
   times = hashlib.sha256(repr([stat.st_mtime_ns for stat in stats]).encode())
   return f'{total.hexdigest()}+{times.hexdigest()[:16]}, {_SOME}'
+
+
+def remember(
+  folder: pathlib.Path,
+  files: Sequence[pathlib.Path],
+  how: Sequence[object],
+  make: Callable[[], str],
+) -> str:
+  """A hash that depends on files, kept until one has another size or time.
+
+  Args:
+    folder: that it is kept in.
+    files: all that it depends on.
+    how: what is made of them, as JSON has it.
+    make: makes it.
+  """
+  stats = [path.stat() for path in files]
+  newest = max(stat.st_mtime_ns for stat in stats)
+  if is_fresh(newest):
+    return make()
+  sizes = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+  facts = {'files': [*map(str, files)], 'sizes': sizes, 'how': how}
+  kept = cached_arrays(
+    folder, facts, lambda: {'hash': np.array(make())}, name='hash'
+  )
+  return str(kept['hash'])
 
 
 def _read_blocks(

@@ -31,6 +31,7 @@ from gan_jax.data.samples import (
   hash_files,
   hash_samples,
   hash_some,
+  remember,
 )
 from gan_jax.runtime import copies, places
 from gan_jax.runtime.errors import ArgumentError, DataError, Error, shortened
@@ -319,19 +320,23 @@ def load(
   )
   if source[0].dtype != np.uint8:
     raise ArgumentError('dataset', name, 'its images are not of 8 bits')
+  cache, how = root / 'gan_jax_arrays', (name, size, wanted)
   images = SampleSet(
     name,
     (size, size, wanted),
     source,
     _hash_facts(builder, split, size, wanted),
-    root / 'gan_jax_arrays' if are_hashed_whole(files) else None,
-    hash_files(files, name, size, wanted),
+    cache if are_hashed_whole(files) else None,
+    remember(cache, files, ('files', *how), lambda: hash_files(files, *how)),
     *_classes(name, builder, split),
   )
+  facts = images.fingerprint
   if images.nbytes > _HASHED_BYTES:
-    fingerprint = hash_some(images, images.fingerprint)
+    what, make = 'some', lambda: hash_some(images, facts)
   else:
-    fingerprint = hash_samples(images)
+    what, make = 'samples', lambda: hash_samples(images)
+  # Of decoded pixels, which a large set that is streamed is not read for.
+  fingerprint = remember(cache, files, (what, facts, *how), make)
   return dataclasses.replace(images, fingerprint=fingerprint)
 
 

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from gan_jax.networks.base import Networks
 from gan_jax.runtime.errors import ArgumentError
 
+_COLUMNS = 32  # classes that each have a column of a grid
+_SHOWN = 16  # of more classes than that, where not all are shown
 CLASS_SAMPLINGS = ('data', 'uniform')
 # 2^32 times the golden ratio, modulo 2^32: its multiples fall evenly.
 _GOLDEN = 0x9E3779B9
@@ -39,6 +41,31 @@ def check_sampling(word: str) -> None:
 def classes_in_turn(count: int, classes: int) -> NDArray[np.int32] | None:
   """Classes 0, 1, ... for some samples; None for networks that know none."""
   return np.arange(count, dtype=np.int32) % classes if classes else None
+
+
+def shown_classes(classes: int) -> NDArray[np.int32]:
+  """Those that have a column of a grid: all, or some that lie evenly.
+
+  >>> shown_classes(3).tolist(), len(shown_classes(1000))
+  ([0, 1, 2], 16)
+  """
+  if classes <= _COLUMNS:
+    return np.arange(classes, dtype=np.int32)
+  return np.linspace(0, classes - 1, _SHOWN).round().astype(np.int32)
+
+
+def lay_out(count: int, classes: int) -> tuple[NDArray[np.int32] | None, int]:
+  """Classes of the samples in a grid, and its columns; 0: about square.
+
+  A class a column; all classes in turn, row by row, of those that are too many
+  for that where there is a sample for each; else some of the classes.
+  """
+  if not classes:
+    return None, 0
+  if classes > _COLUMNS and count >= classes:
+    return classes_in_turn(count, classes), 0
+  shown = shown_classes(classes)
+  return shown[np.arange(count) % len(shown)], len(shown)
 
 
 def draw_classes(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import Density
 from gan_jax.figures import images
-from gan_jax.game.classes import classes_in_turn
+from gan_jax.game.classes import lay_out
 from gan_jax.runtime.backend import require_memory
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import open_atomic, write_atomic
@@ -101,12 +101,13 @@ def lay_out_classes(
 ) -> tuple[NDArray[np.int32] | None, int]:
   """Classes of samples and columns of their grid, where nobody chose any.
 
-  In a grid of images classes come in turn, one a column, so that each is seen.
+  In a grid of images a class has a column, so that each is seen; `lay_out` says
+  what is done with very many.
   Files for others to read have them as the run was trained: None.
   """
   if not run.classes or not run.dataset.bounded or out.suffix != '.png':
     return None, 0
-  return classes_in_turn(num, run.classes), run.classes
+  return lay_out(num, run.classes)
 
 
 def draw(

@@ -23,7 +23,7 @@ from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Dataset, Density
 from gan_jax.figures import images
 from gan_jax.game import population
-from gan_jax.game.classes import classes_in_turn
+from gan_jax.game.classes import lay_out
 from gan_jax.game.population import PopulationState, Progress
 from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import norm
@@ -397,8 +397,8 @@ class PopulationLoop(HostLoop):
     seed = self.members[i].seed
     count = sample_count(self.setup)
     label = None
-    if self.setup.dataset.bounded:  # a grid: a class a column
-      label = classes_in_turn(count, self.setup.networks.classes)
+    if self.setup.dataset.bounded:
+      label, _ = lay_out(count, self.setup.networks.classes)
     return np.concatenate(
       list(self._sampler.batches(*generator, seed, count, label))
     )
@@ -411,7 +411,8 @@ class PopulationLoop(HostLoop):
       if isinstance(dataset, Density):
         picture = images.png(images.scatter(x, dataset.extent))
       elif dataset.bounded:
-        picture = images.grid_png(x, self.setup.networks.classes)
+        _, columns = lay_out(len(x), self.setup.networks.classes)
+        picture = images.grid_png(x, columns)
       else:
         continue
       write_atomic(self.folder / 'samples' / f'member_{i:04d}.png', picture)

@@ -17,6 +17,7 @@ from gan_jax.config.app import warn
 from gan_jax.config.resolve import TRAINER_GROUPS
 from gan_jax.config.schema import FIELDS, Config
 from gan_jax.data import Density
+from gan_jax.game.classes import lay_out, shown_classes
 from gan_jax.runtime import places, records
 from gan_jax.runtime.errors import ArgumentError, Error
 from gan_jax.runtime.files import (
@@ -80,6 +81,7 @@ def render_report(workdir: str | pathlib.Path) -> str:
     summary=summarise_run(config, facts, rows),
     unfinished=facts.get('outcome') in (None, 'running'),
     pictures=pictures,
+    columns=_name_columns(config, facts),
     density=density,
     curves=curves.curves(rows, equilibrium) if rows.count else [],
     scores=curves.scores(scores) if scores else [],
@@ -305,6 +307,18 @@ def _read_samples(
     except records.DamagedRecord as error:
       warn(f'{path} is damaged ({error}) and left out')
   return contents
+
+
+def _name_columns(config: Config, facts: Mapping[str, Any]) -> str:
+  """What the columns of the grids are, where there are classes."""
+  names = facts.get('dataset', {}).get('classes', [])
+  if not facts.get('dataset', {}).get('class_counts'):  # nobody is told them
+    return ''
+  if not lay_out(config.num_samples, len(names))[1]:
+    return f'All {len(names):,} classes in turn, row by row.'
+  shown = [names[i] for i in shown_classes(len(names))]
+  which = f'{len(shown)} of ' if len(shown) < len(names) else ''
+  return f'Columns are {which}{len(names):,} classes: {", ".join(shown)}.'
 
 
 def _draw_grids(workdir: pathlib.Path) -> dict[str, Any]:

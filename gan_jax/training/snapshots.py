@@ -3,7 +3,8 @@
 For images a grid a time, from the live and from the averaged generator; for
 densities the numbers that the report draws: samples, and D over a grid of
 points. The latent batch is that of the run's own seed: what `sample(seed=seed)`
-draws. In a grid classes come in turn, however often they are drawn elsewhere.
+draws. In a grid a class has a column, however often it is drawn elsewhere, and
+of very many classes some are shown.
 """
 
 import io
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from gan_jax.data import Density
 from gan_jax.figures import images
-from gan_jax.game.classes import classes_in_turn
+from gan_jax.game.classes import lay_out, shown_classes
 from gan_jax.game.game import apply_d
 from gan_jax.game.sampler import BATCH, Sampler
 from gan_jax.game.state import State
@@ -41,7 +42,8 @@ def sample_count(setup: Setup) -> int:
   if not setup.dataset.bounded:
     return DENSITY_SAMPLES
   count, classes = setup.config.num_samples, setup.networks.classes
-  return -(-count // classes) * classes if classes else count
+  columns = len(shown_classes(classes)) if classes else 1
+  return -(-count // columns) * columns
 
 
 class Snapshots:
@@ -55,8 +57,9 @@ class Snapshots:
     dataset = setup.dataset
     self._density = dataset if isinstance(dataset, Density) else None
     self._label: NDArray[np.int32] | None = None
-    if dataset.bounded:  # a grid: a class a column
-      self._label = classes_in_turn(self._count, setup.networks.classes)
+    if dataset.bounded:
+      shown = lay_out(self._count, setup.networks.classes)
+      self._label, self._columns = shown
     if self._density:
       self._grid = density_grid(self._density)
 
@@ -90,9 +93,8 @@ class Snapshots:
       sources['ema'] = state.ema
     drawn = {k: self._draw(x.params, x.stats) for k, x in sources.items()}
     if self._setup.dataset.bounded:
-      columns = self._setup.networks.classes  # a class a column
       return {
-        f'{kind}_{step:09d}.png': images.grid_png(x, columns)
+        f'{kind}_{step:09d}.png': images.grid_png(x, self._columns)
         for kind, x in jax.device_get(drawn).items()
       }
     grid = self._grid if self._density else None

@@ -67,7 +67,7 @@ NAMES = {
   'zzzz': 'unknown; use a set of images that TFDS knows, or folder:PATH$',
   './digits': 'is a folder; write folder:./digits to train on its images$',
   '..': 'is a folder; write folder:.. to train on its images$',
-  'folder:x.zip': 'is an archive; unpack it and name the folder$',
+  'folder:x.tgz': 'is compressed as a whole; unpack it and name the folder, or',
   'folder:~nouser/x': 'home folder is not known .user nouser is not known',
   'density:~nouser/x': 'home folder is not known .user nouser is not known',
   'mnist:9.9.9': 'cannot be loaded at version 9.9.9, only: 3.0.1',
@@ -78,7 +78,7 @@ NAMES = {
 @pytest.mark.parametrize('name', NAMES)
 def test_names_are_told_in_one_line(name, digits_root, tmp_path, monkeypatch):
   (tmp_path / 'digits').mkdir()
-  (tmp_path / 'x.zip').touch()
+  (tmp_path / 'x.tgz').touch()
   monkeypatch.chdir(tmp_path)
   said = NAMES[name].replace('?', r'\?')
   with pytest.raises(ArgumentError, match=said) as told:

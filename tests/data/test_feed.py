@@ -1,5 +1,7 @@
 """Feeds: the same records, in one order, wherever they live."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from helpers.pictures import RANDOM, both, folder, make, numbered, save
 
 from gan_jax import data
 from gan_jax.data import feed as feeds
+from gan_jax.data import rows as prepared_rows
 from gan_jax.data import samples
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
@@ -84,8 +87,25 @@ def test_any_partition_of_the_steps_is_the_same(residence):
   np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+class OneByOne:
+  """A source that gives one sample at a time."""
+
+  def __init__(self, values):
+    self._values = values
+
+  def __len__(self):
+    return len(self._values)
+
+  def __getitem__(self, i):
+    return self._values[i]
+
+
+def one_by_one(images):
+  return dataclasses.replace(images, source=OneByOne(images.source))
+
+
 def test_stream_goes_on_where_it_ended(monkeypatch):
-  feed = make(residence='stream')
+  feed = make(one_by_one(numbered()), residence='stream')
   begun = []
 
   def begin(start, rows):
@@ -96,6 +116,29 @@ def test_stream_goes_on_where_it_ended(monkeypatch):
   for start, count in [(0, 2), (2, 1), (3, 4), (9, 1), (10, 1)]:
     feed.chunk(start, count)
   assert begun == [0, 9]
+
+
+@pytest.mark.parametrize('change', [lambda images: images, one_by_one])
+def test_what_was_read_and_not_passed_is_not_read_again(change, monkeypatch):
+  whole = make(residence='stream').chunk(0, 12)
+  images = change(numbered())
+  feed = make(images, residence='stream')
+  first = feed.chunk(0, 5)
+  read, gather = [], feed._gather
+  if gather:
+
+    def count_them(picked, out):
+      read.append(len(picked) // 4)
+      gather(picked, out)
+
+    monkeypatch.setattr(feed, '_gather', count_them)
+  # Some of them, all of them, more than there are, others, and back.
+  for start, count in ((2, 2), (2, 2), (3, 4), (9, 2), (1, 3)):
+    found = feed.chunk(start, count, room=6)
+    np.testing.assert_array_equal(found[:count], whole[start : start + count])
+    assert found.shape[0] == 6 and not found[count:].any()
+  np.testing.assert_array_equal(first, whole[:5])  # is not written over
+  assert read == ([3, 2, 3] if gather else [])
 
 
 def test_seed_decides_the_order():
@@ -120,6 +163,14 @@ def test_a_reseeded_feed_reads_on_its_own(residence):
   np.testing.assert_array_equal(first, whole[:2])
   np.testing.assert_array_equal(records(feed, 2, 2), whole[2:])
   assert (again != whole[2:]).any()
+
+
+def test_order_is_numpys_permutation_of_philox():
+  for seed, epoch, size in ((0, 0, 1), (3, 5, 1000), (2, 9, 70_000)):
+    stream = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    found = feeds.permutation(seed, epoch, size)
+    np.testing.assert_array_equal(found, stream.permutation(size))
+    assert found.dtype == np.int32
 
 
 def test_order_is_frozen():
@@ -253,3 +304,23 @@ def test_impossible_feeds_are_refused(option, value):
   for dataset in (numbered(), data.load('ring')):
     with pytest.raises(ArgumentError, match=f'`{option}={value}`: use'):
       data.make_feed(dataset, **{'seed': 0, 'batch_size': 2, **{option: value}})
+
+
+def test_memory_is_used_again_once_nobody_holds_it():
+  memory = prepared_rows.Memory()
+  first = memory.take((4, 100), np.uint8, 4)
+  first[:] = 7
+  place, view = first.ctypes.data, first[1:].reshape(-1)
+  assert place % 64 == 0
+  del first
+  other = memory.take((4, 100), np.uint8, 1)
+  assert other.ctypes.data != place and (view == 7).all()
+  del view
+  on_device = jax.device_put(memory.take((4, 100), np.uint8, 2))
+  again = memory.take((4, 100), np.uint8, 1)
+  again[:] = 1
+  assert not np.asarray(on_device)[2:].any() and not other[1:].any()
+  places = {x.unsafe_buffer_pointer() for x in [on_device]}
+  assert again.ctypes.data not in places
+  del again, on_device, other
+  assert not memory.take((4, 100), np.uint8, 0).any()

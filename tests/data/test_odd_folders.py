@@ -351,6 +351,8 @@ def refused_folders(root):
   (root / 'text').mkdir()
   (root / 'text' / 'a.txt').touch()
   (root / 'x.zip').touch()
+  (root / 'x.tar').touch()
+  (root / 'x.tgz').touch()
   (root / 'x.csv').touch()
   (root / 'gone').symlink_to(root / 'nowhere')
   save(root / 'broken' / 'a.png', COLOUR)
@@ -362,7 +364,9 @@ def refused_folders(root):
   [
     ('empty', r'no image files there \(.png, .jpg'),
     ('text', 'no image files there .*there are 1 .txt file'),
-    ('x.zip', 'is an archive; unpack it'),
+    ('x.zip', 'x.zip: cannot be read as .zip .*get it again'),
+    ('x.tar', 'x.tar: cannot be read as .tar .*get it again'),
+    ('x.tgz', 'is compressed as a whole; unpack it'),
     ('x.csv', 'is a file, not a folder'),
     ('gone', 'is a link to .*nowhere, which is not there'),
     ('absent', 'no such folder'),

@@ -6,6 +6,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -15,7 +17,7 @@ from helpers.alone import Here
 from helpers.pictures import make, save
 
 from gan_jax import data
-from gan_jax.data import folder, manifest, prepared, reading, rows
+from gan_jax.data import folder, listing, manifest, prepared, reading, rows
 from gan_jax.runtime import locks
 from gan_jax.runtime.errors import ArgumentError, Error
 
@@ -26,10 +28,11 @@ LONG_AGO = 10**18  # ns
 @pytest.fixture
 def pets(tmp_path, monkeypatch):
   """Images of two classes, that are treated as a large set is."""
-  monkeypatch.setattr(manifest, '_FEW', 0)
+  monkeypatch.setattr(listing, '_FEW', 0)
   monkeypatch.setattr(prepared, '_FEWEST', 4)  # rows of a shard
   monkeypatch.setattr(prepared, 'count_cores', lambda: 1)
   monkeypatch.setattr(folder, 'Workers', Here)
+  monkeypatch.setattr(manifest, 'Workers', Here)
   Here.calls.clear()
   for i in range(N):
     draw(tmp_path / 'pets' / 'cd'[i % 2] / f'{i:02d}.png', i)
@@ -49,15 +52,15 @@ def load(pets, **how):
 
 @pytest.fixture
 def read(monkeypatch):
-  """Names of the files that were looked at."""
+  """Names of the files that were read."""
   names = []
-  really = reading._look
+  really = reading.read_file
 
-  def look(path, megapixels):
-    names.append(path.rpartition('/')[2])
-    return really(path, megapixels)
+  def read(path):
+    names.append(str(path).rpartition('/')[2])
+    return really(path)
 
-  monkeypatch.setattr(reading, '_look', look)
+  monkeypatch.setattr(reading, 'read_file', read)
   return names
 
 
@@ -119,10 +122,10 @@ def test_what_was_read_before_a_kill_is_kept(pets, read, monkeypatch):
   monkeypatch.setattr(manifest._Keeper, 'close', keep_at_once)
   really = reading.look
 
-  def look(paths, megapixels):
+  def look(paths, *how):
     if len(read) >= 12:
       raise SystemExit  # as good as a kill: nothing is written after it
-    return really(paths, megapixels)
+    return really(paths, *how)
 
   with monkeypatch.context() as patch:
     patch.setattr(reading, 'look', look)
@@ -170,7 +173,8 @@ def test_a_data_root_that_cannot_be_written_does_no_harm(
   images = load(pets)
   np.testing.assert_array_equal(images.array(), direct(pets))
   assert 'nothing can be written' in capsys.readouterr().err
-  assert load(pets).fingerprint == images.fingerprint and len(read) == 2 * N
+  assert len(read) == 2 * N  # to look at them, and for their pixels
+  assert load(pets).fingerprint == images.fingerprint and len(read) == 3 * N
 
 
 # Rows that a folder keeps.
@@ -228,16 +232,30 @@ def jax_leaf(items):
   return leaves(items)[0]
 
 
-def test_what_was_prepared_is_not_decoded_again_after_a_change(pets):
+def test_what_was_prepared_is_not_read_again_after_a_change(pets, read):
   load(pets).array()
+  assert sorted(read) == [f'{i:02d}.png' for i in range(N)]  # for all of it
+  read.clear()
   draw(pets / 'a' / '0.png', 77)  # before all others
   (pets / 'd' / '05.png').unlink()
-  Here.calls.clear()
   images = load(pets)
   np.testing.assert_array_equal(images.array(), direct(pets))
-  new = [kept for *_, (_, kept) in Here.calls]
-  assert (np.concatenate(new) < 0).sum() == 1
-  assert len(shards(pets)) == 4  # those of before are gone
+  assert read == ['0.png']
+  assert len(shards(pets)) == 4  # those of before are gone, and all drafts
+  assert len({path.parent for path in shards(pets)}) == 1
+
+
+def test_shards_that_are_the_same_after_a_change_are_not_written(pets):
+  load(pets).array()
+  numbers = [path.stat().st_ino for path in shards(pets)]
+  draw(pets / 'c' / '14.png', 99)  # in the second shard of four
+  draw(pets / 'z' / '0.png', 98)  # after all others
+  images = load(pets)
+  np.testing.assert_array_equal(images.array(), direct(pets))
+  again = [path.stat().st_ino for path in shards(pets)]
+  assert again[0] == numbers[0] and again[2:4] == numbers[2:4]
+  assert again[1] not in numbers and len(again) == 5
+  images.source.rows.verify()
 
 
 def test_rows_are_for_one_way_of_reading(pets):
@@ -261,31 +279,36 @@ def test_none_are_kept_where_that_is_not_wanted_or_there_is_no_room(
   assert shards(pets)
 
 
-def test_a_disk_that_fills_amid_it_leaves_nothing(pets, monkeypatch, capsys):
-  really = rows.write_shard
+def fill_the_disk(monkeypatch, after, error):
+  """Lets so many shards and drafts be written, and no more."""
+  really, written = rows.save_shard, []
 
-  def write(path, images):
-    if path.name == 'shard-00002.npy':
-      raise OSError(errno.ENOSPC, 'No space left on device', str(path))
-    return really(path, images)
+  def save(path, images):
+    if len(written) == after:
+      raise error
+    written.append(path.name)
+    really(path, images)
 
-  monkeypatch.setattr(rows, 'write_shard', write)
+  monkeypatch.setattr(rows, 'save_shard', save)
+
+
+@pytest.mark.parametrize('looked', [False, True])
+def test_a_disk_that_fills_amid_it_leaves_nothing(
+  looked, pets, monkeypatch, capsys
+):
+  if looked:  # nothing is left to do but to make the rows
+    load(pets, keep_rows=False)
+  error = OSError(errno.ENOSPC, 'No space left on device')
+  fill_the_disk(monkeypatch, 2, error)
   np.testing.assert_array_equal(load(pets).array(), direct(pets))
   assert shards(pets) == []
   assert 'No space left on device' in capsys.readouterr().err
 
 
 def test_what_a_kill_left_is_gone_on_with(pets, monkeypatch):
-  really, written = rows.write_shard, []
-
-  def write(path, images):
-    if len(written) == 2:
-      raise KeyboardInterrupt
-    written.append(path.name)
-    return really(path, images)
-
+  load(pets, keep_rows=False)
   with monkeypatch.context() as patch:
-    patch.setattr(rows, 'write_shard', write)
+    fill_the_disk(patch, 2, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
       load(pets).array()
   assert len(shards(pets)) == 2
@@ -295,6 +318,62 @@ def test_what_a_kill_left_is_gone_on_with(pets, monkeypatch):
   times = [path.stat().st_mtime_ns for path in shards(pets)]
   np.testing.assert_array_equal(load(pets).array(), direct(pets))
   assert [path.stat().st_mtime_ns for path in shards(pets)[:2]] == times
+
+
+@pytest.mark.parametrize('change', [False, True])
+def test_rows_made_before_a_kill_amid_the_look_are_kept(
+  change, pets, read, monkeypatch
+):
+  with monkeypatch.context() as patch:
+    fill_the_disk(patch, 2, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+      load(pets)
+  assert len(read) == 18  # two drafts of 6, and one that was not written
+  read.clear()
+  if change:  # all others move on
+    draw(pets / 'a' / '0.png', 77)
+  wanted = direct(pets)
+  np.testing.assert_array_equal(load(pets).array(), wanted)
+  assert len(read) == 12 + change
+  rest = [path.name for path in pets.with_name('root').rglob('draft-*')]
+  assert rest == []
+
+
+def every_kind(place):
+  """Of one size: deep, transparent, lying, moving, with a palette."""
+  colours = np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+  image = PIL.Image.fromarray(colours)
+  place.mkdir()
+  image.save(place / 'a.png')
+  others = [image.convert('RGB'), image.convert('RGB').rotate(90)]
+  others[0].save(place / 'b.gif', save_all=True, append_images=others[1:])
+  PIL.Image.fromarray(colours[..., 0].astype(np.uint16) << 8).save(
+    place / 'c.png'
+  )
+  exif = PIL.Image.Exif()
+  exif[0x112] = 6
+  others[0].save(place / 'd.jpg', exif=exif)
+  others[1].quantize(16).save(place / 'e.png', transparency=3)
+
+
+@pytest.mark.parametrize(
+  'how', [{}, {'channels': 1}, {'channels': 4, 'image_size': 4}]
+)
+@pytest.mark.parametrize('out', [False, True])
+def test_rows_are_the_same_in_one_read_and_in_two(how, out, pets, read):
+  how = {'channels': 3, **how}
+  odd, root = pets.with_name('odd'), str(pets.with_name('other'))
+  every_kind(odd)
+  twice = load(odd, keep_rows=False, **how).array()
+  read.clear()
+  if out:
+    place = pets.with_name('out')
+    once = data.write_rows(f'folder:{odd}', place, data_dir=root, **how)
+    assert sorted(path.name for path in place.glob('draft*')) == []
+  else:
+    once = data.load(f'folder:{odd}', data_dir=root, **how)
+  np.testing.assert_array_equal(once.array(), twice)
+  assert len(read) == 5
 
 
 def cut(path):
@@ -333,6 +412,31 @@ def test_a_flipped_bit_is_found_when_its_row_is_used(residence, pets):
     feed.chunk(0, 1)
 
 
+@pytest.mark.parametrize('kept_open', [1, 256])
+def test_a_shard_that_is_cut_or_goes_amid_training_is_named_or_no_harm(
+  kept_open, pets, monkeypatch
+):
+  monkeypatch.setattr(rows, '_OPEN', kept_open)
+  load(pets).array()
+  images, picked = load(pets), np.arange(N)[::-1]
+  wanted = images.take(picked)
+  path = shards(pets)[1]
+  content = path.read_bytes()
+  os.truncate(path, len(content) - 6 * 6 * 3 - 1)  # a row and a bit
+  with pytest.raises(
+    data.DataError, match=r'shard-00001.npy: has been cut while it was in use'
+  ):
+    images.take(picked)
+  path.write_bytes(content)
+  np.testing.assert_array_equal(images.take(picked), wanted)
+  path.unlink()
+  if kept_open == 1:
+    with pytest.raises(data.DataError, match=r'shard-00001.npy: No such file'):
+      images.take(picked)
+  else:  # the file is there for as long as it is open
+    np.testing.assert_array_equal(images.take(picked), wanted)
+
+
 def test_a_file_that_changes_or_goes_amid_training_is_named(pets):
   images = load(pets, keep_rows=False)
   feed = make(images, residence='stream', batch_size=N)
@@ -347,6 +451,7 @@ def test_a_file_that_changes_or_goes_amid_training_is_named(pets):
 
 
 def test_a_file_that_changes_before_it_is_prepared_is_named(pets):
+  load(pets, keep_rows=False)
   images = load(pets)
   draw(pets / 'c' / '02.png', 5)
   with pytest.raises(data.DataError, match=r'02.png was changed since'):
@@ -464,7 +569,7 @@ def test_rows_in_memory_are_as_many_bytes_as_they_are(out):
 
 @pytest.mark.slow
 def test_processes_look_at_and_decode_what_one_would(tmp_path, monkeypatch):
-  monkeypatch.setattr(manifest, '_FEW', 0)
+  monkeypatch.setattr(listing, '_FEW', 0)
   monkeypatch.setattr(manifest, '_ALONE', 0)
   for i in range(100):
     draw(tmp_path / 'pets' / f'{i:02d}.png', i)
@@ -480,8 +585,8 @@ def test_processes_look_at_and_decode_what_one_would(tmp_path, monkeypatch):
 TOGETHER = """
 import hashlib, sys
 from gan_jax import data
-from gan_jax.data import manifest
-manifest._FEW = 0
+from gan_jax.data import listing
+listing._FEW = 0
 images = data.load(f'folder:{sys.argv[1]}', data_dir=sys.argv[2])
 print(hashlib.sha256(images.array()).hexdigest())
 """
@@ -502,3 +607,133 @@ def test_processes_may_prepare_a_folder_together(tmp_path):
   assert [process.returncode for process in started] == [0] * 3, ended
   assert len({out for out, _ in ended}) == 1
   assert len({path.parent for path in shards(tmp_path / 'pets')}) == 1
+
+
+# Archives.
+
+
+def pack(pets, name, how=zipfile.ZIP_STORED):
+  """An archive of a folder, with what macOS and others leave in it."""
+  out = pets.with_name(name)
+  if name.endswith('.zip'):
+    with zipfile.ZipFile(out, 'w', how) as archive:
+      archive.writestr('__MACOSX/._00.png', b'')
+      for path in pets.rglob('*'):  # in any order
+        archive.write(path, path.relative_to(pets.parent))
+      archive.writestr('pets/readme.txt', b'')
+  else:
+    with tarfile.open(out, 'w') as archive:
+      archive.add(pets, './pets')
+      link = tarfile.TarInfo('pets/c/link.png')
+      link.type, link.linkname = tarfile.SYMTYPE, '00.png'
+      archive.addfile(link)
+  os.utime(out, ns=(LONG_AGO, LONG_AGO))
+  return out
+
+
+@pytest.mark.parametrize(
+  'name, how, left_out',
+  [
+    ('a.zip', zipfile.ZIP_STORED, '1 .txt file; 1 file of a hidden folder'),
+    ('a.ZIP', zipfile.ZIP_DEFLATED, '1 .txt file; 1 file of a hidden folder'),
+    ('a.tar', 0, '1 link in the archive'),
+  ],
+)
+def test_an_archive_is_the_set_of_its_folder(name, how, left_out, pets, read):
+  wanted = load(pets)
+  out = pack(pets, name.lower(), how)
+  out = out.rename(out.with_name(name))
+  shutil.move(pets, pets.with_name('gone'))
+  read.clear()
+  images = load(out)
+  assert images.fingerprint == wanted.fingerprint
+  assert images.classes == ('c', 'd') and left_out in images.notes[-1]
+  np.testing.assert_array_equal(images.array(), wanted.array())
+  assert len(read) == N
+  again = load(out, keep_rows=False)
+  assert len(read) == N and again.fingerprint == images.fingerprint
+  np.testing.assert_array_equal(again.array(), images.array())
+  written = data.write_rows(
+    f'folder:{out}', out.with_name('out'), data_dir=str(out.with_name('root'))
+  )
+  assert written.fingerprint == images.fingerprint
+
+
+@pytest.mark.parametrize('how', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_file_of_an_archive_is_named(how, pets):
+  save(pets / 'c' / '99.bmp', np.zeros((6, 6, 3)))  # any pixel is a pixel
+  out = pack(pets, 'a.zip', how)
+  with zipfile.ZipFile(out) as archive:
+    place = archive.getinfo('pets/c/99.bmp').header_offset
+  content = bytearray(out.read_bytes())
+  content[
+    place
+    + 30
+    + len('pets/c/99.bmp')
+    + (60 if how == zipfile.ZIP_STORED else 20)
+  ] ^= 1
+  out.write_bytes(content)
+  with pytest.raises(
+    data.DataError, match=r'cannot read .*/a.zip: pets/c/99.bmp: mend or remove'
+  ):
+    load(out)
+  out.write_bytes(content[: len(content) // 2])
+  with pytest.raises(data.DataError, match='cannot be read as .zip'):
+    load(out)
+
+
+def test_an_archive_that_changes_amid_training_is_named(pets):
+  out = pack(pets, 'a.tar')
+  feed = make(load(out, keep_rows=False), residence='stream', batch_size=N)
+  draw(pets / 'c' / '02.png', 5)
+  os.utime(pack(pets, 'a.tar'))
+  with pytest.raises(data.DataError, match=r'a.tar: .* was changed since'):
+    feed.chunk(0, 1)
+  assert load(out).fingerprint == load(pets).fingerprint
+
+
+# What else may go wrong where rows are written.
+
+
+@pytest.mark.parametrize('looked', [False, True])
+def test_a_disk_that_fills_amid_a_preparation_is_told_and_it_goes_on(
+  looked, pets, read, monkeypatch
+):
+  out, root = pets.with_name('out'), str(pets.with_name('root'))
+  if looked:
+    load(pets, keep_rows=False)
+  read.clear()
+  with monkeypatch.context() as patch:
+    error = OSError(errno.ENOSPC, 'No space left on device', str(out))
+    fill_the_disk(patch, 2, error)
+    with pytest.raises(
+      Error, match='`out=.*make room.*; what is written stays, and the same'
+    ):
+      data.write_rows(f'folder:{pets}', out, data_dir=root)
+  with pytest.raises(ArgumentError, match='its preparation did not end'):
+    data.load(f'prepared:{out}')
+  read.clear()
+  images = data.write_rows(f'folder:{pets}', out, data_dir=root)
+  assert len(read) == N - 12  # two shards of 6 were there
+  np.testing.assert_array_equal(images.array(), direct(pets))
+
+
+def test_two_preparations_in_one_folder_are_refused(pets):
+  out, root = pets.with_name('out'), str(pets.with_name('root'))
+  out.mkdir()
+  with locks.hold(out, print):
+    with pytest.raises(
+      ArgumentError, match='`out=.*another process prepares there.*; wait'
+    ):
+      data.write_rows(f'folder:{pets}', out, data_dir=root)
+  assert data.write_rows(f'folder:{pets}', out, data_dir=root).size == N
+
+
+def test_a_place_that_cannot_be_written_is_named(pets, monkeypatch):
+  def refuse(path, *how, **more):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr(locks, 'open_plain', refuse)
+  out, root = pets.with_name('out'), str(pets.with_name('root'))
+  with pytest.raises(ArgumentError, match='`out=.*Permission denied; use a f'):
+    data.write_rows(f'folder:{pets}', out, data_dir=root)

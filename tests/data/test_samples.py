@@ -310,16 +310,51 @@ def test_fingerprint_is_of_the_pixels_not_of_their_encoding(
 ):
   # TFDS writes the same records in other bytes from process to process.
   monkeypatch.setattr(tfds_sets, 'hash_files', lambda *how: 'other bytes')
+  monkeypatch.setattr(
+    tfds_sets, 'remember', lambda cache, files, how, make: make()
+  )
   assert data.load('digits').fingerprint == digits.fingerprint
   brighter = data.SampleSet('b', digits.shape, digits.array() + np.uint8(1), '')
   assert samples.hash_samples(brighter) != digits.fingerprint
+
+
+def test_files_of_a_set_are_hashed_again_only_after_a_change(
+  digits_copy, monkeypatch
+):
+  root, place = digits_copy
+  (file,) = place.glob('*-train.*')
+  os.utime(file, ns=(10**18, 10**18))
+  asked = []
+  really = tfds_sets.hash_files
+
+  def hash_files(*how):
+    asked.append(how)
+    return really(*how)
+
+  monkeypatch.setattr(tfds_sets, 'hash_files', hash_files)
+  first = data.load('digits', data_dir=str(root))
+  with monkeypatch.context() as patch:
+    patch.setattr(data.SampleSet, 'array', None)  # is not read
+    again = data.load('digits', data_dir=str(root))
+  assert len(asked) == 1
+  assert (again.key, again.fingerprint) == (first.key, first.fingerprint)
+  content = bytearray(file.read_bytes())
+  content[-1] ^= 1
+  file.write_bytes(content)  # a moment ago, so that no time tells it
+  for count in (2, 3):
+    assert data.load('digits', data_dir=str(root)).key != first.key
+    assert len(asked) == count
+  os.utime(file, ns=(10**18 + 1, 10**18 + 1))
+  for _ in range(2):
+    assert data.load('digits', data_dir=str(root)).key != first.key
+    assert len(asked) == 4
 
 
 def test_cached_array_belongs_to_the_files_it_was_read_from(digits_copy):
   # By facts of the set alone, an array would outlive a set prepared anew.
   root, place = digits_copy
   images = data.load('digits', data_dir=str(root))
-  assert len(list((root / 'gan_jax_arrays').iterdir())) == 1
+  assert len(list((root / 'gan_jax_arrays').glob('samples-*'))) == 1
   (file,) = place.glob('*-train.*')
   other = samples.hash_files([file], 'digits', 8, 1)
   assert images.key == other != images.fingerprint

@@ -6,7 +6,7 @@ import numpy as np
 from helpers.toygame import mlp, net
 
 from gan_jax import networks
-from gan_jax.game.classes import classes_in_turn
+from gan_jax.game.classes import classes_in_turn, lay_out
 from gan_jax.game.sampler import Sampler
 from gan_jax.runtime import sharding
 
@@ -59,3 +59,16 @@ def test_classes_come_in_turn_unless_they_are_given():
   assert labels(label=given) == given.tolist()
   assert classes_in_turn(5, 3).tolist() == [0, 1, 2, 0, 1]
   assert classes_in_turn(5, 0) is None
+
+
+def test_a_grid_of_very_many_classes_shows_some_in_columns_or_all():
+  label, columns = lay_out(7, 3)
+  assert label.tolist() == [0, 1, 2, 0, 1, 2, 0] and columns == 3
+  label, columns = lay_out(64, 1000)
+  assert columns == 16 and len(label) == 64
+  assert (label.reshape(-1, columns) == label[:columns]).all()
+  assert label[0] == 0 and label[15] == 999
+  assert np.ptp(np.diff(label[:columns])) <= 1  # they lie evenly
+  label, columns = lay_out(1001, 1000)
+  assert label.tolist() == [*range(1000), 0] and columns == 0
+  assert lay_out(5, 0) == (None, 0)

@@ -197,6 +197,7 @@ class Bare(run_loop.RunLoop):
     )
     self.step, self.scorer, self.done = step, scorer, []
     self.state, self._unscored, self.compile_sec = None, False, 0.0
+    self._program_bytes, self.facts = 0, {}
     self.progress = self.log = self.run_file = self
     self.listener, self.ledger = preemption.Listener(), goodput.Ledger()
 

@@ -151,6 +151,18 @@ def check(page):
   assert [m['name'] for m in page.named('meta') if 'name' in m] == ['viewport']
 
 
+def test_columns_of_classes_are_named_and_few(tmp_path):
+  w = Workdir(tmp_path, True, [row(1)], dataset='digits')
+  path = tmp_path / 'run.json'
+  told = json.loads(path.read_text())
+  names = [f'<{i}>' for i in range(1000)]
+  told['dataset'] |= {'classes': names, 'class_counts': [20] * 1000}
+  path.write_text(json.dumps(told))
+  text = w.grids([200]).page().text
+  assert 'Columns are 16 of 1,000 classes: <0>, <67>,' in text
+  assert '<999>.' in text and '<500>' not in text
+
+
 def test_image_run(tmp_path):
   rows = [row(s // 2) for s in range(curves.MANY + 1)]
   w = Workdir(tmp_path, True, rows, dataset='digits', lr_g=0.00123)

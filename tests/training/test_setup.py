@@ -234,6 +234,31 @@ def test_a_grid_of_a_conditional_run_has_a_column_a_class(conditional_run):
   assert (wide / 26, high / 35) == (24, 24)  # 3 x 4 of 8 pixels, gaps between
 
 
+@pytest.mark.slow
+def test_a_run_of_a_thousand_classes_draws_few_pictures(programs, tmp_path):
+  colours = np.random.default_rng(0).integers(0, 256, (1000, 1, 1, 3), np.uint8)
+  images = np.repeat(colours, 2, axis=0) * np.ones((1, 8, 8, 1), np.uint8)
+  run = train(
+    tmp_path / 'run',
+    data=(images, np.repeat(np.arange(1000), 2)),
+    network='mlp',
+    width=4,
+    conditioning='projection',
+    batch_size=8,
+    steps=2,
+    devices=1,
+    compilation_cache=programs,
+  )
+  run = restore.open_run(run.workdir)
+  with PIL.Image.open(run.workdir / 'samples' / 'step_000000002.png') as grid:
+    wide, high = grid.size
+  assert (wide / 143, high / 35) == (4, 4)  # 16 x 4 of 8 pixels, gaps between
+  own = run.sample(3, label=777)
+  np.testing.assert_array_equal(own, run.sample(3, label=[777] * 3))
+  assert np.unique(run.labels(1000)).size > 800
+  assert run.score(['swd'], samples=16)
+
+
 def test_a_run_asks_for_classes_as_its_data_has_them(conditional_run, tmp_path):
   run = conditional_run
   assert run.facts['dataset']['class_counts'] == COUNTS

@@ -360,9 +360,14 @@ def test_data_is_known_by_its_content_not_its_spelling(
   other = dict(image_size=4, channels=1)
   assert_same(train(workdir, data=again, **how, **other), first)
   assert gj.open(workdir).config.dataset == again
+  gj.data.write_rows(again, 'rows')
+  assert_same(train(workdir, data='prepared:rows', **how), first)
   save(tmp_path / 'moved' / '3.png', IMAGES[20, ..., 0])
   with pytest.raises(IdentityError, match='data: folder:set .* there, folder:'):
     train(workdir, data=again, **how)
+  gj.data.write_rows(again, 'others')
+  with pytest.raises(IdentityError, match='data: folder:set .* there, prep'):
+    train(workdir, data='prepared:others', **how)
 
 
 def test_copied_files_of_a_large_set_are_warned_of(tmp_path, monkeypatch):
