@@ -320,3 +320,8 @@ def test_names_that_are_not_utf8(tmp_path):
     image.save(pets / os.fsdecode(b'%d\xff.png' % i))
   images = data.load(f'folder:{tmp_path / "pets"}')
   assert images.classes == (r'caf\udce9',) and images.size == 2
+
+
+def test_an_archive_is_not_read_out_of_a_store():
+  with pytest.raises(ArgumentError, match='unpack the archive there'):
+    data.load('folder:s3://bucket/faces.zip')

@@ -238,9 +238,10 @@ def test_a_grid_of_a_conditional_run_has_a_column_a_class(conditional_run):
 def test_a_run_of_a_thousand_classes_draws_few_pictures(programs, tmp_path):
   colours = np.random.default_rng(0).integers(0, 256, (1000, 1, 1, 3), np.uint8)
   images = np.repeat(colours, 2, axis=0) * np.ones((1, 8, 8, 1), np.uint8)
+  data = images, np.repeat(np.arange(1000), 2)
   run = train(
     tmp_path / 'run',
-    data=(images, np.repeat(np.arange(1000), 2)),
+    data=data,
     network='mlp',
     width=4,
     conditioning='projection',
@@ -256,7 +257,7 @@ def test_a_run_of_a_thousand_classes_draws_few_pictures(programs, tmp_path):
   own = run.sample(3, label=777)
   np.testing.assert_array_equal(own, run.sample(3, label=[777] * 3))
   assert np.unique(run.labels(1000)).size > 800
-  assert run.score(['swd'], samples=16)
+  assert run.score(['swd'], samples=16, data=data)
 
 
 def test_a_run_asks_for_classes_as_its_data_has_them(conditional_run, tmp_path):
