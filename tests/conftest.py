@@ -1,12 +1,15 @@
 """Every test runs strictly: four devices, no rank promotion, no reused key."""
 
 import fcntl
+import gc
 import os
 import pathlib
 import shutil
 import zlib
 
 from helpers import compiling
+
+gc.disable()  # until all is collected: nothing of it is garbage
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
@@ -72,6 +75,12 @@ def pytest_collection_modifyitems(config, items):
       (kept if mine or always else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = kept
+
+
+def pytest_collection_finish():
+  """What is there by now stays to the end: it is not looked at again."""
+  gc.enable()
+  gc.freeze()
 
 
 @pytest.fixture(scope='session')

@@ -10,7 +10,8 @@ from helpers import small
 from gan_jax.config import app
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.training import memory, setup
+from gan_jax.runtime.progress import format_bytes
+from gan_jax.training import memory, report, setup
 from gan_jax.training.train import train_config
 
 
@@ -56,7 +57,7 @@ def test_the_grid_of_samples_is_of_this_machine(monkeypatch, digits):
 
 
 def test_a_program_that_cannot_fit_is_refused_before_its_first_step(
-  monkeypatch, tmp_path, capsys
+  monkeypatch, tmp_path, capsys, programs
 ):
   needs = {}
 
@@ -64,15 +65,15 @@ def test_a_program_that_cannot_fit_is_refused_before_its_first_step(
     return needs.get('limit', 2**40)
 
   monkeypatch.setattr(backend, 'memory_bytes', limit)
-  config = small.ring(workdir=str(tmp_path), report=True)
+  config = small.ring(workdir=str(tmp_path), compilation_cache=programs)
   assert train_config(config) == app.DONE
   said = capsys.readouterr().err
-  facts = json.loads((tmp_path / 'run.json').read_text())['memory']
-  program, peak = facts['program_bytes'], facts['peak_bytes']
+  facts = json.loads((tmp_path / 'run.json').read_text())
+  program, peak = (facts['memory'][f'{k}_bytes'] for k in ('program', 'peak'))
   assert f'; the program takes {program / 1e6:.1f} MB' in said
   assert peak > 10**8 > program > 10**4  # of a process with JAX; of a toy
-  page = (tmp_path / 'report.html').read_text('utf-8')
-  assert f'{peak / 1e6:.1f} MB' in page or f'{peak / 1e9:.1f} GB' in page
+  told = ' '.join(report.summarise_run(config, facts, []))
+  assert f'at most {format_bytes(peak)} were in use' in told
   needs['limit'] = program // 2
   with pytest.raises(ArgumentError, match='batch_size=8.*compiled step') as e:
     train_config(dataclasses.replace(config, workdir=str(tmp_path / 'second')))
