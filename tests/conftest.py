@@ -9,8 +9,6 @@ import zlib
 
 from helpers import compiling
 
-gc.disable()  # until all is collected: nothing of it is garbage
-
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
@@ -20,6 +18,8 @@ os.environ['XLA_FLAGS'] = (
 
 import jax
 import pytest
+
+gc.disable()  # until all is collected: nothing of it is garbage
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
