@@ -247,6 +247,7 @@ class Job:
     share = f'-{self._only.replace("/", "-of-")}' if self._only else ''
     self._name = name
     self._url = workdir.rstrip('/') if is_url(workdir) else ''
+    self._unread = False
     if self._url:
       self._object = f'{self._url}.restarts{share}.json'
       return
@@ -258,7 +259,12 @@ class Job:
     """With what is on the disk now; a new one for a new job."""
     try:
       history = History(**json.loads(self._read()))
-    except (OSError, ValueError, TypeError):
+    except FileNotFoundError:
+      history = History()
+    except (OSError, ValueError, TypeError) as error:
+      # Of a store that is away: what it counts is neither known nor replaced.
+      self._unread = bool(self._url) and isinstance(error, OSError)
+      _warn(str(self._object if self._url else self.path), error)
       history = History()
     if history.job != self._name:
       history = History(job=self._name)
@@ -277,11 +283,15 @@ class Job:
     fs, path = _find(self._object)
     try:
       return str(fs.cat_file(path).decode())
+    except FileNotFoundError:
+      raise
     except Exception as error:
       raise OSError(str(error)) from error
 
   def write(self, history: History) -> None:
     """Keeps it, whole or not at all."""
+    if self._unread:
+      return
     if self._url:
       fs, path = _find(self._object)
       try:

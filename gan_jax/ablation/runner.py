@@ -407,6 +407,7 @@ def collect(plan: AblationPlan) -> int:
   Prints the ranking, the verdict and where both are to be found.
   """
   with copied(plan) as here:
+    folder_lib.check_folder(here)
     code = _collect(here)
     remote.put_back(here.folder)
   return code

@@ -168,10 +168,9 @@ def list_archive(
     else:
       found['/'.join(parts)] = i
   names, inner = [*found], [*found.values()]
-  while names and len({name.partition('/')[:2] for name in names}) == 1:
-    if '/' not in names[0]:
-      break
-    names = [name.partition('/')[2] for name in names]
+  if len({name.partition('/')[:2] for name in names}) == 1:
+    if '/' in names[0]:  # a class below it, if only one, stays one
+      names = [name.partition('/')[2] for name in names]
   order = _order(names)
   rows = np.array(inner, np.int64)[order]
   times = np.full(len(rows), os.stat(archive).st_mtime_ns, np.int64)

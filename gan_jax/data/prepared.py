@@ -151,7 +151,7 @@ def _check(out: pathlib.Path) -> dict[str, Any] | None:
   others = {
     path.name
     for path in out.iterdir()
-    if not path.name.startswith(drafts.PREFIX)
+    if not path.name.startswith((drafts.PREFIX, '.lease-'))
   } - {'.lock', _BEGUN}
   if facts is None and others and not (out / _BEGUN).is_file():
     remedy = f'is not empty ({min(others)}); use another folder'

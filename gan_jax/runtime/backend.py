@@ -4,13 +4,18 @@ import contextlib
 import os
 import pathlib
 import re
-import resource
 import sys
 from typing import Any
 
 import jax
 
 from gan_jax.runtime.errors import ArgumentError, Error
+
+resource: Any
+try:
+  import resource
+except ImportError:  # of Windows
+  resource = None
 
 _CGROUP = '/sys/fs/cgroup/memory'
 _CGROUPS = {  # limit, and what is used of it
@@ -93,7 +98,7 @@ def peak_bytes() -> int:
   """The most memory that was in use at once, so far.
 
   Of the fullest of this process's devices, or of the process itself where
-  devices do not tell, as CPUs.
+  devices do not tell, as CPUs; 0 where nobody does.
 
   >>> peak_bytes() > 2**20
   True
@@ -102,6 +107,8 @@ def peak_bytes() -> int:
   for device in jax.local_devices():
     with contextlib.suppress(Exception):  # of back ends that do not tell
       peaks.append((device.memory_stats() or {})['peak_bytes_in_use'])
+  if resource is None:
+    return max(peaks, default=0)
   of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   unit = 1 if sys.platform == 'darwin' else 1024
   return max(peaks, default=of_process * unit)

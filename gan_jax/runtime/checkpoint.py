@@ -255,11 +255,12 @@ class Checkpoints:
     """What writes, and deletes old ones."""
     assert not self._read_only, 'opened to be read only'
     has_locks = locks.has_record_locks(self.folder.parent)
+    gone = mirror.GONE if mirror.find(self.folder) else ''
     if self._small:
       from gan_jax.runtime import small_checkpoint
 
       return small_checkpoint.Manager(
-        self.folder, self._keep, self._best, self.steps, has_locks
+        self.folder, self._keep, self._best, self.steps, has_locks, gone
       )
     from gan_jax.runtime import storage
 
@@ -271,7 +272,7 @@ class Checkpoints:
       self._best,
       self._listed,
       alone=self._apart,
-      gone=mirror.GONE if mirror.find(self.folder) else '',
+      gone=gone,
     )
 
   def _made(self, name: str) -> Any:

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import time
 
 from gan_jax.runtime import locks, places
 from gan_jax.runtime.errors import DataError
@@ -18,6 +19,7 @@ from gan_jax.runtime.progress import progress_bar
 from gan_jax.runtime.store import Item, Store, at_once
 
 _RECORD = '.objects.json'
+_OFTEN = 10.0  # seconds from one record of what is there to the next
 
 
 def folder_of(url: str) -> pathlib.Path:
@@ -83,11 +85,24 @@ def _update(store: Store, place: pathlib.Path, items: dict[str, Item]) -> None:
     (place / name).unlink(missing_ok=True)
   if not new and before.keys() == items.keys():
     return
+  record = {name: [item.size, item.stamp] for name, item in items.items()}
+  there = {name: record[name] for name in record.keys() - set(new)}
+  written = time.monotonic()
   done = at_once(get, new)
   for _ in progress_bar(done, len(new), f'fetching {store.url}'):
-    pass
-  record = {name: [item.size, item.stamp] for name, item in items.items()}
+    if time.monotonic() - written > _OFTEN:  # an interrupted fetch goes on
+      there |= {n: record[n] for n in new if _has(place / n, items[n])}
+      write_atomic(place / _RECORD, json.dumps(there))
+      written = time.monotonic()
   write_atomic(place / _RECORD, json.dumps(record))
+
+
+def _has(path: pathlib.Path, item: Item) -> bool:
+  """Whether what was fetched now is there, by its size and time."""
+  if item.time is None or not path.is_file():
+    return False
+  status = path.stat()
+  return status.st_size == item.size and abs(status.st_mtime - item.time) < 0.01
 
 
 def put(place: pathlib.Path, url: str, argument: str) -> None:
@@ -98,7 +113,9 @@ def put(place: pathlib.Path, url: str, argument: str) -> None:
   """
   store = Store(url, argument)
   with store.refusing():
-    for path in sorted(place.rglob('*')):
+    # What says that a set is there comes last.
+    paths = sorted(place.rglob('*'), key=lambda p: (p.suffix == '.json', p))
+    for path in paths:
       if path.is_file() and path.name[:1] != '.':
         store.upload(path, path.relative_to(place).as_posix())
 

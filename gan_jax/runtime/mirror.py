@@ -46,7 +46,6 @@ PERIOD = 60.0  # seconds from one round to the next
 _TICK = 1.0  # seconds from one look for a checkpoint to the next
 _SHARE = 20.0  # a round takes this part of the time, at the most
 _OLD = 60.0  # seconds after which a folder that nobody holds is nobody's
-_CRASHED = 60.0  # seconds to put what a run left that failed
 OWNERS = ('config.flags', 'plan.json')  # say whose a folder is
 STATEMENTS = ('checkpoints.json', 'results.json', 'run.json')
 ADDED = 'metrics.added/'  # what others than the run add to metrics.jsonl
@@ -220,11 +219,11 @@ def _join_added(folder: pathlib.Path) -> None:
   if not added:
     return
   path = folder / 'metrics.jsonl'
-  lines = path.read_bytes().splitlines(True) if path.exists() else []
-  for part in added:
-    own = part.read_bytes().splitlines(True)
-    lines += [line for line in own if line not in lines]
-  path.write_bytes(b''.join(lines))
+  parts = [path, *added] if path.exists() else added
+  lines: dict[bytes, None] = {}  # in order, each once
+  for part in parts:  # the end of one may be torn
+    lines |= dict.fromkeys(part.read_bytes().splitlines())
+  path.write_bytes(b''.join(line + b'\n' for line in lines))
 
 
 # What is in the scratch folder.
@@ -364,7 +363,7 @@ class Mirror:
         return
 
   def _fail(self, error: Exception) -> None:
-    """Stops the run, as Ctrl-C does: it saves what it has, here."""
+    """Stops the run, as Ctrl-C does; what is in the store stays as it is."""
     if self.failure is None and not self._ended.is_set():
       self.failure = _as_error(error, self.store.url)
       terminal.tell(f'warning: stopping: {self.failure}', sys.stderr)
@@ -512,9 +511,19 @@ class Mirror:
     del self._bundles[bundle]
 
   def push(self, path: pathlib.Path) -> None:
-    """Puts one file, at once."""
-    name = path.relative_to(self.folder).as_posix()
-    self.store.upload(path, name)
+    """Puts one file, at once.
+
+    Before it go the logs that belong to it, in the process that puts the rest.
+
+    Raises:
+      LeaseLost: if another has the workdir.
+    """
+    self._hold()
+    if self._lease is not None:
+      for name in [*self.changed()]:
+        if '/' not in name and name not in STATEMENTS:
+          self.store.upload(self.folder / name, name)
+    self.store.upload(path, path.relative_to(self.folder).as_posix())
 
   def close(self, seconds: float | None = None) -> None:
     """Puts the rest, and lets the folder go.

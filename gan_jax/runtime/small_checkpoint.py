@@ -59,6 +59,7 @@ class Manager:
     best: Best | None,
     steps: Callable[[], list[int]],
     locks: bool,
+    gone: str = '',
   ) -> None:
     """Removes what a kill has left unfinished.
 
@@ -68,7 +69,10 @@ class Manager:
       best: of all steps, the one that stays as well.
       steps: those that are finished.
       locks: whether files in the folder can be locked.
+      gone: folder to which old ones are renamed, for another to delete; empty:
+        they are deleted.
     """
+    self._gone = gone and folder / gone
     self._folder, self._keep, self._best = folder, keep, best
     self._steps, self._locks = steps, locks
     self._pool = ThreadPoolExecutor(1, 'checkpoint')
@@ -105,8 +109,12 @@ class Manager:
     if os.path.lexists(final):
       raise FileExistsError(f'{final} exists')
     part.rename(final)
-    for gone in old:
-      shutil.rmtree(self._folder / f'{gone:09d}', ignore_errors=True)
+    for path in (self._folder / f'{step:09d}' for step in old):
+      if self._gone:  # one that is being copied is there whole, or not at all
+        self._gone.mkdir(exist_ok=True)
+        path.rename(self._gone / path.name)
+      else:
+        shutil.rmtree(path, ignore_errors=True)
 
   def wait_until_finished(self) -> None:
     """Waits.
@@ -161,8 +169,7 @@ def write(
     folder.mkdir()
   write_arrays(part / 'state', arrays, locks)
   write_meta(part / 'meta/metadata', text)
-  # The rest is Orbax's, and nothing is lost with it.
-  (part / 'state/_METADATA').write_text(json.dumps(_describe(arrays)), 'utf-8')
+  write_meta(part / 'state/_METADATA', json.dumps(_describe(arrays)))
   facts = {
     'item_handlers': _HANDLERS,
     'metrics': {},
@@ -171,6 +178,7 @@ def write(
     'commit_timestamp_nsecs': time.time_ns(),
     'custom_metadata': {},
   }
+  # Orbax's own, and nothing is lost with it.
   (part / '_CHECKPOINT_METADATA').write_text(json.dumps(facts), 'utf-8')
   read_back(part / 'state', arrays)
   read_back_text(part / 'meta/metadata', text)

@@ -17,6 +17,7 @@ promised by all, and ignored by some. `locks` does the same with files.
 
 import contextlib
 import datetime
+import errno
 import functools
 import json
 import logging
@@ -60,6 +61,11 @@ _FINAL_NAMES = (
   'ParamValidationError',
   'PartialCredentialsError',
   'ProfileNotFound',
+)
+# Of this machine, not of the store.
+_OF_THE_DISK = (
+  *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
+  errno.ENAMETOOLONG,
 )
 
 
@@ -132,6 +138,12 @@ class Store:
       except Exception as error:
         if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
           raise
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+          raise Error(
+            f'{self.url}: cannot be copied to this machine'
+            f' ({error.strerror}: {error.filename or "no file named"}); make'
+            ' room there, or set TMPDIR or HOME to another disk'
+          ) from error
         away = time.monotonic() - started
         over = away + pause > PATIENCE or self._ended.is_set()
         if self._deadline is not None:

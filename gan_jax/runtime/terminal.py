@@ -113,7 +113,7 @@ def renamed(text: str, name: str) -> Iterator[None]:
 
 def rename(text: str) -> str:
   """A text with the names that are told in the place of others."""
-  for before, name in _names.items():
+  for before, name in list(_names.items()):  # of other threads, too
     text = text.replace(before, name)
   return text
 

@@ -16,7 +16,7 @@ from jax.interpreters import mlir
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
-_KEYS = 256  # numbers at once, at most, that are taken for keys
+_KEYS = 32  # numbers at once, at most, that are taken for keys
 
 
 def hash_2x32(key1: Any, key2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:

@@ -54,8 +54,10 @@ def held(
       _fill(mounted, config.workdir, claims)
       yield dataclasses.replace(config, workdir=str(mounted.folder))
     except BaseException:
-      with contextlib.suppress(Error):
+      try:
         mounted.close(_CRASHED)
+      except Error as error:
+        app.warn(f'what was saved last was not put: {error}')
       if mounted.failure is not None:
         raise mounted.failure from None
       raise

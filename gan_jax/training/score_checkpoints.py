@@ -28,8 +28,9 @@ from gan_jax.evaluation.scorer import (
 from gan_jax.figures import images as image_lib
 from gan_jax.game.classes import describe_sampling
 from gan_jax.metrics.neighbours import join_neighbours, nearest_neighbours
+from gan_jax.runtime import places
 from gan_jax.runtime.checkpoint import digest
-from gan_jax.runtime.errors import ArgumentError, Error
+from gan_jax.runtime.errors import ArgumentError, CheckpointError, Error
 from gan_jax.runtime.files import describe_failed_write, write_atomic
 from gan_jax.runtime.progress import format_duration
 from gan_jax.training import remote, restore
@@ -287,7 +288,14 @@ def evaluate(values: Mapping[str, Any]) -> None:
         if values['follow']:
           follow(folder, options, values['follow_timeout'])
         else:
-          evaluate_run(folder, options, values['step'], values['all'])
+          try:
+            evaluate_run(folder, options, values['step'], values['all'])
+          except CheckpointError:
+            if which != 'newest' or not places.scheme_of(values['workdir']):
+              raise
+            # As on a disk: the newest is damaged, an older one may be whole.
+            folder = str(remote.fetched(values['workdir'], stack, 'all'))
+            evaluate_run(folder, options, values['step'], values['all'])
   except OSError as error:
     place = values['out'] if values['images'] else values['workdir']
     raise Error(

@@ -1,5 +1,6 @@
 """Data in an object store, copied once."""
 
+import errno
 import os
 
 import pytest
@@ -7,6 +8,7 @@ from helpers import stores
 
 from gan_jax import data
 from gan_jax.runtime import copies, store
+from gan_jax.runtime.errors import Error
 
 URL = 'flaky://b/set'
 
@@ -87,3 +89,30 @@ def test_a_data_root(tmp_path, digits_root, monkeypatch):
   )
   there = data.load('digits', **root)
   assert there.fingerprint == here.fingerprint
+
+
+def test_a_set_is_there_once_what_says_so_is(flaky, tmp_path):
+  for name in ('dataset_info.json', 'z.array_record'):
+    (tmp_path / 'own').mkdir(exist_ok=True)
+    (tmp_path / 'own' / name).write_bytes(b'1')
+  told = []
+  flaky.fault = staticmethod(
+    lambda call, path: told.append(path) if call == 'put' else None
+  )
+  copies.put(tmp_path / 'own', URL, 'data_dir')
+  assert [path.rpartition('/')[2] for path in told] == [
+    'z.array_record',
+    'dataset_info.json',
+  ]
+
+
+def test_a_full_disk_is_no_store_that_is_away(flaky):
+  store.Store(URL).write('a', b'1')
+
+  def fault(call, path):
+    if call == 'get':
+      raise OSError(errno.ENOSPC, 'No space left on device', path)
+
+  flaky.fault = staticmethod(fault)
+  with pytest.raises(Error, match='cannot be copied to this machine.*No space'):
+    copies.fetch(URL, 'dataset')

@@ -9,10 +9,12 @@ import tempfile
 import threading
 import time
 
+import numpy as np
 import pytest
 from helpers import stores
 
-from gan_jax.runtime import mirror, preemption, store
+from gan_jax.runtime import mirror, preemption, small_checkpoint, store
+from gan_jax.runtime.checkpoint import Checkpoints
 
 URL = 'flaky://b/run'
 
@@ -387,3 +389,41 @@ def test_folders_that_a_kill_left_are_removed(tmp_path):
   with opened() as one, opened() as two:
     assert not old.exists() and new.exists()
     assert one.folder.is_dir() and two.folder.is_dir()
+
+
+def test_a_torn_line_swallows_no_score_that_others_add():
+  place = store.Store(URL)
+  place.write('metrics.jsonl', b'a\n{"to')
+  place.write(f'{mirror.ADDED}1.jsonl', b'b\nc')
+  with opened() as mounted:
+    lines = (mounted.folder / 'metrics.jsonl').read_text().splitlines()
+  assert lines == ['a', '{"to', 'b', 'c']
+
+
+@pytest.mark.parametrize('most', [2**20, 0])
+def test_a_run_renames_what_it_deletes_under_a_mirror(most, monkeypatch):
+  """Small checkpoints and large: a copy of one is whole, or there is none."""
+  monkeypatch.setattr(small_checkpoint, 'MOST_BYTES', most)
+  with opened() as mounted:
+    checkpoints = Checkpoints(mounted.folder, keep=1)
+    for step in (1, 2):
+      checkpoints.save(step, {'x': np.zeros(3)}, {})
+      checkpoints.wait()
+    checkpoints.close()
+    gone = mounted.folder / 'checkpoints' / mirror.GONE
+    found = [path.name for path in gone.iterdir()]
+  assert found == ['000000001']
+
+
+def test_logs_go_with_a_state_that_is_put_alone():
+  """Else a run that goes on from it had a gap in its log."""
+  with opened() as mounted:
+    mounted.take((), print)
+    save(mounted.folder, 1)
+    alone = mounted.folder / 'rescue' / '2.npz'
+    alone.parent.mkdir()
+    alone.write_text('state')
+    mounted.push(alone)
+    told = mounted.store.list()
+    assert {'rescue/2.npz', 'stats.jsonl'} <= told.keys()
+    assert 'run.json' not in told
