@@ -425,5 +425,6 @@ def test_logs_go_with_a_state_that_is_put_alone():
     alone.write_text('state')
     mounted.push(alone)
     told = mounted.store.list()
-    assert {'rescue/2.npz', 'stats.jsonl'} <= told.keys()
-    assert 'run.json' not in told
+    mounted.close()
+  assert {'rescue/2.npz', 'stats.jsonl'} <= told.keys()
+  assert 'run.json' not in told
