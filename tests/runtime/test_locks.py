@@ -174,7 +174,7 @@ def test_without_fcntl_the_package_is_imported_and_locks(tmp_path):
   """As on Windows, in a process of its own."""
   code = f"""
 import os, pathlib, signal, sys
-sys.modules['fcntl'] = None
+sys.modules['fcntl'] = sys.modules['resource'] = None  # as on Windows
 for name in ('SIGHUP', 'SIGUSR1', 'SIGUSR2'):
   delattr(signal, name)
 del os.sched_getaffinity, os.O_NOFOLLOW, os.O_NONBLOCK, os.pwrite, os.getuid
