@@ -38,9 +38,14 @@ ROWS = {  # of the card, by name: flags of `gan_jax.train`
 }
 
 
+def place_of(name: str, out: pathlib.Path) -> pathlib.Path:
+  """The JSON of a row."""
+  return out / f'{name.replace(",", "").replace(" ", "_")}.json'
+
+
 def compile_row(name: str, flags: str, target: str, out: pathlib.Path) -> None:
   """Runs the command, unless its JSON is there."""
-  place = out / f'{name.replace(",", "").replace(" ", "_")}.json'
+  place = place_of(name, out)
   if place.exists():
     return
   command = [sys.executable, '-m', 'gan_jax.train', *flags.split()]
@@ -58,7 +63,7 @@ def table(out: pathlib.Path) -> str:
     '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
   ]
   for name in ROWS:
-    place = out / f'{name.replace(",", "").replace(" ", "_")}.json'
+    place = place_of(name, out)
     if place.exists():
       lines.append(row(name, json.loads(place.read_text())))
   return '\n'.join(lines)

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from compile_all import RGB, ROWS
+from compile_all import RGB, ROWS, place_of
 
 HERE = pathlib.Path(__file__).parent
 TRAIN = (sys.executable, '-m', 'gan_jax.train')
@@ -108,8 +108,8 @@ def resume(bench: Bench) -> dict[str, Any]:
   flags = f'{DCGAN} --batch_size=64 --report=false --log_every=1'
   flags += f' --checkpoint_every={1 if bench.small else 200}'
   found: dict[str, Any] = {}
-  for name, option in (('whole', 'on'), ('killed', 'on')):
-    command = bench.command(name, f'{flags} --deterministic={option}', steps)
+  for name in ('whole', 'killed'):
+    command = bench.command(name, f'{flags} --deterministic=on', steps)
     shutil.rmtree(bench.runs / name, ignore_errors=True)
     if name == 'killed':
       process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -145,8 +145,7 @@ def steps(bench: Bench) -> dict[str, Any]:
   found = {}
   for name, flags in ROWS.items():
     measured = bench.train('steps', flags, 400)
-    place = name.replace(',', '').replace(' ', '_') + '.json'
-    raw = HERE / 'raw' / place
+    raw = place_of(name, HERE / 'raw' / 'native')
     if raw.exists():
       step = json.loads(raw.read_text())['step']
       measured |= {'estimate': step['seconds'], 'kernels': step['kernels']}
@@ -157,7 +156,7 @@ def steps(bench: Bench) -> dict[str, Any]:
 def tests(bench: Bench) -> dict[str, Any]:
   """Those that are marked `gpu`; none is picked in a rehearsal."""
   command = [sys.executable, '-m', 'pytest', '-q', '-n', '0', '-m', 'gpu']
-  command += ['tests/training/test_gpu.py', '--no-header', '-rs']
+  command += ['tests', '--no-header', '-rs']
   if bench.small:
     command += ['--collect-only']
   done = subprocess.run(
