@@ -1,15 +1,17 @@
-"""Kills and faults of storage, drawn from a seed: is the end the same bits?
+"""Kills and faults, drawn from a seed: is the end the same bits?
 
-  python experiments/reliability/soak.py --seed=0 --kills=300 --faults=100
+  python experiments/reliability/soak.py --seed=3 --kills=300 --faults=100
+  python experiments/reliability/soak.py --each
 
-A run whose workdir is in an object store (a folder served through fsspec, that
-fails when told to) is started again and again until it is done. Each attempt is
-killed by SIGKILL, at a random moment or before or after a random call of the
-store, or meets a fault, or both; then the next one goes on. Every array of the
-last checkpoint is compared with that of a run that nobody disturbed. A row a
-run goes to soak.csv. Faults: the store is away for up to 3 s; an answer is lost
-after the deed; every call is slow; between two attempts, a byte of the newest
-checkpoint is flipped, or one of its objects is lost.
+A run, on a disk or in an object store (a folder served through fsspec, that
+fails when told to), is started again and again until it is done. Each attempt
+is killed by SIGKILL, at a random moment, before or after a random call of the
+store, or at a named point (`helpers.faults`), or hangs there and is killed, or
+meets a fault, or several of these; then the next one goes on. Every array of
+the last checkpoint is compared with that of a run that nobody disturbed. A row
+a run goes to soak.csv, after those of other seeds that are there. Counted is
+what has come, not what was drawn. `--each` is no draw: each kind and point
+once, and nothing is written.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import csv
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import sys
@@ -28,72 +31,54 @@ import traceback
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / 'tests'))
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from helpers import denied, faults
 
-HERE = pathlib.Path(__file__).parent
 STEPS, EVERY = 1500, 100
 CALLS = 250  # of the store in an attempt, about
 SECONDS = 4.0  # of an attempt, about
-ONLINE = ('away', 'lost answer', 'slow')
-OFFLINE = ('flipped byte', 'lost object')
-COLUMNS = ('run', 'attempts', 'kills', 'faults', 'same_bits', 'seconds')
+POINTS = {  # how often an attempt comes there, about
+  'compile': 1,
+  'step': 60,
+  'log': 15,
+  'save': 15,
+  'write': 15,
+  'restore': 2,
+  'fetch': 3,
+  'put': 12,
+}
+OFFLINE = ('flip', 'lose')
+COLUMNS = (
+  *('seed', 'run', 'place', 'attempts', 'kills', 'faults'),
+  *('same_bits', 'seconds'),
+)
+# On a disk, then in a store: an attempt each.
+EACH = {
+  'disk': (
+    'kill@compile+.3',
+    'kill@step#2',
+    'kill@save#2',
+    'hang@step!#9',
+    'kill@write#3',
+    'kill@restore#2',
+    'flip@save!#3 clock@step-86400 kill@save!#3+.05',
+    'lose@restore full@write#2',
+    'clock@restore+40000000 kill@log#4',
+  ),
+  'store': (
+    'kill@put',
+    'kill@put! lost@store#9',
+    'away@store#30+1.5 kill@save#6',
+    'kill@fetch!',
+    'slow@store+.01 flip@save#2 kill@store#90',
+  ),
+}
+NO_ROOM = re.compile('No space left|no space left|make room')
 
 
-class Faulty(LocalFileSystem):
-  """A folder as a store, whose calls are counted and may fail."""
-
-  protocol = 'faulty'
-  kill_at = fault_at = calls = 0  # from 1 on; -N: after call N
-  fault, until, length = '', 0.0, 0.0
-
-  @classmethod
-  def _strip_protocol(cls, path):
-    return super()._strip_protocol(str(path).removeprefix('faulty://'))
-
-  def _around(self, work):
-    own = type(self)
-    own.calls += 1
-    if own.calls == own.fault_at and own.fault == 'away':
-      own.until = time.monotonic() + own.length
-    if time.monotonic() < own.until:
-      raise ConnectionResetError('the store is away')
-    if own.fault == 'slow':
-      time.sleep(own.length / 100)
-    if own.calls == own.kill_at:
-      os.kill(os.getpid(), signal.SIGKILL)
-    done = work()
-    if own.calls == -own.kill_at:  # after the deed
-      os.kill(os.getpid(), signal.SIGKILL)
-    if own.calls == own.fault_at and own.fault == 'lost answer':
-      raise ConnectionResetError('the answer was lost')
-    return done
-
-  def pipe_file(self, path, value, mode='overwrite', **options):  # noqa: D102
-    def put():  # as stores do: whole or not at all
-      place = self._strip_protocol(path)
-      os.makedirs(os.path.dirname(place), exist_ok=True)
-      partial = f'{tempfile.gettempdir()}/put-{os.getpid()}-{random.random()}'
-      pathlib.Path(partial).write_bytes(value)
-      os.replace(partial, place)
-
-    self._around(put)
-
-  def cat_file(self, path, **options):  # noqa: D102
-    return self._around(lambda: super(Faulty, self).cat_file(path, **options))
-
-  def get_file(self, rpath, lpath, **options):  # noqa: D102
-    get = super().get_file
-    return self._around(lambda: get(rpath, lpath, **options))
-
-  def find(self, path, **options):  # noqa: D102
-    return self._around(lambda: super(Faulty, self).find(path, **options))
-
-  def rm_file(self, path):  # noqa: D102
-    return self._around(lambda: super(Faulty, self).rm_file(path))
-
-
-fsspec.register_implementation('faulty', Faulty)
+fsspec.register_implementation('faulty', faults.FaultyStore)
 
 
 def configure(workdir, cache):
@@ -116,8 +101,8 @@ def configure(workdir, cache):
   )
 
 
-def attempt(config, plan, log):
-  """A process that trains; its number.
+def attempt(config, text, log, met=os.devnull):
+  """A process that trains and meets faults; its number.
 
   Made by a fork of this one, which has imported all and computed nothing: half
   of what a start costs.
@@ -130,8 +115,9 @@ def attempt(config, plan, log):
     with open(log, 'a') as file:
       os.dup2(file.fileno(), 1)
       os.dup2(file.fileno(), 2)
-    for name, value in plan.items():
-      setattr(Faulty, name, value)
+    print('ATTEMPT', text, flush=True)
+    os.environ['FAULTS_MET'] = str(met)
+    faults.install(text)
     from gan_jax.training.train import train_config
 
     code = train_config(config)
@@ -144,47 +130,55 @@ def attempt(config, plan, log):
     os._exit(code)
 
 
-def draw(rng, kills, faults):
-  """What an attempt meets: seconds to a kill or None, a plan, its faults."""
-  plan, seconds, met = {}, None, []
+def draw(rng, in_store, kills, wanted):
+  """What an attempt meets: seconds to a kill or None, and a text of faults."""
+  words, seconds = [], None
   if kills and rng.random() < 0.9:
-    if rng.random() < 0.5:
+    kind = rng.choices(('moment', 'call', 'point', 'hang'), (3, 2, 8, 2))[0]
+    if kind == 'moment':
       seconds = rng.uniform(0, SECONDS)
+    elif kind == 'call' and in_store:
+      number = rng.randrange(1, CALLS)
+      words.append(f'kill@store{rng.choice(("", "!"))}#{number}')
     else:
-      plan['kill_at'] = rng.choice((-1, 1)) * rng.randrange(1, CALLS)
-  if faults and rng.random() < 0.45:
-    plan['fault'] = rng.choice(ONLINE)
-    plan['fault_at'] = rng.randrange(1, CALLS // 2)
-    plan['length'] = rng.uniform(0.2, 3.0)
-    met.append(plan['fault'])
-  return seconds, plan, met
+      words.append(draw_point(rng, 'hang' if kind == 'hang' else 'kill'))
+  if wanted and rng.random() < 0.6:
+    words.append(draw_fault(rng, in_store))
+  return seconds, ' '.join(words)
 
 
-def damage(rng, folder):
-  """Damages the newest of several checkpoints; says how, or ''."""
-  manifests = sorted((folder / 'checkpoints').glob('*.manifest.json'))
-  if len(manifests) < 2:
-    return ''
-  bundle = manifests[-1].with_name(manifests[-1].name.partition('.')[0])
-  objects = sorted(p for p in bundle.rglob('*') if p.is_file())
-  objects = [p for p in objects if p.stat().st_size]
-  if not objects:
-    return ''
-  path, kind = rng.choice(objects), rng.choice(OFFLINE)
-  if kind == 'lost object':
-    path.unlink()
-    return kind
-  content = bytearray(path.read_bytes())
-  content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-  path.write_bytes(content)
-  return kind
+def draw_point(rng, kind):
+  """A kill or a hang at a named point, or soon after."""
+  point = rng.choice(list(POINTS))
+  most = 1.5 if point == 'compile' else 0.05
+  after = f'+{rng.uniform(0, most):.4f}' if rng.random() < 0.6 else ''
+  end = rng.choice(('', '!'))
+  return f'{kind}@{point}{end}#{rng.randrange(1, POINTS[point] + 1)}{after}'
+
+
+def draw_fault(rng, in_store):
+  """A fault that is no kill."""
+  kinds = ['flip', 'lose', 'clock', *(['full'] if denied.AVAILABLE else [])]
+  kind = rng.choice([*kinds, *(faults.OF_STORES if in_store else ())])
+  if kind in faults.OF_STORES:
+    length = rng.uniform(0.2, 3.0) / (100 if kind == 'slow' else 1)
+    return f'{kind}@store#{rng.randrange(1, CALLS // 2)}+{length:.4f}'
+  point = rng.choice(('save', 'write', 'restore', 'step'))
+  number = rng.randrange(1, 2 if point == 'restore' else 8)
+  if kind == 'clock':
+    return f'clock@{point}#{number}{rng.choice((-1, 1)) * rng.uniform(1, 1e8):+.0f}'
+  return f'{kind}@{point}#{number}'
 
 
 def wait(process, seconds):
-  """Ends a process after some seconds; how it ended: its code, or a kill."""
+  """Ends a process after some seconds, or when it hangs; its exit code."""
   until = time.monotonic() + (120.0 if seconds is None else seconds)
   while time.monotonic() < until:
-    done, status = os.waitpid(process, os.WNOHANG)
+    done, status = os.waitpid(process, os.WNOHANG | os.WUNTRACED)
+    if done and os.WIFSTOPPED(status):
+      time.sleep(0.1)
+      seconds = 0
+      break
     if done:
       return os.waitstatus_to_exitcode(status)
     time.sleep(0.005)
@@ -223,42 +217,146 @@ def compare(one, two):
   return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
 
 
-def soak_run(rng, number, place, reference, kills, faults):
-  """One run to its end; its row, kills by kind and faults by kind."""
-  folder, log = place / f'run{number}', place / f'run{number}.log'
-  config = configure(f'faulty://{folder}', place / 'xla')
-  killed, met = collections.Counter(), collections.Counter()
-  started, attempts = time.monotonic(), 0
-  while True:
-    want_kill = sum(killed.values()) < kills
-    want_fault = sum(met.values()) < faults
-    seconds, plan, online = draw(rng, want_kill, want_fault)
-    if want_fault and attempts and rng.random() < 0.25:
-      online += [kind] if (kind := damage(rng, folder)) else []
-    attempts += 1
-    code = wait(attempt(config, plan, log), seconds)
-    met.update(online)
+class Run:
+  """One run, from its first attempt to its end.
+
+  Attributes:
+    killed: kills by where they came.
+    met: faults by kind.
+  """
+
+  def __init__(self, name, place, cache, in_store):
+    self.folder, self.log = place / name, place / f'{name}.log'
+    self.in_store, self.cache = in_store, cache
+    self.killed, self.met = collections.Counter(), collections.Counter()
+    self.attempts, self._met = 0, place / f'{name}.met'
+
+  def attempt(self, seconds, text):
+    """One attempt; whether the run is done."""
+    before = self.log.stat().st_size if self.log.exists() else 0
+    self._met.unlink(missing_ok=True)
+    # A compilation that is met is one, and none that a cache spares.
+    cache = 'off' if '@compile' in text else self.cache
+    url = f'faulty://{self.folder}' if self.in_store else str(self.folder)
+    self.attempts += 1
+    process = attempt(configure(url, cache), text, self.log, self._met)
+    code = wait(process, seconds)
+    met = faults.parse(self._met.read_text() if self._met.exists() else '')
+    strikes = [f for f in met if f.kind in ('kill', 'hang')]
+    self.met.update(f.kind for f in met if f not in strikes)
     if code == -signal.SIGKILL:
-      killed['at a call' if seconds is None else 'at a moment'] += 1
-    elif code == 0:
-      break
-    else:  # nothing here is a reason to give up
-      raise SystemExit(f'ended with {code}: see {log}')
-    if attempts > 100:
-      raise SystemExit(f'does not end: see {log}')
-  same = compare(folder, reference)
-  row = {
-    'run': number,
-    'attempts': attempts,
-    'kills': sum(killed.values()),
-    'faults': '; '.join(f'{n} {kind}' for kind, n in sorted(met.items())),
-    'same_bits': same,
-    'seconds': round(time.monotonic() - started, 1),
-  }
-  if same:
-    shutil.rmtree(folder)
-    log.unlink()
-  return row, killed, met
+      where = 'at a moment'
+      if strikes:
+        (strike,) = strikes
+        where = {'kill': '', 'hang': 'hung '}[strike.kind] + strike.point
+      self.killed[where] += 1
+      return False
+    if code and any(f.kind == 'full' for f in met):
+      said = self.log.read_text()[before:]
+      if code != 1 or not NO_ROOM.search(said):
+        raise SystemExit(f'ended with {code} on a full disk: see {self.log}')
+      return False
+    if code:  # nothing here is a reason to give up
+      raise SystemExit(f'ended with {code}: see {self.log}')
+    return True
+
+  def row(self, seed, number, same, started):
+    return {
+      'seed': seed,
+      'run': number,
+      'place': 'store' if self.in_store else 'disk',
+      'attempts': self.attempts,
+      'kills': count(self.killed),
+      'faults': count(self.met),
+      'same_bits': same,
+      'seconds': round(time.monotonic() - started, 1),
+    }
+
+
+def count(counter):
+  """As text."""
+  return '; '.join(f'{n} {kind}' for kind, n in sorted(counter.items()))
+
+
+def soak_run(rng, run, kills, wanted):
+  """Draws attempts until the run is done."""
+  while True:
+    want_kill = run.killed.total() < kills
+    want_fault = run.met.total() < wanted
+    seconds, text = draw(rng, run.in_store, want_kill, want_fault)
+    if want_fault and run.attempts and rng.random() < 0.2:
+      kind = rng.choice(OFFLINE)
+      if faults.damage(rng, run.folder / 'checkpoints', kind):
+        run.met[kind] += 1
+    if run.attempt(seconds, text):
+      return
+    if run.attempts > 100:
+      raise SystemExit(f'does not end: see {run.log}')
+
+
+def each(place, reference):
+  """Each kind and point once; whether all came, and left the same bits."""
+  bad = []
+  for where, texts in EACH.items():
+    run = Run(where, place, place / 'xla', where == 'store')
+    for text in texts:
+      before = run.killed + run.met
+      done = run.attempt(None, text)
+      if done or (run.killed + run.met - before).total() < len(text.split()):
+        bad.append(f'{where}: not all of {text} came: see {run.log}')
+    if not run.attempt(None, ''):
+      bad.append(f'{where}: is not done')
+    if not compare(run.folder, reference):
+      bad.append(f'{where}: other bits: {run.log}')
+    print(f'{where}: {count(run.killed)}; {count(run.met)}', flush=True)
+  print('\n'.join(bad) or 'the same bits', flush=True)
+  return bad
+
+
+def read_rows(seed):
+  """Of other soaks, from soak.csv."""
+  path = HERE / 'soak.csv'
+  if not path.exists():
+    return []
+  with path.open(newline='') as file:
+    return [row for row in csv.DictReader(file) if row['seed'] != str(seed)]
+
+
+def write_rows(rows):
+  with (HERE / 'soak.csv').open('w', newline='') as file:
+    writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def soak(options, place, reference):
+  """Draws runs until there is enough; those that ended with other bits."""
+  rng, rows = random.Random(options.seed), read_rows(options.seed)
+  killed, met = collections.Counter(), collections.Counter()
+  until = time.monotonic() + 60 * options.minutes
+  number, bad = 0, []
+  while time.monotonic() < until and (
+    killed.total() < options.kills or met.total() < options.faults
+  ):
+    left = (options.kills - killed.total(), options.faults - met.total())
+    started = time.monotonic()
+    run = Run(f'run{number}', place, place / 'xla', rng.random() < 0.5)
+    soak_run(rng, run, *(max(x, 0) for x in left))
+    same = compare(run.folder, reference)
+    rows.append(run.row(options.seed, number, same, started))
+    killed, met = killed + run.killed, met + run.met
+    print(rows[-1], flush=True)
+    write_rows(rows)
+    if same:
+      shutil.rmtree(run.folder)
+      run.log.unlink()
+    else:
+      bad.append(number)
+    number += 1
+  print(f'seed {options.seed}: {number} runs, {killed.total()} kills', end='')
+  print(f' ({count(killed)}), {met.total()} faults ({count(met)})', end='')
+  print(f'; other bits in runs: {bad or "none"}')
+  return bad
 
 
 def main():
@@ -268,43 +366,26 @@ def main():
   parser.add_argument('--kills', type=int, default=300)
   parser.add_argument('--faults', type=int, default=100)
   parser.add_argument('--minutes', type=float, default=60.0)
+  parser.add_argument('--each', action='store_true')
   options = parser.parse_args()
   import gan_jax.runtime.storage
+  import gan_jax.training.population_loop
   import gan_jax.training.restore
   import gan_jax.training.train  # noqa: F401, before the forks
   from gan_jax.runtime import mirror
 
   mirror._TICK = 0.05  # attempts are short
-  rng = random.Random(options.seed)
   place = pathlib.Path(tempfile.mkdtemp(prefix='soak-'))
   os.environ['TMPDIR'] = str(place)  # scratch folders, and what kills leave
   tempfile.tempdir = str(place)
   reference = place / 'reference'
-  code = wait(
-    attempt(configure(str(reference), place / 'xla'), {}, place / 'ref.log'),
-    None,
-  )
-  assert code == 0, (place / 'ref.log').read_text()
-  killed, met = collections.Counter(), collections.Counter()
-  until = time.monotonic() + 60 * options.minutes
-  rows, number = [], 0
-  while time.monotonic() < until and (
-    killed.total() < options.kills or met.total() < options.faults
-  ):
-    left = (options.kills - killed.total(), options.faults - met.total())
-    row, k, m = soak_run(
-      rng, number, place, reference, *map(lambda x: max(x, 0), left)
-    )
-    killed, met, number = killed + k, met + m, number + 1
-    rows.append(row)
-    print(row, flush=True)
-    with open(HERE / 'soak.csv', 'w', newline='') as file:
-      writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-      writer.writeheader()
-      writer.writerows(rows)
-  bad = [row['run'] for row in rows if not row['same_bits']]
-  print(f'seed {options.seed}: {len(rows)} runs, {dict(killed)} kills', end='')
-  print(f', faults {dict(met)}; other bits in runs: {bad or "none"}')
+  undisturbed = Run('reference', place, place / 'xla', False)
+  if not undisturbed.attempt(None, ''):
+    raise SystemExit(f'the undisturbed run: see {undisturbed.log}')
+  if options.each:
+    bad = each(place, reference)
+  else:
+    bad = soak(options, place, reference)
   if not bad:
     shutil.rmtree(place)
   return bool(bad)

@@ -2,7 +2,7 @@
 
 `python denied.py flock:ENOSYS,chmod:EPERM COMMAND WORDS`: a kernel filter
 (seccomp) answers them, as a file system would that cannot do them. `fcntl` is
-that of record locks alone.
+that of record locks alone, `create` whatever makes a file or a folder.
 """
 
 import ctypes
@@ -24,7 +24,9 @@ AVAILABLE = sys.platform == 'linux' and platform.machine() == 'x86_64'
 _LOCKS = (6, 7, 37, 38)  # F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ERROR, _ALLOW = 0x00050000, 0x7FFF0000
-_NUMBER, _SECOND = 0, 24  # offsets of the call's number and second argument
+_NUMBER, _SECOND, _THIRD = 0, 24, 32  # offsets of the number and arguments
+_HAS_BIT = 0x45
+_OPENAT, _OPEN, _MKDIR, _MKDIRAT, _LINK, _LINKAT = 257, 2, 83, 258, 86, 265
 
 
 def make_filter(rules):
@@ -32,6 +34,9 @@ def make_filter(rules):
   lines = [(_LOAD, 0, 0, _NUMBER)]
   for name, code in rules:
     answer = (_RETURN, 0, 0, _ERROR | code)
+    if name == 'create':
+      lines += _deny_creation(answer)
+      continue
     if name != 'fcntl':
       lines += [(_EQUAL, 0, 1, CALLS[name]), answer]
       continue
@@ -43,6 +48,24 @@ def make_filter(rules):
     lines += [(_EQUAL, 0, len(body), CALLS[name]), *body]
     lines.append((_LOAD, 0, 0, _NUMBER))
   return [*lines, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _deny_creation(answer):
+  """Of opening a file that is to be made, of folders and of links."""
+  lines = []
+  for number, offset in ((_OPEN, _SECOND), (_OPENAT, _THIRD)):
+    test = [(_LOAD, 0, 0, offset), (_HAS_BIT, 0, 1, os.O_CREAT), answer]
+    lines += [(_EQUAL, 0, len(test), number), *test, (_LOAD, 0, 0, _NUMBER)]
+  for number in (_MKDIR, _MKDIRAT, _LINK, _LINKAT):
+    lines += [(_EQUAL, 0, 1, number), answer]
+  return lines
+
+
+def fill_disk():
+  """No file or folder can be made any more, by any thread of this process."""
+  if not AVAILABLE:
+    raise NotImplementedError('a full disk is Linux on x86_64 alone')
+  install([('create', errno.ENOSPC)])
 
 
 def install(rules):
@@ -57,7 +80,8 @@ def install(rules):
   program = Program(len(lines), ctypes.addressof(buffer))
   libc = ctypes.CDLL(None, use_errno=True)
   libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-  if libc.prctl(22, 2, ctypes.byref(program), 0, 0):  # PR_SET_SECCOMP
+  # seccomp(SET_MODE_FILTER, TSYNC): all threads.
+  if libc.syscall(317, 1, 1, ctypes.byref(program)):
     sys.exit(f'seccomp: {os.strerror(ctypes.get_errno())}')
 
 
