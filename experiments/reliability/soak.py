@@ -166,7 +166,9 @@ def draw_fault(rng, in_store):
   point = rng.choice(('save', 'write', 'restore', 'step'))
   number = rng.randrange(1, 2 if point == 'restore' else 8)
   if kind == 'clock':
-    return f'clock@{point}#{number}{rng.choice((-1, 1)) * rng.uniform(1, 1e8):+.0f}'
+    return (
+      f'clock@{point}#{number}{rng.choice((-1, 1)) * rng.uniform(1, 1e8):+.0f}'
+    )
   return f'{kind}@{point}#{number}'
 
 
