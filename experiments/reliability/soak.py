@@ -72,7 +72,7 @@ EACH = {
     'kill@put! lost@store#9',
     'away@store#30+1.5 kill@save#6',
     'kill@fetch!',
-    'slow@store+.01 flip@save#2 kill@store#90',
+    'slow@store+.005 flip@save#4 kill@save!#6',
   ),
 }
 NO_ROOM = re.compile('No space left|no space left|make room')
@@ -263,6 +263,7 @@ class Run:
     return True
 
   def row(self, seed, number, same, started):
+    """Of soak.csv."""
     return {
       'seed': seed,
       'run': number,
@@ -325,6 +326,7 @@ def read_rows(seed):
 
 
 def write_rows(rows):
+  """Writes soak.csv."""
   with (HERE / 'soak.csv').open('w', newline='') as file:
     writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
     writer.writeheader()

@@ -21,11 +21,17 @@ from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
 from gan_jax.config.app import warn
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.runtime import locks, places, records
+from gan_jax.runtime import determinism, locks, places, records
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import cannot_write, write_atomic
 
 # Options that may change while a run continues, but on which scores depend.
+# Of what is there before an ablation: of a kill at its start, `compile_for`, a
+# process that came first.
+_BEGINNING = (
+  *('.lock', '.lease-', '.plan.json', 'compile_for_'),
+  determinism.RESULTS,
+)
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
 
 
@@ -85,8 +91,7 @@ def check_folder(plan: AblationPlan) -> None:
         + '\nUse another `workdir`, or the options of that one.'
       )
   elif folder.is_dir() and not all(
-    p.name.startswith(('.lock', '.lease-', '.plan.json', 'compile_for_'))
-    for p in folder.iterdir()
+    p.name.startswith(_BEGINNING) for p in folder.iterdir()
   ):
     raise ArgumentError(
       'workdir',

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gan_jax.data import packed
 from gan_jax.data.packed import Index, Member
 from gan_jax.data.pictures import SUFFIXES
+from gan_jax.runtime import copies
 from gan_jax.runtime.errors import DataError
 
 FOLDERS = 'gan_jax_folders'  # under the data root: what is known of folders
@@ -96,6 +97,8 @@ def list_files(
       left_out['folder of a run'] += 1
       continue
     for entry in entries:
+      if entry.name in copies.OWN and not here:
+        continue
       path = here + entry.name
       if _is_folder(entry):
         real = os.path.join(line[-1], entry.name)

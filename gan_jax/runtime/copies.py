@@ -19,6 +19,7 @@ from gan_jax.runtime.progress import progress_bar
 from gan_jax.runtime.store import Item, Store, at_once
 
 _RECORD = '.objects.json'
+OWN = (_RECORD, f'.{_RECORD}.lock')  # not of the set
 _OFTEN = 10.0  # seconds from one record of what is there to the next
 
 
@@ -120,4 +121,4 @@ def put(place: pathlib.Path, url: str, argument: str) -> None:
         store.upload(path, path.relative_to(place).as_posix())
 
 
-__all__ = ['fetch', 'folder_of', 'put']
+__all__ = ['OWN', 'fetch', 'folder_of', 'put']

@@ -6,8 +6,13 @@ may then go on otherwise than it would have. What is set here before the back
 end starts makes it exact: kernels without atomics, and those that were picked
 the first time, which a file in the folder of the run holds (as text, by its
 name's end). CPUs and TPUs need none of it.
+
+JAX keeps compiled programs by the flags of XLA, and the name of that file is
+one. So XLA is told a name that is the same in every process and for every run,
+on Linux: of a descriptor that each has open on its own folder.
 """
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -23,6 +28,8 @@ _DASHES = '--'  # of flags of XLA
 _EXACT = f'{_DASHES}xla_gpu_exclude_nondeterministic_ops=true'
 _LOAD = f'{_DASHES}xla_gpu_load_autotune_results_from='
 _DUMP = f'{_DASHES}xla_gpu_dump_autotune_results_to='
+_OPEN = 789  # the descriptor; far from those that a system hands out
+_BY_DESCRIPTOR = '/proc/self/fd'
 _PLUGINS = ('jax_cuda12_plugin', 'jax_cuda13_plugin', 'jax_rocm7_plugin')
 
 
@@ -33,15 +40,42 @@ def flags(folder: str | os.PathLike[str], part: str = '') -> list[str]:
   process that is killed while it writes leaves the file before as it was.
 
   Args:
-    folder: of the run.
-    part: of the processes that share it.
+    folder: of the run; made if it is not there.
+    part: of the processes that share it, which have folders of their own in it.
   """
-  stem = pathlib.Path(folder).absolute() / f'{RESULTS}{part and f".{part}"}'
-  picked, new = stem.with_name(f'{stem.name}.txt'), f'{stem}.new.txt'
-  if _is_whole(pathlib.Path(new)):
+  own = pathlib.Path(folder).absolute() / (part and f'{RESULTS}.{part}')
+  picked, new = own / f'{RESULTS}.txt', own / f'{RESULTS}.new.txt'
+  if _is_whole(new):
     os.replace(new, picked)
-  words = [_EXACT, f'{_DUMP}{new}']
-  return [*words, f'{_LOAD}{picked}'] if _is_whole(picked) else words
+  name = _name_by_descriptor(own)
+  words = [_EXACT, f'{_DUMP}{name}/{new.name}']
+  return (
+    [*words, f'{_LOAD}{name}/{picked.name}'] if _is_whole(picked) else words
+  )
+
+
+def picks_of(number: int) -> str:
+  """What the names of the files of one process of a job begin with."""
+  return f'{RESULTS}.{number}/' if number else f'{RESULTS}.'
+
+
+def _name_by_descriptor(folder: pathlib.Path) -> str:
+  """A name of a folder for this process alone, the same in all of them.
+
+  Its own name where that cannot be: JAX keeps programs for that folder then.
+  """
+  name = f'{_BY_DESCRIPTOR}/{_OPEN}'
+  with contextlib.suppress(OSError):
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.path.isdir(_BY_DESCRIPTOR) or os.path.lexists(name):
+      return str(folder)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+      os.dup2(handle, _OPEN, inheritable=False)
+    finally:
+      os.close(handle)
+    return name
+  return str(folder)
 
 
 def _is_whole(results: pathlib.Path) -> bool:

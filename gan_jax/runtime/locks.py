@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 _BEAT = 10.0  # seconds from one heartbeat to the next
 _DEAD = 45.0  # seconds without one after which nobody is there any more
 _LOOK = 0.5  # seconds between two looks at a heartbeat
-_SHORT = 30.0  # seconds that nobody needs to add a line to a file
+_SHORT = 30.0  # seconds after which a lock on a file that rests is nobody's
 _LEASE = '.lease-'
 _BOOT = '/proc/sys/kernel/random/boot_id'
 _HELD = (errno.EAGAIN, errno.EACCES)
@@ -305,26 +305,43 @@ def hold_file(path: pathlib.Path) -> Iterator[None]:
       return
   finally:
     os.close(file)
-  busy = path.with_name(f'.{path.name}.busy')
+  busy, ended = path.with_name(f'.{path.name}.busy'), threading.Event()
   _take(busy)
+  heart = threading.Thread(target=_renew, args=(busy, ended), daemon=True)
+  heart.start()
   try:
     yield
   finally:
+    ended.set()
+    heart.join()
     busy.unlink(missing_ok=True)
 
 
 def _take(path: pathlib.Path) -> None:
   """Makes a file that is not there; one that stays too long is nobody's."""
-  deadline = time.monotonic() + _SHORT
+  deadline, seen = time.monotonic() + _SHORT, b''
   while True:
     try:
       os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
       return
     except FileExistsError:
+      with contextlib.suppress(OSError):
+        if (now := path.read_bytes()) != seen:
+          deadline, seen = time.monotonic() + _SHORT, now
       if time.monotonic() > deadline:
         path.unlink(missing_ok=True)
         deadline = time.monotonic() + _SHORT
       time.sleep(0.02)
+
+
+def _renew(path: pathlib.Path, ended: threading.Event) -> None:
+  """Shows that who holds a file is still there, if it takes long."""
+  number = 0
+  while not ended.wait(_SHORT / 3):
+    number += 1
+    with contextlib.suppress(OSError):  # the next one may succeed
+      with path.open('r+') as file:  # not made again, where it was taken
+        file.write(str(number))
 
 
 __all__ = [

@@ -40,6 +40,8 @@ from gan_jax.runtime.store import (
   Store,
   StoreAway,
   at_once,
+  disk_error,
+  is_of_the_disk,
 )
 
 PERIOD = 60.0  # seconds from one round to the next
@@ -49,6 +51,7 @@ _OLD = 60.0  # seconds after which a folder that nobody holds is nobody's
 OWNERS = ('config.flags', 'plan.json')  # say whose a folder is
 STATEMENTS = ('checkpoints.json', 'results.json', 'run.json')
 ADDED = 'metrics.added/'  # what others than the run add to metrics.jsonl
+_ADDED = re.compile(r'(?P<folder>(?:.*/)?)metrics\.added/[^/]+')
 _BUNDLE = re.compile(r'(?P<bundle>(?:.*/)?checkpoints/\d+)/(?P<file>.+)')
 _MANIFEST = re.compile(r'(?P<bundle>(?:.*/)?checkpoints/\d+)\.manifest\.json')
 _SCRATCH = 'gan_jax-scratch-'
@@ -214,11 +217,12 @@ def _choose(bundles: dict[str, list[str]], which: str) -> list[str]:
 
 
 def _join_added(folder: pathlib.Path) -> None:
-  """Joins to metrics.jsonl what others have scored meanwhile."""
-  added = sorted((folder / ADDED).glob('*.jsonl'))
-  if not added:
-    return
-  path = folder / 'metrics.jsonl'
+  """Joins to each metrics.jsonl what others have scored meanwhile."""
+  for place in sorted(folder.glob(f'**/{ADDED}')):
+    _join_scores(place.parent / 'metrics.jsonl', sorted(place.glob('*.jsonl')))
+
+
+def _join_scores(path: pathlib.Path, added: list[pathlib.Path]) -> None:
   parts = [path, *added] if path.exists() else added
   lines: dict[bytes, None] = {}  # in order, each once
   for part in parts:  # the end of one may be torn
@@ -243,7 +247,7 @@ def scan(folder: pathlib.Path) -> dict[str, Stat]:
     folders[:] = [name for name in folders if _is_ours(name)]
     for name in names:
       path = name if below == '.' else f'{below}/{name}'
-      if _is_ours(name) and not path.startswith(ADDED):
+      if _is_ours(name) and not _ADDED.fullmatch(path):
         with contextlib.suppress(FileNotFoundError):
           status = os.stat(folder / path)
           files[path] = Stat(status.st_size, status.st_mtime_ns)
@@ -295,6 +299,7 @@ class Mirror:
     self._thread: threading.Thread | None = None
     self._took = self._when = 0.0
     self._in_haste = False
+    self._below = ''
 
   def take(self, claims: tuple[str, ...], say: Callable[[str], None]) -> None:
     """Takes the lease of the folder, or of some folders in it.
@@ -312,19 +317,21 @@ class Mirror:
     """
     with self.store.refusing():
       content = fetch(self.store, self.folder, self._wanted, checkpoints)
+    added = [m for m in map(_ADDED.fullmatch, content.files) if m]
+    joined = {f'{match["folder"]}metrics.jsonl' for match in added}
     self._sent = {
       name: stat
       for name, stat in scan(self.folder).items()
       if not _BUNDLE.fullmatch(name)
       and name in content.files
-      and not (name == 'metrics.jsonl' and self._has_added)
+      and name not in joined
     }
     local = _find_bundles(self.folder)
     self._bundles = {
       b: local.get(b) for b in content.bundles if self._wanted(b)
     }
     self._strays = [name for name in content.halves if self._wanted(name)]
-    self._strays += [n for n in content.files if n.startswith(ADDED)]
+    self._strays += [m[0] for m in added if self._wanted(m[0])]
     return content
 
   def refresh(self) -> None:
@@ -341,12 +348,14 @@ class Mirror:
     for bundle in local.keys() - content.bundles.keys():
       shutil.rmtree(self.folder / bundle, ignore_errors=True)
 
-  @property
-  def _has_added(self) -> bool:
-    return (self.folder / ADDED).is_dir()
+  def begin(self, below: str = '') -> None:
+    """Puts what is new from now on.
 
-  def begin(self) -> None:
-    """Puts what is new from now on."""
+    Args:
+      below: what the names of the files begin with that are put, where another
+        process puts the rest.
+    """
+    self._below = below
     self._thread = threading.Thread(target=self._run, daemon=True)
     self._thread.start()
 
@@ -403,7 +412,7 @@ class Mirror:
   def _changed(self) -> Iterator[tuple[str, Stat]]:
     for name, stat in scan(self.folder).items():
       if not _BUNDLE.fullmatch(name) and self._sent.get(name) != stat:
-        if self._wanted(name):
+        if self._wanted(name) and name.startswith(self._below):
           yield name, stat
 
   def changed(self) -> list[str]:
@@ -419,6 +428,8 @@ class Mirror:
     return read
 
   def _new_bundles(self) -> dict[str, Stat]:
+    if self._below:
+      return {}
     return {
       bundle: stat
       for bundle, stat in _find_bundles(self.folder).items()
@@ -435,9 +446,11 @@ class Mirror:
       place = self.folder / _STAGED / secrets.token_hex(4)
       try:
         shutil.copytree(self.folder / bundle, place, copy_function=_link)
-      except (FileNotFoundError, shutil.Error):  # it was deleted meanwhile
+      except (FileNotFoundError, shutil.Error) as error:
         shutil.rmtree(place, ignore_errors=True)
-        continue
+        if is_of_the_disk(error):
+          raise
+        continue  # it was deleted meanwhile
       staged[bundle] = stat, place
     for place in {(self.folder / b).parent for b in _find_bundles(self.folder)}:
       # Not the folder itself: the run may be about to rename one more into it.
@@ -486,6 +499,8 @@ class Mirror:
     But not the newest checkpoint of a folder: a run that saves faster than the
     store takes it may have deleted all that are there.
     """
+    if self._below:
+      return
     local = _find_bundles(self.folder)
     newest: dict[str, str] = {}
     for bundle in sorted(self._bundles, key=step_of):
@@ -591,6 +606,8 @@ def _within(
 def _as_error(error: Exception, url: str) -> Error:
   if isinstance(error, Error):
     return error
+  if is_of_the_disk(error):
+    return disk_error(url, error)
   return StoreAway(
     f'{url} cannot be written: {type(error).__name__}: {error}; what was saved'
     ' in it before is whole'

@@ -88,19 +88,24 @@ def _service() -> tuple[Any, int]:
   return state.client, int(state.process_id or 0)
 
 
+def number() -> int:
+  """Of this process among those of the job; no device is looked for."""
+  return _service()[1]
+
+
 def is_first() -> bool:
   """As `is_primary`; no device is looked for."""
-  return _service()[1] == 0
+  return number() == 0
 
 
 def tell_others(text: str | None) -> str:
   """The text of the first process, which alone gives one."""
-  client, number = _service()
+  client, own = _service()
   key = f'gan_jax/{next(_numbers)}'
   if client is None:
     assert text is not None
     return text
-  if number == 0:
+  if own == 0:
     assert text is not None
     client.key_value_set(key, f'={text}')
     return text

@@ -67,6 +67,7 @@ class Listener:
 
   Attributes:
     received: name of the first signal, empty as long as there was none.
+    since: when it came, as `time.monotonic` has it.
     raise_at_once: whether a signal raises `Stopped` where it comes, because
       nobody looks at `received` for now.
   """
@@ -74,7 +75,14 @@ class Listener:
   def __init__(self) -> None:
     """Nothing was received."""
     self.received = ''
+    self.since = 0.0
     self.raise_at_once = True
+
+  def left(self, deadline: float) -> float:
+    """Seconds of a deadline that are left since a signal came, or all."""
+    if not self.received:
+      return deadline
+    return deadline - (time.monotonic() - self.since)
 
   def attempt(self, work: Callable[[], T]) -> T | None:
     """Does what takes long and can be done again, until a signal comes.
@@ -137,7 +145,7 @@ def listen() -> Iterator[Listener]:
     times.setdefault(number, now)
     if listener.received:
       return
-    listener.received = signal.Signals(number).name
+    listener.received, listener.since = signal.Signals(number).name, now
     if listener.raise_at_once:
       raise Stopped(listener.received)
 

@@ -25,6 +25,7 @@ import os
 import pathlib
 import random
 import secrets
+import shutil
 import sys
 import threading
 import time
@@ -32,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-from gan_jax.runtime import locks, places, terminal
+from gan_jax.runtime import files, locks, places, terminal
 from gan_jax.runtime.errors import ArgumentError, Error
 
 T = TypeVar('T')
@@ -67,6 +68,24 @@ _OF_THE_DISK = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
   errno.ENAMETOOLONG,
 )
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+  """Whether a disk of this machine refused, not the store."""
+  if isinstance(error, shutil.Error):  # of many files, in words
+    return files.is_full(error)
+  return isinstance(error, OSError) and error.errno in _OF_THE_DISK
+
+
+def disk_error(url: str, error: BaseException) -> Error:
+  """What to tell of it."""
+  why = 'no space left on it'
+  if isinstance(error, OSError) and error.strerror:
+    why = f'{error.strerror}: {error.filename or "no file named"}'
+  return Error(
+    f'{url}: its copy on this machine cannot be written ({why}); make room'
+    ' there, or set TMPDIR or HOME to another disk'
+  )
 
 
 class StoreAway(Error):
@@ -138,12 +157,8 @@ class Store:
       except Exception as error:
         if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
           raise
-        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-          raise Error(
-            f'{self.url}: cannot be copied to this machine'
-            f' ({error.strerror}: {error.filename or "no file named"}); make'
-            ' room there, or set TMPDIR or HOME to another disk'
-          ) from error
+        if is_of_the_disk(error):
+          raise disk_error(self.url, error) from error
         away = time.monotonic() - started
         over = away + pause > PATIENCE or self._ended.is_set()
         if self._deadline is not None:

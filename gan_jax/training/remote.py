@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from gan_jax.config import app
 from gan_jax.config.schema import Config
 from gan_jax.runtime import (
+  determinism,
   locks,
   mirror,
   multihost,
@@ -19,10 +20,19 @@ from gan_jax.runtime import (
   terminal,
 )
 from gan_jax.runtime.errors import ArgumentError, Error
-from gan_jax.runtime.store import StoreAway
 
 _CRASHED = 60.0  # seconds to put what a run left that failed
+_LEAST = 1.0  # seconds to put the rest, however late it is
 _PART = secrets.token_hex(8)  # of the scores of this process
+
+
+class FirstFailed(Error):
+  """What the first process of the job put last, it could not."""
+
+  def __init__(self, text: str, exit_code: int) -> None:
+    """As the first process ends: with the same message and code."""
+    super().__init__(text)
+    self.exit_code = exit_code
 
 
 @contextlib.contextmanager
@@ -38,7 +48,8 @@ def held(
 
   Args:
     config: of a run or an ablation.
-    listener: of the signals that end it: `save_deadline` holds from then on.
+    listener: of the signals that end it: all is put within `save_deadline` of
+      the first.
     claims: folders in the workdir that this job is for; '*': all of it.
     wanted: whether a file is fetched and put, by its name.
 
@@ -55,14 +66,25 @@ def held(
       yield dataclasses.replace(config, workdir=str(mounted.folder))
     except BaseException:
       try:
-        mounted.close(_CRASHED)
+        mounted.close(_left(config, listener, _CRASHED))
       except Error as error:
         app.warn(f'what was saved last was not put: {error}')
       if mounted.failure is not None:
         raise mounted.failure from None
       raise
-    stopped = bool(listener.received) and config.save_deadline
-    _end(mounted, config.save_deadline if stopped else None)
+    _end(mounted, _left(config, listener, None))
+
+
+def _left(
+  config: Config, listener: preemption.Listener, most: float | None
+) -> float | None:
+  """Seconds to put the rest: `most`, or what a signal leaves of its deadline.
+
+  None: as long as a store may be away.
+  """
+  if not (listener.received and config.save_deadline):
+    return most
+  return max(_LEAST, listener.left(config.save_deadline))
 
 
 def shown(folder: pathlib.Path) -> pathlib.Path | str:
@@ -91,6 +113,8 @@ def _fill(mounted: mirror.Mirror, url: str, claims: tuple[str, ...]) -> None:
       raise Error(refused)
     mounted.fetch()
     multihost.meet_others('workdir fetched')
+    # Of the kernels that this process picks nobody else knows.
+    mounted.begin(determinism.picks_of(multihost.number()))
     return
   try:
     mounted.take(claims, app.warn)
@@ -118,19 +142,21 @@ def _end(mounted: mirror.Mirror, seconds: float | None) -> None:
 
   Raises:
     StoreAway, LeaseLost: as `Mirror.close`.
+    FirstFailed: in the others, if one of these came in the first.
   """
   if multihost.is_first():
     try:
       mounted.close(seconds)
     except Error as error:
-      multihost.tell_others(str(error))
+      multihost.tell_others(f'{error.exit_code} {error}')
       raise
     multihost.tell_others('')
     return
   mounted.close(seconds)
   failure = multihost.tell_others(None)
   if failure:
-    raise StoreAway(failure)
+    code, _, text = failure.partition(' ')
+    raise FirstFailed(text, int(code))
 
 
 # Of a workdir that this process does not train in.

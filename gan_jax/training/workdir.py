@@ -10,7 +10,7 @@ from typing import Any
 from gan_jax.config import app, schema
 from gan_jax.config.schema import Config, ConfigError
 from gan_jax.data.samples import without_times
-from gan_jax.runtime import locks, multihost, places, records
+from gan_jax.runtime import determinism, locks, multihost, places, records
 from gan_jax.runtime.checkpoint import Checkpoints, find_steps
 from gan_jax.runtime.errors import (
   ArgumentError,
@@ -125,7 +125,8 @@ def _is_beginning(path: pathlib.Path) -> bool:
   """Whether this is there before a run: of a kill at its very start, or of
   `compile_for`."""
   begins = ('.lock', '.lease-', '.config.flags.', 'compile_for_')
-  return path.name.startswith(begins)
+  own = determinism.RESULTS  # of a process that came before the first
+  return path.name.startswith((*begins, own))
 
 
 @contextlib.contextmanager
@@ -171,7 +172,8 @@ def _forget(path: pathlib.Path) -> None:
   The lock stays: another process may hold it by now.
   """
   inside = [p for name in _BARE[2:] for p in (path / name).glob('*')]
-  names = {p.name for p in path.iterdir() if not p.name.startswith('.lease-')}
+  others = ('.lease-', determinism.RESULTS)
+  names = {p.name for p in path.iterdir() if not p.name.startswith(others)}
   if inside or not names <= {*_BARE}:
     return
   for name in _BARE[2:]:

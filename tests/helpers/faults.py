@@ -1,7 +1,7 @@
 """Faults on purpose, at named points of a run.
 
   cd tests
-  python -m helpers.faults 'kill@write#2 clock@restore-86400' gan_jax.train FLAGS
+  python -m helpers.faults 'kill@write#2 clock@step-3600' gan_jax.train FLAGS
 
 is a command that meets them. A fault is KIND@POINT#N+SECONDS: when the process
 comes to a point for the N-th time (the first, if none is given). `KIND@POINT!`
@@ -25,7 +25,6 @@ Points: those of `POINTS`, and `store`, a call of a `FaultyStore`. Kinds:
 import collections
 import contextlib
 import datetime
-import errno
 import functools
 import importlib
 import os
@@ -42,6 +41,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fsspec.implementations.local import LocalFileSystem
+
 from helpers import denied
 
 KINDS = (

@@ -7,6 +7,7 @@ import pytest
 from helpers import stores
 
 from gan_jax import data
+from gan_jax.data.listing import list_files
 from gan_jax.runtime import copies, store
 from gan_jax.runtime.errors import Error
 
@@ -53,6 +54,16 @@ def test_only_what_has_changed_is_fetched(flaky, tmp_path):
   assert not (folder / 'b' / 'd').exists()
   other = copies.folder_of('flaky://other/set')
   assert other != folder and not copies.fetch(f'{URL}/none', 'x').exists()
+
+
+def test_what_is_kept_of_a_copy_is_no_file_of_the_set(flaky):
+  for name in ('a.png', 'notes.txt', '.hidden'):
+    store.Store(URL).write(name, b'1')
+  folder = copies.fetch(URL, 'dataset')
+  assert copies.OWN[0] in os.listdir(folder)
+  listing, left_out = list_files(folder)
+  assert listing.names == ['a.png']
+  assert left_out == {'.txt file': 1, 'hidden file': 1}
 
 
 def test_what_was_interrupted_goes_on(flaky):
@@ -114,5 +125,5 @@ def test_a_full_disk_is_no_store_that_is_away(flaky):
       raise OSError(errno.ENOSPC, 'No space left on device', path)
 
   flaky.fault = staticmethod(fault)
-  with pytest.raises(Error, match='cannot be copied to this machine.*No space'):
+  with pytest.raises(Error, match='this machine cannot be written .No space'):
     copies.fetch(URL, 'dataset')

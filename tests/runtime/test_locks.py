@@ -154,6 +154,24 @@ def test_a_file_that_a_kill_left_is_nobodys(refused, tmp_path):
   assert not (tmp_path / '.n.busy').exists()
 
 
+def test_a_lock_is_kept_however_long_it_is_held(refused, tmp_path, monkeypatch):
+  """As while a large set is fetched."""
+  monkeypatch.setattr(locks, '_SHORT', 0.1)
+  entered = threading.Event()
+
+  def enter():
+    with locks.hold_file(tmp_path / 'n'):
+      entered.set()
+
+  thread = threading.Thread(target=enter)
+  with locks.hold_file(tmp_path / 'n'):
+    thread.start()
+    assert not entered.wait(0.4)
+  assert entered.wait(10)
+  thread.join()
+  assert not (tmp_path / '.n.busy').exists()
+
+
 def test_the_folder_itself_may_refuse(tmp_path, said, monkeypatch):
   """NFS locks files alone."""
   flock = fcntl.flock

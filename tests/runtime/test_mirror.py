@@ -1,6 +1,7 @@
 """Mirrors of a folder in an object store: what a kill leaves, and failures."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from helpers import stores
 
 from gan_jax.runtime import mirror, preemption, small_checkpoint, store
 from gan_jax.runtime.checkpoint import Checkpoints
+from gan_jax.runtime.errors import Error
 
 URL = 'flaky://b/run'
 
@@ -345,6 +347,57 @@ def test_scores_that_others_add_are_joined(flaky):
     mounted.put()
     assert stores.names() == ['metrics.jsonl']
     assert mounted.store.read('metrics.jsonl') == b'a\nb\n'
+
+
+def test_scores_of_a_program_are_joined_by_the_whole():
+  """Of one of an ablation, scored under its own URL."""
+  place = store.Store(URL)
+  place.write('programs/003/metrics.jsonl', b'a\n')
+  own = store.Store(f'{URL}/programs/003')
+  own.write(f'{mirror.ADDED}1.jsonl', b'a\nb\n')
+  with opened() as mounted:
+    path = mounted.folder / 'programs/003/metrics.jsonl'
+    assert path.read_text() == 'a\nb\n'
+    mounted.put()
+  assert stores.names() == ['programs/003/metrics.jsonl']
+  assert own.read('metrics.jsonl') == b'a\nb\n'
+  own.write(f'{mirror.ADDED}2.jsonl', b'c\n')  # of another task's program
+  with opened(wanted=lambda name: '/003/' not in name) as mounted:
+    mounted.put()
+  assert own.read(f'{mirror.ADDED}2.jsonl')
+
+
+def test_a_process_puts_what_is_its_own_beside_the_first():
+  with opened() as one, opened() as other:
+    save(one.folder, 1)
+    one.put()
+    before = stores.names()
+    other.begin('picks.1/')
+    save(other.folder, 2)
+    (other.folder / 'picks.1').mkdir()
+    (other.folder / 'picks.1' / 'x').write_text('x')
+    (other.folder / 'picks.12').write_text('no')
+    other.close()
+  assert set(stores.names()) == {*before, 'picks.1/x'}
+
+
+@pytest.mark.parametrize('in_words', [False, True])
+def test_a_full_disk_of_this_machine_is_no_store_that_is_away(
+  in_words, monkeypatch
+):
+  def full(source, target, **options):
+    error = OSError(errno.ENOSPC, 'No space left on device', str(target))
+    raise shutil.Error([(source, target, str(error))]) if in_words else error
+
+  with opened() as mounted:
+    save(mounted.folder, 1)
+    mounted.begin()
+    monkeypatch.setattr(mirror.shutil, 'copytree', full)
+    with pytest.raises(
+      Error, match='this machine.*[Nn]o space.*make room'
+    ) as got:
+      mounted.close()
+  assert got.value.exit_code == 1
 
 
 def test_when_the_store_gives_up_the_run_is_stopped(flaky, monkeypatch, capsys):

@@ -4,6 +4,8 @@ import contextlib
 import json
 import pathlib
 import tempfile
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ from helpers import commands, stores
 import gan_jax as gj
 from gan_jax.ablation.report import report
 from gan_jax.config.schema import Config
-from gan_jax.runtime import locks, mirror, store
-from gan_jax.runtime.errors import ArgumentError, IdentityError
+from gan_jax.runtime import locks, mirror, multihost, preemption, store
+from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.training import remote
 from gan_jax.training.train import train_config
 
@@ -93,6 +95,47 @@ def test_one_process_at_a_time(programs, flaky):
   ):
     train_config(toy(URL, programs))
   assert [*store.Store(URL).list()] == ['.lease/other.json']
+
+
+def test_one_deadline_holds_for_the_whole_end(flaky):
+  """Of which the run has used up most, with its last checkpoint."""
+  over = threading.Event()
+  with preemption.listen() as listener:
+    started = time.monotonic()
+    with pytest.raises(store.StoreAway, match='within 1 s'):
+      with remote.held(toy(URL, 'off', save_deadline=30), listener) as here:
+        (pathlib.Path(here.workdir) / 'stats.jsonl').write_text('1')
+        listener.received, listener.since = 'SIGTERM', started - 29.5
+        flaky.fault = staticmethod(
+          lambda call, _: call == 'put' and over.wait(40)
+        )
+    assert time.monotonic() - started < 15
+    over.set()
+
+
+def test_all_processes_end_as_the_first(monkeypatch, flaky):
+  """Of which another job took the workdir."""
+  told = []
+  monkeypatch.setattr(multihost, 'meet_others', lambda reason: None)
+
+  def end(number):
+    monkeypatch.setattr(multihost, 'is_first', lambda: number == 0)
+    monkeypatch.setattr(multihost, 'number', lambda: number)
+    others = iter([*told])
+    hear = lambda text: next(others) if number else told.append(text)
+    monkeypatch.setattr(multihost, 'tell_others', hear)
+    with preemption.listen() as listener:
+      with remote.held(toy(URL, 'off'), listener):
+        if number == 0:
+          mounted = mirror._active[0]
+          mounted.failure = store.LeaseLost('another process took it')
+
+  codes = []
+  for number in (0, 1):
+    with pytest.raises(Error, match='another process took it') as got:
+      end(number)
+    codes.append(got.value.exit_code)
+  assert codes == [2, 2]
 
 
 @pytest.mark.parametrize('command', ['evaluate', 'report', 'sample'])
