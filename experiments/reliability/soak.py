@@ -36,7 +36,7 @@ sys.path.insert(0, str(HERE.parents[1] / 'tests'))
 import fsspec
 from helpers import denied, faults
 
-STEPS, EVERY = 1500, 100
+STEPS, EVERY = 3000, 100
 CALLS = 250  # of the store in an attempt, about
 SECONDS = 4.0  # of an attempt, about
 POINTS = {  # how often an attempt comes there, about
@@ -153,7 +153,8 @@ def draw_point(rng, kind):
   most = 1.5 if point == 'compile' else 0.05
   after = f'+{rng.uniform(0, most):.4f}' if rng.random() < 0.6 else ''
   end = rng.choice(('', '!'))
-  return f'{kind}@{point}{end}#{rng.randrange(1, POINTS[point] + 1)}{after}'
+  number = 1 + int(POINTS[point] * rng.random() ** 2)  # rather early
+  return f'{kind}@{point}{end}#{number}{after}'
 
 
 def draw_fault(rng, in_store):
@@ -174,7 +175,7 @@ def draw_fault(rng, in_store):
 
 def wait(process, seconds):
   """Ends a process after some seconds, or when it hangs; its exit code."""
-  until = time.monotonic() + (120.0 if seconds is None else seconds)
+  until = time.monotonic() + (900.0 if seconds is None else seconds)
   while time.monotonic() < until:
     done, status = os.waitpid(process, os.WNOHANG | os.WUNTRACED)
     if done and os.WIFSTOPPED(status):
