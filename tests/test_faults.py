@@ -83,6 +83,9 @@ def test_a_damage_is_of_the_newest_checkpoint_if_there_is_another(
   assert {p for p in before if after.get(p) != before[p]} == {
     tmp_path / '000000002/file'
   }
+  # Of the store's only one that is whole.
+  (tmp_path / '000000001.manifest.json').write_text('{}')
+  assert not faults.damage(rng, tmp_path, kind)
 
 
 @pytest.mark.skipif(not denied.AVAILABLE, reason='Linux on x86_64 alone')

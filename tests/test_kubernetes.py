@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import clouds, compiling, pods
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'launch'))  # as it is for a script in it
@@ -237,3 +238,42 @@ def test_it_is_handed_to_kubectl(tmp_path, monkeypatch, capsys):
   assert (tmp_path / 'kubectl.yaml').read_text().strip() == text
   assert kubernetes.main([*COMMON, '--dry_run']) == 0
   assert capsys.readouterr().out.strip() == text
+
+
+@pytest.mark.multiprocess
+def test_two_pods_are_joined_by_what_jax_asks_of_the_api(tmp_path):
+  """Of a run without the variables that the manifest gives its pods."""
+  pytest.importorskip('kubernetes')
+  manifest = made('gpu nodes')
+  (given,) = [
+    value['value'].partition(':')[0]
+    for value in container(manifest)['env']
+    if value['name'] == 'JAX_COORDINATOR_ADDRESS'
+  ]
+  words = [sys.executable, '-m', 'helpers.pods', 'gan_jax.train']
+  words += ['--dataset=ring', '--network=mlp', '--width=4', '--steps=4']
+  words += ['--batch_size=8', '--noreport', '--compilation_cache=off']
+  words += [f'--workdir={tmp_path / "run"}', '--multihost=true']
+  port = clouds.free_port()
+  environ = {k: v for k, v in os.environ.items() if k[:5] != 'SLURM'}
+  environ['PYTHONPATH'] = os.pathsep.join(
+    [str(ROOT), str(ROOT / 'tests'), environ.get('PYTHONPATH', '')]
+  )
+  environ['XLA_FLAGS'] = compiling.of_a_process()
+  with pods.Api(manifest) as api:
+    started = [
+      subprocess.Popen(
+        ['timeout', '-k', '5', '150', *words],
+        env={**environ, **pods.environment(api, index, port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+      )
+      for index in range(job_of(manifest)['parallelism'])
+    ]
+    said = [process.communicate()[0] for process in started]
+  assert [process.returncode for process in started] == [0, 0], said
+  assert all(f'the coordinator is {given}:' in text for text in said)
+  facts = json.loads((tmp_path / 'run' / 'run.json').read_text())
+  assert facts['outcome'] == 'done' and 'in 2 processes' in said[0], said
+  assert len({*api.asked}) == 2

@@ -27,13 +27,12 @@ import local
 
 NETWORKS = {
   'dcgan': ['--network=dcgan'],
-  'dcgan, spectral': ['--network=dcgan', '--norm_d=spectral'],
   'sndcgan': ['--network=sndcgan', '--norm_d=spectral'],
   'resnet': ['--network=resnet', '--norm_d=spectral'],
 }
 FLAGS = [
   '--dataset=digits',
-  '--image_size=32',
+  '--image_size=16',
   '--width=8',
   '--batch_size=16',
   '--log_every=1',
@@ -47,15 +46,16 @@ TOPOLOGIES = [(1, 1), (1, 2), (1, 8), (2, 2), (4, 4)]
 
 def train(workdir, cache, words, processes, devices):
   """Trains on some processes with a device each, or one with some."""
-  flag = f'--xla_force_host_platform_device_count={devices // processes}'
   port, started = local.free_port(), []
   command = [sys.executable, '-m', 'gan_jax.train', *FLAGS, *words]
   command += [f'--workdir={workdir}', f'--compilation_cache={cache}']
   if processes > 1:
     command.append('--multihost=true')
+  else:
+    command.append(f'--devices={devices}')
   for index in range(processes):
     environment = {**os.environ, **local.cpu_environment(os.environ)}
-    environment |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flag}
+    environment['JAX_NUM_CPU_DEVICES'] = str(devices // processes)
     if processes > 1:
       environment |= local.joined_environment(index, processes, port)
     started.append(

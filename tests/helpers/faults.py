@@ -243,12 +243,14 @@ def damage(rng: random.Random, checkpoints: pathlib.Path, kind: str) -> bool:
 
   Args:
     rng: what is drawn.
-    checkpoints: folder of them.
+    checkpoints: folder of them, on a disk or of a store.
     kind: `flip` or `lose`.
   """
   if not checkpoints.is_dir():
     return False
   names = sorted(p.name for p in checkpoints.iterdir() if p.name.isdigit())
+  if manifests := [*checkpoints.glob('*.manifest.json')]:  # of a store
+    names = sorted(p.name.partition('.')[0] for p in manifests)
   if len(names) < 2:
     return False
   files = sorted((checkpoints / names[-1]).rglob('*'))
