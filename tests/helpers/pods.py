@@ -6,6 +6,7 @@ that reaches it, with `API` and `COORDINATOR` in its environment: it stands for
 the certificates and the name service of a cluster, and no more.
 """
 
+import copy
 import http.server
 import json
 import os
@@ -27,7 +28,11 @@ class Api:
   def __init__(self, jobset):
     name = jobset['metadata']['name']
     (job, *_) = jobset['spec']['replicatedJobs']
-    spec = job['template']['spec']
+    spec = copy.deepcopy(job['template']['spec'])
+    for container in spec['template']['spec']['containers']:
+      for amounts in container.get('resources', {}).values():
+        # As texts, which the API makes of numbers.
+        amounts.update({kind: str(x) for kind, x in amounts.items()})
     full = f'{name}-{job["name"]}-0'
     labels = {
       'job-name': full,
