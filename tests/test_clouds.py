@@ -139,7 +139,9 @@ def test_the_image_is_made_of_what_there_is():
   assert stages == ['base', 'cpu', 'gpu', 'tpu']
   sources = [s for name, words in parsed if name == 'COPY' for s in words[:-1]]
   ignored = (ROOT / '.dockerignore').read_text().splitlines()
-  taken = [line[1:].split('/')[0] for line in ignored if line[0] == '!']
+  taken = [line[1:] for line in ignored if line[0] == '!']
+  # Buildah looks into no folder that is left out itself.
+  assert not any('/' in name for name in taken)
   for source in sources:
     assert (ROOT / source).exists() and source in taken
   extras = (ROOT / 'setup.py').read_text(encoding='utf-8')
