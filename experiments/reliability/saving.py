@@ -66,8 +66,8 @@ def main():
   """Writes the table."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--width', type=int, default=64)
-  parser.add_argument('--steps', type=int, default=24)
-  parser.add_argument('--rounds', type=int, default=8)
+  parser.add_argument('--steps', type=int, default=8)
+  parser.add_argument('--rounds', type=int, default=16)
   options = parser.parse_args()
   rows = []
   with tempfile.TemporaryDirectory() as folder:
@@ -101,13 +101,12 @@ def main():
   print(f'{size / 2**20:.0f} MiB')
   for kind in ('wall', 'CPU'):
     more = [row[f'{kind}, saving'] - row[kind] for row in rows]
-    a_minute = MINUTE  # of wall time
-    if kind == 'CPU':
-      a_minute *= statistics.median(row['CPU'] / row['wall'] for row in rows)
-    share = [100 * x / a_minute for x in more]
-    low, *_, high = sorted(share)
-    middle = statistics.median(share)
-    print(f'{kind}: {middle:.2f}% ({low:.2f} to {high:.2f}) of a minute')
+    low, middle, high = statistics.quantiles(more, n=4)
+    quartiles = f'{low:.2f} to {high:.2f}'
+    print(f'{kind}: {middle:.2f} s a save ({quartiles}), ', end='')
+    print(f'{100 * middle / MINUTE:.2f}% of a minute of one core')
+  stall = statistics.median(row['stall'] for row in rows)
+  print(f'the loop stands still for {stall:.2f} s')
 
 
 if __name__ == '__main__':
