@@ -83,10 +83,15 @@ def placed(mesh: Mesh, spec: PartitionSpec) -> Sharding:
   return NamedSharding(mesh, spec)
 
 
+def rows(mesh: Mesh) -> Sharding:
+  """Split by rows over the mesh."""
+  return NamedSharding(mesh, PartitionSpec('data'))
+
+
 def batch_sharder(mesh: Mesh) -> Callable[[Any], Any]:
   """A function that splits a traced batch by rows over the mesh."""
-  rows = NamedSharding(mesh, PartitionSpec('data'))
-  return lambda x: jax.lax.with_sharding_constraint(x, rows)
+  split = rows(mesh)
+  return lambda x: jax.lax.with_sharding_constraint(x, split)
 
 
 _SPLIT_OVER: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
@@ -112,6 +117,34 @@ def split_rows(x: Any) -> Any:
   """
   mesh = _SPLIT_OVER.get()
   return x if mesh is None else batch_sharder(mesh)(x)
+
+
+def is_splitting() -> bool:
+  """Whether a program is traced here whose batches are split over devices."""
+  return _SPLIT_OVER.get() is not None
+
+
+def sum_rows(f: Callable[..., Any], *rows: Any) -> Any:
+  """`f`, a sum over rows: of each device's rows, then of the devices.
+
+  XLA by itself adds what the devices have in the precision that `f` computes
+  in, this in that of its result.
+
+  Args:
+    f: of arrays with a leading axis of rows, to one array.
+    rows: the arrays.
+  """
+  mesh = _SPLIT_OVER.get()
+  if mesh is None or rows[0].shape[0] % mesh.size:
+    return f(*rows)
+  each: Any = jax.shard_map(
+    lambda *own: jax.lax.psum(f(*own), 'data'),
+    mesh=mesh,
+    in_specs=PartitionSpec('data'),
+    out_specs=PartitionSpec(),
+    check_vma=False,  # of choices by back end it knows too little
+  )
+  return each(*rows)
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:
