@@ -51,20 +51,22 @@ def make_mesh(devices: int = 0) -> Mesh:
   return Mesh(np.asarray(available[: devices or len(available)]), ('data',))
 
 
-def check_batch(mesh: Mesh, batch_size: int) -> None:
-  """Refuses a batch that does not split evenly.
+def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
+  """Refuses a batch whose parts do not split evenly over the devices.
 
   Raises:
     ArgumentError: naming the nearest sizes that do.
   """
-  n = mesh.size
+  n = mesh.size * parts
   if batch_size % n:
     down, up = batch_size // n * n, (batch_size // n + 1) * n
     sizes = f'{down} or {up}' if down else f'{up}'
+    of_parts = f' in {parts} parts (`accumulate`)' if parts > 1 else ''
     raise ArgumentError(
       'batch_size',
       batch_size,
-      f'does not split over {n} devices; use {sizes}, or other `devices`',
+      f'does not split over {mesh.size} devices{of_parts}; use {sizes}, or'
+      ' other `devices`',
     )
 
 
