@@ -61,12 +61,13 @@ def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
   if batch_size % n:
     down, up = batch_size // n * n, (batch_size // n + 1) * n
     sizes = f'{down} or {up}' if down else f'{up}'
-    of_parts = f' in {parts} parts (`accumulate`)' if parts > 1 else ''
+    over = [f'into {parts} parts (`accumulate`)'] * (parts > 1)
+    over += [f'over {mesh.size} devices'] * (mesh.size > 1)
+    other = ', or other `devices`' if mesh.size > 1 else ''
     raise ArgumentError(
       'batch_size',
       batch_size,
-      f'does not split over {mesh.size} devices{of_parts}; use {sizes}, or'
-      ' other `devices`',
+      f'does not split {" and ".join(over)}; use {sizes}{other}',
     )
 
 
