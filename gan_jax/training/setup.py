@@ -181,7 +181,7 @@ def build(
   dataset: Dataset | None = None,
   trainer: Trainer | None = None,
   given: str = '',
-  devices: int | None = None,
+  whole: bool = False,
 ) -> Setup:
   """Everything that a run is made of.
 
@@ -191,13 +191,16 @@ def build(
     dataset: in the place of the one that the configuration names.
     trainer: in the place of the one that it describes.
     given: an identity that the user vouches for.
-    devices: in the place of the configuration's.
+    whole: whether it is on one device of this process, as a member of a
+      population is, whatever devices the configuration asks for.
 
   Raises:
     DataError, ArgumentError: naming what is of no use.
   """
   dataset = load_dataset(config) if dataset is None else dataset
-  mesh = sharding.make_mesh(config.devices if devices is None else devices)
+  mesh = sharding.make_local_mesh()
+  if not whole:
+    mesh = sharding.make_mesh(config.devices)
   if trainer is None:
     trainer = resolve.build_trainer(config, data_spec(dataset), objects)
   sharding.check_batch(mesh, config.batch_size, trainer.accumulate)
