@@ -13,6 +13,7 @@ from helpers import programs, small
 from jax.sharding import Mesh
 
 from gan_jax.config import app
+from gan_jax.game.schedules import SCHEDULES
 from gan_jax.networks import ARCHITECTURES
 from gan_jax.runtime import cards, topology
 from gan_jax.runtime.errors import ArgumentError
@@ -31,7 +32,7 @@ H100 = cards.parse_target('h100')
 def on_cpu(config, count):
   """A set-up as `compile_for.build` makes it, of this machine's devices."""
   mesh = Mesh(jax.devices()[:count], ('data',))
-  return dataclasses.replace(setup_lib.build(config, devices=1), mesh=mesh)
+  return dataclasses.replace(setup_lib.build(config, whole=True), mesh=mesh)
 
 
 @pytest.mark.slow
@@ -62,18 +63,34 @@ def test_it_is_the_program_of_the_population(layout, tmp_path):
   loop = population_loop.PopulationLoop(config, members, tmp_path, layout)
   own = loop.code.lower(loop.state, loop._constants, loop._chunk(0, 1))
   program = population_program.PopulationProgram(
-    setup_lib.build(config, devices=1), members, jax.devices()[:2], layout
+    setup_lib.build(config, whole=True), members, jax.devices()[:2], layout
   )
   found = compile_for.lower_population(program)
   loop.close()
   assert found.as_text() == own.as_text()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ARCHITECTURES)
-def test_every_architecture_is_lowered_for_accelerators(name, digits):
+# All of them together are dear: each of both once, the rest with the soaks.
+LOWERED = [
+  pytest.param(
+    *(name, schedule),
+    marks=pytest.mark.slow
+    if schedule == 'alternating' or name == 'mlp'
+    else pytest.mark.soak,
+  )
+  for name in ARCHITECTURES
+  for schedule in SCHEDULES
+]
+
+
+@pytest.mark.parametrize(('name', 'schedule'), LOWERED)
+def test_every_game_is_lowered_for_accelerators(name, schedule, digits):
   # Without a plugin: as far as JAX itself goes.
-  setup = setup_lib.build(programs.small(name), devices=1)
+  try:
+    config = programs.small(name, schedule)
+  except ArgumentError as error:
+    pytest.skip(f'no such game: {error}')
+  setup = setup_lib.build(config, whole=True)
   advance = run_loop.make_advance(setup)
   key = setup.shapes.key
 
