@@ -50,7 +50,7 @@ def test_it_is_the_program_of_the_run(devices, tmp_path):
 @pytest.mark.slow
 def test_data_that_live_on_the_device_are_part_of_it(digits):
   text = compile_for.lower_run(on_cpu(small.digits(width=2), 1)).as_text()
-  assert '1797x8x8x1xui8' in text
+  assert '1797x64xui8' in text  # in flat rows
 
 
 @pytest.mark.slow
