@@ -154,22 +154,37 @@ def test_a_file_that_a_kill_left_is_nobodys(refused, tmp_path):
   assert not (tmp_path / '.n.busy').exists()
 
 
-def test_a_lock_is_kept_however_long_it_is_held(refused, tmp_path, monkeypatch):
-  """As while a large set is fetched."""
-  monkeypatch.setattr(locks, '_SHORT', 0.1)
-  entered = threading.Event()
-
-  def enter():
-    with locks.hold_file(tmp_path / 'n'):
-      entered.set()
-
-  thread = threading.Thread(target=enter)
+def test_who_holds_a_file_for_long_says_so(refused, tmp_path, monkeypatch):
+  monkeypatch.setattr(locks, '_SHORT', 0.03)
+  busy = tmp_path / '.n.busy'
   with locks.hold_file(tmp_path / 'n'):
-    thread.start()
-    assert not entered.wait(0.4)
-  assert entered.wait(10)
-  thread.join()
-  assert not (tmp_path / '.n.busy').exists()
+    until = time.monotonic() + 10
+    while not busy.read_bytes():
+      assert time.monotonic() < until
+      time.sleep(0.01)
+  assert not busy.exists()
+
+
+def test_a_file_is_waited_for_as_long_as_its_holder_says_so(
+  tmp_path, monkeypatch
+):
+  """As while a large set is fetched."""
+  busy, slept = tmp_path / '.n.busy', []
+  busy.touch()
+
+  def sleep(seconds):
+    slept.append(seconds)
+    if len(slept) == 9:
+      busy.unlink()
+    else:
+      busy.write_text(str(len(slept)))
+
+  clock = types.SimpleNamespace(
+    sleep=sleep, monotonic=lambda: len(slept) * locks._SHORT / 2
+  )
+  monkeypatch.setattr(locks, 'time', clock)
+  locks._take(busy)
+  assert len(slept) == 9
 
 
 def test_the_folder_itself_may_refuse(tmp_path, said, monkeypatch):
