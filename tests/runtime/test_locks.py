@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+import types
 
 import pytest
 
