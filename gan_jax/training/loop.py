@@ -69,7 +69,7 @@ class HostLoop(abc.ABC):
 
   @abc.abstractmethod
   def template(self) -> PyTree:
-    """Host arrays of zeros, of the structure that is saved."""
+    """The structure that is saved: shapes and types."""
 
   @abc.abstractmethod
   def fresh(self) -> PyTree:

@@ -154,8 +154,8 @@ class RunLoop(HostLoop):
   # The state.
 
   def template(self) -> State:
-    """A state of zeros."""
-    return self.setup.template()
+    """Shapes and types of a state."""
+    return self.setup.shapes
 
   def fresh(self) -> State:
     """The state before the first step."""
