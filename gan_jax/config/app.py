@@ -247,9 +247,9 @@ def describe_crash(error: BaseException) -> str:
     where = f'no file could be written for the traceback:\n{text}'
   if exhausted:
     return (
-      f'{exhausted}; use a smaller `batch_size`, a smaller network'
-      ' (`width`), `precision=bfloat16`, `residence=stream` for images, fewer'
-      ' samples, or a device with more. What was saved is whole: the same'
+      f'{exhausted}; use a smaller `batch_size`, `accumulate`, a smaller'
+      ' network (`width`), `precision=bfloat16`, `residence=stream` for images,'
+      ' fewer samples, or a device with more. What was saved is whole: the same'
       f' command goes on from there; {where}'
     )
   return f'an error that was not foreseen ({reason}); {where}'

@@ -213,7 +213,9 @@ class ResidentFeed(_Ordered):
   def __init__(self, dataset: SampleSet, *how: Any) -> None:
     """Reads the set once."""
     super().__init__(dataset, *how)
-    self.constants: PyTree = dataset.array()
+    self._shape = dataset.shape
+    # Flat, as an accelerator pads small last axes: a TPU 3 colours to 128.
+    self.constants: PyTree = dataset.array().reshape(dataset.size, -1)
     if self._labelled:
       self.constants = (self.constants, self._add_labels(dataset.labels()))
 
@@ -230,10 +232,11 @@ class ResidentFeed(_Ordered):
   ) -> Any:
     """Gathers, normalises, flips."""
     del batch_size
-    if not self._labelled:
-      return self._finish(constants[item], key)
-    x, labels = constants
-    return self._finish(x[item], key), labels[item]
+    x, labels = constants if self._labelled else (constants, None)
+    images = x[item].reshape(*item.shape, *self._shape)
+    if labels is None:
+      return self._finish(images, key)
+    return self._finish(images, key), labels[item]
 
 
 def _gather_into(
