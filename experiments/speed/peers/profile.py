@@ -3,11 +3,11 @@
   taskset -c 0 python experiments/speed/peers/profile.py mlp32 resnet ...
 
 Traces some dispatches of a row's compiled program, on one core, and adds up
-what each of its operations takes by itself: the least of its executions, times
-how often a step runs it, since other work on the core is counted in them. Writes `profiles/ROW.json`: shares
-by kind (convolutions, products, reductions, fused kernels, copies, random
-numbers, and what is between them), and the dearest operations with what they
-are and, of products and convolutions, their rate.
+what each of its operations takes by itself: the least of its executions, as
+other work on the core is counted in them, times how often a step runs it.
+Writes `profiles/ROW.json`: shares by kind (convolutions, products, reductions,
+fused kernels, copies, random numbers), and the dearest operations with what
+they are and, of products and convolutions, their rate.
 """
 
 import collections
