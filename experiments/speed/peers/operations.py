@@ -1,6 +1,6 @@
 """Where a step's time is: ours, by kind of operation, of a profiler's trace.
 
-  taskset -c 0 python experiments/speed/peers/profile.py mlp32 resnet ...
+  taskset -c 0 python experiments/speed/peers/operations.py mlp32 resnet ...
 
 Traces some dispatches of a row's compiled program, on one core, and adds up
 what each of its operations takes by itself: the least of its executions, as
