@@ -3,7 +3,7 @@
 Downloads the originals, or takes them from a folder, verifies their checksums,
 and writes them in the format of TFDS. Needs no TensorFlow for digits, mnist,
 fashion_mnist and cifar10. With --out=DIR the images of any set are written as
-rows of pixels, which --dataset=prepared:DIR opens at once.
+rows of pixels, or kept as files, which --dataset=prepared:DIR opens at once.
 """
 
 from absl import flags
@@ -36,6 +36,12 @@ FLAGS: dict[str, Flag] = {
     ' What a process that was killed has written is kept. Empty: none.',
     place=True,
   ),
+  'form': Flag(
+    'auto',
+    'What --out is to hold: rows of pixels; files of folder:PATH as they are,'
+    ' in array_record, decoded at each visit; auto: rows, or files where the'
+    ' disk has room for these alone.',
+  ),
   'image_size': Flag(
     0, 'Side in pixels of what --out is to hold. 0: as they are.', 0, 2**13
   ),
@@ -66,7 +72,7 @@ def main() -> int:
   is_folder = dataset.startswith('folder:')
   as_rows = flags.FLAGS.out or dataset.startswith('prepared:')
   if not as_rows:
-    app.warn_idle('it is for --out', 'image_size', 'channels', 'verify')
+    app.warn_idle('it is for --out', 'form', 'image_size', 'channels', 'verify')
   if not is_folder:
     app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
   if as_rows:

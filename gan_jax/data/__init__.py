@@ -20,12 +20,13 @@ from gan_jax.data import (
   prepared,
   tfds_sets,
 )
+from gan_jax.data.decoding import Encoded
 from gan_jax.data.densities import DENSITIES, Density
 from gan_jax.data.derived import PATHS, parse_name
 from gan_jax.data.feed import Feed, choose_residence, make_feed
 from gan_jax.data.folder import take_inventory
 from gan_jax.data.pictures import MEGAPIXELS
-from gan_jax.data.rows import Rows
+from gan_jax.data.rows import Rows, Shards
 from gan_jax.data.samples import DatasetMetadata, SampleSet
 from gan_jax.data.tfds_sets import data_root
 from gan_jax.data.user_data import as_dataset
@@ -104,8 +105,9 @@ def _load(
   max_megapixels: float = MEGAPIXELS,
   keep_rows: bool = True,
   out: pathlib.Path | None = None,
+  form: str = 'rows',
 ) -> Dataset:
-  """As `load`; `out` is a folder that rows are to be written to."""
+  """As `load`; `out` is a folder that it is to be written to, as `form`."""
   if channels not in (0, 1, 3, 4):
     remedy = 'use 1 (grey), 3 (colour) or 4 (colour and opacity)'
     raise ArgumentError('channels', channels, remedy)
@@ -143,7 +145,7 @@ def _load(
       prepared.load(place, image_size, channels)
       if kind == 'prepared'
       else folder.load_folder(
-        place, image_size, channels, root, max_megapixels, keep_rows, out
+        place, image_size, channels, root, max_megapixels, keep_rows, out, form
       )
     )
     return dataclasses.replace(images, name=name) if url else images
@@ -220,7 +222,7 @@ def prepare(
 
 
 def write_rows(
-  dataset: str, out: str | os.PathLike[str], **how: Any
+  dataset: str, out: str | os.PathLike[str], form: str = 'rows', **how: Any
 ) -> SampleSet:
   """Writes the images of a set as rows, in files that map into memory.
 
@@ -229,6 +231,9 @@ def write_rows(
   Args:
     dataset: its name, as `load` takes it.
     out: folder that the rows are written to.
+    form: rows; files, of a folder, which are kept as they are and decoded at
+      each visit; or auto: rows where the disk has room for them, else files if
+      it has for these.
     **how: as `load` takes it: `image_size`, `channels` and so on.
 
   Returns:
@@ -241,14 +246,20 @@ def write_rows(
     Error: if the disk is full.
   """
   place = places.resolved('out', out)
+  if form not in prepared.FORMS:
+    remedy = f'use {", ".join(prepared.FORMS)}'
+    raise ArgumentError('form', form, remedy)
+  if form == 'files' and not dataset.startswith('folder:'):
+    remedy = f'keeps the files of folder:PATH, and {dataset} is none; leave it'
+    raise ArgumentError('form', form, remedy)
 
   def make_plan() -> prepared.Plan:
-    images = _load(dataset, **how, keep_rows=False, out=place)
+    images = _load(dataset, **how, keep_rows=False, out=place, form=form)
     if isinstance(images, Density):
       remedy = 'is drawn on the device and needs no preparation'
       raise ArgumentError('dataset', dataset, remedy)
     if isinstance(images.source, folder.Folder):
-      return images.source.plan(dataset, images.source.kept())
+      return images.source.plan_in(place, dataset, form)
     made = {k: v for k, v in how.items() if k in ('image_size', 'channels')}
     return prepared.plan_of(images, made)
 
@@ -263,7 +274,7 @@ def write_rows(
 def tell_rows(
   dataset: str, out: Any = '', verify: Any = False, **how: Any
 ) -> str:
-  """A line about a set that is written as rows, or about `prepared:DIR`.
+  """A line about a set that is written, or about `prepared:DIR`.
 
   Args:
     dataset: its name.
@@ -279,11 +290,13 @@ def tell_rows(
   else:
     images = prepared.load(dataset.partition(':')[2])
   if verify:
-    assert isinstance(images.source, Rows)
+    assert isinstance(images.source, Shards)
     images.source.verify()
   shape = 'x'.join(map(str, images.shape))
   checked = ', as it was written' if verify else ''
   size = f'{images.nbytes / 2**20:,.0f} MiB'
+  if isinstance(images.source, Encoded):
+    size = f'{images.source.nbytes / 2**20:,.0f} MiB of files'
   return f'{images.name}: {images.size:,} images of {shape}, {size}{checked}'
 
 

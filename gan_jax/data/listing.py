@@ -64,7 +64,12 @@ class Listing(NamedTuple):
   @property
   def is_small(self) -> bool:
     """Whether reading it again at each start takes but a moment."""
-    return len(self.names) < _FEW and int(self.sizes.sum()) < _FEW_BYTES
+    return are_few(len(self.names), int(self.sizes.sum()))
+
+
+def are_few(files: int, size: int) -> bool:
+  """Whether to read so many files, of so many bytes, takes but a moment."""
+  return files < _FEW and size < _FEW_BYTES
 
 
 def list_files(

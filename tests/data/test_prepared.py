@@ -17,7 +17,16 @@ from helpers.alone import Here
 from helpers.pictures import make, save
 
 from gan_jax import data
-from gan_jax.data import folder, listing, manifest, prepared, reading, rows
+from gan_jax.data import (
+  decoding,
+  encoded,
+  folder,
+  listing,
+  manifest,
+  prepared,
+  reading,
+  rows,
+)
 from gan_jax.runtime import locks
 from gan_jax.runtime.errors import ArgumentError, Error
 
@@ -30,8 +39,9 @@ def pets(tmp_path, monkeypatch):
   """Images of two classes, that are treated as a large set is."""
   monkeypatch.setattr(listing, '_FEW', 0)
   monkeypatch.setattr(prepared, '_FEWEST', 4)  # rows of a shard
-  monkeypatch.setattr(prepared, 'count_cores', lambda: 1)
+  monkeypatch.setattr(prepared, '_SHARDS', 4)
   monkeypatch.setattr(folder, 'Workers', Here)
+  monkeypatch.setattr(decoding, 'Workers', Here)
   monkeypatch.setattr(manifest, 'Workers', Here)
   Here.calls.clear()
   for i in range(N):
@@ -737,3 +747,146 @@ def test_a_place_that_cannot_be_written_is_named(pets, monkeypatch):
   out, root = pets.with_name('out'), str(pets.with_name('root'))
   with pytest.raises(ArgumentError, match='`out=.*Permission denied; use a f'):
     data.write_rows(f'folder:{pets}', out, data_dir=root)
+
+
+# Files that are kept as they are.
+
+
+def keep_files(pets, out='files', form='files', **how):
+  root = str(pets.with_name('root'))
+  place = pets.with_name(out)
+  return data.write_rows(f'folder:{pets}', place, form, data_dir=root, **how)
+
+
+def test_files_that_are_kept_are_the_set_of_their_folder(pets, read):
+  images = keep_files(pets, image_size=3)
+  assert len(read) == N  # to look at them, and to keep them
+  wanted = load(pets, image_size=3, keep_rows=False)
+  assert images.fingerprint == wanted.fingerprint and images.size == N
+  assert images.classes == ('c', 'd') and images.shape == (3, 3, 3)
+  np.testing.assert_array_equal(images.labels(), wanted.labels())
+  np.testing.assert_array_equal(images.array(), wanted.array())
+  picked = np.array([23, 0, 7, 7])
+  np.testing.assert_array_equal(images.take(picked), wanted.take(picked))
+  np.testing.assert_array_equal(images.source[5], wanted.source[5])
+  feeds = [
+    make(some, residence='stream', labelled=True, batches_per_step=2)
+    for some in (images, wanted)
+  ]
+  for start, count, part in ((0, 2, slice(0, 2)), (1, 7, slice(2, 4))):
+    chunks = [feed.chunk(start, count, part) for feed in feeds]
+    for one, other in zip(*chunks, strict=True):
+      np.testing.assert_array_equal(one, other)
+  names = sorted(path.name for path in pets.with_name('files').iterdir())
+  assert names[-4:] == [f'shard-{i:05d}.array_record' for i in range(4)]
+  assert not any(name.startswith('draft') for name in names)
+  images.source.verify()
+  # Of what the manifest knows, and again of what is there.
+  read.clear()
+  again = keep_files(pets, 'again', image_size=3)
+  assert len(read) == N and keep_files(pets, 'again', 'auto', image_size=3)
+  np.testing.assert_array_equal(again.array(), images.array())
+  with pytest.raises(ArgumentError, match='prepared otherwise'):
+    keep_files(pets, 'again', 'rows', image_size=3)
+  with pytest.raises(ArgumentError, match='`image_size=4`.*prepared with 3'):
+    data.load(f'prepared:{pets.with_name("again")}', image_size=4)
+
+
+@pytest.mark.parametrize('damage', [cut, flip, lengthen, pathlib.Path.unlink])
+def test_a_damaged_shard_of_files_is_named_with_its_remedy(damage, pets):
+  keep_files(pets)
+  out = pets.with_name('files')
+  shard = out / 'shard-00002.array_record'
+  if damage is flip:
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 200] ^= 1  # it is padded
+    shard.write_bytes(content)
+  else:
+    damage(shard)
+  with pytest.raises(data.DataError) as told:
+    images = data.load(f'prepared:{out}')
+    make(images, residence='stream', batch_size=N).chunk(0, 1)
+  assert 'shard-00002.array_record: ' in str(told.value)
+  assert 'bring the file back, or remove its folder' in str(told.value)
+  if damage is flip:
+    with pytest.raises(data.DataError, match='shard-00002.*not as written'):
+      images.source.verify()
+
+
+def test_a_shard_of_files_that_is_cut_in_use_is_named(pets):
+  images = keep_files(pets)
+  wanted = images.array()
+  shard = pets.with_name('files') / 'shard-00001.array_record'
+  os.truncate(shard, 0)
+  with pytest.raises(data.DataError, match='shard-00001.array_record: record'):
+    images.take(np.arange(N)[::-1])
+  assert wanted.shape == (N, 6, 6, 3)
+
+
+@pytest.mark.parametrize('looked', [False, True])
+def test_keeping_files_goes_on_after_a_kill_or_a_full_disk(
+  looked, pets, read, monkeypatch
+):
+  if looked:
+    load(pets, keep_rows=False)
+  really, written = encoded.write_shard, []
+
+  def write(path, contents):
+    if len(written) == 2:
+      raise error
+    written.append(path)
+    return really(path, contents)
+
+  monkeypatch.setattr(encoded, 'write_shard', write)
+  error = OSError(errno.ENOSPC, 'No space left on device')
+  with pytest.raises(Error, match='make room.*; what is written stays'):
+    keep_files(pets)
+  error = KeyboardInterrupt
+  with pytest.raises(KeyboardInterrupt):
+    keep_files(pets)
+  with pytest.raises(ArgumentError, match='its preparation did not end'):
+    data.load(f'prepared:{pets.with_name("files")}')
+  monkeypatch.setattr(encoded, 'write_shard', really)
+  read.clear()
+  images = keep_files(pets)
+  assert len(read) == N - 12  # two shards of 6 were there
+  np.testing.assert_array_equal(images.array(), direct(pets))
+
+
+@pytest.mark.parametrize('looked', [False, True])
+def test_files_are_kept_where_there_is_no_room_for_rows(
+  looked, pets, monkeypatch, capsys
+):
+  pixels = 24 * 512 * 512 * 3
+  size = sum(path.stat().st_size for path in pets.rglob('*.png'))
+  if looked:
+    load(pets, image_size=512, keep_rows=False)
+
+  def leave(free):
+    usage = shutil.disk_usage(pets)._replace(free=prepared.SPARE + free)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda place: usage)
+
+  leave(pixels - 1)
+  images = keep_files(pets, form='auto', image_size=512)
+  assert isinstance(images.source, decoding.Encoded)
+  said = ' '.join(capsys.readouterr().err.split())
+  assert 'would take 18 MiB as rows' in said and 'kept as they are' in said
+  leave(pixels)
+  images = keep_files(pets, 'rows', form='auto', image_size=512)
+  assert isinstance(images.source, rows.Rows)
+  leave(size - 1)
+  with pytest.raises(Error, match='`out=.*18 MiB are to be written'):
+    keep_files(pets, 'none', form='auto', image_size=512)
+
+
+def test_files_are_kept_of_folders_alone(digits, tmp_path):
+  with pytest.raises(ArgumentError, match='`form=files`: keeps the files of'):
+    data.write_rows('digits[:40]', tmp_path / 'out', 'files')
+  with pytest.raises(ArgumentError, match='`form=jpeg`: use auto, rows, files'):
+    data.write_rows('digits[:40]', tmp_path / 'out', 'jpeg')
+  assert data.write_rows('digits[:40]', tmp_path / 'out', 'auto').size == 40
+
+
+def test_an_archive_may_be_kept_as_files(pets):
+  images = keep_files(pack(pets, 'a.zip', zipfile.ZIP_DEFLATED))
+  np.testing.assert_array_equal(images.array(), direct(pets))
