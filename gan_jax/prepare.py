@@ -42,6 +42,12 @@ FLAGS: dict[str, Flag] = {
     ' in array_record, decoded at each visit; auto: rows, or files where the'
     ' disk has room for these alone.',
   ),
+  'only': Flag(
+    '',
+    'K/N: of every N shards of --out the K-th, the share of one of N processes,'
+    ' here or on machines that see the same folders. Once all have ended, the'
+    ' same command without it joins them. Empty: all.',
+  ),
   'image_size': Flag(
     0, 'Side in pixels of what --out is to hold. 0: as they are.', 0, 2**13
   ),
@@ -62,6 +68,9 @@ FLAGS: dict[str, Flag] = {
 }
 
 
+_FOR_OUT = ('form', 'only', 'image_size', 'channels', 'verify')
+
+
 def main() -> int:
   """Prepares the set that the flags name."""
   dataset, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
@@ -72,13 +81,15 @@ def main() -> int:
   is_folder = dataset.startswith('folder:')
   as_rows = flags.FLAGS.out or dataset.startswith('prepared:')
   if not as_rows:
-    app.warn_idle('it is for --out', 'form', 'image_size', 'channels', 'verify')
+    app.warn_idle('it is for --out', *_FOR_OUT)
   if not is_folder:
     app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
   if as_rows:
     app.warn_idle('it is for the format of TFDS', 'from')
     how = {n: flags.FLAGS[n].value for n in {*FLAGS} - {'dataset', 'from'}}
-    print(data.tell_rows(dataset, **how))
+    if how['only']:
+      app.warn_idle('a share is not all of it', 'verify')
+    print(app.as_flags(data.tell_rows(dataset, **how)))
     return app.DONE
   if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):
     app.warn_idle(f'{dataset} needs no preparation', 'from')

@@ -32,6 +32,7 @@ from gan_jax.data.tfds_sets import data_root
 from gan_jax.data.user_data import as_dataset
 from gan_jax.runtime import copies, places
 from gan_jax.runtime.errors import ArgumentError, DataError
+from gan_jax.runtime.names import parse_share
 
 Dataset = Density | SampleSet
 
@@ -246,12 +247,7 @@ def write_rows(
     Error: if the disk is full.
   """
   place = places.resolved('out', out)
-  if form not in prepared.FORMS:
-    remedy = f'use {", ".join(prepared.FORMS)}'
-    raise ArgumentError('form', form, remedy)
-  if form == 'files' and not dataset.startswith('folder:'):
-    remedy = f'keeps the files of folder:PATH, and {dataset} is none; leave it'
-    raise ArgumentError('form', form, remedy)
+  _check_form(form, dataset)
 
   def make_plan() -> prepared.Plan:
     images = _load(dataset, **how, keep_rows=False, out=place, form=form)
@@ -271,8 +267,71 @@ def write_rows(
   return prepared.load(str(place))
 
 
+def _check_form(form: str, dataset: str) -> None:
+  """Refuses a form that is none, or not of this set."""
+  if form not in prepared.FORMS:
+    remedy = f'use {", ".join(prepared.FORMS)}'
+    raise ArgumentError('form', form, remedy)
+  if form == 'files' and not dataset.startswith('folder:'):
+    remedy = f'keeps the files of folder:PATH, and {dataset} is none; leave it'
+    raise ArgumentError('form', form, remedy)
+
+
+def write_share(
+  dataset: str,
+  out: str | os.PathLike[str],
+  only: str,
+  form: str = 'rows',
+  *,
+  data_dir: str = '',
+  image_size: int = 0,
+  channels: int = 0,
+  max_megapixels: float = MEGAPIXELS,
+) -> str:
+  """Does a share of what `write_rows` does; many processes have one each.
+
+  On as many machines as see the folder and `out`. `write_rows` of the same
+  arguments joins what they have written, in a moment, and does what is missing.
+
+  Args:
+    dataset: a `folder:PATH`.
+    out: folder that the rows are written to.
+    only: K/N: of every N shards the K-th.
+    form: as there; auto is rows.
+    data_dir: as `load` takes it.
+    image_size: likewise.
+    channels: likewise.
+    max_megapixels: likewise.
+
+  Returns:
+    A line about it.
+
+  Raises:
+    ArgumentError: for a set that has no shares.
+    DataError: for images that cannot be had.
+    Error: if the disk is full.
+  """
+  share, place = parse_share('only', only), places.resolved('out', out)
+  _check_form(form, dataset)
+  kind, _, path = dataset.partition(':')
+  if kind != 'folder':
+    remedy = f'shares out the files of folder:PATH, and {dataset} is none'
+    raise ArgumentError('only', only, remedy)
+  form = 'rows' if form == 'auto' else form
+  rows_for = folder.RowsFor(image_size, channels, place, form)
+  with prepared.hold(place, shared=True):
+    if prepared.check(place) is not None:
+      return f'{dataset}: is prepared in {place}'
+    how = rows_for, max_megapixels, data_root(data_dir)
+    done, size = folder.take_share(path, share, *how)
+  return (
+    f'{dataset}: share {only}, {done:,} of {size:,} images, is done; once all'
+    ' are, the same call without `only` joins them'
+  )
+
+
 def tell_rows(
-  dataset: str, out: Any = '', verify: Any = False, **how: Any
+  dataset: str, out: Any = '', verify: Any = False, only: Any = '', **how: Any
 ) -> str:
   """A line about a set that is written, or about `prepared:DIR`.
 
@@ -280,11 +339,14 @@ def tell_rows(
     dataset: its name.
     out: as `write_rows` takes it; empty for a set that is prepared.
     verify: whether every file is read and its checksum compared.
+    only: a share, as `write_share` takes it; empty for all.
     **how: as `write_rows` takes it.
 
   Raises:
     DataError: naming the files that are not as they were written.
   """
+  if out and only:
+    return write_share(dataset, out, only, **how)
   if out:
     images = write_rows(dataset, out, **how)
   else:
@@ -358,4 +420,5 @@ __all__ = [
   'tell_folder',
   'tell_rows',
   'write_rows',
+  'write_share',
 ]

@@ -5,13 +5,14 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.data import listing, reading, rows
+from gan_jax.data import encoded, listing, reading, rows
 from gan_jax.data.encoded import Record
 from gan_jax.data.reading import Place, Unreadable
 from gan_jax.runtime.errors import DataError
@@ -117,6 +118,7 @@ class Encoded(rows.Shards):
     super().__init__(folder)
     for path, shard in zip(self._paths, self.facts['shards'], strict=True):
       self._check_shard(path, shard['bytes'])
+    weakref.finalize(self, encoded.close)
 
   @property
   def nbytes(self) -> int:

@@ -25,6 +25,7 @@ from gan_jax.data.rows import Sums
 from gan_jax.runtime.files import open_atomic
 
 PREFIX = 'draft-'  # of the folders that hold them
+LOOKS = f'{PREFIX}looks'  # and of what was found by those who have a share
 
 
 class Draft(NamedTuple):

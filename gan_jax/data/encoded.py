@@ -6,8 +6,10 @@ one a record, of which `hashes.npy` has the SHA-256, compared at each visit.
 Nothing here imports JAX.
 """
 
+import errno
 import functools
 import hashlib
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -53,12 +55,22 @@ def read(record: Record) -> bytes:
   try:
     (content,) = _open(record.shard).read([record.number])
   except (RuntimeError, ValueError) as error:
-    raise OSError(_shortened(error)) from error
+    raise _as_os_error(error) from error
   return content
 
 
-def _shortened(error: Exception) -> str:
-  return str(error).splitlines()[0][:200]
+def close() -> None:
+  """Closes all shards; whoever reads one opens it again."""
+  _open.cache_clear()
+
+
+def _as_os_error(error: Exception) -> OSError:
+  """What the library says with the words of the operating system."""
+  text = str(error).splitlines()[0][:200]
+  for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+    if os.strerror(code) in text:
+      return OSError(code, os.strerror(code))
+  return OSError(text)
 
 
 def write_shard(path: pathlib.Path, contents: Sequence[bytes]) -> Sums:
@@ -76,8 +88,8 @@ def write_shard(path: pathlib.Path, contents: Sequence[bytes]) -> Sums:
         writer.write(content)
       writer.close()
       return sum_shard(pathlib.Path(file.name))
-  except RuntimeError as error:  # with the words of the operating system
-    raise OSError(_shortened(error)) from error
+  except RuntimeError as error:
+    raise _as_os_error(error) from error
 
 
 def sum_shard(path: pathlib.Path) -> Sums:
@@ -91,4 +103,4 @@ def sum_shard(path: pathlib.Path) -> Sums:
   return Sums(sha256, np.zeros(0, np.uint32))
 
 
-__all__ = ['SUFFIX', 'Record', 'read', 'sum_shard', 'write_shard']
+__all__ = ['SUFFIX', 'Record', 'close', 'read', 'sum_shard', 'write_shard']

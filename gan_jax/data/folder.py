@@ -607,6 +607,33 @@ def take_inventory(
       `megapixels` million pixels.
     DataError: for a folder without images, or files that cannot be read.
   """
+  listing, left_out, place = _list(path, data_root)
+  pictures.check_bound(megapixels)
+  draft = rows_for and _begin_draft(listing, rows_for, place, megapixels)
+  shares: list[pathlib.Path] = []
+  if rows_for and rows_for.folder:
+    shares = sorted((rows_for.folder / drafts.LOOKS).glob('*'))
+  looks, faults = manifest.take_stock(place, listing, megapixels, draft, shares)
+  _refuse(listing, faults, megapixels)
+  folders = [name.partition('/') for name in listing.names]
+  classes: tuple[str, ...] = ()
+  labels = np.zeros(len(folders), np.int32)
+  if all(slash for _, slash, _ in folders):  # one class for each folder in it
+    classes = tuple(sorted({parts[0] for parts in folders}))
+    number = {name: i for i, name in enumerate(classes)}
+    labels = np.array([number[parts[0]] for parts in folders], np.int32)
+  return Inventory(listing, looks, place, classes, labels, left_out, draft)
+
+
+def _list(
+  path: str, data_root: pathlib.Path | None
+) -> tuple[Listing, collections.Counter[str], pathlib.Path | None]:
+  """Images of a folder or archive, counts of the rest, and its place.
+
+  Raises:
+    ArgumentError: for a folder that is not there.
+    DataError: for one without images.
+  """
   name = f'folder:{path}'
   root = places.resolved('dataset', path, name)
   _check_folder(root, name)
@@ -621,18 +648,53 @@ def take_inventory(
       f'{name}: no image files there ({", ".join(SUFFIXES)}, subfolders too)'
       + (f'; there are {rest}' if rest else '')
     )
+  return listing, left_out, place
+
+
+def take_share(
+  path: str,
+  share: tuple[int, int],
+  rows_for: RowsFor,
+  megapixels: float,
+  data_root: pathlib.Path,
+) -> tuple[int, int]:
+  """Looks at a share of a folder's images, and makes drafts of their rows.
+
+  Each in one read. `take_inventory` of the same folder and `rows_for` finds
+  what is known, and makes shards of the drafts.
+
+  Args:
+    path: of the folder, or of a .zip or .tar that holds one.
+    share: K and N: of every N shards the K-th.
+    rows_for: what rows are to be made, in a folder that all can write to.
+    megapixels: millions of pixels that an image may have.
+    data_root: where the list of what is in an archive is kept.
+
+  Returns:
+    How many images those are, and how many there are in all.
+
+  Raises:
+    ArgumentError: for a folder that is not there, or has no shares.
+    DataError: for files that cannot be read.
+    Error: where there is no room.
+  """
+  assert rows_for.folder is not None
+  listing, _, _ = _list(path, data_root)
   pictures.check_bound(megapixels)
-  draft = rows_for and _begin_draft(listing, rows_for, place, megapixels)
-  looks, faults = manifest.take_stock(place, listing, megapixels, draft)
-  _refuse(listing, faults, megapixels)
-  folders = [name.partition('/') for name in listing.names]
-  classes: tuple[str, ...] = ()
-  labels = np.zeros(len(folders), np.int32)
-  if all(slash for _, slash, _ in folders):  # one class for each folder in it
-    classes = tuple(sorted({parts[0] for parts in folders}))
-    number = {name: i for i, name in enumerate(classes)}
-    labels = np.array([number[parts[0]] for parts in folders], np.int32)
-  return Inventory(listing, looks, place, classes, labels, left_out, draft)
+  draft = _begin_draft(listing, rows_for, None, megapixels)
+  (k, n), only = share, '/'.join(map(str, share))
+  if draft is None:
+    remedy = (
+      'its rows cannot be made in shares: there are few images, or of several'
+      ' sizes, or no room for them; leave it out'
+    )
+    raise ArgumentError('only', only, remedy)
+  everything = np.arange(len(listing.names))
+  mine = everything[everything // draft.most % n == k - 1]
+  part, place = listing.part(mine), rows_for.folder / drafts.LOOKS
+  found = manifest.take_stock(place / f'{k}-of-{n}', part, megapixels, draft)
+  _refuse(part, found[1], megapixels)
+  return len(mine), len(everything)
 
 
 def _check_folder(root: pathlib.Path, name: str) -> None:

@@ -61,6 +61,15 @@ class Listing(NamedTuple):
     start = os.path.join(self.root, '')
     return [start + self.names[i] for i in rows]
 
+  def part(self, rows: NDArray[np.int64]) -> 'Listing':
+    """Some of the files."""
+    return self._replace(
+      names=[self.names[i] for i in rows.tolist()],
+      sizes=self.sizes[rows],
+      times=self.times[rows],
+      rows=None if self.rows is None else self.rows[rows],
+    )
+
   @property
   def is_small(self) -> bool:
     """Whether reading it again at each start takes but a moment."""

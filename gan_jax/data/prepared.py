@@ -152,20 +152,37 @@ def write(out: pathlib.Path, make_plan: Callable[[], Plan]) -> Rows | Encoded:
     DataError: for images that cannot be had.
     Error: if the disk is full: what is written by then is kept.
   """
+  with hold(out):
+    facts = check(out)
+    plan = make_plan()
+    if facts is None:
+      write_parts(out, plan)
+      drafts.remove(out)
+    elif _other(facts, plan):
+      remedy = (
+        f'holds {facts["name"]}, of other content or prepared otherwise; use'
+        ' another folder, or remove that one'
+      )
+      raise ArgumentError('out', str(out), remedy)
+  return open_set(out)
+
+
+@contextlib.contextmanager
+def hold(out: pathlib.Path, shared: bool = False) -> Iterator[None]:
+  """Holds a folder, made if it is not there, that a set is written to.
+
+  Args:
+    out: the folder.
+    shared: whether others may write there who share it as well.
+
+  Raises:
+    ArgumentError: if another process writes there, or nothing can be written.
+    Error: if the disk is full: what is written by then is kept.
+  """
   try:
     out.mkdir(parents=True, exist_ok=True)
-    with locks.hold(out, say):
-      facts = _check(out)
-      plan = make_plan()
-      if facts is None:
-        write_parts(out, plan)
-        drafts.remove(out)
-      elif _other(facts, plan):
-        remedy = (
-          f'holds {facts["name"]}, of other content or prepared otherwise; use'
-          ' another folder, or remove that one'
-        )
-        raise ArgumentError('out', str(out), remedy)
+    with locks.hold(out, say, shared=shared):
+      yield
   except locks.Held as held:
     who = f' ({held})' if str(held) else ''
     remedy = f'another process prepares there{who}; wait for it'
@@ -176,7 +193,6 @@ def write(out: pathlib.Path, make_plan: Callable[[], Plan]) -> Rows | Encoded:
     if isinstance(wrong, ArgumentError):
       raise wrong from error
     raise Error(f'{wrong}{more}') from error
-  return open_set(out)
 
 
 def open_set(folder: pathlib.Path) -> Rows | Encoded:
@@ -209,7 +225,7 @@ def _facts(plan: Plan, count: int) -> dict[str, Any]:
   }
 
 
-def _check(out: pathlib.Path) -> dict[str, Any] | None:
+def check(out: pathlib.Path) -> dict[str, Any] | None:
   """What a folder of rows says of them; None for an empty or unfinished one.
 
   Raises:
@@ -374,7 +390,7 @@ def load(path: str, image_size: int = 0, channels: int = 0) -> SampleSet:
     raise ArgumentError('dataset', name, 'no such folder')
   if rows.read_facts(folder) is None:
     remedy = f'no prepared set (it has no {rows.FACTS})'
-    if (folder / _BEGUN).exists():
+    if (folder / _BEGUN).exists() or any(folder.glob(f'{drafts.PREFIX}*')):
       remedy = 'its preparation did not end; run the same command again'
     raise ArgumentError('dataset', name, remedy)
   opened = open_set(folder)
@@ -417,8 +433,10 @@ __all__ = [
   'Part',
   'Plan',
   'as_set',
+  'check',
   'check_room',
   'choose_form',
+  'hold',
   'load',
   'open_set',
   'plan_of',

@@ -1,4 +1,4 @@
-"""Folders looked at once, and images prepared as rows: whole or not there."""
+"""Folders looked at once, and images that are prepared: whole or not there."""
 
 import errno
 import os
@@ -283,7 +283,8 @@ def test_none_are_kept_where_that_is_not_wanted_or_there_is_no_room(
   monkeypatch.setattr(folder, '_room', lambda place: 2 * wanted.nbytes - 1)
   np.testing.assert_array_equal(load(pets).array(), wanted)
   assert shards(pets) == []
-  assert 'decoded at each visit; make room' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert 'decoded at each visit, from where they lie; make room' in said
   monkeypatch.setattr(folder, '_room', lambda place: 2 * wanted.nbytes)
   load(pets).array()
   assert shards(pets)
@@ -890,3 +891,155 @@ def test_files_are_kept_of_folders_alone(digits, tmp_path):
 def test_an_archive_may_be_kept_as_files(pets):
   images = keep_files(pack(pets, 'a.zip', zipfile.ZIP_DEFLATED))
   np.testing.assert_array_equal(images.array(), direct(pets))
+
+
+# Shares of a preparation.
+
+
+def share(pets, only, **how):
+  root = str(pets.with_name(f'root-{only[0]}'))  # each machine has its own
+  place = pets.with_name('shared')
+  return data.write_share(f'folder:{pets}', place, only, data_dir=root, **how)
+
+
+@pytest.mark.parametrize('form', ['rows', 'files'])
+def test_shares_are_joined_without_another_look(form, pets, read, monkeypatch):
+  counts = []
+  for k in (2, 1, 3):
+    assert f'share {k}/3' in share(pets, f'{k}/3', form=form, image_size=3)
+    counts.append(len(read))
+  assert counts == [6, 18, 24] and len(set(read)) == N
+  assert 'share 1/3, 12 of 24' in share(pets, '1/3', form=form, image_size=3)
+  assert len(read) == N  # what is done is done
+  images = keep_files(pets, 'shared', form, image_size=3)
+  assert len(read) == N
+  whole = load(pets, image_size=3, keep_rows=False)
+  assert images.fingerprint == whole.fingerprint and len(read) == N
+  np.testing.assert_array_equal(images.array(), whole.array())
+  images.source.verify()
+  shared = pets.with_name('shared')
+  assert not list(shared.glob('draft*'))
+  assert 'is prepared in' in share(pets, '2/3', form=form, image_size=3)
+
+
+def test_what_shares_have_not_done_is_done_when_they_are_joined(
+  pets, read, monkeypatch
+):
+  share(pets, '1/4')
+  with monkeypatch.context() as patch:
+    fill_the_disk(patch, 0, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+      share(pets, '2/4')
+  share(pets, '3/4')
+  draw(pets / 'c' / '00.png', 99)  # of the first
+  read.clear()
+  images = keep_files(pets, 'shared', 'rows')
+  assert sorted(read) == [f'{i:02d}.png' for i in (0, *range(12, 24))]
+  np.testing.assert_array_equal(images.array(), direct(pets))
+
+
+def test_shares_go_together_and_are_not_joined_meanwhile(pets, capsys):
+  shared = pets.with_name('shared')
+  shared.mkdir()
+  with prepared.hold(shared, shared=True):
+    share(pets, '1/2')
+    with pytest.raises(ArgumentError, match='`out=.*another process prepares'):
+      keep_files(pets, 'shared', 'rows')
+  with prepared.hold(shared):
+    with pytest.raises(ArgumentError, match='`out=.*another process prepares'):
+      share(pets, '2/2')
+  with pytest.raises(ArgumentError, match='`only=3/2`: write K/N with'):
+    share(pets, '3/2')
+  (pets / 'c' / '02.png').write_bytes(b'')
+  with pytest.raises(data.DataError, match='cannot read .*02.png'):
+    share(pets, '1/2')
+
+
+def test_what_cannot_be_shared_says_so(pets, digits, monkeypatch):
+  draw(pets / 'c' / '00.png', 0, side=7)
+  with pytest.raises(ArgumentError, match='`only=1/2`: shares out the'):
+    data.write_share('digits', pets.with_name('shared'), '1/2')
+  usage = shutil.disk_usage(pets)._replace(free=2**20)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda place: usage)
+  with pytest.raises(ArgumentError, match='`only=1/2`: .*no room for them'):
+    share(pets, '1/2')
+
+
+# Disks that are full, or that may not be written to, for real.
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """A file system of a few MiB more than is always left free."""
+  place = tmp_path / 'disk'
+  place.mkdir()
+  mount(place, '-t', 'tmpfs', '-o', 'size=72m', 'tmpfs')
+  yield place
+  subprocess.run(['umount', '-l', str(place)], check=True)
+
+
+def mount(place, *how):
+  try:
+    done = subprocess.run(
+      ['mount', *how, str(place)], capture_output=True, text=True
+    )
+  except OSError as error:
+    pytest.skip(f'there is no mount: {error.strerror}')
+  if done.returncode:
+    pytest.skip(f'this user may not mount: {done.stderr.strip()}')
+
+
+@pytest.mark.parametrize('form', ['rows', 'files'])
+@pytest.mark.parametrize('looked', [False, True])
+def test_a_disk_that_is_full_amid_it_for_real(
+  form, looked, pets, disk, monkeypatch
+):
+  root, out = str(pets.with_name('root')), disk / 'out'
+  if looked:
+    load(pets, keep_rows=False)
+  module = {'rows': rows, 'files': encoded}[form]
+  name = {'rows': 'save_shard', 'files': 'write_shard'}[form]
+  really, written = getattr(module, name), []
+
+  def write(path, some):
+    if len(written) == 2:
+      fill(disk / 'filler')
+    written.append(path)
+    return really(path, some)
+
+  monkeypatch.setattr(module, name, write)
+  how = {'form': form, 'data_dir': root}
+  with pytest.raises(Error, match='`out=.*make room'):
+    data.write_rows(f'folder:{pets}', out, **how)
+  with pytest.raises(ArgumentError, match='its preparation did not end'):
+    data.load(f'prepared:{out}')
+  (disk / 'filler').unlink()
+  images = data.write_rows(f'folder:{pets}', out, **how)
+  np.testing.assert_array_equal(images.array(), direct(pets))
+  images.source.verify()
+
+
+def fill(path):
+  with open(path, 'wb', buffering=0) as file:
+    try:
+      for size in (2**20, 1):
+        while file.write(bytes(size)):
+          pass
+    except OSError as error:
+      assert error.errno == errno.ENOSPC
+
+
+def test_a_data_root_that_is_read_only_for_real(pets, disk, capsys):
+  def read():
+    images = data.load(f'folder:{pets}', data_dir=str(disk))
+    np.testing.assert_array_equal(images.array(), direct(pets))
+    return capsys.readouterr().err
+
+  mount(disk, '-o', 'remount,ro')
+  assert 'nothing can be written at' in read()
+  with pytest.raises(ArgumentError, match='`out=.*Read-only file system'):
+    data.write_rows(f'folder:{pets}', disk / 'out')
+  mount(disk, '-o', 'remount,rw')
+  read()
+  mount(disk, '-o', 'remount,ro')
+  assert read() == ''  # all is there
