@@ -255,8 +255,8 @@ def _what_to_use_less() -> str:
   if 'batch_size' in flags.FLAGS:
     return (
       'use a smaller `batch_size`, a smaller network (`width`),'
-      ' `precision=bfloat16`, `residence=stream` for images, fewer samples, or a'
-      ' device with more. What was saved is whole: the same command goes on'
+      ' `precision=bfloat16`, `residence=stream` for images, fewer samples, or'
+      ' a device with more. What was saved is whole: the same command goes on'
       ' from there'
     )
   return (

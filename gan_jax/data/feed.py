@@ -45,6 +45,7 @@ class Feed(Protocol):
     fingerprint: of the content.
     resident: whether nothing but indices goes to the device.
     constants: arrays that the compiled program is handed once.
+    constant_shapes: their shapes and types, known before any is read.
 
   A labelled one gives the classes of its samples with them.
   """
@@ -60,6 +61,9 @@ class Feed(Protocol):
 
   @property
   def constants(self) -> PyTree: ...  # noqa: D102
+
+  @property
+  def constant_shapes(self) -> PyTree: ...  # noqa: D102
 
   def chunk(
     self, start: int, count: int, rows: slice = slice(None), room: int = 0
@@ -118,6 +122,7 @@ class DensityFeed:
   size = None
   resident = True
   constants: PyTree = ()
+  constant_shapes: PyTree = ()
 
   def __init__(self, density: Density, images_per_step: int) -> None:
     """`images_per_step` counts the samples shown to D in one step."""
@@ -205,17 +210,45 @@ class _Ordered:
     return other
 
 
+class _Whole:
+  """All samples of a set, read when they are first asked for."""
+
+  def __init__(self, dataset: SampleSet) -> None:
+    self.shape, self.dtype = (dataset.size, *dataset.shape), dataset.dtype
+    self._read = dataset.array
+
+  @functools.cached_property
+  def array(self) -> NDArray[Any]:
+    return self._read()
+
+
 class ResidentFeed(_Ordered):
   """A whole set on the device; indices come from the host."""
 
   resident = True
 
   def __init__(self, dataset: SampleSet, *how: Any) -> None:
-    """Reads the set once."""
+    """Reads no sample yet."""
     super().__init__(dataset, *how)
-    self.constants: PyTree = dataset.array()
+    self._samples = _Whole(dataset)  # shared by all that are reseeded
+    self._labels: NDArray[np.int32] | None = None
     if self._labelled:
-      self.constants = (self.constants, self._add_labels(dataset.labels()))
+      self._labels = self._add_labels(dataset.labels())
+
+  @property
+  def constants(self) -> PyTree:
+    """The samples, and their labels; read once."""
+    samples, labels = self._samples.array, self._labels
+    return samples if labels is None else (samples, labels)
+
+  @property
+  def constant_shapes(self) -> PyTree:
+    """Of these."""
+    whole, labels = self._samples, self._labels
+    samples = jax.ShapeDtypeStruct(whole.shape, whole.dtype)
+    if labels is None:
+      return samples
+    return samples, jax.ShapeDtypeStruct(labels.shape, labels.dtype)
 
   def chunk(
     self, start: int, count: int, rows: slice = slice(None), room: int = 0
@@ -256,6 +289,7 @@ class StreamedFeed(_Ordered):
 
   resident = False
   constants: PyTree = ()
+  constant_shapes: PyTree = ()
 
   def __init__(self, dataset: SampleSet, *how: Any) -> None:
     """Reads no sample yet; a folder is prepared as rows where it can be."""

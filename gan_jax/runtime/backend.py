@@ -128,7 +128,13 @@ def peak_bytes() -> int:
 
 
 def require_memory(
-  argument: str, value: object, needed: int, what: str, *, host: bool = False
+  argument: str,
+  value: object,
+  needed: int,
+  what: str,
+  *,
+  host: bool = False,
+  free: bool = False,
 ) -> None:
   """Refuses what cannot fit, before it is made.
 
@@ -138,17 +144,19 @@ def require_memory(
     needed: bytes, at the least.
     what: they are for.
     host: whether they are in the memory of this machine.
+    free: whether only what a device has free now is theirs.
 
   Raises:
     ArgumentError: if there are fewer.
   """
   limit = host_memory_bytes() if host else memory_bytes()
+  limit, there = (free_bytes(), ' free') if free else (limit, '')
   if limit is not None and needed > limit:
     raise ArgumentError(
       argument,
       value,
       f'{what} would take {needed / _GIB:,.1f} GiB at the least, and there are'
-      f' {limit / _GIB:,.1f} GiB; use less',
+      f' {limit / _GIB:,.1f} GiB{there}; use less',
     )
 
 
@@ -163,7 +171,7 @@ def explain_exhaustion(error: BaseException) -> str:
 
   >>> explain_exhaustion(ValueError('no'))
   ''
-  >>> error = RuntimeError('INTERNAL: Out of memory allocating 1073741824 bytes.')
+  >>> error = RuntimeError('Out of memory allocating 1073741824 bytes.')
   >>> explain_exhaustion(error).partition(', cpu')[0]
   'out of memory, 1.00 GiB were asked for at once'
   """
