@@ -23,6 +23,38 @@ _AHEAD_BYTES = 256 * 2**20  # of images that are decoded ahead, at the most
 _DECODE = 'gan_jax.data.reading:decode_there'
 
 
+def decode_batches(
+  function: str,
+  call: Callable[[NDArray[np.integer]], tuple[Any, ...]],
+  picks: Iterable[NDArray[np.integer]],
+  size: int,
+  take: Callable[[Any], NDArray[np.uint8]],
+) -> Iterator[NDArray[np.uint8]]:
+  """Images by the batch, decoded ahead by processes.
+
+  Args:
+    function: that they call, as `Workers` takes it.
+    call: its arguments for some images.
+    picks: the images of each batch.
+    size: bytes of an image.
+    take: makes an array of an answer, or raises what it tells.
+  """
+  counts: collections.deque[int] = collections.deque()
+
+  def calls() -> Iterator[tuple[Any, ...]]:
+    for picked in picks:
+      parts = np.array_split(picked, -(-len(picked) // _PART))
+      counts.append(len(parts))
+      yield from map(call, parts)
+
+  with Workers(function) as workers:
+    ahead = max(1, min(8, _AHEAD_BYTES // (_PART * size * workers.count)))
+    found = map(take, workers.map(calls(), ahead))
+    for first in found:
+      rest = itertools.islice(found, counts.popleft() - 1)
+      yield np.concatenate([first, *rest])
+
+
 @dataclasses.dataclass(frozen=True)
 class Decoder:
   """Decodes files.
@@ -59,23 +91,14 @@ class Decoder:
   ) -> Iterator[NDArray[np.uint8]]:
     """Images by the batch, read ahead."""
     if self.alone:
-      yield from map(self.gather, picks)
-      return
-    counts: collections.deque[int] = collections.deque()
-
-    def calls() -> Iterator[tuple[Any, ...]]:
-      for picked in picks:
-        parts = np.array_split(picked, -(-len(picked) // _PART))
-        counts.append(len(parts))
-        yield from ((self.megapixels, *self.call(p)) for p in parts)
-
-    part = _PART * int(np.prod(self.shape))
-    with Workers(_DECODE) as workers:
-      ahead = max(1, min(8, _AHEAD_BYTES // (part * workers.count)))
-      found = map(self.take, workers.map(calls(), ahead))
-      for first in found:
-        rest = itertools.islice(found, counts.popleft() - 1)
-        yield np.concatenate([first, *rest])
+      return map(self.gather, picks)
+    return decode_batches(
+      _DECODE,
+      lambda picked: (self.megapixels, *self.call(picked)),
+      picks,
+      int(np.prod(self.shape)),
+      self.take,
+    )
 
   def array(self) -> NDArray[np.uint8]:
     """All images."""
@@ -175,4 +198,4 @@ def _explain(found: Unreadable) -> DataError:
   return rows.damaged(pathlib.Path(found.path), why)
 
 
-__all__ = ['Decoder', 'Encoded']
+__all__ = ['Decoder', 'Encoded', 'decode_batches']

@@ -283,8 +283,8 @@ def _gather_into(
 class StreamedFeed(_Ordered):
   """Records that the host reads ahead of the device.
 
-  Rows are gathered many steps at a time, the files of a folder decoded by
-  processes, and other sources read by threads, through Grain.
+  Rows are gathered many steps at a time, the files of a folder and records of
+  TFDS decoded by processes, and other sources read by threads, through Grain.
   """
 
   resident = False
@@ -319,9 +319,11 @@ class StreamedFeed(_Ordered):
     """Samples of one step after another, without end."""
     source = self._source
     picks = (self._indices(n, 1, rows).ravel() for n in itertools.count(start))
-    if isinstance(source, RowSource):
-      batches = getattr(source, 'batches', None)
-      return self._join(picks, batches or (lambda p: map(source.gather, p)))
+    batches = getattr(source, 'batches', None)
+    if batches is None and isinstance(source, RowSource):
+      batches = functools.partial(map, source.gather)
+    if batches is not None:
+      return self._join(picks, batches)
     return self._read_by_threads(start, rows)
 
   def _join(
