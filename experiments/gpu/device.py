@@ -10,6 +10,8 @@ run again, so that an interrupted call goes on. No stage is begun after
   has the bits of one that was not; what the option costs.
 - `exhausted`: what a batch says that does not fit.
 - `steps`: measured times beside the estimates of `compile_all.py`.
+- `graphs`: a step replayed as CUDA graphs, as XLA has it; launched kernel by
+  kernel; with loops in the graphs as well.
 - `tests`: those marked `gpu`.
 - `rates`: images a second of DCGAN and ResNet, TF32 and bfloat16.
 - `members`: 64 seeds of infogan as one program beside one of them.
@@ -17,6 +19,7 @@ run again, so that an interrupted call goes on. No stage is begun after
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -57,13 +60,17 @@ class Bench:
       words += ['--width=8', '--batch_size=8']
     return [*words, f'--steps={4 if self.small else steps}']
 
-  def train(self, name: str, flags: str, steps: int) -> dict[str, Any]:
+  def train(
+    self, name: str, flags: str, steps: int, xla: str = ''
+  ) -> dict[str, Any]:
     """Trains anew; seconds a step of the rows after the first."""
     shutil.rmtree(self.runs / name, ignore_errors=True)
     every = 1 if self.small else max(1, steps // 8)
     flags = f'{QUIET} --log_every={every} {flags}'
+    env = dict(os.environ)
+    env['XLA_FLAGS'] = f'{env.get("XLA_FLAGS", "")} {xla}'.strip()
     done = subprocess.run(
-      self.command(name, flags, steps), capture_output=True, text=True
+      self.command(name, flags, steps), capture_output=True, text=True, env=env
     )
     facts: dict[str, Any] = {'code': done.returncode}
     if done.returncode:
@@ -145,12 +152,22 @@ def steps(bench: Bench) -> dict[str, Any]:
   found = {}
   for name, flags in ROWS.items():
     measured = bench.train('steps', flags, 400)
-    raw = place_of(name, HERE / 'raw' / 'native')
+    raw = place_of(name, HERE / 'raw' / 'one_pass')
     if raw.exists():
       step = json.loads(raw.read_text())['step']
       measured |= {'estimate': step['seconds'], 'kernels': step['kernels']}
     found[name] = measured
   return found
+
+
+def graphs(bench: Bench) -> dict[str, Any]:
+  """DCGAN, bound by launches, as CUDA graphs and without."""
+  option = '--xla_gpu_enable_command_buffer'
+  forms = {'default': '', 'none': f'{option}=', 'loops': f'{option}=+WHILE'}
+  return {
+    name: bench.train('graphs', f'{DCGAN} --batch_size=64', 400, xla)
+    for name, xla in forms.items()
+  }
 
 
 def tests(bench: Bench) -> dict[str, Any]:
@@ -207,7 +224,8 @@ def members(bench: Bench) -> dict[str, Any]:
 
 
 STAGES: dict[str, Callable[[Bench], dict[str, Any]]] = {
-  f.__name__: f for f in (resume, exhausted, steps, tests, rates, members)
+  f.__name__: f
+  for f in (resume, exhausted, steps, graphs, tests, rates, members)
 }
 
 

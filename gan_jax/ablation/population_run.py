@@ -115,7 +115,7 @@ def identify_programs(plan: AblationPlan) -> list[dict[str, Any]]:
       dataset=plan.load_dataset(spec.config),
       trainer=spec.trainer,
       given=plan.given,
-      devices=1,
+      whole=True,
     )
     identities.append(identity.identify(parts))
   return identities

@@ -254,7 +254,7 @@ def _what_to_use_less() -> str:
   """What helps a command that has run out of memory."""
   if 'batch_size' in flags.FLAGS:
     return (
-      'use a smaller `batch_size`, a smaller network (`width`),'
+      'use a smaller `batch_size`, `accumulate`, a smaller network (`width`),'
       ' `precision=bfloat16`, `residence=stream` for images, fewer samples, or'
       ' a device with more. What was saved is whole: the same command goes on'
       ' from there'

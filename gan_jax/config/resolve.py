@@ -214,6 +214,7 @@ def build_trainer(
       part['schedule'],
       part['ema'],
       config.matmul_precision,
+      config.accumulate,
     )
     trainer.check()
   on_d = game.acting('d')

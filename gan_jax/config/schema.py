@@ -124,6 +124,15 @@ class Config:
   reuse_real: bool = _game(
     False, 'Whether all updates of a step see one batch of real samples.'
   )
+  accumulate: int = _game(
+    1,
+    'Parts that a batch is split into, whose gradients are taken one after'
+    ' another and averaged: a batch of --batch_size in the memory of a part.'
+    ' Batch normalisation, and losses that compare the samples of a batch, see'
+    ' a part at a time, and running statistics move with each.',
+    low=1,
+    high=2**24,
+  )
   regularizer: str = _game(
     '',
     'Regularizers, any number of them with commas between, each'

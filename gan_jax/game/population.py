@@ -384,32 +384,45 @@ def put(tree: PyTree, placement: PyTree) -> PyTree:
   return copy(tree)
 
 
-def _advance_once(
-  progress: Progress, step: Callable[[PopulationState], Any]
-) -> Progress:
-  """One step, and its logs added where a member has made it."""
-  now, logs = step(progress.now)
-  sums = {
-    name: total + jnp.where(now.alive, logs[name], 0.0)
-    for name, total in progress.sums.items()
-  }
-  return Progress(now, sums, progress.counted + now.alive)
+def put_host(tree: PyTree, placement: NamedSharding) -> PyTree:
+  """Host arrays, the same in every process, laid over the devices.
+
+  No process hands the others anything.
+  """
+
+  def place(x: Any) -> jax.Array:
+    return jax.make_array_from_callback(x.shape, placement, lambda i: x[i])
+
+  if jax.process_count() == 1:
+    return jax.device_put(tree, placement)
+  return jax.tree.map(place, tree)
 
 
 def _steps(
   progress: Progress, step: Callable[..., Any], count: Int[Array, '']
 ) -> Progress:
-  """`count` steps, or as many as there is somebody alive for."""
+  """`count` steps, or as many as there is somebody alive for.
+
+  A member's logs are added where it has made a step; all as one array, which is
+  a kernel for all of them.
+  """
+  names = sorted(progress.sums)
 
   def more(carry: Any) -> Any:
-    i, progress = carry
-    return (i < count) & jnp.any(progress.now.alive)
+    i, now, _, _ = carry
+    return (i < count) & jnp.any(now.alive)
 
   def body(carry: Any) -> Any:
-    i, progress = carry
-    return i + 1, _advance_once(progress, lambda now: step(now, i))
+    i, now, totals, counted = carry
+    now, logs = step(now, i)
+    rows = jnp.stack([logs[name] for name in names])
+    totals += jnp.where(now.alive, rows, 0.0)
+    return i + 1, now, totals, counted + now.alive
 
-  return jax.lax.while_loop(more, body, (jnp.int32(0), progress))[1]
+  totals = jnp.stack([progress.sums[name] for name in names])
+  start = jnp.int32(0), progress.now, totals, progress.counted
+  _, now, totals, counted = jax.lax.while_loop(more, body, start)
+  return Progress(now, dict(zip(names, totals, strict=True)), counted)
 
 
 def make_advance(

@@ -7,7 +7,7 @@ as `Updates`. To add one, derive a class from `Schedule` and give it an entry in
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,8 @@ class Updates(NamedTuple):
       of its parameters.
     apply_g: likewise of G.
     draw: `(real, key) -> Draw`: what both losses draw from this key.
+    accumulate: parts of a batch, whose gradients are taken one after another
+      and averaged.
   """
 
   d_loss: Loss
@@ -56,18 +58,98 @@ class Updates(NamedTuple):
   apply_d: Callable[[State, Gradient], State]
   apply_g: Callable[[State, Gradient], State]
   draw: Callable[[Batch, RngKey], Draw]
+  accumulate: int = 1
 
   def d_gradient(
     self, state: State, real: Batch, key: RngKey, **how: Any
   ) -> Gradient:
     """D's gradient at a state, and what else its update moves."""
-    return _gradient('d', self.d_loss, state.d.params, state, real, key, how)
+    return self._accumulated(self._of_d, state, real, key, how)['d']
 
   def g_gradient(
     self, state: State, real: Batch, key: RngKey, **how: Any
   ) -> Gradient:
     """G's gradient at a state, and what else its update moves."""
-    return _gradient('g', self.g_loss, state.g.params, state, real, key, how)
+    return self._accumulated(self._of_g, state, real, key, how)['g']
+
+  def _of_d(
+    self, state: State, real: Batch, key: RngKey, how: dict[str, Any]
+  ) -> dict[str, Gradient]:
+    params = state.d.params
+    return {'d': _gradient('d', self.d_loss, params, state, real, key, how)}
+
+  def _of_g(
+    self, state: State, real: Batch, key: RngKey, how: dict[str, Any]
+  ) -> dict[str, Gradient]:
+    params = state.g.params
+    return {'g': _gradient('g', self.g_loss, params, state, real, key, how)}
+
+  def _of_both(
+    self, state: State, real: Batch, key: RngKey, how: dict[str, Any]
+  ) -> dict[str, Gradient]:
+    to_d = self._of_d(state, real, key, how)
+    # What D's update has moved of a memory, G's goes on from.
+    state = _moved(state, to_d)
+    return to_d | self._of_g(state, real, key, how)
+
+  def _accumulated(
+    self,
+    gradients: Callable[..., dict[str, Gradient]],
+    state: State,
+    real: Batch,
+    key: RngKey,
+    how: dict[str, Any],
+  ) -> dict[str, Gradient]:
+    """Gradients of a batch: those of its parts, one after another, averaged.
+
+    All parts see the same parameters; running statistics and memories move
+    with each. The noise is that of the whole batch, split as its samples are.
+    """
+    if self.accumulate == 1:
+      return gradients(state, real, key, how)
+    how = dict(how)
+    drawn = how.pop('drawn', None) or self.draw(real, key)
+    parts = jax.tree.map(self._split, (real, drawn))
+    numbers = jnp.arange(self.accumulate)
+
+    def of_part(state: State, part: Any, i: Any) -> dict[str, Gradient]:
+      real, drawn = part
+      return gradients(
+        state, real, stream(key, 'part', i), how | {'drawn': drawn}
+      )
+
+    def add(carry: Any, item: Any) -> tuple[Any, None]:
+      moving, sums = carry
+      found = of_part(_with(state, moving), *item)
+      after = _moved(_with(state, moving), found, stats=True)
+      shares = {k: (x.grads, x.logs) for k, x in found.items()}
+      return (_moving(after), jax.tree.map(jnp.add, sums, shares)), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(lambda: of_part(state, first, 0))
+    zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype),
+      {k: (x.grads, x.logs) for k, x in shapes.items()},
+    )
+    (moving, sums), _ = jax.lax.scan(
+      add, (_moving(state), zeros), (parts, numbers)
+    )
+    after = _with(state, moving)
+    means = jax.tree.map(lambda x: x / self.accumulate, sums)
+    return {
+      k: Gradient(
+        grads,
+        getattr(after, k).stats,
+        after.memory,
+        logs | {f'{k}/grad_norm': norm(grads)},
+      )
+      for k, (grads, logs) in means.items()
+    }
+
+  def _split(self, x: Array) -> Array:
+    """(n, ...) -> (parts, n / parts, ...), each of rows of every device."""
+    rows = x.reshape(-1, self.accumulate, *x.shape[1:])
+    return jnp.moveaxis(rows, 1, 0)
 
   def both(
     self, state: State, real: Batch, key: RngKey
@@ -78,12 +160,9 @@ class Updates(NamedTuple):
     once, and D's unless it draws (dropout, augmentation, instance noise) or
     learns from the real samples before (spectral normalisation).
     """
-    drawn = self.draw(real, key)
-    to_d = self.d_gradient(state, real, key, drawn=drawn)
-    # What D's update has moved of a memory, G's goes on from.
-    moved = {k: v for k, v in to_d.memory.items() if k in state.memory}
-    state = state.replace(memory=state.memory | moved)
-    return to_d, self.g_gradient(state, real, key, drawn=drawn)
+    how = dict(drawn=self.draw(real, key))
+    found = self._accumulated(self._of_both, state, real, key, how)
+    return found['d'], found['g']
 
   def apply_both(
     self, state: State, gradients: tuple[Gradient, Gradient]
@@ -133,6 +212,32 @@ def _gradient(
   return Gradient(grads, aux.stats, aux.memory, logs)
 
 
+def _moved(
+  state: State, found: dict[str, Gradient], stats: bool = False
+) -> State:
+  """A state with the memories, and statistics, that gradients have moved."""
+  memory = state.memory
+  for player, gradient in found.items():
+    moved = {k: v for k, v in gradient.memory.items() if k in memory}
+    memory = memory | moved
+    if stats:
+      now = getattr(state, player).replace(stats=gradient.stats)
+      state = state.replace(**{player: now})
+  return state.replace(memory=memory)
+
+
+def _moving(state: State) -> Any:
+  """What moves while gradients are accumulated."""
+  return state.g.stats, state.d.stats, state.memory
+
+
+def _with(state: State, moving: Any) -> State:
+  g, d, memory = moving
+  return state.replace(
+    g=state.g.replace(stats=g), d=state.d.replace(stats=d), memory=memory
+  )
+
+
 def half_square(*gradients: PyTree) -> Scalar:
   """`|v|^2 / 2` of a vector field, smooth where it is 0."""
   squares = [jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradients)]
@@ -140,7 +245,14 @@ def half_square(*gradients: PyTree) -> Scalar:
 
 
 class Schedule(Component):
-  """The order of the players' updates in one step of a game."""
+  """The order of the players' updates in one step of a game.
+
+  Attributes:
+    accumulates: whether all that it needs of a batch are the gradients that
+      `Updates` take, so that `accumulate` may split it.
+  """
+
+  accumulates: ClassVar[bool] = False
 
   def real_batches(self, objective: Objective) -> int:
     """Batches of real samples that one step takes."""
@@ -208,6 +320,7 @@ class Alternating(Schedule):
   Reference: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1.
   """
 
+  accumulates: ClassVar[bool] = True
   d_steps: int = static(1)
   g_steps: int = static(1)
   reuse_noise: bool = static(False)
@@ -294,6 +407,7 @@ class Unrolled(Alternating):
   Reference: Metz et al. 2017, arXiv:1611.02163, equations 7 to 10.
   """
 
+  accumulates: ClassVar[bool] = False
   unroll_steps: int = static(5)
 
   def check(self) -> None:
@@ -342,6 +456,8 @@ class Simultaneous(Schedule):
   What the code of the 2014 paper did.
   """
 
+  accumulates: ClassVar[bool] = True
+
   def real_batches(self, objective: Objective) -> int:
     """One, which both players are shown."""
     return 1
@@ -383,6 +499,7 @@ class Extragradient(Schedule):
   Reference: Gidel et al. 2019, arXiv:1802.10551, algorithms 1 and 4.
   """
 
+  accumulates: ClassVar[bool] = True
   reuse_noise: bool = static(False)
   reuse_real: bool = static(False)
 
@@ -424,6 +541,7 @@ class Consensus(Simultaneous):
   Reference: Mescheder et al. 2017, arXiv:1705.10461, algorithm 2.
   """
 
+  accumulates: ClassVar[bool] = False
   weight: float = 0.1
 
   def check(self) -> None:

@@ -95,6 +95,11 @@ class Trainer(Component):
     ema: the average of G that is kept; None for none.
     matmul_precision: of products of float32 in a step, as
       `jax.default_matmul_precision` takes it; 'default': as JAX is set.
+    accumulate: parts of a batch, whose gradients are taken one after another
+      and averaged: as much less memory for what is between the layers. Batch
+      statistics are each part's; running ones, and regularizers' memories, move
+      with each part. Losses that compare the samples of a batch (relativistic
+      averages) compare those of a part.
 
   Raises:
     ArgumentError: naming the argument that is of no use.
@@ -106,6 +111,7 @@ class Trainer(Component):
   schedule: Schedule = component_field(Alternating)
   ema: Ema | None = component_field(Ema)
   matmul_precision: str = static('default')
+  accumulate: int = static(1)
 
   def __post_init__(self) -> None:
     """Puts components in the place of what stands for them; checks."""
@@ -144,6 +150,19 @@ class Trainer(Component):
       if part is not None:
         check_part(name, part)
     numerics.check_precision('matmul_precision', self.matmul_precision)
+    parts = self.accumulate
+    if not isinstance(parts, int) or parts < 1:
+      raise ArgumentError(
+        'accumulate', parts, 'use a whole number of 1 or more'
+      )
+    if parts > 1 and not self.schedule.accumulates:
+      raise ArgumentError(
+        'accumulate',
+        parts,
+        f'{call_of(self.schedule)} needs more of a batch than the mean gradient'
+        ' of its parts; use 1, or another schedule (one of your own says'
+        ' `accumulates = True`)',
+      )
 
   # What it is made of.
 
@@ -302,7 +321,7 @@ class Trainer(Component):
     def draw(real: Batch, key: Key[Array, '']) -> game_lib.Draw:
       return game_lib.draw(game, real.x.shape[0], key)
 
-    return Updates(d_loss, g_loss, apply_d, apply_g, draw)
+    return Updates(d_loss, g_loss, apply_d, apply_g, draw, self.accumulate)
 
   def _transform(self, optimizer: Optimizer, step: Any = 0) -> Any:
     return self.schedule.wrap(optimizer.transform(step))
@@ -386,12 +405,20 @@ class Trainer(Component):
       raise ArgumentError(
         'batch', described, f'has {x.shape[0]} for k, and {takes}: use {wanted}'
       )
-    if x.shape[1] % self.game.packing:
+    n, parts, packing = x.shape[1], self.accumulate, self.game.packing
+    if n % parts:
       raise ArgumentError(
         'batch',
         described,
-        f'{x.shape[1]} samples are no multiple of'
-        f' `packing={self.game.packing}`; the batch counts samples, not packs',
+        f'{n} samples are no multiple of `accumulate={parts}`',
+      )
+    if n // parts % packing:
+      of_part = f' of a part (`accumulate={parts}`)' if parts > 1 else ''
+      raise ArgumentError(
+        'batch',
+        described,
+        f'{n // parts} samples{of_part} are no multiple of `packing={packing}`;'
+        ' the batch counts samples, not packs',
       )
     label = self._labels(label, x.shape[:2])
     return Batch(

@@ -16,6 +16,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gan_jax.networks import conv_cpu
+from gan_jax.networks.base import wide
+from gan_jax.runtime.sharding import sum_rows
 
 # (batch, height, width, channels); x and y differ in all but the first.
 Images = Float[Array, 'batch _ _ _']
@@ -71,10 +73,12 @@ def conv(x: Images, w: Kernel, stride: int, padding: Padding) -> Images:
 
   Args:
     x: (batch, height, width, in).
-    w: (height, width, in, out).
+    w: (height, width, in, out); computed in `x`'s precision, its gradient in
+      float32 or more.
     stride: of both axes.
     padding: zeros before and after, on both axes.
   """
+  w = w.astype(x.dtype)
   return _chosen(x, w, conv_cpu.conv, plain, (stride, padding))
 
 
@@ -91,6 +95,7 @@ def conv_transpose(
     padding: of that `conv`, such that it makes `y`'s size of `size`.
     size: (height, width) of the images that this returns.
   """
+  w = w.astype(y.dtype)
   return _chosen(
     y, w, conv_cpu.conv_transpose, plain_transpose, (stride, padding, size)
   )
@@ -102,6 +107,8 @@ def conv_kernel(
 ) -> Kernel:
   """The transpose of `conv` in its kernel: (height, width, in, out).
 
+  In float32, or more, in which what several devices have of it is added up.
+
   Args:
     x: the images of that `conv`.
     y: (batch, height, width, out), as it would return.
@@ -109,9 +116,12 @@ def conv_kernel(
     padding: of that `conv`.
     size: (height, width) of the kernel that this returns.
   """
-  return _chosen(
-    x, y, conv_cpu.conv_kernel, plain_kernel, (stride, padding, size)
-  )
+  how = stride, padding, size
+
+  def of_rows(x: Any, y: Any) -> Any:
+    return wide(_chosen(x, y, conv_cpu.conv_kernel, plain_kernel, how))
+
+  return sum_rows(of_rows, x, y)
 
 
 def _conv_fwd(x: Any, w: Any, stride: int, padding: Padding) -> Any:
@@ -122,7 +132,7 @@ def _conv_bwd(stride: int, padding: Padding, saved: Any, dy: Any) -> Any:
   x, w = saved
   return (
     conv_transpose(dy, w, stride, padding, x.shape[1:3]),
-    conv_kernel(x, dy, stride, padding, w.shape[:2]),
+    conv_kernel(x, dy, stride, padding, w.shape[:2]).astype(w.dtype),
   )
 
 
@@ -139,7 +149,7 @@ def _transpose_bwd(
   y, w = saved
   return (
     conv(dx, w, stride, padding),
-    conv_kernel(dx, y, stride, padding, w.shape[:2]),
+    conv_kernel(dx, y, stride, padding, w.shape[:2]).astype(w.dtype),
   )
 
 

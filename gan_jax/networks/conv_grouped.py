@@ -14,6 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from gan_jax.networks.base import wide
+from gan_jax.runtime.sharding import sum_rows
+
 Images = Float[Array, 'batch height width channels']
 Kernel = Float[Array, '3 3 channels_per_group channels']
 Form = Callable[[Array, Array, int], Array]
@@ -80,20 +83,24 @@ def conv_grouped(x: Images, w: Kernel, groups: int) -> Images:
 
   Args:
     x: (batch, height, width, channels); the size stays, zeros are outside.
-    w: (3, 3, channels / groups, channels).
+    w: (3, 3, channels / groups, channels); computed in `x`'s precision, its
+      gradient in float32 or more, added up over devices in that.
     groups: of channels; each is computed from itself alone.
   """
-  return _chosen(x, w, _forward, groups)
+  return _chosen(x, w.astype(x.dtype), _forward, groups)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _transpose(y: Images, w: Kernel, groups: int) -> Images:
-  return _chosen(y, w, _in_images, groups)
+  return _chosen(y, w.astype(y.dtype), _in_images, groups)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel(x: Images, y: Images, groups: int) -> Kernel:
-  return _chosen(x, y, _in_kernel, groups)
+  def of_rows(x: Array, y: Array) -> Array:
+    return wide(_chosen(x, y, _in_kernel, groups))
+
+  return sum_rows(of_rows, x, y)
 
 
 def _saved(f: Any) -> Any:
@@ -104,14 +111,14 @@ conv_grouped.defvjp(
   _saved(conv_grouped),
   lambda groups, xw, dy: (
     _transpose(dy, xw[1], groups),
-    _kernel(xw[0], dy, groups),
+    _kernel(xw[0], dy, groups).astype(xw[1].dtype),
   ),
 )
 _transpose.defvjp(
   _saved(_transpose),
   lambda groups, yw, dx: (
     conv_grouped(dx, yw[1], groups),
-    _kernel(dx, yw[0], groups),
+    _kernel(dx, yw[0], groups).astype(yw[1].dtype),
   ),
 )
 _kernel.defvjp(

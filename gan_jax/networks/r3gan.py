@@ -101,8 +101,7 @@ class GroupedConv(nn.Module):
     kernel = self.param(
       'kernel', normal(self.std), (3, 3, c // self.groups, c), jnp.float32
     )
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return conv_grouped(x, kernel, self.groups)
+    return conv_grouped(x.astype(self.dtype), kernel, self.groups)
 
 
 def _block(x: Images, depth: int, dtype: Any) -> Images:

@@ -123,9 +123,7 @@ class UpConv(_Resampled):
     """(n, h, w, c) -> (n, 2h, 2w, features)."""
     w = widened(self._kernel(x, train))[::-1, ::-1].swapaxes(2, 3)
     size = (2 * x.shape[1], 2 * x.shape[2])
-    y = conv_transpose(
-      x.astype(self.dtype), w.astype(self.dtype), 2, (1, 1), size
-    )
+    y = conv_transpose(x.astype(self.dtype), w, 2, (1, 1), size)
     return biased(self, y)
 
 
@@ -136,7 +134,7 @@ class ConvPool(_Resampled):
   def __call__(self, x: Images, train: bool = False) -> Images:
     """(n, 2h, 2w, c) -> (n, h, w, features)."""
     w = widened(self._kernel(x, train)) / 4
-    y = conv(x.astype(self.dtype), w.astype(self.dtype), 2, (1, 1))
+    y = conv(x.astype(self.dtype), w, 2, (1, 1))
     return biased(self, y)
 
 

@@ -51,20 +51,28 @@ def make_mesh(devices: int = 0) -> Mesh:
   return Mesh(np.asarray(available[: devices or len(available)]), ('data',))
 
 
-def check_batch(mesh: Mesh, batch_size: int) -> None:
-  """Refuses a batch that does not split evenly.
+def make_local_mesh() -> Mesh:
+  """A mesh of one device of this process."""
+  return Mesh(np.asarray(jax.local_devices()[:1]), ('data',))
+
+
+def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
+  """Refuses a batch whose parts do not split evenly over the devices.
 
   Raises:
     ArgumentError: naming the nearest sizes that do.
   """
-  n = mesh.size
+  n = mesh.size * parts
   if batch_size % n:
     down, up = batch_size // n * n, (batch_size // n + 1) * n
     sizes = f'{down} or {up}' if down else f'{up}'
+    over = [f'into {parts} parts (`accumulate`)'] * (parts > 1)
+    over += [f'over {mesh.size} devices'] * (mesh.size > 1)
+    other = ', or other `devices`' if mesh.size > 1 else ''
     raise ArgumentError(
       'batch_size',
       batch_size,
-      f'does not split over {n} devices; use {sizes}, or other `devices`',
+      f'does not split {" and ".join(over)}; use {sizes}{other}',
     )
 
 
@@ -83,10 +91,15 @@ def placed(mesh: Mesh, spec: PartitionSpec) -> Sharding:
   return NamedSharding(mesh, spec)
 
 
+def rows(mesh: Mesh) -> Sharding:
+  """Split by rows over the mesh."""
+  return NamedSharding(mesh, PartitionSpec('data'))
+
+
 def batch_sharder(mesh: Mesh) -> Callable[[Any], Any]:
   """A function that splits a traced batch by rows over the mesh."""
-  rows = NamedSharding(mesh, PartitionSpec('data'))
-  return lambda x: jax.lax.with_sharding_constraint(x, rows)
+  split = rows(mesh)
+  return lambda x: jax.lax.with_sharding_constraint(x, split)
 
 
 _SPLIT_OVER: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
@@ -112,6 +125,34 @@ def split_rows(x: Any) -> Any:
   """
   mesh = _SPLIT_OVER.get()
   return x if mesh is None else batch_sharder(mesh)(x)
+
+
+def is_splitting() -> bool:
+  """Whether a program is traced here whose batches are split over devices."""
+  return _SPLIT_OVER.get() is not None
+
+
+def sum_rows(f: Callable[..., Any], *rows: Any) -> Any:
+  """`f`, a sum over rows: of each device's rows, then of the devices.
+
+  XLA by itself adds what the devices have in the precision that `f` computes
+  in, this in that of its result.
+
+  Args:
+    f: of arrays with a leading axis of rows, to one array.
+    rows: the arrays.
+  """
+  mesh = _SPLIT_OVER.get()
+  if mesh is None or rows[0].shape[0] % mesh.size:
+    return f(*rows)
+  each: Any = jax.shard_map(
+    lambda *own: jax.lax.psum(f(*own), 'data'),
+    mesh=mesh,
+    in_specs=PartitionSpec('data'),
+    out_specs=PartitionSpec(),
+    check_vma=False,  # of choices by back end it knows too little
+  )
+  return each(*rows)
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:

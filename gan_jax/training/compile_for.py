@@ -110,8 +110,8 @@ def build(config: Config, target: Target) -> Setup:
   if config.devices not in (0, mesh.size):
     remedy = f'`compile_for={target.text}` has {mesh.size}; leave it out'
     raise ArgumentError('devices', config.devices, remedy)
-  sharding.check_batch(mesh, config.batch_size)
-  setup = setup_lib.build(config, devices=1)
+  setup = setup_lib.build(config, whole=True)
+  sharding.check_batch(mesh, config.batch_size, setup.trainer.accumulate)
   return dataclasses.replace(setup, mesh=mesh)
 
 
@@ -266,7 +266,7 @@ def format_table(facts: Mapping[str, Any]) -> str:
 
 
 _LEVERS = (
-  'use a smaller `batch_size`, `width` or network, fewer members,'
+  'use a smaller `batch_size`, `width` or network, `accumulate`, fewer members,'
   ' `precision=bfloat16`, or `residence=stream`'
 )
 

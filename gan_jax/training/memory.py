@@ -73,7 +73,7 @@ def check_program(setup: Setup, program: Any, state: Any) -> int:
     + sizes.temp_size_in_bytes
   )
   what = (
-    'the compiled step (a smaller width, precision=bfloat16 and'
+    'the compiled step (accumulate, a smaller width, precision=bfloat16 and'
     ' residence=stream make it smaller, too)'
   )
   argument, value = 'batch_size', setup.config.batch_size

@@ -181,7 +181,7 @@ def build(
   dataset: Dataset | None = None,
   trainer: Trainer | None = None,
   given: str = '',
-  devices: int | None = None,
+  whole: bool = False,
 ) -> Setup:
   """Everything that a run is made of.
 
@@ -191,16 +191,19 @@ def build(
     dataset: in the place of the one that the configuration names.
     trainer: in the place of the one that it describes.
     given: an identity that the user vouches for.
-    devices: in the place of the configuration's.
+    whole: whether it is on one device of this process, as a member of a
+      population is, whatever devices the configuration asks for.
 
   Raises:
     DataError, ArgumentError: naming what is of no use.
   """
   dataset = load_dataset(config) if dataset is None else dataset
-  mesh = sharding.make_mesh(config.devices if devices is None else devices)
-  sharding.check_batch(mesh, config.batch_size)
+  mesh = sharding.make_local_mesh()
+  if not whole:
+    mesh = sharding.make_mesh(config.devices)
   if trainer is None:
     trainer = resolve.build_trainer(config, data_spec(dataset), objects)
+  sharding.check_batch(mesh, config.batch_size, trainer.accumulate)
   _check_fit(config, dataset, trainer)
   trainer = _sample_classes(config, dataset, trainer)
   if config.residence == 'device' and isinstance(dataset, SampleSet):
@@ -245,7 +248,7 @@ def _sample_classes(
 
 def _check_fit(config: Config, dataset: Dataset, trainer: Trainer) -> None:
   """Refuses networks and numbers that do not fit the data."""
-  networks, packing = trainer.game.networks, trainer.game.packing
+  networks = trainer.game.networks
   if tuple(dataset.shape) != tuple(networks.sample_shape):
     raise ArgumentError(
       'data',
@@ -259,12 +262,14 @@ def _check_fit(config: Config, dataset: Dataset, trainer: Trainer) -> None:
       f'{dataset.name} of {len(dataset.classes)} classes',
       f'the networks have `classes={networks.classes}`; give (x, labels)',
     )
-  if config.batch_size % packing:
+  packing, parts = trainer.game.packing, trainer.accumulate
+  if config.batch_size // parts % packing:
+    of_part = f' in {parts} parts (`accumulate`)' if parts > 1 else ''
     raise ArgumentError(
       'packing',
       packing,
-      f'does not divide `batch_size={config.batch_size}`, which counts samples,'
-      ' not packs; use a divisor',
+      f'does not divide `batch_size={config.batch_size}`{of_part}, which counts'
+      ' samples, not packs; use a divisor',
     )
 
 

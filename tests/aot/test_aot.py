@@ -5,6 +5,7 @@ step talks to the host or adds in any order; kernels and memory stay within
 `budgets.txt`, a line a program; `GAN_JAX_AOT_WRITE=FILE` writes them anew.
 """
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -177,6 +178,19 @@ def scatter():
 
 
 @pytest.mark.parametrize('plant', [max_pool, scatter])
+def test_devices_add_gradients_of_bfloat16_in_float32(digits):
+  target = cards.parse_target('h100:2x4')
+  config = programs.small('dcgan', 'alternating', '')
+  config = dataclasses.replace(config, precision='bfloat16')
+  setup = compile_for.build(config, target)
+  lowered = compile_for.lower_run(setup)
+  compiled = topology.compile_lowered(lowered, target, False)
+  found = kernels.count(hlo.parse(compiled.as_text()))
+  exchanged = [k for k in found if k.kind == 'collective']
+  assert {k.dtype for k in found} >= {'bf16'}
+  assert {(k.what, k.dtype) for k in exchanged} == {('all-reduce', 'f32')}
+
+
 def test_what_adds_in_any_order_is_found(plant):
   module = plant()
   assert kernels.find_scatters(module)

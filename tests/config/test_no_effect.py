@@ -35,6 +35,7 @@ VALUES = {
   'consensus': [0.2],
   'reuse_noise': [True],
   'reuse_real': [True],
+  'accumulate': [2],
   'regularizer': ['r1', 'clip', 'zcr_g', 'r2:0.5'],
   'regularizer_every': [2],
   'label_smoothing': [0.1],

@@ -186,7 +186,7 @@ BOUNDS = {
   'channels': (-1, 0, 4, 5),
   'num_samples': (0, 1, 2**16, 2**16 + 1),
   'eval_samples': (0, 1, 10**7, 10**7 + 1),
-  'batch_size': (0, 1, 2**24, 2**24 + 1),
+  **dict.fromkeys(('accumulate', 'batch_size'), (0, 1, 2**24, 2**24 + 1)),
   **dict.fromkeys(
     ('label_smoothing', 'beta1_g', 'beta1_d', 'beta1_final_g')
     + ('beta1_final_d', 'beta2_g', 'beta2_d'),

@@ -13,6 +13,7 @@ from gan_jax.networks import (
   resnet,
 )
 from gan_jax.networks.conv import conv, conv_transpose
+from gan_jax.runtime import sharding
 
 
 def norm_of(x):
@@ -40,6 +41,72 @@ def test_batch_norm_against_numpy():
   expected = (wide - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var + 1e-5) * scale
   expected += bias
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('each', [False, True], ids=['channel', 'example'])
+@pytest.mark.parametrize('shape', [(6, 3), (6, 2, 2, 3)], ids=str)
+def test_batch_norm_has_the_derivatives_of_its_formula(shape, each):
+  """First and second, of all that it returns, in all that it takes."""
+
+  def formula(x, scale, bias):
+    axes = tuple(range(x.ndim - 1))
+    mean, var = x.mean(axes), x.var(axes)
+    broad = [jnp.broadcast_to(v, x.shape) for v in (mean, var, scale, bias)]
+    y = (x - broad[0]) / jnp.sqrt(broad[1] + 1e-5) * broad[2] + broad[3]
+    return y, mean, var
+
+  def own(x, scale, bias):
+    return layers.batch_normalise(x, scale, bias, jnp.full(3, 2.5), 1e-5)
+
+  rows = (6, *(1,) * (len(shape) - 2), 3) if each else (3,)
+  with jax.enable_x64(True):
+    draw = np.random.default_rng(0).normal
+    given = draw(3, 2, shape), draw(size=rows), draw(size=rows)
+    given = tuple(map(jnp.asarray, given))
+    weights = [draw(size=s) for s in (shape, (3,), (3,))]
+
+    def derivatives(f):
+      def loss(*given):
+        outputs = zip(weights, f(*given), strict=True)
+        return sum(jnp.sum(w * jnp.sin(v)) for w, v in outputs)
+
+      def twice(*given):
+        slopes = jax.grad(loss, (0, 1, 2))(*given)
+        return sum(jnp.sum(jnp.square(v)) for v in slopes), slopes
+
+      return jax.grad(twice, (0, 1, 2), has_aux=True)(*given), f(*given)
+
+    for a, b in zip(
+      *map(jax.tree.leaves, map(derivatives, (own, formula))), strict=True
+    ):
+      np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_batch_norm_of_features_far_from_the_running_mean():
+  """A tenth off in the variance would be a mean of 1,000 deviations."""
+  x = 30 + jax.random.normal(jax.random.key(0), (4096, 4))
+  _, _, var = layers.batch_normalise(
+    x, jnp.ones(4), jnp.zeros(4), jnp.zeros(4), 1e-5
+  )
+  np.testing.assert_allclose(var, np.float64(x).var(0), rtol=1e-3)
+
+
+def test_narrow_gradients_are_added_in_float32_over_devices():
+  """256 + 1 is 256 in bfloat16, and 256 + 3 is 260."""
+  mesh = sharding.make_mesh()
+  x = jnp.float32([256, 1, 1, 1])[: mesh.size].astype(jnp.bfloat16)
+
+  def gradients(x):
+    image, w = x.reshape(-1, 1, 1, 1), jnp.ones((1, 1, 1, 1))
+    return (
+      jax.grad(lambda w: conv(image, w, 1, (0, 0)).sum())(w),
+      jax.grad(lambda w: layers.narrow_product(x[:, None], w).sum())(w[0, 0]),
+    )
+
+  with sharding.splitting_over(mesh):
+    found = jax.jit(gradients)(jax.device_put(x, sharding.rows(mesh)))
+  for gradient in found:
+    assert gradient.dtype == jnp.float32 and gradient.item() == 259
 
 
 def test_batch_norm_sees_the_whole_batch_over_devices():
