@@ -224,10 +224,10 @@ def test_bits_are_the_same_whatever_the_way(labelled, pets):
   for feed in ways:
     for start, count, part in ((0, 2, slice(0, 2)), (1, 7, slice(2, 4))):
       items = feed.chunk(start, count, part)
-      if feed.resident and labelled:
-        items = feed.constants[0][items], feed.constants[1][items]
-      elif feed.resident:
-        items = feed.constants[items]
+      if feed.resident:
+        x, *labels = leaves(feed.constants)
+        x = x[items].reshape(*items.shape, 6, 6, 3)  # they are kept flat
+        items = (x, labels[0][items]) if labelled else x
       chunks.append(items)
   for found in chunks[2:]:
     wanted = chunks[0] if len(jax_leaf(found)) == 2 else chunks[1]
@@ -592,6 +592,7 @@ def test_processes_look_at_and_decode_what_one_would(tmp_path, monkeypatch):
   wanted = make(images, residence='device', batch_size=40)
   for start in (0, 3):
     rows_there = wanted.constants[wanted.chunk(start, 3)]
+    rows_there = rows_there.reshape(3, 1, 40, 6, 6, 3)
     np.testing.assert_array_equal(feed.chunk(start, 3), rows_there)
 
 
