@@ -87,17 +87,14 @@ def main() -> int:
   if as_rows:
     app.warn_idle('it is for the format of TFDS', 'from')
     how = {n: flags.FLAGS[n].value for n in {*FLAGS} - {'dataset', 'from'}}
-    if how['only']:
-      app.warn_idle('a share is not all of it', 'verify')
     print(app.as_flags(data.tell_rows(dataset, **how)))
     return app.DONE
   if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):
-    app.warn_idle(f'{dataset} needs no preparation', 'from')
+    idle = ('from',) if is_folder else ('from', 'data_dir')
+    app.warn_idle(f'{dataset} needs no preparation', *idle)
     if is_folder:
       asked = (flags.FLAGS.max_megapixels, flags.FLAGS.data_dir)
       print('\n'.join(data.tell_folder(dataset, *asked)))
-    else:
-      app.warn_idle(f'{dataset} needs no preparation', 'data_dir')
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
   name, root = data.prepared_as(dataset), flags.FLAGS.data_dir
@@ -111,11 +108,9 @@ def main() -> int:
     if error.argument == 'originals':  # `from` is a word of Python
       raise ArgumentError('from', error.value, error.remedy) from error
     raise
-  images = ', '.join(f'{n:,} {split}' for split, n in counts.items())
+  print(data.tell_prepared(folder, counts, root))
   where = f' --data_dir={root}' if root else ''
-  version = ' '.join(folder.relative_to(data.data_root(root)).parts)
   print(
-    f'{version}: {images} images in {folder}\n'
     f'Train on it: python -m gan_jax.train --workdir=runs/{name}'
     f' --dataset={dataset}{where}'
   )

@@ -9,7 +9,7 @@ file (`density:FILE`); an image set that TFDS knows has its name already.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gan_jax.data import (
@@ -345,6 +345,8 @@ def tell_rows(
   Raises:
     DataError: naming the files that are not as they were written.
   """
+  if only and verify:
+    raise ArgumentError('verify', verify, 'a share is not all; leave it out')
   if out and only:
     return write_share(dataset, out, only, **how)
   if out:
@@ -360,6 +362,15 @@ def tell_rows(
   if isinstance(images.source, Encoded):
     size = f'{images.source.nbytes / 2**20:,.0f} MiB of files'
   return f'{images.name}: {images.size:,} images of {shape}, {size}{checked}'
+
+
+def tell_prepared(
+  place: pathlib.Path, counts: Mapping[str, int], data_dir: str
+) -> str:
+  """A line about what `prepare` has done."""
+  images = ', '.join(f'{n:,} {split}' for split, n in counts.items())
+  version = ' '.join(place.relative_to(data_root(data_dir)).parts)
+  return f'{version}: {images} images in {place}'
 
 
 def tell_folder(
@@ -418,6 +429,7 @@ __all__ = [
   'prepared_as',
   'take_inventory',
   'tell_folder',
+  'tell_prepared',
   'tell_rows',
   'write_rows',
   'write_share',
