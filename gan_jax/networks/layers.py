@@ -95,19 +95,47 @@ def spectral_normalised(
 
   u = layer.variable('batch_stats', 'u', start)
   v = _unit(fixed @ u.value)
-  current = _unit(u.value)  # an average of unit vectors is shorter than one
   if train:
-    current = _unit(fixed.T @ v)
+    along = fixed.T @ v
+    length = jnp.linalg.norm(along)
+    current = along / (length + _TINY)
+    value = length * length / (length + _TINY)  # v W current, by its making
     if not layer.is_initializing():
       u.value = current
-  return w / (v @ (flat @ current))
+  else:
+    current = _unit(u.value)  # an average of unit vectors is shorter than one
+    value = v @ (fixed @ current)
+  return w / _bilinear(flat, v, current, value)
 
 
 _SPECTRAL_START = 10  # steps of power iteration at initialisation
+_TINY = 1e-12
 
 
 def _unit(x: Float[Array, 'c']) -> Float[Array, 'c']:
-  return x / (jnp.linalg.norm(x) + 1e-12)
+  return x / (jnp.linalg.norm(x) + _TINY)
+
+
+@jax.custom_vjp
+def _bilinear(
+  w: Float[Array, 'i o'],
+  left: Float[Array, 'i'],
+  right: Float[Array, 'o'],
+  value: Float[Array, ''],
+) -> Float[Array, '']:
+  """`left w right`, known to be `value`; its slope is in `w` alone."""
+  del w, left, right
+  return value
+
+
+_bilinear.defvjp(
+  lambda w, left, right, value: (value, (left, right)),
+  lambda sides, slope: (
+    slope * jnp.outer(*sides),
+    *map(jnp.zeros_like, sides),
+    jnp.zeros_like(slope),
+  ),
+)
 
 
 @jax.custom_vjp
