@@ -177,7 +177,6 @@ def scatter():
   return compiled(jax.grad(lambda x, i: jnp.sum(x[i] ** 2)), *shapes)
 
 
-@pytest.mark.parametrize('plant', [max_pool, scatter])
 def test_devices_add_gradients_of_bfloat16_in_float32(digits):
   target = cards.parse_target('h100:2x4')
   config = programs.small('dcgan', 'alternating', '')
@@ -191,6 +190,7 @@ def test_devices_add_gradients_of_bfloat16_in_float32(digits):
   assert {(k.what, k.dtype) for k in exchanged} == {('all-reduce', 'f32')}
 
 
+@pytest.mark.parametrize('plant', [max_pool, scatter])
 def test_what_adds_in_any_order_is_found(plant):
   module = plant()
   assert kernels.find_scatters(module)
