@@ -147,6 +147,19 @@ def test_on_two_hosts_of_four(architecture, schedule, penalty, digits):
   check_budget(name_of(words, target), module, memory)
 
 
+def test_devices_add_gradients_of_bfloat16_in_float32(digits):
+  target = cards.parse_target('h100:2x4')
+  config = programs.small('dcgan', 'alternating', '')
+  config = dataclasses.replace(config, precision='bfloat16')
+  setup = compile_for.build(config, target)
+  lowered = compile_for.lower_run(setup)
+  compiled = topology.compile_lowered(lowered, target, False)
+  found = kernels.count(hlo.parse(compiled.as_text()))
+  exchanged = [k for k in found if k.kind == 'collective']
+  assert {k.dtype for k in found} >= {'bf16'}
+  assert {(k.what, k.dtype) for k in exchanged} == {('all-reduce', 'f32')}
+
+
 # Faults planted: what is looked for above is found.
 
 
@@ -175,19 +188,6 @@ def max_pool():
 def scatter():
   shapes = ((32, 4), np.float32), ((100,), np.int32)
   return compiled(jax.grad(lambda x, i: jnp.sum(x[i] ** 2)), *shapes)
-
-
-def test_devices_add_gradients_of_bfloat16_in_float32(digits):
-  target = cards.parse_target('h100:2x4')
-  config = programs.small('dcgan', 'alternating', '')
-  config = dataclasses.replace(config, precision='bfloat16')
-  setup = compile_for.build(config, target)
-  lowered = compile_for.lower_run(setup)
-  compiled = topology.compile_lowered(lowered, target, False)
-  found = kernels.count(hlo.parse(compiled.as_text()))
-  exchanged = [k for k in found if k.kind == 'collective']
-  assert {k.dtype for k in found} >= {'bf16'}
-  assert {(k.what, k.dtype) for k in exchanged} == {('all-reduce', 'f32')}
 
 
 @pytest.mark.parametrize('plant', [max_pool, scatter])
