@@ -3,7 +3,7 @@
 Downloads the originals, or takes them from a folder, verifies their checksums,
 and writes them in the format of TFDS. Needs no TensorFlow for digits, mnist,
 fashion_mnist and cifar10. With --out=DIR the images of any set are written as
-rows of pixels, which --dataset=prepared:DIR opens at once.
+rows of pixels, or kept as files, which --dataset=prepared:DIR opens at once.
 """
 
 from absl import flags
@@ -36,6 +36,18 @@ FLAGS: dict[str, Flag] = {
     ' What a process that was killed has written is kept. Empty: none.',
     place=True,
   ),
+  'form': Flag(
+    'auto',
+    'What --out is to hold: rows of pixels; files of folder:PATH as they are,'
+    ' in array_record, decoded at each visit; auto: rows, or files where the'
+    ' disk has room for these alone.',
+  ),
+  'only': Flag(
+    '',
+    'K/N: of every N shards of --out the K-th, the share of one of N processes,'
+    ' here or on machines that see the same folders. Once all have ended, the'
+    ' same command without it joins them. Empty: all.',
+  ),
   'image_size': Flag(
     0, 'Side in pixels of what --out is to hold. 0: as they are.', 0, 2**13
   ),
@@ -56,6 +68,9 @@ FLAGS: dict[str, Flag] = {
 }
 
 
+_FOR_OUT = ('form', 'only', 'image_size', 'channels', 'verify')
+
+
 def main() -> int:
   """Prepares the set that the flags name."""
   dataset, originals = flags.FLAGS.dataset, flags.FLAGS['from'].value or ''
@@ -66,21 +81,20 @@ def main() -> int:
   is_folder = dataset.startswith('folder:')
   as_rows = flags.FLAGS.out or dataset.startswith('prepared:')
   if not as_rows:
-    app.warn_idle('it is for --out', 'image_size', 'channels', 'verify')
+    app.warn_idle('it is for --out', *_FOR_OUT)
   if not is_folder:
     app.warn_idle('it bounds images of folder:PATH alone', 'max_megapixels')
   if as_rows:
     app.warn_idle('it is for the format of TFDS', 'from')
     how = {n: flags.FLAGS[n].value for n in {*FLAGS} - {'dataset', 'from'}}
-    print(data.tell_rows(dataset, **how))
+    print(app.as_flags(data.tell_rows(dataset, **how)))
     return app.DONE
   if is_folder or data.DATASETS.get(dataset) or dataset.startswith('density:'):
-    app.warn_idle(f'{dataset} needs no preparation', 'from')
+    idle = ('from',) if is_folder else ('from', 'data_dir')
+    app.warn_idle(f'{dataset} needs no preparation', *idle)
     if is_folder:
       asked = (flags.FLAGS.max_megapixels, flags.FLAGS.data_dir)
       print('\n'.join(data.tell_folder(dataset, *asked)))
-    else:
-      app.warn_idle(f'{dataset} needs no preparation', 'data_dir')
     print(f'{dataset} needs no preparation; train with --dataset={dataset}')
     return app.DONE
   name, root = data.prepared_as(dataset), flags.FLAGS.data_dir
@@ -94,11 +108,9 @@ def main() -> int:
     if error.argument == 'originals':  # `from` is a word of Python
       raise ArgumentError('from', error.value, error.remedy) from error
     raise
-  images = ', '.join(f'{n:,} {split}' for split, n in counts.items())
+  print(data.tell_prepared(folder, counts, root))
   where = f' --data_dir={root}' if root else ''
-  version = ' '.join(folder.relative_to(data.data_root(root)).parts)
   print(
-    f'{version}: {images} images in {folder}\n'
     f'Train on it: python -m gan_jax.train --workdir=runs/{name}'
     f' --dataset={dataset}{where}'
   )

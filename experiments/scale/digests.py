@@ -45,7 +45,7 @@ runpy.run_module('gan_jax.train', run_name='__main__')
 class Way(NamedTuple):
   """How a run gets its pixels, and where it runs."""
 
-  kind: str  # kept, direct or prepared
+  kind: str  # kept, direct, prepared, or files: prepared as they are
   residence: str
   workers: int = 2
   cores: int = 2
@@ -63,16 +63,20 @@ class Way(NamedTuple):
 WAYS = (
   *(
     Way(kind, residence)
-    for kind in ('kept', 'direct', 'prepared')
+    for kind in ('kept', 'direct', 'prepared', 'files')
     for residence in ('device', 'stream')
   ),
   *(Way('kept', 'stream', workers=n) for n in (1, 4)),
-  *(Way('direct', 'stream', workers=n) for n in (1, 4)),
+  *(
+    Way(kind, 'stream', workers=n)
+    for kind in ('direct', 'files')
+    for n in (1, 4)
+  ),
   *(Way(kind, 'stream', 1, cores=1) for kind in ('direct', 'prepared')),
   *(
     Way(kind, 'stream', devices=2, processes=n)
     for n in (1, 2)
-    for kind in ('direct', 'prepared')
+    for kind in ('direct', 'prepared', 'files')
   ),
 )
 
@@ -128,22 +132,27 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--folder', type=pathlib.Path, required=True)
   parser.add_argument('--out', type=pathlib.Path, required=True)
+  parser.add_argument('--kind', help='of these ways alone, and of direct')
   args = parser.parse_args()
   found: dict[str, str] = {}
   groups: dict[tuple[int, int], set[str]] = {}
   with tempfile.TemporaryDirectory() as scratch:
     place = pathlib.Path(scratch)
-    out = place / 'prepared'
+    out, kept = place / 'prepared', place / 'files'
     folder = f'--dataset=folder:{args.folder}', '--image_size=64'
-    prepare = [sys.executable, '-m', 'gan_jax.prepare', f'--out={out}']
-    subprocess.run([*prepare, *folder, f'--data_dir={place / "p"}'], check=True)
-    for i, (way, killed) in enumerate(itertools.product(WAYS, (False, True))):
+    prepare = [sys.executable, '-m', 'gan_jax.prepare', *folder]
+    for words in ([f'--out={out}'], [f'--out={kept}', '--form=files']):
+      line = [*prepare, f'--data_dir={place / "p"}', *words]
+      subprocess.run(line, check=True)
+    ways = [w for w in WAYS if args.kind in (None, w.kind) or w == WAYS[2]]
+    for i, (way, killed) in enumerate(itertools.product(ways, (False, True))):
       # Each on a data root of its own: the first start, killed amid training.
       words = [*folder, f'--data_dir={place / f"root{i}"}']
       if way.kind == 'direct':
         words.append('--keep_rows=false')
-      elif way.kind == 'prepared':
-        words = [f'--dataset=prepared:{out}']
+      elif way.kind in ('prepared', 'files'):
+        chosen = out if way.kind == 'prepared' else kept
+        words = [f'--dataset=prepared:{chosen}']
       words.append(f'--residence={way.residence}')
       key = f'{way}{", killed" * killed}'
       found[key] = train(place / f'run{i}', words, way, killed)

@@ -102,12 +102,18 @@ def timed(line: list[str]) -> tuple[float, float]:
 
 
 def decode_rates(
-  folder: pathlib.Path, root: str, count: int, rounds: int, site: str
+  folder: pathlib.Path,
+  kept: str,
+  root: str,
+  count: int,
+  rounds: int,
+  site: str,
 ) -> dict[str, Any]:
   """Images a second where files are decoded, beside a torch DataLoader.
 
-  In turn, by the same number of workers, the same decoder and the same resize.
-  Starts are left out: of the CPU seconds by taking off those of 256 images.
+  Those of a folder, and those that are kept as they are (`kept`). In turn, by
+  the same number of workers, the same decoder and the same resize. Starts are
+  left out: of the CPU seconds by taking off those of 256 images.
   """
   found: dict[str, Any] = {}
   name = f'folder:{folder}'
@@ -117,10 +123,10 @@ def decode_rates(
     json.dump(files, listing)
     listing.flush()
     for workers in (1, 2):
-      spent: dict[str, Any] = {'ours': [], 'torch': []}
-      for _ in range(rounds):
-        for who in spent:
-          program, first = OURS, [name, root]
+      spent: dict[str, Any] = {'ours': [], 'kept': [], 'torch': []}
+      for i in range(rounds):
+        for who in sorted(spent, reverse=bool(i % 2)):
+          program, first = OURS, [kept if who == 'kept' else name, root]
           if who == 'torch':
             program, first = TORCH, [listing.name, site]
           runs = [
@@ -134,11 +140,14 @@ def decode_rates(
         'images': count,
         **{f'per_sec_{k}': v[:, 0].round(1).tolist() for k, v in rates.items()},
         **{f'cpu_ms_{k}': v[:, 1].round(3).tolist() for k, v in rates.items()},
-        'ratio_per_sec, ratio_cpu_ms': np.median(
-          rates['ours'] / rates['torch'], axis=0
-        )
-        .round(3)
-        .tolist(),
+        **{
+          f'{who} over torch: ratio_per_sec, ratio_cpu_ms': np.median(
+            rates[who] / rates['torch'], axis=0
+          )
+          .round(3)
+          .tolist()
+          for who in ('ours', 'kept')
+        },
       }
   return found
 
@@ -234,7 +243,9 @@ def main() -> None:
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--torch', default='', help='where torch is')
   parser.add_argument('--steps_only', action='store_true')
+  parser.add_argument('--decode_only', action='store_true')
   parser.add_argument('--rounds', type=int, default=24)
+  parser.add_argument('--decode_rounds', type=int, default=3)
   args = parser.parse_args()
   found: dict[str, Any] = {'command': ' '.join(sys.argv)}
 
@@ -253,9 +264,17 @@ def main() -> None:
     tiny = data.as_dataset(tiny_images)
     data.prepared.write(place / 'tiny', lambda: data.prepared.plan_of(tiny, {}))
     if not args.steps_only:
-      note('feed alone, images a CPU second by epoch', feed_rates(name))
+      if not args.decode_only:
+        note('feed alone, images a CPU second by epoch', feed_rates(name))
       root = how['data_dir']
-      note('decoded', decode_rates(args.folder, root, 2048, 3, args.torch))
+      data.write_rows(own, place / 'files', 'files', **how)
+      kept = f'prepared:{place / "files"}'
+      rates = decode_rates(
+        args.folder, kept, root, 2048, args.decode_rounds, args.torch
+      )
+      note('decoded', rates)
+      if args.decode_only:
+        return
       rows = f'prepared:{place / "tiny"}'
       note('resident memory', resident_memory(name, rows))
     # An epoch of these is over, and all checksums compared, before it counts;

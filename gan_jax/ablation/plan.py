@@ -17,7 +17,7 @@ from gan_jax.config.registry import names
 from gan_jax.config.schema import FIELDS, Config, ConfigError
 from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError
-from gan_jax.runtime.names import suggest
+from gan_jax.runtime.names import parse_share, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +154,7 @@ class AblationPlan:
     only = self.options.only
     if not only:
       return [*programs]
-    match = re.fullmatch(r'([0-9]{1,9})/([0-9]{1,9})', only)
-    k, n = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= k <= n:
-      raise ArgumentError('only', only, 'write K/N with K from 1 to N')
+    k, n = parse_share('only', only)
     return [*programs[k - 1 :: n]]
 
   def read_result(self, number: int) -> dict[str, Any] | None:

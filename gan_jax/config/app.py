@@ -246,13 +246,23 @@ def describe_crash(error: BaseException) -> str:
   except OSError:  # no room, or no folder for temporary files
     where = f'no file could be written for the traceback:\n{text}'
   if exhausted:
-    return (
-      f'{exhausted}; use a smaller `batch_size`, `accumulate`, a smaller'
-      ' network (`width`), `precision=bfloat16`, `residence=stream` for images,'
-      ' fewer samples, or a device with more. What was saved is whole: the same'
-      f' command goes on from there; {where}'
-    )
+    return f'{exhausted}; {_what_to_use_less()}; {where}'
   return f'an error that was not foreseen ({reason}); {where}'
+
+
+def _what_to_use_less() -> str:
+  """What helps a command that has run out of memory."""
+  if 'batch_size' in flags.FLAGS:
+    return (
+      'use a smaller `batch_size`, `accumulate`, a smaller network (`width`),'
+      ' `precision=bfloat16`, `residence=stream` for images, fewer samples, or'
+      ' a device with more. What was saved is whole: the same command goes on'
+      ' from there'
+    )
+  return (
+    'samples go through the networks in batches, however many there are: use a'
+    ' device with more, or one that nobody else uses'
+  )
 
 
 def run(main: Callable[[], int]) -> NoReturn:

@@ -9,7 +9,7 @@ file (`density:FILE`); an image set that TFDS knows has its name already.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gan_jax.data import (
@@ -20,17 +20,19 @@ from gan_jax.data import (
   prepared,
   tfds_sets,
 )
+from gan_jax.data.decoding import Encoded
 from gan_jax.data.densities import DENSITIES, Density
 from gan_jax.data.derived import PATHS, parse_name
 from gan_jax.data.feed import Feed, choose_residence, make_feed
 from gan_jax.data.folder import take_inventory
 from gan_jax.data.pictures import MEGAPIXELS
-from gan_jax.data.rows import Rows
+from gan_jax.data.rows import Rows, Shards
 from gan_jax.data.samples import DatasetMetadata, SampleSet
 from gan_jax.data.tfds_sets import data_root
 from gan_jax.data.user_data import as_dataset
 from gan_jax.runtime import copies, places
 from gan_jax.runtime.errors import ArgumentError, DataError
+from gan_jax.runtime.names import parse_share
 
 Dataset = Density | SampleSet
 
@@ -104,8 +106,9 @@ def _load(
   max_megapixels: float = MEGAPIXELS,
   keep_rows: bool = True,
   out: pathlib.Path | None = None,
+  form: str = 'rows',
 ) -> Dataset:
-  """As `load`; `out` is a folder that rows are to be written to."""
+  """As `load`; `out` is a folder that it is to be written to, as `form`."""
   if channels not in (0, 1, 3, 4):
     remedy = 'use 1 (grey), 3 (colour) or 4 (colour and opacity)'
     raise ArgumentError('channels', channels, remedy)
@@ -143,7 +146,7 @@ def _load(
       prepared.load(place, image_size, channels)
       if kind == 'prepared'
       else folder.load_folder(
-        place, image_size, channels, root, max_megapixels, keep_rows, out
+        place, image_size, channels, root, max_megapixels, keep_rows, out, form
       )
     )
     return dataclasses.replace(images, name=name) if url else images
@@ -220,7 +223,7 @@ def prepare(
 
 
 def write_rows(
-  dataset: str, out: str | os.PathLike[str], **how: Any
+  dataset: str, out: str | os.PathLike[str], form: str = 'rows', **how: Any
 ) -> SampleSet:
   """Writes the images of a set as rows, in files that map into memory.
 
@@ -229,6 +232,9 @@ def write_rows(
   Args:
     dataset: its name, as `load` takes it.
     out: folder that the rows are written to.
+    form: rows; files, of a folder, which are kept as they are and decoded at
+      each visit; or auto: rows where the disk has room for them, else files if
+      it has for these.
     **how: as `load` takes it: `image_size`, `channels` and so on.
 
   Returns:
@@ -241,14 +247,15 @@ def write_rows(
     Error: if the disk is full.
   """
   place = places.resolved('out', out)
+  _check_form(form, dataset)
 
   def make_plan() -> prepared.Plan:
-    images = _load(dataset, **how, keep_rows=False, out=place)
+    images = _load(dataset, **how, keep_rows=False, out=place, form=form)
     if isinstance(images, Density):
       remedy = 'is drawn on the device and needs no preparation'
       raise ArgumentError('dataset', dataset, remedy)
     if isinstance(images.source, folder.Folder):
-      return images.source.plan(dataset, images.source.kept())
+      return images.source.plan_in(place, dataset, form)
     made = {k: v for k, v in how.items() if k in ('image_size', 'channels')}
     return prepared.plan_of(images, made)
 
@@ -260,31 +267,110 @@ def write_rows(
   return prepared.load(str(place))
 
 
-def tell_rows(
-  dataset: str, out: Any = '', verify: Any = False, **how: Any
+def _check_form(form: str, dataset: str) -> None:
+  """Refuses a form that is none, or not of this set."""
+  if form not in prepared.FORMS:
+    remedy = f'use {", ".join(prepared.FORMS)}'
+    raise ArgumentError('form', form, remedy)
+  if form == 'files' and not dataset.startswith('folder:'):
+    remedy = f'keeps the files of folder:PATH, and {dataset} is none; leave it'
+    raise ArgumentError('form', form, remedy)
+
+
+def write_share(
+  dataset: str,
+  out: str | os.PathLike[str],
+  only: str,
+  form: str = 'rows',
+  *,
+  data_dir: str = '',
+  image_size: int = 0,
+  channels: int = 0,
+  max_megapixels: float = MEGAPIXELS,
 ) -> str:
-  """A line about a set that is written as rows, or about `prepared:DIR`.
+  """Does a share of what `write_rows` does; many processes have one each.
+
+  On as many machines as see the folder and `out`. `write_rows` of the same
+  arguments joins what they have written, in a moment, and does what is missing.
+
+  Args:
+    dataset: a `folder:PATH`.
+    out: folder that the rows are written to.
+    only: K/N: of every N shards the K-th.
+    form: as there; auto is rows.
+    data_dir: as `load` takes it.
+    image_size: likewise.
+    channels: likewise.
+    max_megapixels: likewise.
+
+  Returns:
+    A line about it.
+
+  Raises:
+    ArgumentError: for a set that has no shares.
+    DataError: for images that cannot be had.
+    Error: if the disk is full.
+  """
+  share, place = parse_share('only', only), places.resolved('out', out)
+  _check_form(form, dataset)
+  kind, _, path = dataset.partition(':')
+  if kind != 'folder':
+    remedy = f'shares out the files of folder:PATH, and {dataset} is none'
+    raise ArgumentError('only', only, remedy)
+  form = 'rows' if form == 'auto' else form
+  rows_for = folder.RowsFor(image_size, channels, place, form)
+  with prepared.hold(place, shared=True):
+    if prepared.check(place) is not None:
+      return f'{dataset}: is prepared in {place}'
+    how = rows_for, max_megapixels, data_root(data_dir)
+    done, size = folder.take_share(path, share, *how)
+  return (
+    f'{dataset}: share {only}, {done:,} of {size:,} images, is done; once all'
+    ' are, the same call without `only` joins them'
+  )
+
+
+def tell_rows(
+  dataset: str, out: Any = '', verify: Any = False, only: Any = '', **how: Any
+) -> str:
+  """A line about a set that is written, or about `prepared:DIR`.
 
   Args:
     dataset: its name.
     out: as `write_rows` takes it; empty for a set that is prepared.
     verify: whether every file is read and its checksum compared.
+    only: a share, as `write_share` takes it; empty for all.
     **how: as `write_rows` takes it.
 
   Raises:
     DataError: naming the files that are not as they were written.
   """
+  if only and verify:
+    raise ArgumentError('verify', verify, 'a share is not all; leave it out')
+  if out and only:
+    return write_share(dataset, out, only, **how)
   if out:
     images = write_rows(dataset, out, **how)
   else:
     images = prepared.load(dataset.partition(':')[2])
   if verify:
-    assert isinstance(images.source, Rows)
+    assert isinstance(images.source, Shards)
     images.source.verify()
   shape = 'x'.join(map(str, images.shape))
   checked = ', as it was written' if verify else ''
   size = f'{images.nbytes / 2**20:,.0f} MiB'
+  if isinstance(images.source, Encoded):
+    size = f'{images.source.nbytes / 2**20:,.0f} MiB of files'
   return f'{images.name}: {images.size:,} images of {shape}, {size}{checked}'
+
+
+def tell_prepared(
+  place: pathlib.Path, counts: Mapping[str, int], data_dir: str
+) -> str:
+  """A line about what `prepare` has done."""
+  images = ', '.join(f'{n:,} {split}' for split, n in counts.items())
+  version = ' '.join(place.relative_to(data_root(data_dir)).parts)
+  return f'{version}: {images} images in {place}'
 
 
 def tell_folder(
@@ -343,6 +429,8 @@ __all__ = [
   'prepared_as',
   'take_inventory',
   'tell_folder',
+  'tell_prepared',
   'tell_rows',
   'write_rows',
+  'write_share',
 ]

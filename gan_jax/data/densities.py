@@ -71,14 +71,14 @@ def _mixture(
   name: str, modes: NDArray[np.generic], std: float, extent: tuple[float, float]
 ) -> Density:
   """Equally likely normal modes of one standard deviation."""
-  centres = jnp.asarray(modes, jnp.float32)
+  centres = np.asarray(modes, np.float32)
   count, dim = modes.shape
 
   def sample(key: Key[Array, ''], n: int) -> Points:
     key_mode, key_noise = jax.random.split(key)
     which = jax.random.randint(key_mode, (n,), 0, count)
     noise = jax.random.normal(key_noise, (n * dim,)).reshape(n, dim)
-    return centres[which] + std * noise
+    return jnp.asarray(centres)[which] + std * noise
 
   def log_prob(x: Points) -> Float[Array, ' n']:
     away = (x[:, None, :] - centres[None, :, :]) / std

@@ -7,6 +7,7 @@ set that it is derived from, and which ones is a function of its index alone.
 import dataclasses
 import hashlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,14 @@ class Gathered:
     """One sample."""
     parts = [np.asarray(self._base.source[r]) for r in self._rows[int(index)]]
     return np.concatenate(parts, axis=-1)
+
+  @property
+  def batches(self) -> Callable[[Any], Any] | None:
+    """As the other set has it, of samples that are one record each."""
+    read = getattr(self._base.source, 'batches', None)
+    if read is None or self._rows.shape[1] > 1:
+      return None
+    return lambda picks: read(self._rows[picked, 0] for picked in picks)
 
   def array(self) -> NDArray[Any]:
     """All samples, (n, *shape)."""

@@ -45,6 +45,7 @@ class Feed(Protocol):
     fingerprint: of the content.
     resident: whether nothing but indices goes to the device.
     constants: arrays that the compiled program is handed once.
+    constant_shapes: their shapes and types, known before any is read.
 
   A labelled one gives the classes of its samples with them.
   """
@@ -60,6 +61,9 @@ class Feed(Protocol):
 
   @property
   def constants(self) -> PyTree: ...  # noqa: D102
+
+  @property
+  def constant_shapes(self) -> PyTree: ...  # noqa: D102
 
   def chunk(
     self, start: int, count: int, rows: slice = slice(None), room: int = 0
@@ -118,6 +122,7 @@ class DensityFeed:
   size = None
   resident = True
   constants: PyTree = ()
+  constant_shapes: PyTree = ()
 
   def __init__(self, density: Density, images_per_step: int) -> None:
     """`images_per_step` counts the samples shown to D in one step."""
@@ -205,19 +210,49 @@ class _Ordered:
     return other
 
 
+class _Whole:
+  """All samples of a set, read when they are first asked for.
+
+  Flat, as an accelerator pads small last axes: a TPU 3 colours to 128.
+  """
+
+  def __init__(self, dataset: SampleSet) -> None:
+    self.shape = dataset.size, int(np.prod(dataset.shape))
+    self.dtype, self._read = dataset.dtype, dataset.array
+
+  @functools.cached_property
+  def array(self) -> NDArray[Any]:
+    return self._read().reshape(self.shape)
+
+
 class ResidentFeed(_Ordered):
   """A whole set on the device; indices come from the host."""
 
   resident = True
 
   def __init__(self, dataset: SampleSet, *how: Any) -> None:
-    """Reads the set once."""
+    """Reads no sample yet."""
     super().__init__(dataset, *how)
     self._shape = dataset.shape
-    # Flat, as an accelerator pads small last axes: a TPU 3 colours to 128.
-    self.constants: PyTree = dataset.array().reshape(dataset.size, -1)
+    self._samples = _Whole(dataset)  # shared by all that are reseeded
+    self._labels: NDArray[np.int32] | None = None
     if self._labelled:
-      self.constants = (self.constants, self._add_labels(dataset.labels()))
+      self._labels = self._add_labels(dataset.labels())
+
+  @property
+  def constants(self) -> PyTree:
+    """The samples, and their labels; read once."""
+    samples, labels = self._samples.array, self._labels
+    return samples if labels is None else (samples, labels)
+
+  @property
+  def constant_shapes(self) -> PyTree:
+    """Of these."""
+    whole, labels = self._samples, self._labels
+    samples = jax.ShapeDtypeStruct(whole.shape, whole.dtype)
+    if labels is None:
+      return samples
+    return samples, jax.ShapeDtypeStruct(labels.shape, labels.dtype)
 
   def chunk(
     self, start: int, count: int, rows: slice = slice(None), room: int = 0
@@ -253,12 +288,13 @@ def _gather_into(
 class StreamedFeed(_Ordered):
   """Records that the host reads ahead of the device.
 
-  Rows are gathered many steps at a time, the files of a folder decoded by
-  processes, and other sources read by threads, through Grain.
+  Rows are gathered many steps at a time, the files of a folder and records of
+  TFDS decoded by processes, and other sources read by threads, through Grain.
   """
 
   resident = False
   constants: PyTree = ()
+  constant_shapes: PyTree = ()
 
   def __init__(self, dataset: SampleSet, *how: Any) -> None:
     """Reads no sample yet; a folder is prepared as rows where it can be."""
@@ -288,9 +324,11 @@ class StreamedFeed(_Ordered):
     """Samples of one step after another, without end."""
     source = self._source
     picks = (self._indices(n, 1, rows).ravel() for n in itertools.count(start))
-    if isinstance(source, RowSource):
-      batches = getattr(source, 'batches', None)
-      return self._join(picks, batches or (lambda p: map(source.gather, p)))
+    batches = getattr(source, 'batches', None)
+    if batches is None and isinstance(source, RowSource):
+      batches = functools.partial(map, source.gather)
+    if batches is not None:
+      return self._join(picks, batches)
     return self._read_by_threads(start, rows)
 
   def _join(

@@ -33,6 +33,7 @@ from gan_jax.data import (
   reading,
   rows,
 )
+from gan_jax.data.decoding import Decoder
 from gan_jax.data.drafts import Draft
 from gan_jax.data.listing import Listing, list_archive, list_files, suffix_of
 from gan_jax.data.manifest import say
@@ -46,12 +47,9 @@ from gan_jax.runtime.workers import Workers
 
 _ARCHIVES = ('.gz', '.tgz', '.bz2', '.xz', '.zst', '.7z', '.rar')
 _LISTED = 6  # of what messages list
-_PART = 16  # images that a process decodes in one go
-_AHEAD_BYTES = 256 * 2**20  # of images that are decoded ahead, at the most
 _SOURCE_BYTES = 128 * 2**20  # of the files of a shard, at the most
 _SHARE = 0.5  # of what is free on a disk, that rows are kept in at the most
 _TOLD = 2**24  # bytes of rows that are no secret
-_DECODE = 'gan_jax.data.reading:decode_there'
 
 
 class Folder:
@@ -81,6 +79,15 @@ class Folder:
     self._inventory, self._shape, self._size = inventory, shape, size
     self._fingerprint, self._megapixels = fingerprint, megapixels
     self._keep = keep and inventory.place and not inventory.listing.is_small
+    self._decoder = Decoder(
+      self._listing.paths,
+      self._hashes,
+      shape,
+      size,
+      megapixels,
+      _explain,
+      self._listing.is_small,
+    )
 
   def __len__(self) -> int:
     """How many files there are."""
@@ -99,61 +106,21 @@ class Folder:
     """
     if self.rows is not None:
       return self.rows.gather(picked)
-    return self._take(reading.decode(*self._call(picked)))
+    return self._decoder.gather(picked)
 
   def batches(
     self, picks: Iterable[NDArray[np.integer]]
   ) -> Iterator[NDArray[np.uint8]]:
     """Images by the batch, read ahead."""
-    if self.rows is not None or self._listing.is_small:
-      yield from map(self.gather, picks)
-      return
-    counts: collections.deque[int] = collections.deque()
-
-    def calls() -> Iterator[tuple[Any, ...]]:
-      for picked in picks:
-        parts = np.array_split(picked, -(-len(picked) // _PART))
-        counts.append(len(parts))
-        yield from ((self._megapixels, *self._call(p)) for p in parts)
-
-    part = _PART * int(np.prod(self._shape))
-    with Workers(_DECODE) as workers:
-      ahead = max(1, min(8, _AHEAD_BYTES // (part * workers.count)))
-      found = map(self._take, workers.map(calls(), ahead))
-      for first in found:
-        rest = itertools.islice(found, counts.popleft() - 1)
-        yield np.concatenate([first, *rest])
+    if self.rows is not None:
+      return map(self.rows.gather, picks)
+    return self._decoder.batches(picks)
 
   def array(self) -> NDArray[np.uint8]:
     """All images."""
     if self.rows is not None:
       return self.rows.array()
-    images = rows.aligned_zeros((len(self), *self._shape))
-    starts = range(0, len(self), _PART)
-    everything = np.arange(len(self))
-    parts = self.batches(everything[i : i + _PART] for i in starts)
-    for i, part in zip(starts, parts, strict=True):
-      images[i : i + _PART] = part
-    return images
-
-  def _call(self, picked: NDArray[np.integer]) -> tuple[Any, ...]:
-    """What `reading.decode` is to be told."""
-    paths, hashes = self._listing.paths(picked), self._hashes[picked]
-    return paths, hashes, self._size, self._shape[2]
-
-  def _take(self, found: Any) -> Any:
-    """An answer of a process.
-
-    Raises:
-      DataError, OSError: that it holds.
-    """
-    if isinstance(found, reading.Unreadable):
-      if found.why == reading.CHANGED:
-        raise DataError(f'{found.path} {found.why}; start again')
-      raise _unreadable([found.path], found.why)
-    if isinstance(found, OSError):
-      raise found
-    return found
+    return self._decoder.array()
 
   # Rows.
 
@@ -174,7 +141,8 @@ class Folder:
       say(
         f'the images would take {size / 2**20:,.0f} MiB as rows, and'
         f' {room / 2**20:,.0f} MiB are free in {place}: they are decoded at'
-        ' each visit; make room, or use another `data_dir`'
+        ' each visit, from where they lie; make room, or use another'
+        ' `data_dir`'
       )
       return None
     with manifest.alone(place) as writable:
@@ -240,6 +208,45 @@ class Folder:
     """Folders of rows of this one, of what it is or has been."""
     place = self._inventory.place
     return [*place.glob(f'{self._kind}-*')] if place else []
+
+  def plan_in(self, out: pathlib.Path, name: str, form: str) -> prepared.Plan:
+    """How it is to be written to a folder, as `prepared.choose_form` has it."""
+    pixels = len(self) * int(np.prod(self._shape))
+    files = int(self._inventory.looks['bytes'].sum())
+    if self._inventory.draft and self._inventory.draft.encoded:
+      files -= self._drafted()
+    else:
+      pixels -= self._drafted()
+    form = prepared.choose_form(out, form, pixels, files)
+    if form == 'files':
+      return self._plan_files(name)
+    return self.plan(name, self.kept())
+
+  def _plan_files(self, name: str) -> prepared.Plan:
+    """How its files are to be kept as they are."""
+    plan, sizes = self.plan(name), self._inventory.looks['bytes']
+    made = {
+      'image_size': self._size,
+      'channels': self._shape[2],
+      'max_megapixels': self._megapixels,
+    }
+    return dataclasses.replace(
+      plan,
+      made=made,
+      make=lambda parts: self._keep_files(parts),
+      count=_files_per_shard(sizes),
+      sizes=sizes,
+      adopt=lambda part: self._adopt(part, []),
+    )
+
+  def _keep_files(self, parts: Sequence[prepared.Part]) -> Iterator[Sums]:
+    everything = np.arange(len(self))
+    calls = (
+      (str(part.path), self._listing.paths(some), self._hashes[some])
+      for part in parts
+      for some in [everything[part.first : part.last]]
+    )
+    return self._work('keep_shard', calls)
 
   def plan(
     self, name: str, others: Iterable[pathlib.Path] = ()
@@ -307,16 +314,21 @@ class Folder:
       (
         self._megapixels,
         str(part.path),
-        *self._call(np.arange(part.first, part.last)),
+        *self._decoder.call(np.arange(part.first, part.last)),
         old(part),
       )
       for part in parts
     )
+    yield from self._work('write_shard', calls)
+
+  def _work(self, what: str, calls: Iterable[Sequence[Any]]) -> Iterator[Any]:
+    """Calls a function of `reading`, in processes unless there is little."""
+    take = self._decoder.take
     if self._listing.is_small:
-      yield from (self._take(reading.write_shard(*call)) for call in calls)
+      yield from (take(getattr(reading, what)(*call)) for call in calls)
       return
-    with Workers('gan_jax.data.reading:write_shard') as workers:
-      yield from map(self._take, workers.map(calls, ahead=2))
+    with Workers(f'gan_jax.data.reading:{what}') as workers:
+      yield from map(take, workers.map(calls, ahead=2))
 
   def _find(
     self, others: Sequence[Rows]
@@ -372,6 +384,18 @@ def _match(
   places = np.searchsorted(theirs[order], keys)
   rows_there = order[np.minimum(places, len(order) - 1)]
   return np.where(theirs[rows_there] == keys, rows_there, -1)
+
+
+def _explain(found: reading.Unreadable) -> DataError:
+  """The error of a file that cannot be had."""
+  if found.why == reading.CHANGED:
+    return DataError(f'{found.path} {found.why}; start again')
+  return _unreadable([found.path], found.why)
+
+
+def _files_per_shard(sizes: NDArray[np.int64]) -> int:
+  """Of files of these bytes, that are kept as they are."""
+  return prepared.rows_per_shard(len(sizes), [max(1, int(sizes.mean()))])
 
 
 def _most_rows(sizes: NDArray[np.int64]) -> int:
@@ -503,11 +527,13 @@ class RowsFor(NamedTuple):
     size: as `resize_and_crop` takes it.
     channels: 1, 3 or 4; 0 for the images' own.
     folder: that they go to in the end; None for the data root.
+    form: rows, files (kept as they are), or auto: rows if there is room.
   """
 
   size: int
   channels: int
   folder: pathlib.Path | None
+  form: str = 'rows'
 
 
 def _begin_draft(
@@ -524,6 +550,8 @@ def _begin_draft(
   folder = how.folder or place
   if folder is None or listing.is_small:
     return None
+  if how.form == 'files':
+    return _begin_files(listing, folder)
   with pictures.allow_pixels(megapixels):
     facts = reading.peek(listing.paths([0])[0])
   if facts is None:
@@ -539,10 +567,20 @@ def _begin_draft(
   size = len(listing.names) * int(np.prod(shape))
   room = _room(folder) + drafts.count_bytes(out)
   if size > (room - prepared.SPARE if how.folder else _SHARE * room):
-    return None
+    return _begin_files(listing, folder) if how.form == 'auto' else None
   most = _most_rows(listing.sizes)
   count = prepared.rows_per_shard(len(listing.names), shape, most)
   return Draft(str(out), shape, how.size, count)
+
+
+def _begin_files(listing: Listing, folder: pathlib.Path) -> Draft | None:
+  """The draft of a folder's files; None where there is no room for them."""
+  out = folder / f'{drafts.PREFIX}files'
+  room = _room(folder) + drafts.count_bytes(out)
+  if int(listing.sizes.sum()) > room - prepared.SPARE:
+    return None
+  count = _files_per_shard(listing.sizes)
+  return Draft(str(out), (0, 0, 0), 0, count, encoded=True)
 
 
 def _decoders() -> list[Any]:
@@ -569,6 +607,33 @@ def take_inventory(
       `megapixels` million pixels.
     DataError: for a folder without images, or files that cannot be read.
   """
+  listing, left_out, place = _list(path, data_root)
+  pictures.check_bound(megapixels)
+  draft = rows_for and _begin_draft(listing, rows_for, place, megapixels)
+  shares: list[pathlib.Path] = []
+  if rows_for and rows_for.folder:
+    shares = sorted((rows_for.folder / drafts.LOOKS).glob('*'))
+  looks, faults = manifest.take_stock(place, listing, megapixels, draft, shares)
+  _refuse(listing, faults, megapixels)
+  folders = [name.partition('/') for name in listing.names]
+  classes: tuple[str, ...] = ()
+  labels = np.zeros(len(folders), np.int32)
+  if all(slash for _, slash, _ in folders):  # one class for each folder in it
+    classes = tuple(sorted({parts[0] for parts in folders}))
+    number = {name: i for i, name in enumerate(classes)}
+    labels = np.array([number[parts[0]] for parts in folders], np.int32)
+  return Inventory(listing, looks, place, classes, labels, left_out, draft)
+
+
+def _list(
+  path: str, data_root: pathlib.Path | None
+) -> tuple[Listing, collections.Counter[str], pathlib.Path | None]:
+  """Images of a folder or archive, counts of the rest, and its place.
+
+  Raises:
+    ArgumentError: for a folder that is not there.
+    DataError: for one without images.
+  """
   name = f'folder:{path}'
   root = places.resolved('dataset', path, name)
   _check_folder(root, name)
@@ -583,18 +648,53 @@ def take_inventory(
       f'{name}: no image files there ({", ".join(SUFFIXES)}, subfolders too)'
       + (f'; there are {rest}' if rest else '')
     )
+  return listing, left_out, place
+
+
+def take_share(
+  path: str,
+  share: tuple[int, int],
+  rows_for: RowsFor,
+  megapixels: float,
+  data_root: pathlib.Path,
+) -> tuple[int, int]:
+  """Looks at a share of a folder's images, and makes drafts of their rows.
+
+  Each in one read. `take_inventory` of the same folder and `rows_for` finds
+  what is known, and makes shards of the drafts.
+
+  Args:
+    path: of the folder, or of a .zip or .tar that holds one.
+    share: K and N: of every N shards the K-th.
+    rows_for: what rows are to be made, in a folder that all can write to.
+    megapixels: millions of pixels that an image may have.
+    data_root: where the list of what is in an archive is kept.
+
+  Returns:
+    How many images those are, and how many there are in all.
+
+  Raises:
+    ArgumentError: for a folder that is not there, or has no shares.
+    DataError: for files that cannot be read.
+    Error: where there is no room.
+  """
+  assert rows_for.folder is not None
+  listing, _, _ = _list(path, data_root)
   pictures.check_bound(megapixels)
-  draft = rows_for and _begin_draft(listing, rows_for, place, megapixels)
-  looks, faults = manifest.take_stock(place, listing, megapixels, draft)
-  _refuse(listing, faults, megapixels)
-  folders = [name.partition('/') for name in listing.names]
-  classes: tuple[str, ...] = ()
-  labels = np.zeros(len(folders), np.int32)
-  if all(slash for _, slash, _ in folders):  # one class for each folder in it
-    classes = tuple(sorted({parts[0] for parts in folders}))
-    number = {name: i for i, name in enumerate(classes)}
-    labels = np.array([number[parts[0]] for parts in folders], np.int32)
-  return Inventory(listing, looks, place, classes, labels, left_out, draft)
+  draft = _begin_draft(listing, rows_for, None, megapixels)
+  (k, n), only = share, '/'.join(map(str, share))
+  if draft is None:
+    remedy = (
+      'its rows cannot be made in shares: there are few images, or of several'
+      ' sizes, or no room for them; leave it out'
+    )
+    raise ArgumentError('only', only, remedy)
+  everything = np.arange(len(listing.names))
+  mine = everything[everything // draft.most % n == k - 1]
+  part, place = listing.part(mine), rows_for.folder / drafts.LOOKS
+  found = manifest.take_stock(place / f'{k}-of-{n}', part, megapixels, draft)
+  _refuse(part, found[1], megapixels)
+  return len(mine), len(everything)
 
 
 def _check_folder(root: pathlib.Path, name: str) -> None:
@@ -651,6 +751,7 @@ def load_folder(
   megapixels: float = pictures.MEGAPIXELS,
   keep: bool = True,
   out: pathlib.Path | None = None,
+  form: str = 'rows',
 ) -> SampleSet:
   """Every image file below a folder, in the order of their paths.
 
@@ -662,6 +763,7 @@ def load_folder(
     megapixels: millions of pixels that an image may have.
     keep: whether its images are kept there as rows, too.
     out: another folder that its rows are to be written to.
+    form: of what is written there: rows, files or auto.
 
   Raises:
     ArgumentError: for a folder that is not there, grey and colour mixed, or
@@ -670,7 +772,9 @@ def load_folder(
     DataError: for a folder without images, or files that cannot be read.
   """
   name = f'folder:{path}'
-  rows_for = RowsFor(image_size, channels, out) if keep or out else None
+  rows_for = None
+  if keep or out:
+    rows_for = RowsFor(image_size, channels, out, form)
   inventory = take_inventory(path, megapixels, data_root, rows_for)
   looks = inventory.looks
   channels = channels or _common_channels(name, looks)
@@ -681,8 +785,9 @@ def load_folder(
   height, width = (image_size,) * 2 if image_size else _common_size(name, looks)
   fingerprint = _hash(inventory, height, channels)
   shape = (height, width, channels)
-  if inventory.draft and inventory.draft.shape != shape:
-    shutil.rmtree(inventory.draft.folder, ignore_errors=True)
+  draft = inventory.draft
+  if draft and not draft.encoded and draft.shape != shape:
+    shutil.rmtree(draft.folder, ignore_errors=True)
     inventory = dataclasses.replace(inventory, draft=None)
   source = Folder(
     inventory,

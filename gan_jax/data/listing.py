@@ -62,10 +62,24 @@ class Listing(NamedTuple):
     start = os.path.join(self.root, '')
     return [start + self.names[i] for i in rows]
 
+  def part(self, rows: NDArray[np.int64]) -> 'Listing':
+    """Some of the files."""
+    return self._replace(
+      names=[self.names[i] for i in rows.tolist()],
+      sizes=self.sizes[rows],
+      times=self.times[rows],
+      rows=None if self.rows is None else self.rows[rows],
+    )
+
   @property
   def is_small(self) -> bool:
     """Whether reading it again at each start takes but a moment."""
-    return len(self.names) < _FEW and int(self.sizes.sum()) < _FEW_BYTES
+    return are_few(len(self.names), int(self.sizes.sum()))
+
+
+def are_few(files: int, size: int) -> bool:
+  """Whether to read so many files, of so many bytes, takes but a moment."""
+  return files < _FEW and size < _FEW_BYTES
 
 
 def list_files(

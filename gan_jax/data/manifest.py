@@ -79,6 +79,8 @@ def _pack(names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def _unpack(packed: NDArray[np.uint8]) -> list[str]:
+  if not packed.size:
+    return []
   return [os.fsdecode(name) for name in packed.tobytes().split(b'\0')]
 
 
@@ -105,12 +107,23 @@ def _write(
   return True
 
 
-def _recall(place: pathlib.Path, listing: Listing) -> tuple[NDArray[Any], int]:
+def _recall(
+  place: pathlib.Path, listing: Listing, shares: Sequence[pathlib.Path] = ()
+) -> tuple[NDArray[Any], int]:
   """Looks of the files that are known and unchanged, and how many are kept.
 
   Others have no bytes.
+
+  Args:
+    place: where they are kept.
+    listing: the files.
+    shares: where others may have kept some.
   """
   names, kept = _read(place)
+  count = len(names)
+  for share in shares:
+    more, some = _read(share)
+    names, kept = [*names, *more], np.concatenate([kept, some])
   looks = np.zeros(len(listing.names), LOOK)
   if names == listing.names:
     looks[:] = kept
@@ -120,7 +133,7 @@ def _recall(place: pathlib.Path, listing: Listing) -> tuple[NDArray[Any], int]:
     looks[rows >= 0] = kept[rows[rows >= 0]]
   same = (looks['bytes'] == listing.sizes) & (looks['time'] == listing.times)
   looks[~same] = np.zeros(1, LOOK)
-  return looks, len(names)
+  return looks, count
 
 
 def take_stock(
@@ -128,6 +141,7 @@ def take_stock(
   listing: Listing,
   megapixels: float,
   draft: Draft | None = None,
+  shares: Sequence[pathlib.Path] = (),
 ) -> tuple[NDArray[Any], list[tuple[int, Fault]]]:
   """A `LOOK` of each file, and what is wrong with some.
 
@@ -136,16 +150,17 @@ def take_stock(
     listing: the files.
     megapixels: millions of pixels that an image may have.
     draft: of the rows of files that are looked at, which are made as well.
+    shares: places of what others have looked at.
   """
   if place is None or listing.is_small:
     looks = np.zeros(len(listing.names), LOOK)
     return looks, _look(None, listing, looks, megapixels)
-  looks, kept = _recall(place, listing)
+  looks, kept = _recall(place, listing, shares)
   faults = []
-  if not looks['bytes'].all() or kept > len(looks):
+  if not looks['bytes'].all() or kept != len(looks):
     with alone(place) as writable:
       if writable:  # another process may have been first
-        looks, kept = _recall(place, listing)
+        looks, kept = _recall(place, listing, shares)
       else:
         say(
           f'warning: nothing can be written at {place}: the images are read'
@@ -178,7 +193,8 @@ def _look(
   count = draft.most if draft and len(new) >= draft.most else _PART
   parts = [new[i : i + count] for i in range(0, len(new), count)]
   calls = ((listing.paths(part), megapixels, draft) for part in parts)
-  rows = _describe(place, draft, len(new)) if count > _PART else ''
+  size = int(listing.sizes[new].sum())
+  rows = _describe(place, draft, len(new), size) if count > _PART else ''
   faults: list[tuple[int, Fault]] = []
   keeper = _Keeper(place, listing, looks)
   bar = tqdm.tqdm(
@@ -223,16 +239,17 @@ class _Keeper:
 
 
 def _describe(
-  place: pathlib.Path | None, draft: Draft | None, images: int
+  place: pathlib.Path | None, draft: Draft | None, images: int, size: int
 ) -> str:
-  """The rows that are made of so many images, and how to have none."""
+  """What is made of so many images, of these bytes, and how to have none."""
   if draft is None:
     return ''
-  folder, size = pathlib.Path(draft.folder).parent, math.prod(draft.shape)
+  folder, kind = pathlib.Path(draft.folder).parent, 'as they are'
+  if not draft.encoded:
+    kind = f'as rows of {"x".join(map(str, draft.shape))}'
+    size = images * math.prod(draft.shape)
   own = '; `keep_rows=False` keeps none' if folder == place else ''
-  kind = 'x'.join(map(str, draft.shape))
-  mib = images * size / 2**20
-  return f'; kept as rows of {kind} in {folder} ({mib:,.0f} MiB){own}'
+  return f'; kept {kind} in {folder} ({size / 2**20:,.0f} MiB){own}'
 
 
 def _answers(

@@ -1,7 +1,8 @@
-"""Sets that are prepared as rows: written once, opened at once.
+"""Sets that are prepared: written once, opened at once.
 
+As rows (`rows.py`), or as files that are kept as they are (`encoded.py`).
 `write` makes them, in parts that survive a kill, and `load` opens them as
-`prepared:DIR`. The format is that of `rows.py`.
+`prepared:DIR`.
 """
 
 import contextlib
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.data import drafts, rows
+from gan_jax.data import drafts, encoded, rows
+from gan_jax.data.decoding import Encoded
 from gan_jax.data.manifest import say
 from gan_jax.data.rows import Rows, Sums
 from gan_jax.data.samples import RESIDENT_BYTES, SampleSet
@@ -24,11 +26,13 @@ from gan_jax.runtime import locks, places, records
 from gan_jax.runtime.errors import ArgumentError, DataError, Error
 from gan_jax.runtime.files import cannot_write
 from gan_jax.runtime.progress import progress_bar
-from gan_jax.runtime.workers import count_cores
 
+FORMS = ('auto', 'rows', 'files')
 _BEGUN = 'unfinished.json'  # of what is being prepared
 _SHARD_BYTES = 32 * 2**20  # of a shard, at the most
-_FEWEST = 64  # rows of a shard, where more would leave cores without work
+# Rows of a shard, and shards of a set, where larger ones would leave cores
+# without work. Not by the cores of this machine: others may have a share.
+_FEWEST, _SHARDS = 64, 64
 SPARE = 2**26  # bytes that are left on the disk
 
 
@@ -57,6 +61,7 @@ class Plan:
     labels: class of each row, if there are classes.
     hashes: SHA-256 of the file of each row, if there are files.
     adopt: makes a file that holds just these rows a shard, if there is one.
+    sizes: bytes of each file, where files are kept in the place of rows.
   """
 
   name: str
@@ -70,11 +75,27 @@ class Plan:
   labels: NDArray[np.int32] | None = None
   hashes: NDArray[np.uint8] | None = None
   adopt: Callable[[Part], Sums | None] = lambda part: None
+  sizes: NDArray[np.int64] | None = None
 
   @property
-  def nbytes(self) -> int:
-    """Bytes of the rows."""
-    return self.size * int(np.prod(self.shape))
+  def form(self) -> str:
+    """What is written: rows, or files."""
+    return 'rows' if self.sizes is None else 'files'
+
+  def parts(self, out: pathlib.Path, count: int) -> list[Part]:
+    """The shards in a folder, of `count` rows each but the last."""
+    suffix = '.npy' if self.sizes is None else encoded.SUFFIX
+    starts = range(0, self.size, count)
+    return [
+      Part(out / rows.shard_name(i, suffix), n, min(n + count, self.size))
+      for i, n in enumerate(starts)
+    ]
+
+  def count_bytes(self, part: Part) -> int:
+    """What a shard takes, but for some bytes."""
+    if self.sizes is None:
+      return (part.last - part.first) * int(np.prod(self.shape))
+    return int(self.sizes[part.first : part.last].sum())
 
 
 def rows_per_shard(
@@ -88,10 +109,38 @@ def rows_per_shard(
     most: that are made in a few seconds.
   """
   most = min(most, max(1, _SHARD_BYTES // int(np.prod(shape))))
-  return min(most, max(_FEWEST, -(-size // (4 * count_cores()))))
+  return min(most, max(_FEWEST, -(-size // _SHARDS)))
 
 
-def write(out: pathlib.Path, make_plan: Callable[[], Plan]) -> Rows:
+def choose_form(out: pathlib.Path, form: str, pixels: int, files: int) -> str:
+  """Whether rows or files are to be written: rows if there is room for them.
+
+  Args:
+    out: the folder; what was begun or is there stays of its form.
+    form: rows, files or auto.
+    pixels: bytes of rows that are not there yet.
+    files: bytes of files that are not there yet.
+  """
+  if form != 'auto':
+    return form
+  facts = rows.read_facts(out)
+  if facts is not None:
+    return 'files' if facts['format'] == rows.ENCODED else 'rows'
+  for suffix, begun in (('.npy', 'rows'), (encoded.SUFFIX, 'files')):
+    if any(out.glob(f'shard-*{suffix}')):
+      return begun
+  free = shutil.disk_usage(out).free
+  if pixels <= free - SPARE or files > free - SPARE:
+    return 'rows'
+  say(
+    f'the images would take {pixels / 2**20:,.0f} MiB as rows, and'
+    f' {free / 2**20:,.0f} MiB are free in {out}: their files are kept as they'
+    f' are, {files / 2**20:,.0f} MiB, and decoded at each visit'
+  )
+  return 'files'
+
+
+def write(out: pathlib.Path, make_plan: Callable[[], Plan]) -> Rows | Encoded:
   """Rows in a folder, written unless they are there; what is there is kept.
 
   Args:
@@ -103,20 +152,37 @@ def write(out: pathlib.Path, make_plan: Callable[[], Plan]) -> Rows:
     DataError: for images that cannot be had.
     Error: if the disk is full: what is written by then is kept.
   """
+  with hold(out):
+    facts = check(out)
+    plan = make_plan()
+    if facts is None:
+      write_parts(out, plan)
+      drafts.remove(out)
+    elif _other(facts, plan):
+      remedy = (
+        f'holds {facts["name"]}, of other content or prepared otherwise; use'
+        ' another folder, or remove that one'
+      )
+      raise ArgumentError('out', str(out), remedy)
+  return open_set(out)
+
+
+@contextlib.contextmanager
+def hold(out: pathlib.Path, shared: bool = False) -> Iterator[None]:
+  """Holds a folder, made if it is not there, that a set is written to.
+
+  Args:
+    out: the folder.
+    shared: whether others may write there who share it as well.
+
+  Raises:
+    ArgumentError: if another process writes there, or nothing can be written.
+    Error: if the disk is full: what is written by then is kept.
+  """
   try:
     out.mkdir(parents=True, exist_ok=True)
-    with locks.hold(out, say):
-      facts = _check(out)
-      plan = make_plan()
-      if facts is None:
-        write_parts(out, plan)
-        drafts.remove(out)
-      elif facts['fingerprint'] != plan.fingerprint:
-        remedy = (
-          f'holds {facts["name"]}, of other content or prepared otherwise; use'
-          ' another folder, or remove that one'
-        )
-        raise ArgumentError('out', str(out), remedy)
+    with locks.hold(out, say, shared=shared):
+      yield
   except locks.Held as held:
     who = f' ({held})' if str(held) else ''
     remedy = f'another process prepares there{who}; wait for it'
@@ -127,7 +193,24 @@ def write(out: pathlib.Path, make_plan: Callable[[], Plan]) -> Rows:
     if isinstance(wrong, ArgumentError):
       raise wrong from error
     raise Error(f'{wrong}{more}') from error
-  return Rows(out)
+
+
+def open_set(folder: pathlib.Path) -> Rows | Encoded:
+  """What is in a folder: rows, or files that are decoded.
+
+  Raises:
+    DataError: naming a file that is missing, damaged or cut short.
+  """
+  facts = rows.read_facts(folder)
+  if facts is not None and facts['format'] == rows.ENCODED:
+    return Encoded(folder)
+  return Rows(folder)
+
+
+def _other(facts: Mapping[str, Any], plan: Plan) -> bool:
+  """Whether what is there is not what is to be written."""
+  form = 'files' if facts['format'] == rows.ENCODED else 'rows'
+  return facts['fingerprint'] != plan.fingerprint or form != plan.form
 
 
 def _facts(plan: Plan, count: int) -> dict[str, Any]:
@@ -137,11 +220,12 @@ def _facts(plan: Plan, count: int) -> dict[str, Any]:
     'shape': list(plan.shape),
     'size': plan.size,
     'rows_per_shard': count,
+    'form': plan.form,
     'made': dict(plan.made),
   }
 
 
-def _check(out: pathlib.Path) -> dict[str, Any] | None:
+def check(out: pathlib.Path) -> dict[str, Any] | None:
   """What a folder of rows says of them; None for an empty or unfinished one.
 
   Raises:
@@ -190,27 +274,25 @@ def write_parts(out: pathlib.Path, plan: Plan) -> None:
   for path in out.glob('.*.partial'):  # of a process that was killed
     path.unlink(missing_ok=True)
   count = _begin(out, plan)
-  parts = [
-    Part(out / rows.shard_name(i), first, min(first + count, plan.size))
-    for i, first in enumerate(range(0, plan.size, count))
-  ]
-  row = int(np.prod(plan.shape))
+  parts = plan.parts(out, count)
   adopted = [plan.adopt(part) for part in parts]
-  missing = sum(p.last - p.first for p in parts if not p.path.is_file())
+  missing = sum(plan.count_bytes(p) for p in parts if not p.path.is_file())
   if missing:
-    check_room('out', out, missing * row)
+    check_room('out', out, missing)
   rest = [p for p, s in zip(parts, adopted, strict=True) if s is None]
   made = iter(
     progress_bar(plan.make(rest), len(rest), f'preparing {plan.name}')
   )
   sums = [next(made) if s is None else s for s in adopted]
-  extra = {rows.CHECKSUMS: np.concatenate([s.crc32 for s in sums])}
+  extra: dict[str, NDArray[Any]] = {}
+  if plan.form == 'rows':
+    extra[rows.CHECKSUMS] = np.concatenate([s.crc32 for s in sums])
   if plan.labels is not None:
     extra[rows.LABELS] = plan.labels
   if plan.hashes is not None:
     extra[rows.HASHES] = np.ascontiguousarray(plan.hashes)
   facts = {
-    'format': rows.FORMAT,
+    'format': rows.FORMAT if plan.form == 'rows' else rows.ENCODED,
     'name': plan.name,
     'size': plan.size,
     'shape': list(plan.shape),
@@ -222,6 +304,7 @@ def write_parts(out: pathlib.Path, plan: Plan) -> None:
       {
         'file': part.path.name,
         'rows': part.last - part.first,
+        'bytes': part.path.stat().st_size,
         'sha256': s.sha256,
       }
       for part, s in zip(parts, sums, strict=True)
@@ -307,10 +390,10 @@ def load(path: str, image_size: int = 0, channels: int = 0) -> SampleSet:
     raise ArgumentError('dataset', name, 'no such folder')
   if rows.read_facts(folder) is None:
     remedy = f'no prepared set (it has no {rows.FACTS})'
-    if (folder / _BEGUN).exists():
+    if (folder / _BEGUN).exists() or any(folder.glob(f'{drafts.PREFIX}*')):
       remedy = 'its preparation did not end; run the same command again'
     raise ArgumentError('dataset', name, remedy)
-  opened = Rows(folder)
+  opened = open_set(folder)
   for argument, asked, own in (
     ('image_size', image_size, opened.shape[0]),
     ('channels', channels, opened.shape[2]),
@@ -321,8 +404,8 @@ def load(path: str, image_size: int = 0, channels: int = 0) -> SampleSet:
   return as_set(name, opened)
 
 
-def as_set(name: str, opened: Rows, source: Any = None) -> SampleSet:
-  """Rows as a set."""
+def as_set(name: str, opened: Rows | Encoded, source: Any = None) -> SampleSet:
+  """Rows, or files, as a set."""
   facts = opened.facts
   classes = tuple(facts['classes'])
   return SampleSet(
@@ -346,11 +429,16 @@ def remove(folder: pathlib.Path) -> None:
 
 __all__ = [
   'DataError',
+  'FORMS',
   'Part',
   'Plan',
   'as_set',
+  'check',
   'check_room',
+  'choose_form',
+  'hold',
   'load',
+  'open_set',
   'plan_of',
   'remove',
   'write',

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_jax.data import drafts, packed, pictures, rows
+from gan_jax.data import drafts, encoded, packed, pictures, rows
 from gan_jax.data.drafts import Draft
+from gan_jax.data.encoded import Record
 from gan_jax.data.listing import UNKNOWN, is_fresh
 from gan_jax.data.packed import Member
 from gan_jax.data.pictures import Fault, ImageFacts
@@ -45,14 +46,17 @@ class Unreadable(NamedTuple):
 
 
 CHANGED = 'was changed since the folder was looked at'
+Place = str | Member | Record  # of a file
 
 
-def read_file(path: str | Member) -> tuple[bytes, int]:
+def read_file(path: Place) -> tuple[bytes, int]:
   """Content of a file, and the time of its last change: `UNKNOWN` for now.
 
   Raises:
     OSError: if it cannot be read.
   """
+  if isinstance(path, Record):
+    return encoded.read(path), UNKNOWN
   if isinstance(path, Member):
     before = os.stat(path.archive)
     content = packed.read(path)
@@ -96,40 +100,44 @@ def look(
   """
   table = np.zeros(len(paths), LOOK)
   faults: list[tuple[int, Fault]] = []
-  made: list[int] = []  # which have a row
-  images = np.empty((len(paths) if draft else 0, *(draft or _NONE).shape), 'u1')
+  made: list[int] = []  # which have a row, or are kept
+  contents: list[bytes] = []
+  as_rows = draft if draft and not draft.encoded else None
+  shape = as_rows.shape if as_rows else (0, 0, 0)
+  images = np.empty((len(paths) if as_rows else 0, *shape), 'u1')
   with pictures.allow_pixels(megapixels):
     for i, path in enumerate(paths):
-      found, image = _look(path, megapixels, draft)
+      found, image, content = _look(path, megapixels, as_rows)
       if isinstance(found, Fault):
         faults.append((i, found))
         continue
       table[i] = found
-      if image is not None and image.shape == images.shape[1:]:
+      if draft and draft.encoded:
+        contents.append(content)
+        made.append(i)
+      elif image is not None and image.shape == images.shape[1:]:
         images[len(made)] = image
         made.append(i)
   if draft and made:
-    # What cannot be written now is made, or told, when the rows are.
+    some = contents if draft.encoded else images[: len(made)]
+    # What cannot be written now is made, or told, when the shards are.
     with contextlib.suppress(OSError):
-      drafts.write(draft.folder, images[: len(made)], table['hash'][made])
+      drafts.write(draft.folder, some, table['hash'][made])
   return table, faults
-
-
-_NONE = Draft('', (0, 0, 0), 0, 0)
 
 
 def _look(
   path: str | Member, megapixels: float, draft: Draft | None
-) -> tuple[tuple[Any, ...] | Fault, NDArray[np.uint8] | None]:
-  """The entries of a `LOOK`, and the pixels if they are wanted."""
+) -> tuple[tuple[Any, ...] | Fault, NDArray[np.uint8] | None, bytes]:
+  """The entries of a `LOOK`, the pixels if they are wanted, and the content."""
   try:
     content, changed = read_file(path)
   except (OSError, ValueError):
-    return Fault('damage'), None
+    return Fault('damage'), None, b''
   row = (draft.size, draft.shape[2]) if draft else None
   facts, image = pictures.look_and_read(io.BytesIO(content), megapixels, row)
   if not isinstance(facts, ImageFacts):
-    return facts, None
+    return facts, None, content
   mark = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
   entries = (
     len(content),
@@ -142,11 +150,11 @@ def _look(
     facts.grey,
     facts.transparent,
   )
-  return entries, image
+  return entries, image, content
 
 
 def decode(
-  paths: Sequence[str | Member],
+  paths: Sequence[Place],
   hashes: NDArray[np.uint8],
   size: int,
   channels: int,
@@ -165,9 +173,9 @@ def decode(
   images = []
   for path, mark in zip(paths, hashes, strict=True):
     try:
-      content, _ = read_file(path)
-      if hashlib.sha256(content).digest() != mark.tobytes():
-        return Unreadable(str(path), CHANGED)
+      content = _read_known(path, mark)
+      if isinstance(content, Unreadable):
+        return content
       with pictures.open_image(io.BytesIO(content)) as image:
         images.append(pictures.resize_and_crop(image, size, channels))
     except pictures.UNREADABLE as error:
@@ -175,6 +183,18 @@ def decode(
         str(path), getattr(error, 'strerror', None) or str(error)
       )
   return np.stack(images)
+
+
+def _read_known(path: Place, mark: NDArray[np.uint8]) -> bytes | Unreadable:
+  """The content of a file, which is to have this SHA-256.
+
+  Raises:
+    OSError: if it cannot be read.
+  """
+  content, _ = read_file(path)
+  if hashlib.sha256(content).digest() != mark.tobytes():
+    return Unreadable(str(path), CHANGED)
+  return content
 
 
 def decode_there(
@@ -222,6 +242,33 @@ def write_shard(
     return error
 
 
+def keep_shard(
+  out: str, paths: Sequence[str | Member], hashes: NDArray[np.uint8]
+) -> rows.Sums | Unreadable | OSError:
+  """Image files as a shard of `encoded`; one that is there is read.
+
+  Args:
+    out: the shard.
+    paths: of the files.
+    hashes: of them.
+  """
+  path, contents = pathlib.Path(out), []
+  try:
+    if path.is_file():
+      return encoded.sum_shard(path)
+    for file, mark in zip(paths, hashes, strict=True):
+      try:
+        content = _read_known(file, mark)
+      except OSError as error:
+        return Unreadable(str(file), error.strerror or str(error))
+      if isinstance(content, Unreadable):
+        return content
+      contents.append(content)
+    return encoded.write_shard(path, contents)
+  except OSError as error:  # its number would be lost on the way
+    return error
+
+
 def _complete(
   places: Sequence[str],
   where: NDArray[np.int64],
@@ -259,10 +306,12 @@ def _gather(place: str, picked: NDArray[np.int64]) -> NDArray[np.uint8]:
 __all__ = [
   'CHANGED',
   'LOOK',
+  'Place',
   'UNKNOWN',
   'Unreadable',
   'decode',
   'decode_there',
+  'keep_shard',
   'look',
   'write_shard',
 ]

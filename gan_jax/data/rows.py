@@ -4,7 +4,8 @@ A folder of them holds shards, `shard-00000.npy` and so on; `labels.npy` where
 there are classes; `checksums.npy`, a CRC-32 a row, which is compared when the
 row is first used; and, written last, `prepared.json`: shape, classes, what the
 rows were made of, SHA-256 and rows of each shard. Without that file a folder is
-unfinished, and is not read. Nothing here imports JAX.
+unfinished, and is not read. Where files are kept as they are (`encoded.py`),
+shards are of array_record. Nothing here imports JAX.
 """
 
 import functools
@@ -28,7 +29,7 @@ from gan_jax.runtime.files import open_atomic
 
 FACTS, LABELS, CHECKSUMS = 'prepared.json', 'labels.npy', 'checksums.npy'
 HASHES = 'hashes.npy'  # SHA-256 of the files, where there were files
-FORMAT = 1
+FORMAT, ENCODED = 1, 2  # of pixels; of files as they are, `encoded.py`
 _ALIGNED = 64  # bytes; what JAX takes over without a copy
 _BLOCK = 2**24  # bytes that are read in one go
 _OPEN = 256  # shards that are open at once
@@ -41,9 +42,9 @@ class Sums(NamedTuple):
   crc32: NDArray[np.uint32]
 
 
-def shard_name(number: int) -> str:
+def shard_name(number: int, suffix: str = '.npy') -> str:
   """The file of a shard."""
-  return f'shard-{number:05d}.npy'
+  return f'shard-{number:05d}{suffix}'
 
 
 def aligned_zeros(shape: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:
@@ -163,10 +164,11 @@ def read_facts(folder: pathlib.Path) -> dict[str, Any] | None:
     facts = records.read(path)
   except records.DamagedRecord as error:
     raise damaged(path, str(error)) from error
-  if facts is not None and facts.get('format') != FORMAT:
+  if facts is not None and facts.get('format') not in (FORMAT, ENCODED):
     raise DataError(
       f'{path}: is of format {facts.get("format")}, and this gan_jax reads'
-      f' {FORMAT}; use the version that wrote it, or prepare the set again'
+      f' {FORMAT} and {ENCODED}; use the version that wrote it, or prepare the'
+      ' set again'
     )
   return facts
 
@@ -179,22 +181,20 @@ def damaged(path: pathlib.Path, why: str) -> DataError:
   )
 
 
-class Rows:
-  """Prepared rows, read from their files as they are asked for.
-
-  By position, not through a map: what a disk or network cannot give, or a file
-  that is cut while it is in use, would end the process without a word there.
+class Shards:
+  """A prepared set: shards of images, and what is known of each.
 
   Attributes:
+    folder: that holds it.
     facts: of `prepared.json`.
-    shape: of a row.
+    shape: of an image.
   """
 
   def __init__(self, folder: pathlib.Path) -> None:
-    """Looks at the sizes of the shards, whatever they are, and reads none.
+    """Reads no shard.
 
     Raises:
-      DataError: naming a file that is missing, damaged or cut short.
+      DataError: if what says that it is whole is missing or damaged.
     """
     facts = read_facts(folder)
     if facts is None:
@@ -206,45 +206,38 @@ class Rows:
     self._paths = [folder / shard['file'] for shard in facts['shards']]
     counts = [int(shard['rows']) for shard in facts['shards']]
     self._starts = np.concatenate([[0], np.cumsum(counts)])
-    self._row = int(np.prod(self.shape))
-    self._headers = np.array(
-      [
-        self._check_shard(path, (count, *self.shape))
-        for path, count in zip(self._paths, counts, strict=True)
-      ]
-    )
-    self._unchecked = np.ones(len(self), bool)
-    self._lock = threading.Lock()
-    self._files: dict[int, int] = {}  # descriptors of shards, oldest first
-    weakref.finalize(self, _close, self._files)
 
-  def _check_shard(self, path: pathlib.Path, shape: tuple[int, ...]) -> int:
-    """Bytes before the rows of a shard."""
-    header = _header(shape)
+  def _check_shard(
+    self, path: pathlib.Path, wanted: int, header: bytes = b''
+  ) -> None:
+    """Compares the size of a shard, and its beginning, with what they were.
+
+    Raises:
+      DataError: naming it.
+    """
     try:
       size = path.stat().st_size
-      if size != len(header) + int(np.prod(shape)):
+      if size != wanted:
         raise damaged(path, f'has {size:,} bytes, and was written with others')
-      with open(path, 'rb') as file:
-        if file.read(len(header)) != header:
-          raise damaged(path, 'does not begin as it was written')
+      if header:
+        with open(path, 'rb') as file:
+          if file.read(len(header)) != header:
+            raise damaged(path, 'does not begin as it was written')
     except OSError as error:
       why = 'is missing' if not path.exists() else str(error.strerror)
       raise damaged(path, why) from error
-    return len(header)
 
   def __len__(self) -> int:
-    """How many rows there are."""
+    """How many images there are."""
     return int(self._starts[-1])
 
-  def __getitem__(self, index: Any) -> NDArray[np.uint8]:
-    """One row."""
-    row: NDArray[np.uint8] = self.gather(np.array([index]))[0]
-    return row
-
-  @functools.cached_property
-  def _checksums(self) -> NDArray[np.uint32]:
-    return self._read(CHECKSUMS, (len(self),))
+  def _locate(
+    self, picked: NDArray[np.integer]
+  ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The shards of some images, and their places in these."""
+    wanted = picked.astype(np.int64)
+    shards = np.searchsorted(self._starts, wanted, 'right') - 1
+    return shards, wanted - self._starts[shards]
 
   @functools.cached_property
   def labels(self) -> NDArray[np.int32]:
@@ -273,6 +266,67 @@ class Rows:
     assert array.shape == shape
     return array
 
+  def verify(self) -> None:
+    """Reads every file and compares its checksum.
+
+    Raises:
+      DataError: naming those that are damaged.
+    """
+    faults = []
+    for path, shard in zip(self._paths, self.facts['shards'], strict=True):
+      try:
+        with open(path, 'rb') as file:
+          found = hashlib.file_digest(file, 'sha256').hexdigest()
+        if found != shard['sha256']:
+          faults.append(str(path))
+      except OSError as error:
+        faults.append(f'{path} ({error.strerror})')
+    if faults:
+      raise DataError(
+        f'{", ".join(faults)}: not as written; bring the file back, or remove'
+        ' its folder and prepare the set again'
+      )
+    for name in self.facts['sha256']:
+      size = (len(self), 32) if name == HASHES else (len(self),)
+      self._read(name, size)
+
+
+class Rows(Shards):
+  """Prepared rows, read from their files as they are asked for.
+
+  By position, not through a map: what a disk or network cannot give, or a file
+  that is cut while it is in use, would end the process without a word there.
+  """
+
+  def __init__(self, folder: pathlib.Path) -> None:
+    """Looks at the sizes of the shards, whatever they are, and reads none.
+
+    Raises:
+      DataError: naming a file that is missing, damaged or cut short.
+    """
+    super().__init__(folder)
+    self._row = int(np.prod(self.shape))
+    headers = []
+    for path, shard in zip(self._paths, self.facts['shards'], strict=True):
+      header = _header((int(shard['rows']), *self.shape))
+      size = len(header) + int(shard['rows']) * self._row
+      self._check_shard(path, size, header)
+      headers.append(len(header))
+    self._headers = np.array(headers)
+    self._unchecked = np.ones(len(self), bool)
+    self._lock = threading.Lock()
+    self._files: dict[int, int] = {}  # descriptors of shards, oldest first
+    weakref.finalize(self, _close, self._files)
+
+  def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+    """One row."""
+    row: NDArray[np.uint8] = self.gather(np.array([index]))[0]
+    return row
+
+  @functools.cached_property
+  def _checksums(self) -> NDArray[np.uint32]:
+    return self._read(CHECKSUMS, (len(self),))
+
   def gather(
     self, rows: NDArray[np.integer], out: NDArray[np.uint8] | None = None
   ) -> NDArray[np.uint8]:
@@ -289,9 +343,8 @@ class Rows:
     images = out
     if images is None:
       images = np.empty((len(wanted), *self.shape), np.uint8)
-    shards = np.searchsorted(self._starts, wanted, 'right') - 1
-    places = self._headers[shards]
-    places = places + (wanted - self._starts[shards]) * self._row
+    shards, places = self._locate(wanted)
+    places = self._headers[shards] + places * self._row
     memory, row = images.reshape(-1).data, self._row
     which = zip(shards.tolist(), places.tolist(), strict=True)
     with self._lock:  # nobody else closes what is read
@@ -329,8 +382,7 @@ class Rows:
     found = _crc32(images[i] for i in new.tolist())
     bad = new[found != self._checksums[rows[new]]]
     if bad.size:
-      shard = int(np.searchsorted(self._starts, rows[bad[0]], 'right')) - 1
-      place = int(rows[bad[0]] - self._starts[shard])
+      (shard,), (place,) = self._locate(rows[bad[:1]])
       raise damaged(
         self._paths[shard], f'row {place} does not have its checksum'
       )
@@ -372,30 +424,6 @@ class Rows:
     self._check(np.arange(len(self), dtype=np.int64), images)
     return images
 
-  def verify(self) -> None:
-    """Reads every file and compares its checksum.
-
-    Raises:
-      DataError: naming those that are damaged.
-    """
-    faults = []
-    for path, shard in zip(self._paths, self.facts['shards'], strict=True):
-      try:
-        with open(path, 'rb') as file:
-          found = hashlib.file_digest(file, 'sha256').hexdigest()
-        if found != shard['sha256']:
-          faults.append(str(path))
-      except OSError as error:
-        faults.append(f'{path} ({error.strerror})')
-    if faults:
-      raise DataError(
-        f'{", ".join(faults)}: not as written; bring the file back, or remove'
-        ' its folder and prepare the set again'
-      )
-    for name in self.facts['sha256']:
-      size = (len(self), 32) if name == HASHES else (len(self),)
-      self._read(name, size)
-
 
 def _close(files: dict[int, int]) -> None:
   for file in files.values():
@@ -410,12 +438,14 @@ def describe(facts: Mapping[str, Any]) -> str:
 
 __all__ = [
   'CHECKSUMS',
+  'ENCODED',
   'FACTS',
   'FORMAT',
   'HASHES',
   'LABELS',
   'Memory',
   'Rows',
+  'Shards',
   'Sums',
   'aligned_zeros',
   'damaged',

@@ -6,6 +6,7 @@ TFDS is imported when a function needs it, not before.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib.util
 import io
@@ -17,13 +18,14 @@ import sys
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from gan_jax.data import decoding
 from gan_jax.data.pictures import resize_and_crop
 from gan_jax.data.samples import (
   SampleSet,
@@ -41,6 +43,9 @@ from gan_jax.runtime.progress import progress_bar
 # Most bytes of pixels that are hashed for the fingerprint of a set.
 _HASHED_BYTES = 2 * 2**30
 _TIMEOUT = 10.0  # seconds in which a server must answer
+# Bytes of pixels that are worth processes, each of which imports TFDS.
+_MANY_BYTES = 64 * 2**20
+_KNOWN = ('tensorflow_datasets.', 'gan_jax.')  # where builders are defined
 
 
 def data_root(data_dir: str = '') -> pathlib.Path:
@@ -91,12 +96,22 @@ class _Images:
   """Images of a TFDS data source, resized and cropped when asked for."""
 
   def __init__(
-    self, source: Any, size: int, channels: int, own: bool, place: pathlib.Path
+    self,
+    name: str,
+    builder: Any,
+    split: str,
+    size: int,
+    channels: int,
+    own: bool,
+    root: pathlib.Path,
   ) -> None:
     """`own`: the set's own size and channels are wanted as they are."""
-    self._place = place
-    self._source, self._size, self._channels = source, size, channels
-    self._own = own
+    self._place = pathlib.Path(builder.data_dir)
+    self._source = builder.as_data_source(split=split)
+    self._size, self._channels, self._own = size, channels, own
+    self._recipe = (name, str(root), split, size, channels, own)
+    # Whether another process finds the builder, too.
+    self._anywhere = type(builder).__module__.startswith(_KNOWN)
 
   def __len__(self) -> int:
     """How many records there are."""
@@ -112,6 +127,52 @@ class _Images:
       return pixels
     image = PIL.Image.fromarray(pixels.squeeze())
     return resize_and_crop(image, self._size, self._channels)
+
+  @property
+  def batches(self) -> Callable[[Any], Any] | None:
+    """Images by the batch, decoded by processes; None where that is no gain."""
+    size = self._size**2 * self._channels
+    if not self._anywhere or len(self) * size < _MANY_BYTES:
+      return None
+    return lambda picks: decoding.decode_batches(
+      'gan_jax.data.tfds_sets:decode_there',
+      lambda picked: (*self._recipe, picked),
+      picks,
+      size,
+      _take,
+    )
+
+
+def _take(found: Any) -> NDArray[np.uint8]:
+  """An answer of a process."""
+  if isinstance(found, Exception):
+    raise found
+  images: NDArray[np.uint8] = found
+  return images
+
+
+@functools.lru_cache(maxsize=1)
+def _images_there(
+  name: str, root: str, split: str, size: int, channels: int, own: bool
+) -> _Images:
+  place = pathlib.Path(root)
+  builder = _builder(name, place)
+  return _Images(name, builder, split, size, channels, own, place)
+
+
+def decode_there(*recipe: Any) -> NDArray[np.uint8] | DataError:
+  """Images of a prepared set, in another process.
+
+  Args:
+    *recipe: name, root, split, size, channels and own, as `_Images` has them,
+      and the records.
+  """
+  *how, picked = recipe
+  try:
+    images = _images_there(*how)
+    return np.stack([images[i] for i in picked.tolist()])
+  except DataError as error:  # its kind would be lost on the way
+    return error
 
 
 def _damaged(place: pathlib.Path, error: BaseException) -> DataError:
@@ -311,13 +372,7 @@ def load(
     )
   own = shape == (size, size, wanted)
   files = sorted(pathlib.Path(builder.data_dir).glob(f'*-{split}.*'))
-  source = _Images(
-    builder.as_data_source(split=split),
-    size,
-    wanted,
-    own,
-    pathlib.Path(builder.data_dir),
-  )
+  source = _Images(name, builder, split, size, wanted, own, root)
   if source[0].dtype != np.uint8:
     raise ArgumentError('dataset', name, 'its images are not of 8 bits')
   cache, how = root / 'gan_jax_arrays', (name, size, wanted)

@@ -457,7 +457,8 @@ def wrap_optax(
     )
   params: PyTree = {'w': jax.ShapeDtypeStruct((1,), jnp.float32)}
   if net is not None:
-    params = jax.eval_shape(net.init, jax.random.key(0))[0]
+    key = jax.eval_shape(jax.random.key, 0)
+    params = jax.eval_shape(net.init, key)[0]
   _check_update(argument, transformation, params)
   return OptaxOptimizer(
     transformation, _injected(argument, transformation, params)

@@ -120,8 +120,9 @@ class Updates(NamedTuple):
 
     def add(carry: Any, item: Any) -> tuple[Any, None]:
       moving, sums = carry
-      found = of_part(_with(state, moving), *item)
-      after = _moved(_with(state, moving), found, stats=True)
+      now = _with(state, moving)
+      found = of_part(now, *item)
+      after = _moved(now, found, stats=True)
       shares = {k: (x.grads, x.logs) for k, x in found.items()}
       return (_moving(after), jax.tree.map(jnp.add, sums, shares)), None
 

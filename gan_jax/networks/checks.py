@@ -129,7 +129,8 @@ def _check_latent(latent: Callable[..., Any], latent_dim: int) -> None:
       latent,
       'give a function `(key, shape) -> array`, such as `jax.random.normal`',
     )
-  z = jax.eval_shape(lambda key: latent(key, (latent_dim,)), jax.random.key(0))
+  key = jax.eval_shape(jax.random.key, 0)
+  z = jax.eval_shape(lambda key: latent(key, (latent_dim,)), key)
   if not _is_float(z) or z.shape != (latent_dim,):
     raise ArgumentError(
       'latent',

@@ -68,8 +68,17 @@ def host_memory_bytes() -> int | None:
   for name in _CGROUPS:
     with contextlib.suppress(OSError, ValueError):
       limits.append(int(pathlib.Path(name).read_text()))
+  limits += _address_space()
   limits = [limit for limit in limits if limit > 0]
   return min(limits) if limits else None
+
+
+def _address_space() -> list[int]:
+  """Bytes that `ulimit -v` grants this process, where it is set."""
+  if resource is None:
+    return []
+  limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+  return [] if limit == resource.RLIM_INFINITY else [limit]
 
 
 def free_bytes() -> int | None:
@@ -91,6 +100,10 @@ def free_bytes() -> int | None:
     with contextlib.suppress(OSError, ValueError):
       left = int(pathlib.Path(limit).read_text())
       free.append(max(0, left - int(pathlib.Path(used).read_text())))
+  for granted in _address_space():
+    with contextlib.suppress(OSError, ValueError, IndexError):
+      pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
+      free.append(max(0, granted - pages * os.sysconf('SC_PAGE_SIZE')))
   return min(free, default=host_memory_bytes())
 
 
@@ -115,7 +128,13 @@ def peak_bytes() -> int:
 
 
 def require_memory(
-  argument: str, value: object, needed: int, what: str, *, host: bool = False
+  argument: str,
+  value: object,
+  needed: int,
+  what: str,
+  *,
+  host: bool = False,
+  free: bool = False,
 ) -> None:
   """Refuses what cannot fit, before it is made.
 
@@ -125,20 +144,24 @@ def require_memory(
     needed: bytes, at the least.
     what: they are for.
     host: whether they are in the memory of this machine.
+    free: whether only what a device has free now is theirs.
 
   Raises:
     ArgumentError: if there are fewer.
   """
   limit = host_memory_bytes() if host else memory_bytes()
+  limit, there = (free_bytes(), ' free') if free else (limit, '')
   if limit is not None and needed > limit:
     raise ArgumentError(
       argument,
       value,
       f'{what} would take {needed / _GIB:,.1f} GiB at the least, and there are'
-      f' {limit / _GIB:,.1f} GiB; use less',
+      f' {limit / _GIB:,.1f} GiB{there}; use less',
     )
 
 
+# What XLA says, which calls some of it an internal error.
+_EXHAUSTED = ('RESOURCE_EXHAUSTED', 'Out of memory allocating')
 _ASKED = re.compile(r'allocat\w+ (\d+) ?bytes|allocate ([\d.]+)([KMG])iB')
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
 
@@ -148,11 +171,15 @@ def explain_exhaustion(error: BaseException) -> str:
 
   >>> explain_exhaustion(ValueError('no'))
   ''
+  >>> error = RuntimeError('Out of memory allocating 1073741824 bytes.')
+  >>> explain_exhaustion(error).partition(', cpu')[0]
+  'out of memory, 1.00 GiB were asked for at once'
   """
   text = str(error)
   on_host = isinstance(error, MemoryError)
   on_disk = 'No space left' in text  # which some report likewise
-  if not on_host and ('RESOURCE_EXHAUSTED' not in text or on_disk):
+  is_full = any(words in text for words in _EXHAUSTED) and not on_disk
+  if not on_host and not is_full:
     return ''
   match = _ASKED.search(text)
   words = ['out of memory']

@@ -1,6 +1,7 @@
 """Names that a user writes, held against those that there are."""
 
 import difflib
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -19,6 +20,22 @@ def suggest(name: str, known: Collection[str]) -> str:
   if close:
     return f'did you mean {" or ".join(close)}?'
   return f'use one of {", ".join(known)}'
+
+
+def parse_share(argument: str, text: str) -> tuple[int, int]:
+  """The K and N of a share K/N.
+
+  >>> parse_share('only', '2/8')
+  (2, 8)
+
+  Raises:
+    ArgumentError: for another text.
+  """
+  match = re.fullmatch(r'([0-9]{1,9})/([0-9]{1,9})', text)
+  k, n = map(int, match.groups()) if match else (0, 0)
+  if not 1 <= k <= n:
+    raise ArgumentError(argument, text, 'write K/N with K from 1 to N')
+  return k, n
 
 
 def split_names(text: str) -> list[str]:

@@ -192,6 +192,15 @@ def share_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
   return jax.tree.map(share, tree)
 
 
+def describe(tree: PyTree, place: Sharding) -> PyTree:
+  """Shapes and types of arrays, which may not be there yet, and their place."""
+
+  def shape(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+  return jax.tree.map(shape, tree)
+
+
 def chunk_sharding(mesh: Mesh) -> Sharding:
   """Of a chunk of the data feed: each batch split by rows."""
   return placed(mesh, PartitionSpec(*[None] * CHUNK_ROWS, 'data'))

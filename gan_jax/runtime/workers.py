@@ -10,6 +10,7 @@ import collections
 import importlib
 import importlib.util
 import itertools
+import logging
 import os
 import pathlib
 import pickle
@@ -78,6 +79,7 @@ def serve() -> None:
       signal.signal(getattr(signal, name), signal.SIG_IGN)
   asked, answers = os.fdopen(os.dup(0), 'rb'), os.fdopen(os.dup(1), 'wb')
   os.dup2(2, 1)  # what is printed is no answer
+  logging.disable(logging.WARNING)  # said by the one that started it
   try:
     function = _find(_receive(asked))
     while True:

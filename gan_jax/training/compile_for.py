@@ -128,8 +128,8 @@ def lower_run(setup: Setup) -> Any:
   whole = sharding.replicated(mesh)
   return lower(
     setup,
-    _put_all(setup.shapes, whole),
-    _put_all(setup.feed.constants, whole),
+    sharding.describe(setup.shapes, whole),
+    sharding.describe(setup.feed.constant_shapes, whole),
     jax.tree.map(chunk, item),
   )
 
@@ -146,7 +146,7 @@ def lower_population(program: PopulationProgram) -> Any:
 
   return program.lower(
     jax.tree.map(_put, program.shapes(room), program.shardings),
-    _put_all(feed.constants, population.whole(mesh)),
+    sharding.describe(feed.constant_shapes, population.whole(mesh)),
     jax.tree.map(chunk, item),
   )
 
@@ -154,10 +154,6 @@ def lower_population(program: PopulationProgram) -> Any:
 def _put(x: Any, where: Sharding) -> jax.ShapeDtypeStruct:
   """The shape of an array, and its place."""
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-
-
-def _put_all(tree: PyTree, where: Sharding) -> PyTree:
-  return jax.tree.map(lambda x: _put(x, where), tree)
 
 
 # What the compiled program tells.

@@ -69,7 +69,7 @@ class HostLoop(abc.ABC):
 
   @abc.abstractmethod
   def template(self) -> PyTree:
-    """Host arrays of zeros, of the structure that is saved."""
+    """The structure that is saved: shapes and types."""
 
   @abc.abstractmethod
   def fresh(self) -> PyTree:
@@ -93,7 +93,10 @@ class HostLoop(abc.ABC):
 
   @abc.abstractmethod
   def compile(self) -> Any:
-    """The compiled program."""
+    """The compiled program; of shapes alone, as no data are read before."""
+
+  def read_data(self) -> None:  # noqa: B027, most are handed none
+    """Reads the data that the program is handed once."""
 
   @property
   @abc.abstractmethod
@@ -176,6 +179,7 @@ class HostLoop(abc.ABC):
     with self.ledger.spend('compile'):
       program = self.compile()
     self.compile_sec = time.perf_counter() - started
+    self.read_data()
     return program
 
   def dispatch(self, count: int) -> tuple[int, bool]:

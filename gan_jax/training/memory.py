@@ -47,12 +47,15 @@ def check(setup: Setup, members: int = 1) -> None:
     require_memory('num_samples', config.num_samples, grid, what, host=True)
 
 
-def check_program(setup: Setup, program: Any) -> int:
+def check_program(setup: Setup, program: Any, state: Any) -> int:
   """Refuses a compiled program that the device cannot hold.
+
+  Before any data are read, which count as what is still to come.
 
   Args:
     setup: what it trains.
     program: compiled: all that its arrays and the compiler's take is known.
+    state: what is on the devices already, as shapes of what one of them has.
 
   Returns:
     Bytes that it needs on a device.
@@ -73,7 +76,9 @@ def check_program(setup: Setup, program: Any) -> int:
     'the compiled step (accumulate, a smaller width, precision=bfloat16 and'
     ' residence=stream make it smaller, too)'
   )
-  require_memory('batch_size', setup.config.batch_size, needed, what)
+  argument, value = 'batch_size', setup.config.batch_size
+  require_memory(argument, value, needed, what)
+  require_memory(argument, value, needed - _bytes(state), what, free=True)
   return needed
 
 

@@ -249,10 +249,17 @@ class PopulationLoop(HostLoop):
 
   def compile(self) -> Any:
     """Compiles, once, for the shapes of the population."""
-    chunk = self._chunk(0, 1)
-    program = self.code.lower(self.state, self._constants, chunk).compile()
-    memory.check_program(self.setup, program)
+    chunk, whole = self._chunk(0, 1), population.whole(self.mesh)
+    shapes = self.setup.feed.constant_shapes
+    constants = sharding.describe(shapes, whole)
+    program = self.code.lower(self.state, constants, chunk).compile()
+    here = self.code.shapes(self.code.room // self.mesh.size)
+    memory.check_program(self.setup, program, here)
     return program
+
+  def read_data(self) -> None:
+    """Reads what lives on the devices."""
+    _ = self._constants
 
   @functools.cached_property
   def _ahead(self) -> Ahead:

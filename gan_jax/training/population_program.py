@@ -119,7 +119,7 @@ class PopulationProgram:
       batch = self.setup.batch_of(constants, item, state)
       return self.setup.step(state, batch)[1]
 
-    constants = self.setup.feed.constants
+    constants = self.setup.feed.constant_shapes
     return sorted(jax.eval_shape(logs, self.setup.shapes, constants, item))
 
   def shapes(self, count: int) -> Progress:

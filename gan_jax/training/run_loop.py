@@ -156,8 +156,8 @@ class RunLoop(HostLoop):
   # The state.
 
   def template(self) -> State:
-    """A state of zeros."""
-    return self.setup.template()
+    """Shapes and types of a state."""
+    return self.setup.shapes
 
   def fresh(self) -> State:
     """The state before the first step."""
@@ -217,17 +217,24 @@ class RunLoop(HostLoop):
     Where there are other processes, the state before a dispatch is kept until
     its end, which one that is lost may keep from coming.
     """
-    chunk = self._chunk(0, 1)
+    chunk, mesh = self._chunk(0, 1), self.setup.mesh
+    shapes = self.setup.feed.constant_shapes
     lowered = lower(
       self.setup,
       self.state,
-      self.constants,
+      sharding.describe(shapes, sharding.replicated(mesh)),
       chunk,
       donate=multihost.is_alone() or not self.config.save_deadline,
     )
     program = lowered.compile()
-    self._program_bytes = memory.check_program(self.setup, program)
+    self._program_bytes = memory.check_program(
+      self.setup, program, self.setup.shapes
+    )
     return program
+
+  def read_data(self) -> None:
+    """Reads what lives on the devices."""
+    _ = self.constants
 
   def advance(self, count: int) -> tuple[int, bool]:
     """Some steps; waits until they are done (several CPU devices need that)."""

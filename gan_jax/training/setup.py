@@ -113,7 +113,13 @@ class Setup:
   @functools.cached_property
   def shapes(self) -> State:
     """Shapes and types of a state."""
-    return jax.eval_shape(self.trainer.init, jax.random.key(0))
+    key = jax.eval_shape(jax.random.key, 0)  # to make one compiles programs
+    return self._init.eval_shape(key)
+
+  @functools.cached_property
+  def _init(self) -> Any:
+    """The trainer's, traced once for its shapes and its program."""
+    return jax.jit(lambda key: self.trainer.init(key), inline=True)
 
   def real_shapes(self) -> Any:
     """Shapes of the real batches of a step, as `Trainer.step` takes them."""
@@ -126,25 +132,14 @@ class Setup:
 
   def init(self) -> State:
     """The state before the first step, on every device."""
-    init = jax.jit(
-      self.trainer.init, out_shardings=sharding.replicated(self.mesh)
-    )
-    return init(jax.random.key(self.config.seed))
 
-  def template(self) -> State:
-    """A state of zeros, to restore a checkpoint into."""
-    return zeros_like_shapes(self.shapes)
+    def init(seed: Any) -> State:
+      state: State = self._init(jax.random.key(seed))
+      return state
 
-
-def zeros_like_shapes(shapes: PyTree) -> PyTree:
-  """Host arrays of zeros, and a key, of some shapes and types."""
-
-  def zeros(x: jax.ShapeDtypeStruct) -> Any:
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      return jax.random.key(0)
-    return np.zeros(x.shape, x.dtype)
-
-  return jax.tree.map(zeros, shapes)
+    jitted = jax.jit(init, out_shardings=sharding.replicated(self.mesh))
+    state: State = jitted(np.int32(self.config.seed))
+    return state
 
 
 def load_dataset(config: Config) -> Dataset:

@@ -147,6 +147,19 @@ def test_on_two_hosts_of_four(architecture, schedule, penalty, digits):
   check_budget(name_of(words, target), module, memory)
 
 
+def test_devices_add_gradients_of_bfloat16_in_float32(digits):
+  target = cards.parse_target('h100:2x4')
+  config = programs.small('dcgan', 'alternating', '')
+  config = dataclasses.replace(config, precision='bfloat16')
+  setup = compile_for.build(config, target)
+  lowered = compile_for.lower_run(setup)
+  compiled = topology.compile_lowered(lowered, target, False)
+  found = kernels.count(hlo.parse(compiled.as_text()))
+  exchanged = [k for k in found if k.kind == 'collective']
+  assert {k.dtype for k in found} >= {'bf16'}
+  assert {(k.what, k.dtype) for k in exchanged} == {('all-reduce', 'f32')}
+
+
 # Faults planted: what is looked for above is found.
 
 
@@ -178,19 +191,6 @@ def scatter():
 
 
 @pytest.mark.parametrize('plant', [max_pool, scatter])
-def test_devices_add_gradients_of_bfloat16_in_float32(digits):
-  target = cards.parse_target('h100:2x4')
-  config = programs.small('dcgan', 'alternating', '')
-  config = dataclasses.replace(config, precision='bfloat16')
-  setup = compile_for.build(config, target)
-  lowered = compile_for.lower_run(setup)
-  compiled = topology.compile_lowered(lowered, target, False)
-  found = kernels.count(hlo.parse(compiled.as_text()))
-  exchanged = [k for k in found if k.kind == 'collective']
-  assert {k.dtype for k in found} >= {'bf16'}
-  assert {(k.what, k.dtype) for k in exchanged} == {('all-reduce', 'f32')}
-
-
 def test_what_adds_in_any_order_is_found(plant):
   module = plant()
   assert kernels.find_scatters(module)

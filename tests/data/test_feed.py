@@ -1,17 +1,19 @@
 """Feeds: the same records, in one order, wherever they live."""
 
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.alone import Here
 from helpers.pictures import RANDOM, both, folder, make, numbered, save
 
 from gan_jax import data
+from gan_jax.data import decoding, samples, tfds_sets
 from gan_jax.data import feed as feeds
 from gan_jax.data import rows as prepared_rows
-from gan_jax.data import samples
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
 
@@ -324,3 +326,52 @@ def test_memory_is_used_again_once_nobody_holds_it():
   assert again.ctypes.data not in places
   del again, on_device, other
   assert not memory.take((4, 100), np.uint8, 0).any()
+
+
+@pytest.mark.parametrize(
+  'here, name',
+  [
+    (True, 'digits'),
+    (True, 'digits[100:200]'),
+    pytest.param(False, 'digits', marks=pytest.mark.slow),
+  ],
+)
+def test_records_of_tfds_are_decoded_by_processes(
+  here, name, digits, digits_root, monkeypatch
+):
+  monkeypatch.setattr(tfds_sets, '_MANY_BYTES', 0)
+  if here:
+    monkeypatch.setattr(decoding, 'Workers', Here)
+  Here.calls.clear()
+  images = data.load(name, data_dir=str(digits_root), image_size=4)
+  resident, streamed = (
+    make(images, residence=kind, batch_size=40, labelled=True)
+    for kind in ('device', 'stream')
+  )
+  for start, count in ((0, 2), (1, 3), (7, 1)):
+    items, (x, y) = resident.chunk(start, count), streamed.chunk(start, count)
+    rows, labels = resident.constants
+    np.testing.assert_array_equal(x.reshape(*y.shape, -1), rows[items])
+    np.testing.assert_array_equal(y, labels[items])
+  assert bool(Here.calls) == here
+
+
+def test_damaged_records_of_tfds_are_told_by_processes(
+  digits_root, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(tfds_sets, '_MANY_BYTES', 0)
+  monkeypatch.setattr(decoding, 'Workers', Here)
+  shutil.copytree(digits_root, tmp_path / 'root')
+  images = data.load('digits', data_dir=str(tmp_path / 'root'))
+  feed = make(images, residence='stream', batch_size=40)
+  (file,) = (tmp_path / 'root').rglob('*-train.array_record*')
+  content = bytearray(file.read_bytes())
+  for place in range(4096, len(content), 64):
+    content[place] ^= 1
+  file.write_bytes(content)
+  tfds_sets._images_there.cache_clear()
+  with pytest.raises(
+    data.DataError, match='is damaged .*prepare the set again'
+  ):
+    feed.chunk(0, 3)
+  tfds_sets._images_there.cache_clear()

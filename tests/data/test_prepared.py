@@ -1,4 +1,4 @@
-"""Folders looked at once, and images prepared as rows: whole or not there."""
+"""Folders looked at once, and images that are prepared: whole or not there."""
 
 import errno
 import os
@@ -17,7 +17,17 @@ from helpers.alone import Here
 from helpers.pictures import make, save
 
 from gan_jax import data
-from gan_jax.data import folder, listing, manifest, prepared, reading, rows
+from gan_jax.data import (
+  decoding,
+  encoded,
+  folder,
+  listing,
+  manifest,
+  prepared,
+  reading,
+  rows,
+)
+from gan_jax.data.feed import ResidentFeed
 from gan_jax.runtime import locks
 from gan_jax.runtime.errors import ArgumentError, Error
 
@@ -30,8 +40,9 @@ def pets(tmp_path, monkeypatch):
   """Images of two classes, that are treated as a large set is."""
   monkeypatch.setattr(listing, '_FEW', 0)
   monkeypatch.setattr(prepared, '_FEWEST', 4)  # rows of a shard
-  monkeypatch.setattr(prepared, 'count_cores', lambda: 1)
+  monkeypatch.setattr(prepared, '_SHARDS', 4)
   monkeypatch.setattr(folder, 'Workers', Here)
+  monkeypatch.setattr(decoding, 'Workers', Here)
   monkeypatch.setattr(manifest, 'Workers', Here)
   Here.calls.clear()
   for i in range(N):
@@ -213,10 +224,10 @@ def test_bits_are_the_same_whatever_the_way(labelled, pets):
   for feed in ways:
     for start, count, part in ((0, 2, slice(0, 2)), (1, 7, slice(2, 4))):
       items = feed.chunk(start, count, part)
-      if feed.resident and labelled:
-        items = feed.constants[0][items], feed.constants[1][items]
-      elif feed.resident:
-        items = feed.constants[items]
+      if feed.resident:
+        x, *labels = leaves(feed.constants)
+        x = x[items].reshape(*items.shape, 6, 6, 3)  # they are kept flat
+        items = (x, labels[0][items]) if labelled else x
       chunks.append(items)
   for found in chunks[2:]:
     wanted = chunks[0] if len(jax_leaf(found)) == 2 else chunks[1]
@@ -273,7 +284,8 @@ def test_none_are_kept_where_that_is_not_wanted_or_there_is_no_room(
   monkeypatch.setattr(folder, '_room', lambda place: 2 * wanted.nbytes - 1)
   np.testing.assert_array_equal(load(pets).array(), wanted)
   assert shards(pets) == []
-  assert 'decoded at each visit; make room' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert 'decoded at each visit, from where they lie; make room' in said
   monkeypatch.setattr(folder, '_room', lambda place: 2 * wanted.nbytes)
   load(pets).array()
   assert shards(pets)
@@ -408,8 +420,9 @@ def test_a_flipped_bit_is_found_when_its_row_is_used(residence, pets):
   with pytest.raises(
     data.DataError, match=r'shard-00001.npy: row 5 does not have its checksum'
   ):
-    feed = make(load(pets), residence=residence, batch_size=N)
-    feed.chunk(0, 1)
+    if residence == 'device':
+      _ = ResidentFeed(load(pets), 3, N, 1, False, False).constants
+    make(load(pets), residence=residence, batch_size=N).chunk(0, 1)
 
 
 @pytest.mark.parametrize('kept_open', [1, 256])
@@ -579,6 +592,7 @@ def test_processes_look_at_and_decode_what_one_would(tmp_path, monkeypatch):
   wanted = make(images, residence='device', batch_size=40)
   for start in (0, 3):
     rows_there = wanted.constants[wanted.chunk(start, 3)]
+    rows_there = rows_there.reshape(3, 1, 40, 6, 6, 3)
     np.testing.assert_array_equal(feed.chunk(start, 3), rows_there)
 
 
@@ -737,3 +751,298 @@ def test_a_place_that_cannot_be_written_is_named(pets, monkeypatch):
   out, root = pets.with_name('out'), str(pets.with_name('root'))
   with pytest.raises(ArgumentError, match='`out=.*Permission denied; use a f'):
     data.write_rows(f'folder:{pets}', out, data_dir=root)
+
+
+# Files that are kept as they are.
+
+
+def keep_files(pets, out='files', form='files', **how):
+  root = str(pets.with_name('root'))
+  place = pets.with_name(out)
+  return data.write_rows(f'folder:{pets}', place, form, data_dir=root, **how)
+
+
+def test_files_that_are_kept_are_the_set_of_their_folder(pets, read):
+  images = keep_files(pets, image_size=3)
+  assert len(read) == N  # to look at them, and to keep them
+  wanted = load(pets, image_size=3, keep_rows=False)
+  assert images.fingerprint == wanted.fingerprint and images.size == N
+  assert images.classes == ('c', 'd') and images.shape == (3, 3, 3)
+  np.testing.assert_array_equal(images.labels(), wanted.labels())
+  np.testing.assert_array_equal(images.array(), wanted.array())
+  picked = np.array([23, 0, 7, 7])
+  np.testing.assert_array_equal(images.take(picked), wanted.take(picked))
+  np.testing.assert_array_equal(images.source[5], wanted.source[5])
+  feeds = [
+    make(some, residence='stream', labelled=True, batches_per_step=2)
+    for some in (images, wanted)
+  ]
+  for start, count, part in ((0, 2, slice(0, 2)), (1, 7, slice(2, 4))):
+    chunks = [feed.chunk(start, count, part) for feed in feeds]
+    for one, other in zip(*chunks, strict=True):
+      np.testing.assert_array_equal(one, other)
+  names = sorted(path.name for path in pets.with_name('files').iterdir())
+  assert names[-4:] == [f'shard-{i:05d}.array_record' for i in range(4)]
+  assert not any(name.startswith('draft') for name in names)
+  images.source.verify()
+  # Of what the manifest knows, and again of what is there.
+  read.clear()
+  again = keep_files(pets, 'again', image_size=3)
+  assert len(read) == N and keep_files(pets, 'again', 'auto', image_size=3)
+  np.testing.assert_array_equal(again.array(), images.array())
+  with pytest.raises(ArgumentError, match='prepared otherwise'):
+    keep_files(pets, 'again', 'rows', image_size=3)
+  with pytest.raises(ArgumentError, match='`image_size=4`.*prepared with 3'):
+    data.load(f'prepared:{pets.with_name("again")}', image_size=4)
+
+
+@pytest.mark.parametrize('damage', [cut, flip, lengthen, pathlib.Path.unlink])
+def test_a_damaged_shard_of_files_is_named_with_its_remedy(damage, pets):
+  keep_files(pets)
+  out = pets.with_name('files')
+  shard = out / 'shard-00002.array_record'
+  if damage is flip:
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 200] ^= 1  # it is padded
+    shard.write_bytes(content)
+  else:
+    damage(shard)
+  with pytest.raises(data.DataError) as told:
+    images = data.load(f'prepared:{out}')
+    make(images, residence='stream', batch_size=N).chunk(0, 1)
+  assert 'shard-00002.array_record: ' in str(told.value)
+  assert 'bring the file back, or remove its folder' in str(told.value)
+  if damage is flip:
+    with pytest.raises(data.DataError, match='shard-00002.*not as written'):
+      images.source.verify()
+
+
+def test_a_shard_of_files_that_is_cut_in_use_is_named(pets):
+  images = keep_files(pets)
+  wanted = images.array()
+  shard = pets.with_name('files') / 'shard-00001.array_record'
+  os.truncate(shard, 0)
+  with pytest.raises(data.DataError, match='shard-00001.array_record: record'):
+    images.take(np.arange(N)[::-1])
+  assert wanted.shape == (N, 6, 6, 3)
+
+
+@pytest.mark.parametrize('looked', [False, True])
+def test_keeping_files_goes_on_after_a_kill_or_a_full_disk(
+  looked, pets, read, monkeypatch
+):
+  if looked:
+    load(pets, keep_rows=False)
+  really, written = encoded.write_shard, []
+
+  def write(path, contents):
+    if len(written) == 2:
+      raise error
+    written.append(path)
+    return really(path, contents)
+
+  monkeypatch.setattr(encoded, 'write_shard', write)
+  error = OSError(errno.ENOSPC, 'No space left on device')
+  with pytest.raises(Error, match='make room.*; what is written stays'):
+    keep_files(pets)
+  error = KeyboardInterrupt
+  with pytest.raises(KeyboardInterrupt):
+    keep_files(pets)
+  with pytest.raises(ArgumentError, match='its preparation did not end'):
+    data.load(f'prepared:{pets.with_name("files")}')
+  monkeypatch.setattr(encoded, 'write_shard', really)
+  read.clear()
+  images = keep_files(pets)
+  assert len(read) == N - 12  # two shards of 6 were there
+  np.testing.assert_array_equal(images.array(), direct(pets))
+
+
+@pytest.mark.parametrize('looked', [False, True])
+def test_files_are_kept_where_there_is_no_room_for_rows(
+  looked, pets, monkeypatch, capsys
+):
+  pixels = 24 * 512 * 512 * 3
+  size = sum(path.stat().st_size for path in pets.rglob('*.png'))
+  if looked:
+    load(pets, image_size=512, keep_rows=False)
+
+  def leave(free):
+    usage = shutil.disk_usage(pets)._replace(free=prepared.SPARE + free)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda place: usage)
+
+  leave(pixels - 1)
+  images = keep_files(pets, form='auto', image_size=512)
+  assert isinstance(images.source, decoding.Encoded)
+  said = ' '.join(capsys.readouterr().err.split())
+  assert 'would take 18 MiB as rows' in said and 'kept as they are' in said
+  leave(pixels)
+  images = keep_files(pets, 'rows', form='auto', image_size=512)
+  assert isinstance(images.source, rows.Rows)
+  leave(size - 1)
+  with pytest.raises(Error, match='`out=.*18 MiB are to be written'):
+    keep_files(pets, 'none', form='auto', image_size=512)
+
+
+def test_files_are_kept_of_folders_alone(digits, tmp_path):
+  with pytest.raises(ArgumentError, match='`form=files`: keeps the files of'):
+    data.write_rows('digits[:40]', tmp_path / 'out', 'files')
+  with pytest.raises(ArgumentError, match='`form=jpeg`: use auto, rows, files'):
+    data.write_rows('digits[:40]', tmp_path / 'out', 'jpeg')
+  assert data.write_rows('digits[:40]', tmp_path / 'out', 'auto').size == 40
+
+
+def test_an_archive_may_be_kept_as_files(pets):
+  images = keep_files(pack(pets, 'a.zip', zipfile.ZIP_DEFLATED))
+  np.testing.assert_array_equal(images.array(), direct(pets))
+
+
+# Shares of a preparation.
+
+
+def share(pets, only, **how):
+  root = str(pets.with_name(f'root-{only[0]}'))  # each machine has its own
+  place = pets.with_name('shared')
+  return data.write_share(f'folder:{pets}', place, only, data_dir=root, **how)
+
+
+@pytest.mark.parametrize('form', ['rows', 'files'])
+def test_shares_are_joined_without_another_look(form, pets, read, monkeypatch):
+  counts = []
+  for k in (2, 1, 3):
+    assert f'share {k}/3' in share(pets, f'{k}/3', form=form, image_size=3)
+    counts.append(len(read))
+  assert counts == [6, 18, 24] and len(set(read)) == N
+  assert 'share 1/3, 12 of 24' in share(pets, '1/3', form=form, image_size=3)
+  assert len(read) == N  # what is done is done
+  images = keep_files(pets, 'shared', form, image_size=3)
+  assert len(read) == N
+  whole = load(pets, image_size=3, keep_rows=False)
+  assert images.fingerprint == whole.fingerprint and len(read) == N
+  np.testing.assert_array_equal(images.array(), whole.array())
+  images.source.verify()
+  shared = pets.with_name('shared')
+  assert not list(shared.glob('draft*'))
+  assert 'is prepared in' in share(pets, '2/3', form=form, image_size=3)
+
+
+def test_what_shares_have_not_done_is_done_when_they_are_joined(
+  pets, read, monkeypatch
+):
+  share(pets, '1/4')
+  with monkeypatch.context() as patch:
+    fill_the_disk(patch, 0, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+      share(pets, '2/4')
+  share(pets, '3/4')
+  draw(pets / 'c' / '00.png', 99)  # of the first
+  read.clear()
+  images = keep_files(pets, 'shared', 'rows')
+  assert sorted(read) == [f'{i:02d}.png' for i in (0, *range(12, 24))]
+  np.testing.assert_array_equal(images.array(), direct(pets))
+
+
+def test_shares_go_together_and_are_not_joined_meanwhile(pets, capsys):
+  shared = pets.with_name('shared')
+  shared.mkdir()
+  with prepared.hold(shared, shared=True):
+    share(pets, '1/2')
+    with pytest.raises(ArgumentError, match='`out=.*another process prepares'):
+      keep_files(pets, 'shared', 'rows')
+  with prepared.hold(shared):
+    with pytest.raises(ArgumentError, match='`out=.*another process prepares'):
+      share(pets, '2/2')
+  with pytest.raises(ArgumentError, match='`only=3/2`: write K/N with'):
+    share(pets, '3/2')
+  (pets / 'c' / '02.png').write_bytes(b'')
+  with pytest.raises(data.DataError, match='cannot read .*02.png'):
+    share(pets, '1/2')
+
+
+def test_what_cannot_be_shared_says_so(pets, digits, monkeypatch):
+  draw(pets / 'c' / '00.png', 0, side=7)
+  with pytest.raises(ArgumentError, match='`only=1/2`: shares out the'):
+    data.write_share('digits', pets.with_name('shared'), '1/2')
+  usage = shutil.disk_usage(pets)._replace(free=2**20)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda place: usage)
+  with pytest.raises(ArgumentError, match='`only=1/2`: .*no room for them'):
+    share(pets, '1/2')
+
+
+# Disks that are full, or that may not be written to, for real.
+
+
+@pytest.fixture
+def disk(tmp_path):
+  """A file system of a few MiB more than is always left free."""
+  place = tmp_path / 'disk'
+  place.mkdir()
+  mount(place, '-t', 'tmpfs', '-o', 'size=72m', 'tmpfs')
+  yield place
+  subprocess.run(['umount', '-l', str(place)], check=True)
+
+
+def mount(place, *how):
+  try:
+    done = subprocess.run(
+      ['mount', *how, str(place)], capture_output=True, text=True
+    )
+  except OSError as error:
+    pytest.skip(f'there is no mount: {error.strerror}')
+  if done.returncode:
+    pytest.skip(f'this user may not mount: {done.stderr.strip()}')
+
+
+@pytest.mark.parametrize('form', ['rows', 'files'])
+@pytest.mark.parametrize('looked', [False, True])
+def test_a_disk_that_is_full_amid_it_for_real(
+  form, looked, pets, disk, monkeypatch
+):
+  root, out = str(pets.with_name('root')), disk / 'out'
+  if looked:
+    load(pets, keep_rows=False)
+  module = {'rows': rows, 'files': encoded}[form]
+  name = {'rows': 'save_shard', 'files': 'write_shard'}[form]
+  really, written = getattr(module, name), []
+
+  def write(path, some):
+    if len(written) == 2:
+      fill(disk / 'filler')
+    written.append(path)
+    return really(path, some)
+
+  monkeypatch.setattr(module, name, write)
+  how = {'form': form, 'data_dir': root}
+  with pytest.raises(Error, match='`out=.*make room'):
+    data.write_rows(f'folder:{pets}', out, **how)
+  with pytest.raises(ArgumentError, match='its preparation did not end'):
+    data.load(f'prepared:{out}')
+  (disk / 'filler').unlink()
+  images = data.write_rows(f'folder:{pets}', out, **how)
+  np.testing.assert_array_equal(images.array(), direct(pets))
+  images.source.verify()
+
+
+def fill(path):
+  with open(path, 'wb', buffering=0) as file:
+    try:
+      for size in (2**20, 1):
+        while file.write(bytes(size)):
+          pass
+    except OSError as error:
+      assert error.errno == errno.ENOSPC
+
+
+def test_a_data_root_that_is_read_only_for_real(pets, disk, capsys):
+  def read():
+    images = data.load(f'folder:{pets}', data_dir=str(disk))
+    np.testing.assert_array_equal(images.array(), direct(pets))
+    return capsys.readouterr().err
+
+  mount(disk, '-o', 'remount,ro')
+  assert 'nothing can be written at' in read()
+  with pytest.raises(ArgumentError, match='`out=.*Read-only file system'):
+    data.write_rows(f'folder:{pets}', disk / 'out')
+  mount(disk, '-o', 'remount,rw')
+  read()
+  mount(disk, '-o', 'remount,ro')
+  assert read() == ''  # all is there

@@ -53,6 +53,19 @@ def test_keeps_all_promises(name):
 TURNS = ('alternating', 'alternating_g_first', 'unrolled')
 
 
+@pytest.mark.parametrize('name', TURNS)
+def test_fifty_updates_are_no_more_to_compile_than_two(name):
+  """All that grows is the number in a loop, and axes of the data."""
+
+  def size(count):
+    trainer = trainer_of(name, d_steps=count, g_steps=count)
+    shapes = jax.eval_shape(lambda: start(trainer))
+    jaxpr = jax.make_jaxpr(trainer.step)(*shapes)
+    return str(jaxpr).count(' = ')
+
+  assert size(50) == size(2)
+
+
 @pytest.mark.parametrize(
   ('schedule', 'plain', 'relativistic'),
   [

@@ -1,6 +1,7 @@
 """In the place of worker processes: calls in this one, which are counted."""
 
 from gan_jax.runtime import workers
+from gan_jax.runtime.errors import Error
 
 
 class Here:
@@ -21,4 +22,8 @@ class Here:
   def map(self, calls, ahead=4):
     for args in calls:
       Here.calls.append(args)
-      yield self._function(*args)
+      try:
+        answer = self._function(*args)
+      except Exception as error:  # as it comes back from a process
+        raise Error(f'{type(error).__name__}: {error}') from error
+      yield answer

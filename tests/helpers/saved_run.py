@@ -29,11 +29,13 @@ def write_run(path, saved=(4, 8, 12), outcome='done', **changes):
     rng = np.random.default_rng(step)
 
     def draw(x, rng=rng):
+      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0)
       if not jax.dtypes.issubdtype(x.dtype, np.floating):
-        return x
+        return np.zeros(x.shape, x.dtype)
       return rng.normal(size=x.shape).astype(x.dtype)
 
-    state = jax.tree.map(draw, run.template())
+    state = jax.tree.map(draw, run.shapes)
     checkpoints.save(step, state, meta)
     checkpoints.wait()
   checkpoints.close()

@@ -164,7 +164,7 @@ def intact(ring_run):
     Checkpoints(ring_run.workdir, read_only=True)
   ) as checkpoints:
     for step in checkpoints.steps():
-      state, _ = checkpoints.restore(step, parts.template())
+      state, _ = checkpoints.restore(step, parts.shapes)
       states[step] = checkpoint.digest(checkpoint.to_host(state))
   return ring_run, parts, states
 

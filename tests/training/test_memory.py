@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 from helpers import small
 
 from gan_jax.config import app
+from gan_jax.data import feed
 from gan_jax.runtime import backend
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.progress import format_bytes
-from gan_jax.training import memory, report, setup
+from gan_jax.training import memory, report, run_loop, setup
+from gan_jax.training.run_loop import RunLoop
 from gan_jax.training.train import train_config
 
 
@@ -78,3 +81,24 @@ def test_a_program_that_cannot_fit_is_refused_before_its_first_step(
   with pytest.raises(ArgumentError, match='batch_size=8.*compiled step') as e:
     train_config(dataclasses.replace(config, workdir=str(tmp_path / 'second')))
   assert 'residence=stream' in str(e.value)
+
+
+def test_a_program_is_held_against_free_memory_before_data_are_read(
+  monkeypatch, digits
+):
+  sizes = {f'{k}_size_in_bytes': 10**6 for k in ('argument', 'output', 'temp')}
+  sizes = types.SimpleNamespace(**sizes, alias_size_in_bytes=0)
+  program = types.SimpleNamespace(memory_analysis=lambda: sizes)
+  lowered = types.SimpleNamespace(compile=lambda: program)
+  monkeypatch.setattr(run_loop, 'lower', lambda *args, **how: lowered)
+  loop = object.__new__(RunLoop)
+  config = small.ring(dataset='digits', latent_dim=2, residence='device')
+  loop.setup, loop.config, loop.state = setup.build(config), config, None
+  # Types are checked in tests: that of a feed, by reading all that it has.
+  reading = property(lambda whole: pytest.fail('data are read'))
+  monkeypatch.setattr(feed._Whole, 'array', reading)
+  monkeypatch.setattr(backend, 'free_bytes', lambda: 3 * 10**6)
+  assert loop.compile() is program
+  monkeypatch.setattr(backend, 'free_bytes', lambda: 10**6)
+  with pytest.raises(ArgumentError, match='batch_size=8.* 0.0 GiB free'):
+    loop.compile()

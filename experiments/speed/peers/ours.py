@@ -25,10 +25,6 @@ from gan_jax.game.streams import stream
 from gan_jax.networks import conv as conv_lib
 from gan_jax.networks import layers, resnet
 
-# Steps before the comparison. G's first images are next to constant, and batch
-# normalisation in D divides rounding by what little they differ in.
-WARM = 32
-
 
 def flat(player: str, tree: Any) -> dict[str, Any]:
   """Arrays by path."""
@@ -112,7 +108,7 @@ def main(name: str, path: str = '') -> None:
   jitted = jax.jit(run, donate_argnums=0)
   program = jitted.lower(state, data, places()).compile()
   compiled = time.process_time() - before
-  for _ in range(-(-WARM // row.scanned)):
+  for _ in range(-(-row.warm // row.scanned)):
     state, _ = jax.block_until_ready(program(state, data, places()))
   if path:
     check(trainer, state, row, path)

@@ -13,6 +13,9 @@ class Row(NamedTuple):
     steps: of one measurement of a round.
     scanned: steps in one dispatch of ours.
     data: samples in memory.
+    warm: steps before the comparison. G's first images are next to constant,
+      and batch normalisation in D divides rounding by what little they differ
+      in; a hinge loss that D has won has no gradient.
   """
 
   shape: tuple[int, ...]
@@ -21,6 +24,7 @@ class Row(NamedTuple):
   steps: int = 4
   scanned: int = 4
   data: int = 4096
+  warm: int = 32
 
 
 _RESNET = dict(network='resnet', width=32, objective='hinge')
@@ -57,5 +61,5 @@ ROWS: dict[str, Row] = {
   ),
   'infogan': Row((28, 28, 1), 64, dict(network='infogan', width=64)),
   'resnet': Row(_IMAGE, 64, _RESNET),
-  'resnet_5': Row(_IMAGE, 64, dict(_RESNET, d_steps=5), 2, 2),
+  'resnet_5': Row(_IMAGE, 64, dict(_RESNET, d_steps=5), 2, 2, warm=2),
 }

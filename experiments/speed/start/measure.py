@@ -31,6 +31,16 @@ ROOT = HERE.parents[2]
 TOY = ('--dataset=ring', '--network=mlp', '--width=32', '--depth=2')
 
 
+def environment(root: pathlib.Path, work: pathlib.Path) -> dict[str, str]:
+  """Of a process of that version, whose modules are compiled as Python's are.
+
+  Where PYTHONDONTWRITEBYTECODE is set its sources would be, at each start.
+  """
+  own = {'PYTHONPATH': str(root), 'JAX_PLATFORMS': 'cpu'}
+  own |= {'PYTHONPYCACHEPREFIX': f'{work}/pyc', 'PYTHONDONTWRITEBYTECODE': ''}
+  return {**os.environ, **own}
+
+
 def make_images(folder: pathlib.Path) -> None:
   """A folder of 256 noise images, 32x32."""
   folder.mkdir()
@@ -54,7 +64,7 @@ def first_step(
       )
       done = subprocess.run(
         [sys.executable, HERE / 'first_step.py', *words],
-        env={**os.environ, 'PYTHONPATH': str(root), 'JAX_PLATFORMS': 'cpu'},
+        env=environment(root, work),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         check=True,
@@ -64,12 +74,12 @@ def first_step(
   return found
 
 
-def answer(root: pathlib.Path, *words: str) -> float:
+def answer(root: pathlib.Path, work: pathlib.Path, *words: str) -> float:
   """CPU seconds of a Python process."""
   before = os.times()
   subprocess.run(
     [sys.executable, *words],
-    env={**os.environ, 'PYTHONPATH': str(root)},
+    env=environment(root, work),
     capture_output=True,
     check=True,
     timeout=60,
@@ -98,6 +108,9 @@ def main() -> None:
     work = pathlib.Path(name)
     make_images(work / 'images')
     images = f'--dataset=folder:{work}/images'
+    for root in roots.values():  # Python's and the libraries' modules, too
+      for words in (TOY, (images, '--network=dcgan', '--width=8')):
+        first_step(root, words, work)
     cases = {'toy': TOY, 'dcgan 32x32': (images, '--network=dcgan')}
     for round_ in range(options.rounds):
       for case, flags in cases.items():
@@ -109,7 +122,7 @@ def main() -> None:
           print(case, version, rows[-2:], round(time.time() - began), 's wall')
       for case, words in SHORT.items():
         row = {'round': round_, 'case': case, 'version': 'now', 'kind': ''}
-        rows.append(row | {'cpu_sec': answer(ROOT, *words)})
+        rows.append(row | {'cpu_sec': answer(ROOT, work, *words)})
   keys = dict.fromkeys((r['case'], r['version'], r['kind']) for r in rows)
   table = []
   for case, version, kind in keys:
