@@ -21,7 +21,7 @@ from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
 from gan_jax.config.app import warn
 from gan_jax.config.schema import FIELDS, Config
-from gan_jax.runtime import determinism, locks, places, records
+from gan_jax.runtime import locks, places, records
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import cannot_write, write_atomic
 
@@ -30,7 +30,7 @@ from gan_jax.runtime.files import cannot_write, write_atomic
 # process that came first.
 _BEGINNING = (
   *('.lock', '.lease-', '.plan.json', 'compile_for_'),
-  determinism.RESULTS,
+  places.PICKS,
 )
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
 

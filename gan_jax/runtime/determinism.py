@@ -20,10 +20,11 @@ from typing import Any
 
 import jax
 
+from gan_jax.runtime import places
 from gan_jax.runtime.errors import ArgumentError
 
 MODES = ('auto', 'on', 'off')
-RESULTS = 'autotune_results'
+RESULTS = places.PICKS
 _DASHES = '--'  # of flags of XLA
 _EXACT = f'{_DASHES}xla_gpu_exclude_nondeterministic_ops=true'
 _LOAD = f'{_DASHES}xla_gpu_load_autotune_results_from='

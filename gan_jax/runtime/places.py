@@ -25,6 +25,7 @@ _SCHEME = re.compile(
 _URL = re.compile(r'([a-z][a-z0-9+.-]+)://.', re.IGNORECASE)
 _OF_STORES = ('compilation_cache', 'data_dir', 'workdir')  # may be a URL
 Place = str | os.PathLike[str]
+PICKS = 'autotune_results'  # begins what says which kernels XLA picked
 
 
 def scheme_of(place: Place) -> str:
@@ -171,6 +172,7 @@ def printable(text: str) -> str:
 
 
 __all__ = [
+  'PICKS',
   'below_home',
   'check_workdir',
   'find_fault',
