@@ -61,7 +61,7 @@ FLAGS: dict[str, Flag] = {
     '',
     'Compile the largest program for such devices, which need not be here, say'
     ' what it needs of them, and train nothing: h100, h200, a100 or l4, h100:4'
-    ' for four, h100:2x4 for two hosts of four; v5e, v5e:2x4 for a TPU slice.',
+    ' for four; v5e, v5e:2x2, v6e:2x2 for a TPU slice of one host.',
   ),
   'out': Flag(
     '',

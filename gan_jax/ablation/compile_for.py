@@ -8,7 +8,8 @@ import jax
 from gan_jax.ablation.plan import AblationPlan
 from gan_jax.ablation.population_run import members_of_program
 from gan_jax.runtime import topology
-from gan_jax.runtime.cards import parse_target
+from gan_jax.runtime.cards import Target, parse_target
+from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import compile_for
 from gan_jax.training import setup as setup_lib
 from gan_jax.training.population_program import PopulationProgram
@@ -20,7 +21,7 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
 
   Args:
     plan: of the ablation.
-    text: of the target.
+    text: of the target, devices of one host.
     out: file of the JSON; empty for one in the workdir.
 
   Returns:
@@ -32,7 +33,7 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
   target = parse_target(text)
   place = compile_for.place_of(plan.base.workdir, target, out)
   topology.use_no_device()
-  devices = [*topology.make_mesh(target).devices.flat]
+  devices = _devices(target)
   setups = {n: _build(plan, n) for n in plan.chosen_programs()}
   number = max(setups, key=lambda n: _weigh(plan, n, setups[n]))
   members = members_of_program(plan, number)
@@ -58,6 +59,17 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
   return compile_for.report(facts, place)
 
 
+def _devices(target: Target) -> list[Any]:
+  """Those of one host, as an ablation uses them."""
+  devices = [*topology.make_mesh(target).devices.flat]
+  if len({device.process_index for device in devices}) > 1:
+    name = target.card.name
+    one = f'{name}:4' if target.card.platform == 'cuda' else f'{name}:2x2'
+    remedy = f'has several hosts; an ablation runs on one, such as {one}'
+    raise ArgumentError('compile_for', target.text, remedy)
+  return devices
+
+
 def _build(plan: AblationPlan, number: int) -> Setup:
   spec = plan.spec_of(number)
   return setup_lib.build(
@@ -65,7 +77,7 @@ def _build(plan: AblationPlan, number: int) -> Setup:
     spec.objects,
     dataset=plan.load_dataset(spec.config),
     trainer=spec.trainer,
-    whole=True,
+    devices=1,
   )
 
 

@@ -268,12 +268,11 @@ def check_options(options: AblationOptions) -> None:
       '',
       'name the folder of the ablation, for example `workdir=runs/ablation`',
     )
-  if base.multihost and options.only:
+  if base.multihost:
     raise ArgumentError(
-      'only',
-      options.only,
-      'has no use beside `multihost=true`, whose processes share the members of'
-      ' each program; leave one of them out',
+      'multihost',
+      True,
+      'the programs of an ablation are shared out by `only=K/N`; leave it out',
     )
   drawn = any('uniform(' in word for word in options.vary)
   if options.search_seed and not drawn:

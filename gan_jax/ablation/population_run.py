@@ -115,7 +115,7 @@ def identify_programs(plan: AblationPlan) -> list[dict[str, Any]]:
       dataset=plan.load_dataset(spec.config),
       trainer=spec.trainer,
       given=plan.given,
-      whole=True,
+      devices=1,
     )
     identities.append(identity.identify(parts))
   return identities

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gan_jax.ablation import folder as folder_lib
-from gan_jax.ablation import hosts
 from gan_jax.ablation.plan import AblationPlan, choose_primary, idle_options
 from gan_jax.ablation.population_run import (
   MakeRun,
@@ -33,22 +32,16 @@ from gan_jax.ablation.progress import (
 )
 from gan_jax.ablation.results import read_results
 from gan_jax.ablation.scoring import (
+  FATAL,
   EvaluatorScorer,
   Scorer,
   Scoring,
   describe_error,
-  is_of_the_job,
 )
 from gan_jax.ablation.verdict import format_for_terminal
 from gan_jax.config import app, schema
 from gan_jax.config.schema import Config
-from gan_jax.runtime import (
-  multihost,
-  numerics,
-  preemption,
-  records,
-  terminal,
-)
+from gan_jax.runtime import numerics, preemption, records, terminal
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.files import remove_leftovers, write_atomic
 from gan_jax.runtime.provenance import environment, now
@@ -85,36 +78,25 @@ def ablate(
   """
   folder_lib.check_folder(plan)
   part = plan.options.only.replace('/', '-')
-  leads = multihost.is_first()
-  if plan.base.multihost and leads:
-    make_run = hosts.leading(make_run)
-  for message in idle_options(plan.base) if leads else ():
+  for message in idle_options(plan.base):
     app.warn(message)
   try:
     with preemption.listen() as listener:
-      place = copied(plan) if dry_run else held(plan, listener)
-      with place as here:
+      if dry_run:
+        with copied(plan) as here:
+          prepare(here.base, part)
+          folder_lib.check_folder(here)
+          print(describe_plan(here))
+          return _run_dry(AblationRunner(here, listener, make_run, make_scorer))
+      with held(plan, listener) as here:
         prepare(here.base, part)
-        if not leads:
-          return hosts.follow(here, listener, make_run)
         folder_lib.check_folder(here)
-        with hosts.ending(plan.base.multihost) as ends:
-          engine = AblationRunner(here, listener, make_run, make_scorer)
-          ends.code = _carry_out(here, engine, dry_run)
-        return ends.code
+        say(describe_plan(here))
+        engine = AblationRunner(here, listener, make_run, make_scorer)
+        return _report_end(here, engine.run())
   except preemption.Stopped as stopped:
     say(f'stopped by {stopped}; run the same command again')
     return app.SAVED
-
-
-def _carry_out(
-  plan: AblationPlan, engine: 'AblationRunner', dry_run: bool
-) -> int:
-  if dry_run:
-    print(describe_plan(plan))
-    return _run_dry(engine)
-  say(describe_plan(plan))
-  return _report_end(plan, engine.run())
 
 
 @contextlib.contextmanager
@@ -285,7 +267,7 @@ class AblationRunner:
     try:
       yield
     except Exception as error:
-      if is_of_the_job(error):
+      if isinstance(error, FATAL):
         raise
       message = describe_error(error)
       say(f'program {number + 1} crashed: {message.splitlines()[0]}')

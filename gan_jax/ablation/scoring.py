@@ -12,15 +12,13 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import jax
-
 from gan_jax.ablation import folder
 from gan_jax.ablation.grid import Cell, format_value
 from gan_jax.ablation.plan import AblationPlan, Member
 from gan_jax.ablation.population_run import PopulationRun
 from gan_jax.ablation.progress import Progress, say
 from gan_jax.config.schema import ConfigError
-from gan_jax.runtime import backend, multihost, preemption, records
+from gan_jax.runtime import backend, preemption, records
 from gan_jax.runtime.checkpoint import (
   CheckpointUnreachable,
   NotSaved,
@@ -31,19 +29,6 @@ from gan_jax.runtime.errors import ArgumentError, Error
 
 # A disk that is full, or does not answer, concerns all programs.
 FATAL = (OSError, NotSaved, CheckpointUnreachable)
-
-
-def is_of_the_job(error: Exception) -> bool:
-  """Whether an error concerns all programs, not the one at hand.
-
-  A full disk; with several processes whatever XLA says, but for want of memory:
-  another process may be gone.
-  """
-  if isinstance(error, FATAL):
-    return True
-  if multihost.is_alone() or backend.explain_exhaustion(error):
-    return False
-  return isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def describe_error(error: Exception) -> str:
@@ -285,7 +270,7 @@ class EvaluatorScorer:
         ),
         spec.networks(data_spec(dataset)),
         dataset=dataset,
-        mesh=sharding.make_local_mesh(),
+        mesh=sharding.make_mesh(1),
         batch=_BATCH if isinstance(dataset, Density) else 0,
       )
     return self._evaluators[key]

@@ -384,20 +384,6 @@ def put(tree: PyTree, placement: PyTree) -> PyTree:
   return copy(tree)
 
 
-def put_host(tree: PyTree, placement: NamedSharding) -> PyTree:
-  """Host arrays, the same in every process, laid over the devices.
-
-  No process hands the others anything.
-  """
-
-  def place(x: Any) -> jax.Array:
-    return jax.make_array_from_callback(x.shape, placement, lambda i: x[i])
-
-  if jax.process_count() == 1:
-    return jax.device_put(tree, placement)
-  return jax.tree.map(place, tree)
-
-
 def _steps(
   progress: Progress, step: Callable[..., Any], count: Int[Array, '']
 ) -> Progress:

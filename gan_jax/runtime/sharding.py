@@ -51,11 +51,6 @@ def make_mesh(devices: int = 0) -> Mesh:
   return Mesh(np.asarray(available[: devices or len(available)]), ('data',))
 
 
-def make_local_mesh() -> Mesh:
-  """A mesh of one device of this process."""
-  return Mesh(np.asarray(jax.local_devices()[:1]), ('data',))
-
-
 def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
   """Refuses a batch whose parts do not split evenly over the devices.
 

@@ -110,7 +110,7 @@ def build(config: Config, target: Target) -> Setup:
   if config.devices not in (0, mesh.size):
     remedy = f'`compile_for={target.text}` has {mesh.size}; leave it out'
     raise ArgumentError('devices', config.devices, remedy)
-  setup = setup_lib.build(config, whole=True)
+  setup = setup_lib.build(config, devices=1)
   sharding.check_batch(mesh, config.batch_size, setup.trainer.accumulate)
   return dataclasses.replace(setup, mesh=mesh)
 

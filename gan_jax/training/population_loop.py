@@ -5,14 +5,13 @@ folder holds `stats.npz`, `samples/` and `checkpoints/`, and the same call
 continues what it finds there.
 """
 
-import contextlib
 import functools
 import hashlib
 import io
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +28,7 @@ from gan_jax.game.population import PopulationState, Progress
 from gan_jax.game.sampler import Sampler
 from gan_jax.game.state import norm
 from gan_jax.game.trainer import Trainer
-from gan_jax.runtime import multihost, preemption, records, sharding
+from gan_jax.runtime import preemption, records, sharding
 from gan_jax.runtime.errors import IdentityError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.training import memory
@@ -126,7 +125,7 @@ class PopulationLoop(HostLoop):
     (path / 'samples').mkdir(parents=True, exist_ok=True)
     # Each member is whole on one device.
     setup = setup_lib.build(
-      config, objects, dataset=dataset, trainer=trainer, whole=True
+      config, objects, dataset=dataset, trainer=trainer, devices=1
     )
     devices = sharding.make_mesh(config.devices).devices.flat
     self.code = PopulationProgram(setup, members, list(devices), layout)
@@ -174,13 +173,7 @@ class PopulationLoop(HostLoop):
   def to_save(self) -> Progress:
     """The members, without the places that only fill up."""
     self._write_stats()
-    return _select(self._joined(self.state), slice(len(self.members)))
-
-  def _joined(self, tree: PyTree) -> PyTree:
-    """Arrays of the members of all processes, in each of them."""
-    if multihost.is_alone():
-      return tree
-    return population.put(tree, population.whole(self.mesh))
+    return _select(self.state, slice(len(self.members)))
 
   def meta(self) -> dict[str, Any]:
     """Layout, blocks, members and how long their log is."""
@@ -240,12 +233,12 @@ class PopulationLoop(HostLoop):
     """Data of `count` steps, (places, capacity, batches, rows, ...)."""
     own = {seed: f.chunk(start, count) for seed, f in self._feeds.items()}
     room = self.pace.pad(own[m.seed] for m in self.code.places())
-    return population.put_host(room, population.split(self.mesh))
+    return jax.device_put(room, population.split(self.mesh))
 
   @functools.cached_property
   def _constants(self) -> PyTree:
     constants = self.setup.feed.constants
-    return population.put_host(constants, population.whole(self.mesh))
+    return jax.device_put(constants, population.whole(self.mesh))
 
   def compile(self) -> Any:
     """Compiles, once, for the shapes of the population."""
@@ -290,12 +283,8 @@ class PopulationLoop(HostLoop):
     _ = self.program
     scratch = population.put(self.state, self.code.shardings)
     best, spent, tries = float('inf'), 0.0, 0
-    while True:
-      enough = spent >= seconds and (tries >= 4 or spent >= 10 * seconds)
-      enough, count = multihost.agree_on_dispatch(enough, self.pace.count())
-      if enough:
-        break
-      started = time.perf_counter()
+    while spent < seconds or (tries < 4 and spent < 10 * seconds):
+      count, started = self.pace.count(), time.perf_counter()
       chunk = self._chunk(self.step, count)
       scratch = jax.block_until_ready(self._advanced(scratch, chunk, count))
       took = time.perf_counter() - started
@@ -310,11 +299,6 @@ class PopulationLoop(HostLoop):
     super().close()
 
   # The loop.
-
-  @contextlib.contextmanager
-  def _watched(self) -> Iterator[None]:
-    """As it is: no process holds the members of the others, to save them."""
-    yield
 
   def run(
     self,
@@ -371,11 +355,9 @@ class PopulationLoop(HostLoop):
       alive = {'alive': state.now.alive}
       return population.reset_sums(state), numbers | alive
 
-    place = population.split(self.mesh)
-    if not multihost.is_alone():
-      place = population.whole(self.mesh)
+    split = population.split(self.mesh)
     return jax.jit(
-      row, donate_argnums=0, out_shardings=(self.code.shardings, place)
+      row, donate_argnums=0, out_shardings=(self.code.shardings, split)
     )
 
   def _write_row(self) -> None:
@@ -392,7 +374,7 @@ class PopulationLoop(HostLoop):
       self.rows[name] = np.concatenate(both)
 
   def _write_stats(self) -> None:
-    if self.rows and multihost.is_primary():
+    if self.rows:
       write_npz(self.folder / 'stats.npz', self.rows)
 
   # What came of it.
@@ -413,7 +395,7 @@ class PopulationLoop(HostLoop):
     """
     members = self.state.now.members
     source: Any = members.g if members.ema is None else members.ema
-    pairs = jax.device_get(self._joined((source.params, source.stats)))
+    pairs = jax.device_get((source.params, source.stats))
     select = population.select_members
     return [select(pairs, i) for i in range(len(self.members))]
 
@@ -430,8 +412,8 @@ class PopulationLoop(HostLoop):
 
   def write_samples(self) -> None:
     """A picture of each member's samples in `samples/`."""
-    dataset, generators = self.setup.dataset, self.generators()
-    for i, generator in enumerate(generators if multihost.is_primary() else ()):
+    dataset = self.setup.dataset
+    for i, generator in enumerate(self.generators()):
       x = self.samples(i, generator)
       if isinstance(dataset, Density):
         picture = images.png(images.scatter(x, dataset.extent))
@@ -444,10 +426,10 @@ class PopulationLoop(HostLoop):
 
   def outcomes(self) -> list[tuple[str, int]]:
     """Of each member, `done` or `diverged`, and the step of it."""
-    diverged = np.asarray(self._joined(self.state.now.diverged))
+    diverged = np.asarray(self.state.now.diverged)[: len(self.members)]
     return [
       ('diverged', int(step)) if step else ('done', self.step)
-      for step in diverged[: len(self.members)]
+      for step in diverged
     ]
 
 

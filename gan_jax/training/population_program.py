@@ -72,10 +72,7 @@ class PopulationProgram:
   ) -> None:
     """Lays members over devices; the layout auto is by both."""
     self.setup, self.members = setup, tuple(members)
-    hosts = len({device.process_index for device in devices})
-    # Of several hosts each has a part in it, if only of members that fill up.
-    wanted = len(members) if hosts == 1 else len(devices)
-    self.mesh: Mesh = population.make_mesh(wanted, devices)
+    self.mesh: Mesh = population.make_mesh(len(members), devices)
     self.room = population.padded_count(len(members), self.mesh)
     self.layout = layout
     players = (setup.shapes.g.params, setup.shapes.d.params)

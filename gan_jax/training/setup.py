@@ -176,7 +176,7 @@ def build(
   dataset: Dataset | None = None,
   trainer: Trainer | None = None,
   given: str = '',
-  whole: bool = False,
+  devices: int | None = None,
 ) -> Setup:
   """Everything that a run is made of.
 
@@ -186,16 +186,13 @@ def build(
     dataset: in the place of the one that the configuration names.
     trainer: in the place of the one that it describes.
     given: an identity that the user vouches for.
-    whole: whether it is on one device of this process, as a member of a
-      population is, whatever devices the configuration asks for.
+    devices: in the place of the configuration's.
 
   Raises:
     DataError, ArgumentError: naming what is of no use.
   """
   dataset = load_dataset(config) if dataset is None else dataset
-  mesh = sharding.make_local_mesh()
-  if not whole:
-    mesh = sharding.make_mesh(config.devices)
+  mesh = sharding.make_mesh(config.devices if devices is None else devices)
   if trainer is None:
     trainer = resolve.build_trainer(config, data_spec(dataset), objects)
   sharding.check_batch(mesh, config.batch_size, trainer.accumulate)

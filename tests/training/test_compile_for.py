@@ -32,7 +32,7 @@ H100 = cards.parse_target('h100')
 def on_cpu(config, count):
   """A set-up as `compile_for.build` makes it, of this machine's devices."""
   mesh = Mesh(jax.devices()[:count], ('data',))
-  return dataclasses.replace(setup_lib.build(config, whole=True), mesh=mesh)
+  return dataclasses.replace(setup_lib.build(config, devices=1), mesh=mesh)
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_it_is_the_program_of_the_population(layout, tmp_path):
   loop = population_loop.PopulationLoop(config, members, tmp_path, layout)
   own = loop.code.lower(loop.state, loop._constants, loop._chunk(0, 1))
   program = population_program.PopulationProgram(
-    setup_lib.build(config, whole=True), members, jax.devices()[:2], layout
+    setup_lib.build(config, devices=1), members, jax.devices()[:2], layout
   )
   found = compile_for.lower_population(program)
   loop.close()
@@ -90,7 +90,7 @@ def test_every_game_is_lowered_for_accelerators(name, schedule, digits):
     config = programs.small(name, schedule)
   except ArgumentError as error:
     pytest.skip(f'no such game: {error}')
-  setup = setup_lib.build(config, whole=True)
+  setup = setup_lib.build(config, devices=1)
   advance = run_loop.make_advance(setup)
   key = setup.shapes.key
 
