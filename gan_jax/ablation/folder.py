@@ -25,13 +25,13 @@ from gan_jax.runtime import locks, places, records
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import cannot_write, write_atomic
 
-# Options that may change while a run continues, but on which scores depend.
 # Of what is there before an ablation: of a kill at its start, `compile_for`, a
 # process that came first.
 _BEGINNING = (
   *('.lock', '.lease-', '.plan.json', 'compile_for_'),
   places.PICKS,
 )
+# Options that may change while a run continues, but on which scores depend.
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
 
 

@@ -674,9 +674,9 @@ def take_share(
     How many images those are, and how many there are in all.
 
   Raises:
-    ArgumentError: for a folder that is not there, or has no shares.
+    ArgumentError: for a folder that is not there, or has no shares: too few
+      images, several sizes, or no room.
     DataError: for files that cannot be read.
-    Error: where there is no room.
   """
   assert rows_for.folder is not None
   listing, _, _ = _list(path, data_root)
@@ -692,7 +692,9 @@ def take_share(
   everything = np.arange(len(listing.names))
   mine = everything[everything // draft.most % n == k - 1]
   part, place = listing.part(mine), rows_for.folder / drafts.LOOKS
-  found = manifest.take_stock(place / f'{k}-of-{n}', part, megapixels, draft)
+  found = manifest.take_stock(
+    place / f'{k}-of-{n}', part, megapixels, draft, always=True
+  )
   _refuse(part, found[1], megapixels)
   return len(mine), len(everything)
 

@@ -142,6 +142,7 @@ def take_stock(
   megapixels: float,
   draft: Draft | None = None,
   shares: Sequence[pathlib.Path] = (),
+  always: bool = False,
 ) -> tuple[NDArray[Any], list[tuple[int, Fault]]]:
   """A `LOOK` of each file, and what is wrong with some.
 
@@ -151,8 +152,9 @@ def take_stock(
     megapixels: millions of pixels that an image may have.
     draft: of the rows of files that are looked at, which are made as well.
     shares: places of what others have looked at.
+    always: whether a manifest of few files is kept, too.
   """
-  if place is None or listing.is_small:
+  if place is None or (listing.is_small and not always):
     looks = np.zeros(len(listing.names), LOOK)
     return looks, _look(None, listing, looks, megapixels)
   looks, kept = _recall(place, listing, shares)

@@ -306,42 +306,61 @@ def hold_file(path: pathlib.Path) -> Iterator[None]:
   finally:
     os.close(file)
   busy, ended = path.with_name(f'.{path.name}.busy'), threading.Event()
-  _take(busy)
-  heart = threading.Thread(target=_renew, args=(busy, ended), daemon=True)
+  own = _take(busy)
+  heart = threading.Thread(target=_renew, args=(busy, own, ended), daemon=True)
   heart.start()
   try:
     yield
   finally:
     ended.set()
     heart.join()
-    busy.unlink(missing_ok=True)
+    if _is_of(busy, own):
+      busy.unlink(missing_ok=True)
 
 
-def _take(path: pathlib.Path) -> None:
-  """Makes a file that is not there; one that stays too long is nobody's."""
+def _is_of(path: pathlib.Path, own: str) -> bool:
+  """Whether a file is still that of who wrote `own` into it."""
+  try:
+    return path.read_text().startswith(own)
+  except (OSError, ValueError):
+    return False
+
+
+def _take(path: pathlib.Path) -> str:
+  """Makes a file that is not there, and says what it begins with.
+
+  One that stays as it is too long is nobody's.
+  """
+  own = secrets.token_hex(8)
   deadline, seen = time.monotonic() + _SHORT, b''
   while True:
     try:
-      os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-      return
+      file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+      try:
+        os.write(file, own.encode())
+      finally:
+        os.close(file)
+      return own
     except FileExistsError:
+      late, now = time.monotonic() > deadline, seen
       with contextlib.suppress(OSError):
-        if (now := path.read_bytes()) != seen:
-          deadline, seen = time.monotonic() + _SHORT, now
-      if time.monotonic() > deadline:
+        now = path.read_bytes()
+      if now == seen and late:
         path.unlink(missing_ok=True)
-        deadline = time.monotonic() + _SHORT
+      if now != seen or late:
+        deadline, seen = time.monotonic() + _SHORT, now
       time.sleep(0.02)
 
 
-def _renew(path: pathlib.Path, ended: threading.Event) -> None:
+def _renew(path: pathlib.Path, own: str, ended: threading.Event) -> None:
   """Shows that who holds a file is still there, if it takes long."""
   number = 0
   while not ended.wait(_SHORT / 3):
     number += 1
     with contextlib.suppress(OSError):  # the next one may succeed
-      with path.open('r+') as file:  # not made again, where it was taken
-        file.write(str(number))
+      if _is_of(path, own):
+        with path.open('r+') as file:  # not made again, where it was taken
+          file.write(f'{own} {number}')
 
 
 __all__ = [

@@ -64,7 +64,9 @@ def _bound(setup: Setup) -> str:
 
 def _flops(setup: Setup) -> float:
   """Of one step: with one update each, and what further updates add."""
-  trainer, schedule = setup.trainer, setup.trainer.schedule
+  # In parts, which are a loop, only one of them would be counted.
+  trainer = setup.trainer.replace(accumulate=1)
+  schedule = trainer.schedule
 
   def counted(f: Any, *args: Any) -> float:
     cost: Any = jax.jit(f).lower(*args).cost_analysis()

@@ -925,6 +925,14 @@ def test_shares_are_joined_without_another_look(form, pets, read, monkeypatch):
   assert 'is prepared in' in share(pets, '2/3', form=form, image_size=3)
 
 
+def test_shares_of_few_files_are_kept_too(pets, read, monkeypatch):
+  monkeypatch.setattr(listing, '_FEW', 13)
+  for only in ('1/2', '2/2'):
+    share(pets, only)
+  keep_files(pets, 'shared', 'rows')
+  assert len(read) == N
+
+
 def test_what_shares_have_not_done_is_done_when_they_are_joined(
   pets, read, monkeypatch
 ):

@@ -149,6 +149,28 @@ def test_lines_are_added_one_after_another(refused, tmp_path):
   assert path.read_text() == '30'
 
 
+def test_who_waits_for_one_after_another_takes_it_from_none(
+  refused, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(locks, '_SHORT', 0.6)
+  inside, most = [], []
+
+  def enter():
+    for _ in range(2):
+      with locks.hold_file(tmp_path / 'n'):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.1)
+        inside.pop()
+
+  threads = [threading.Thread(target=enter) for _ in range(6)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert len(most) == 12 and max(most) == 1
+
+
 def test_a_file_that_a_kill_left_is_nobodys(refused, tmp_path):
   (tmp_path / '.n.busy').touch()
   with locks.hold_file(tmp_path / 'n'):
@@ -160,8 +182,8 @@ def test_who_holds_a_file_for_long_says_so(refused, tmp_path, monkeypatch):
   monkeypatch.setattr(locks, '_SHORT', 0.03)
   busy = tmp_path / '.n.busy'
   with locks.hold_file(tmp_path / 'n'):
-    until = time.monotonic() + 10
-    while not busy.read_bytes():
+    until, first = time.monotonic() + 10, busy.read_bytes()
+    while busy.read_bytes() == first:
       assert time.monotonic() < until
       time.sleep(0.01)
   assert not busy.exists()

@@ -88,6 +88,7 @@ def test_work_grows_with_what_a_step_does():
   assert once == pytest.approx((1 + 6 + 3 + 2) * products, rel=0.1)
   five = of(d_steps=5)
   assert five == pytest.approx(once + 4 * 7 * products, rel=0.1)
+  assert of(accumulate=4) == once
   assert of(g_steps=2) == pytest.approx(once + 5 * products, rel=0.1)
   assert of(regularizer='r1') > 1.2 * once
 
