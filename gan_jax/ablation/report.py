@@ -126,7 +126,6 @@ def render_report(results: AblationResults, folder: pathlib.Path) -> str:
     heat=_heat_map(results),
     curves=draw_curves(results, logs),
     pictures=list(_sample_pictures(results, logs)),
-    truth=_describe_truth(results.plan),
     divergence=_divergence_rows(results),
     whole=format_rate(
       statistics.rate(diverged, diverged + results.count('done'))
@@ -288,21 +287,6 @@ def _sample_pictures(
         'score': format_score(float(scores[run]), decimals),
         'uri': data_uri(picture, 'png'),
       }
-
-
-def _describe_truth(plan: Mapping[str, Any]) -> str:
-  """What the pictures show of a known density; empty for other data."""
-  from gan_jax.data import DENSITIES
-
-  name = plan.get('base', {}).get('dataset')
-  if name not in DENSITIES:
-    return ''
-  density = DENSITIES[name]()
-  if density.dim == 1:
-    return 'Dotted: the true density.'
-  if density.modes is None:
-    return 'The line: 95% of the data are inside of it.'
-  return f'Circles with a cross: the {len(density.modes)} true modes.'
 
 
 # Learning curves.

@@ -285,8 +285,10 @@ class EvaluatorScorer:
     Raises:
       Error: naming the cell that is of no use.
     """
-    from gan_jax.training.setup import data_spec
+    from gan_jax.runtime import sharding
+    from gan_jax.training.setup import check_batch, data_spec
 
+    one_device = sharding.make_mesh(1)  # as each member has it
     for program in self._plan.programs:
       trainer = None
       for i in dict.fromkeys(member.cell for member in program):
@@ -295,6 +297,7 @@ class EvaluatorScorer:
           if trainer is None:
             dataset = self._plan.load_dataset(spec.config)
             trainer = spec.build_trainer(data_spec(dataset))
+            check_batch(spec.config, trainer, one_device)
           trainer.at(spec.hyperparameters()).check()
           self._evaluator(i)
 

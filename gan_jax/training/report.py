@@ -115,6 +115,7 @@ def _read_facts(folder: pathlib.Path) -> dict[str, Any]:
 
 
 _WAITS = 0.05  # of the time, which the data may take without a word
+_WORTH_A_WORD = 10  # seconds of it
 
 
 def summarise_run(
@@ -158,7 +159,7 @@ def summarise_run(
       f'The program takes {format_bytes(used["program_bytes"])} of a device; at'
       f' most {format_bytes(used["peak_bytes"])} were in use.'
     )
-  if last:
+  if last and _says_probabilities(config, facts):
     value, bound = last['game/value'], max(last['game/jsd_bound'], 0)
     sentences.append(
       f'At step {last["step"]:,} D says {last["d/prob_real"]:.3f} on real and'
@@ -170,7 +171,7 @@ def summarise_run(
       ' may get better while this bound grows: D learns, too.'
     )
   wait = rows.mean('data/wait')
-  if wait > _WAITS:
+  if wait > _WAITS and wait * seconds > _WORTH_A_WORD:
     sentences.append(
       f'The device waited for data during {wait:.0%} of the training. Images'
       ' that were prepared as rows (python -m gan_jax.prepare --out=DIR), a'
@@ -252,15 +253,30 @@ def _list_settings(
   return sorted(rows, key=lambda row: not row['set'])
 
 
-def _equilibrium(config: Config, facts: Mapping[str, Any]) -> dict[str, float]:
-  """Both losses at the equilibrium, where the objective states them."""
+def _objective(config: Config, facts: Mapping[str, Any]) -> Any:
+  """The objective of a run; None where it is not known by name here."""
   if {'trainer', 'objective'} & {*facts.get('objects', [])}:
-    return {}
+    return None
   from gan_jax.config import resolve
 
   try:
-    objective = resolve.components(config, {})['objective']
+    return resolve.components(config, {})['objective']
   except Error:  # one of the user's own, which may not be importable here
+    return None
+
+
+def _says_probabilities(config: Config, facts: Mapping[str, Any]) -> bool:
+  """Whether D's output is a log ratio, or an objective of the user's own."""
+  import jax.numpy as jnp
+
+  objective = _objective(config, facts)
+  return objective is None or objective.log_ratio(jnp.zeros(1)) is not None
+
+
+def _equilibrium(config: Config, facts: Mapping[str, Any]) -> dict[str, float]:
+  """Both losses at the equilibrium, where the objective states them."""
+  objective = _objective(config, facts)
+  if objective is None:
     return {}
   # With other labels the optimum is another.
   plain = all(

@@ -195,7 +195,7 @@ def build(
   mesh = sharding.make_mesh(config.devices if devices is None else devices)
   if trainer is None:
     trainer = resolve.build_trainer(config, data_spec(dataset), objects)
-  sharding.check_batch(mesh, config.batch_size, trainer.accumulate)
+  check_batch(config, trainer, mesh)
   _check_fit(config, dataset, trainer)
   trainer = _sample_classes(config, dataset, trainer)
   if config.residence == 'device' and isinstance(dataset, SampleSet):
@@ -254,7 +254,18 @@ def _check_fit(config: Config, dataset: Dataset, trainer: Trainer) -> None:
       f'{dataset.name} of {len(dataset.classes)} classes',
       f'the networks have `classes={networks.classes}`; give (x, labels)',
     )
+
+
+def check_batch(
+  config: Config, trainer: Trainer, mesh: jax.sharding.Mesh
+) -> None:
+  """Refuses a batch that does not split over devices, into parts and packs.
+
+  Raises:
+    ArgumentError: naming the option and what would do.
+  """
   packing, parts = trainer.game.packing, trainer.accumulate
+  sharding.check_batch(mesh, config.batch_size, parts)
   if config.batch_size // parts % packing:
     of_part = f' in {parts} parts (`accumulate`)' if parts > 1 else ''
     raise ArgumentError(
@@ -338,6 +349,14 @@ def _starts_finite(setup: Setup) -> bool:
   return bool(np.isfinite(x).all())
 
 
+_FEW = 4  # samples, of which statistics say little
+
+
+def _is_normalised_by_batch(stats: PyTree) -> bool:
+  paths = jax.tree_util.tree_leaves_with_path(stats)
+  return any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
+
+
 def cautions(setup: Setup) -> list[str]:
   """Warnings of options that are accepted together and may be a mistake."""
   config, game = setup.config, setup.trainer.game
@@ -350,9 +369,17 @@ def cautions(setup: Setup) -> list[str]:
     )
   if isinstance(setup.dataset, Density):
     warnings += idle_on_density(config, FIELDS)
-  paths = jax.tree_util.tree_leaves_with_path(setup.shapes.d.stats)
-  by_batch = any(getattr(path[-1], 'key', '') == 'mean' for path, _ in paths)
-  for term in game.terms if by_batch else ():
+  part = config.batch_size // setup.trainer.accumulate
+  d_by_batch = _is_normalised_by_batch(setup.shapes.d.stats)
+  by_batch = d_by_batch or _is_normalised_by_batch(setup.shapes.g.stats)
+  if by_batch and part < _FEW:
+    name = 'accumulate' if setup.trainer.accumulate > 1 else 'batch_size'
+    warnings.append(
+      f'`{name}={getattr(config, name)}`: batch normalisation sees {part} of'
+      f' the samples at a time, and makes little of fewer than {_FEW}; use'
+      ' larger batches or fewer parts, or another norm'
+    )
+  for term in game.terms if d_by_batch else ():
     if term.slopes:
       warnings.append(
         f'`regularizer={term.name}`: D normalises by the batch, so that the'

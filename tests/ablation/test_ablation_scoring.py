@@ -38,6 +38,15 @@ def test_scores_bear_their_features_in_the_table_too(tmp_path, digits):
     assert name.startswith('swd_') and 'swd_*' in declared
 
 
+@pytest.mark.parametrize('axis', ['accumulate=1,7', 'packing=1,3'])
+def test_a_batch_that_does_not_split_is_refused_before_a_cell_is_trained(
+  tmp_path, axis
+):
+  name = axis.partition('=')[0]
+  with pytest.raises(Error, match=f'cell 1 .*{name}'):
+    scorer(tmp_path, axis, network='mlp').check_cells()
+
+
 def test_several_draws_have_a_mean_and_a_spread(tmp_path):
   one, two = (
     scorer(tmp_path, metrics='swd_points', eval_seeds=n) for n in (1, 2)

@@ -377,6 +377,18 @@ def test_a_run_that_diverged_shows_what_there_is(name, tmp_path):
   assert 'At step 100 D says' in text and '-1.000' in text
 
 
+def test_no_probability_is_made_of_an_output_that_has_none():
+  """Nor is waiting worth a word that took less than a second in all."""
+  critic = Config(steps=200, objective='wasserstein')
+  waited = row(200) | {'data/wait': 0.5, 'time/train_sec': 1.0}
+  told = facts(critic, True, train_sec=1.0)
+  text = ' '.join(report.summarise_run(critic, told, [waited]))
+  assert 'D says' not in text and 'waited for data' not in text
+  long = [waited | {'time/train_sec': 100.0}]
+  text = ' '.join(report.summarise_run(critic, told, long))
+  assert 'waited for data during 50%' in text
+
+
 def test_a_continued_run_is_as_far_as_its_log():
   """run.json still says where it was stopped."""
   told = {'outcome': 'running', 'step': 60, 'train_sec': 6.0}

@@ -116,6 +116,21 @@ def test_a_slope_through_batch_norm_is_warned_of(words, count):
 
 
 @pytest.mark.parametrize(
+  ('words', 'part'),
+  [
+    (['--norm_g=batch', '--accumulate=4'], '`accumulate=4`: .* sees 2 of'),
+    (['--norm_d=batch', '--batch_size=2'], '`batch_size=2`: .* sees 2 of'),
+    (['--norm_g=batch', '--accumulate=2'], ''),
+    (['--norm_g=layer', '--accumulate=4'], ''),
+  ],
+)
+def test_statistics_of_few_samples_are_warned_of(words, part):
+  found = cautions_of('--norm_d=none', '--devices=1', *words)
+  assert len(found) == bool(part)
+  assert re.search(part, ' '.join(found))
+
+
+@pytest.mark.parametrize(
   ('words', 'message'),
   [
     (['--beta2_g=0.9', '--optimizer_g=sgd'], '`beta2_g=0.9`: .* under `opt'),
