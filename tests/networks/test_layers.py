@@ -43,9 +43,16 @@ def test_batch_norm_against_numpy():
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture
+def in_64_bits():
+  jax.config.update('jax_enable_x64', True)
+  yield
+  jax.config.update('jax_enable_x64', False)
+
+
 @pytest.mark.parametrize('each', [False, True], ids=['channel', 'example'])
 @pytest.mark.parametrize('shape', [(6, 3), (6, 2, 2, 3)], ids=str)
-def test_batch_norm_has_the_derivatives_of_its_formula(shape, each):
+def test_batch_norm_has_the_derivatives_of_its_formula(shape, each, in_64_bits):
   """First and second, of all that it returns, in all that it takes."""
 
   def formula(x, scale, bias):
@@ -59,27 +66,26 @@ def test_batch_norm_has_the_derivatives_of_its_formula(shape, each):
     return layers.batch_normalise(x, scale, bias, jnp.full(3, 2.5), 1e-5)
 
   rows = (6, *(1,) * (len(shape) - 2), 3) if each else (3,)
-  with jax.enable_x64(True):
-    draw = np.random.default_rng(0).normal
-    given = draw(3, 2, shape), draw(size=rows), draw(size=rows)
-    given = tuple(map(jnp.asarray, given))
-    weights = [draw(size=s) for s in (shape, (3,), (3,))]
+  draw = np.random.default_rng(0).normal
+  given = draw(3, 2, shape), draw(size=rows), draw(size=rows)
+  given = tuple(map(jnp.asarray, given))
+  weights = [draw(size=s) for s in (shape, (3,), (3,))]
 
-    def derivatives(f):
-      def loss(*given):
-        outputs = zip(weights, f(*given), strict=True)
-        return sum(jnp.sum(w * jnp.sin(v)) for w, v in outputs)
+  def derivatives(f):
+    def loss(*given):
+      outputs = zip(weights, f(*given), strict=True)
+      return sum(jnp.sum(w * jnp.sin(v)) for w, v in outputs)
 
-      def twice(*given):
-        slopes = jax.grad(loss, (0, 1, 2))(*given)
-        return sum(jnp.sum(jnp.square(v)) for v in slopes), slopes
+    def twice(*given):
+      slopes = jax.grad(loss, (0, 1, 2))(*given)
+      return sum(jnp.sum(jnp.square(v)) for v in slopes), slopes
 
-      return jax.grad(twice, (0, 1, 2), has_aux=True)(*given), f(*given)
+    return jax.grad(twice, (0, 1, 2), has_aux=True)(*given), f(*given)
 
-    for a, b in zip(
-      *map(jax.tree.leaves, map(derivatives, (own, formula))), strict=True
-    ):
-      np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+  for a, b in zip(
+    *map(jax.tree.leaves, map(derivatives, (own, formula))), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_batch_norm_of_features_far_from_the_running_mean():
