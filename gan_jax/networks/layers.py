@@ -352,10 +352,17 @@ def batch_normalise(
   off = wide(x) - jnp.broadcast_to(about, x.shape)
   first, second = (v / n for v in sum_both(off, jnp.square(off), axes))
   mean, var = about + first, jnp.maximum(second - jnp.square(first), 0)
+  return _rescale(x, scale, bias, mean, var, epsilon), mean, var
+
+
+def _rescale(
+  x: Any, scale: Any, bias: Any, mean: Any, var: Any, epsilon: float
+) -> Any:
+  """Features normalised by statistics of their channels, as `x a + c`."""
   a = scale * jnp.broadcast_to(jax.lax.rsqrt(var + epsilon), scale.shape)
   c = bias - jnp.broadcast_to(mean, scale.shape) * a
   a, c = (jnp.broadcast_to(v.astype(x.dtype), x.shape) for v in (a, c))
-  return x * a + c, mean, var
+  return x * a + c
 
 
 def _batch_fwd(
@@ -370,8 +377,8 @@ def _batch_bwd(epsilon: float, saved: Any, cotangents: Any) -> Any:
   x, scale, mean, var = saved
   dy, dmean, dvar = cotangents
   n, places = x.size // x.shape[-1], tuple(range(1, x.ndim - 1))
-  each = scale.ndim > 1  # a scale for each example
-  axes, rest = (places, (0, *places)) if each else ((0, *places), ())
+  by_example = scale.ndim > 1
+  axes, rest = (places, (0, *places)) if by_example else ((0, *places), ())
   dy, y = wide(dy), wide(x)
   off = y - jnp.broadcast_to(mean, x.shape)
   dbias, slope = (v.reshape(scale.shape) for v in sum_both(dy, dy * off, axes))
@@ -423,12 +430,7 @@ class BatchNorm(nn.Module):
         mean.value += (1 - self.momentum) * (m - mean.value)
         var.value += (1 - self.momentum) * (v - var.value)
       return y
-    a = scale * jnp.broadcast_to(
-      jax.lax.rsqrt(var.value + self.epsilon), scale.shape
-    )
-    c = bias - jnp.broadcast_to(mean.value, scale.shape) * a
-    a, c = (jnp.broadcast_to(v.astype(x.dtype), x.shape) for v in (a, c))
-    return x * a + c
+    return _rescale(x, scale, bias, mean.value, var.value, self.epsilon)
 
 
 class GroupNorm(nn.Module):

@@ -86,14 +86,14 @@ def placed(mesh: Mesh, spec: PartitionSpec) -> Sharding:
   return NamedSharding(mesh, spec)
 
 
-def rows(mesh: Mesh) -> Sharding:
-  """Split by rows over the mesh."""
+def row_sharding(mesh: Mesh) -> Sharding:
+  """Of a batch: split by rows over the mesh."""
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
 def batch_sharder(mesh: Mesh) -> Callable[[Any], Any]:
   """A function that splits a traced batch by rows over the mesh."""
-  split = rows(mesh)
+  split = row_sharding(mesh)
   return lambda x: jax.lax.with_sharding_constraint(x, split)
 
 
@@ -140,14 +140,14 @@ def sum_rows(f: Callable[..., Any], *rows: Any) -> Any:
   mesh = _SPLIT_OVER.get()
   if mesh is None or rows[0].shape[0] % mesh.size:
     return f(*rows)
-  each: Any = jax.shard_map(
+  over_devices: Any = jax.shard_map(
     lambda *own: jax.lax.psum(f(*own), 'data'),
     mesh=mesh,
     in_specs=PartitionSpec('data'),
     out_specs=PartitionSpec(),
     check_vma=False,  # of choices by back end it knows too little
   )
-  return each(*rows)
+  return over_devices(*rows)
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> slice:

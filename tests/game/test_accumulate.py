@@ -88,7 +88,7 @@ def test_parts_are_the_same_over_devices():
   mesh = sharding.make_mesh()
   with sharding.splitting_over(mesh):
     split = jax.jit(lambda state, batch: trainer.step(state, batch))(
-      state, jax.device_put(batch[0], sharding.rows(mesh))
+      state, jax.device_put(batch[0], sharding.row_sharding(mesh))
     )
   alone = step(trainer, state, batch)
   close(split[0].replace(key=None), alone[0].replace(key=None), rtol=1e-5)

@@ -110,7 +110,7 @@ def test_narrow_gradients_are_added_in_float32_over_devices():
     )
 
   with sharding.splitting_over(mesh):
-    found = jax.jit(gradients)(jax.device_put(x, sharding.rows(mesh)))
+    found = jax.jit(gradients)(jax.device_put(x, sharding.row_sharding(mesh)))
   for gradient in found:
     assert gradient.dtype == jnp.float32 and gradient.item() == 259
 
