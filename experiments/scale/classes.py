@@ -8,17 +8,16 @@ command and its workers.
 """
 
 import argparse
-import json
 import pathlib
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-from typing import Any
 
 import numpy as np
 import PIL.Image
+from record import recorder
 
 CLASSES, EACH = 1000, 20
 
@@ -34,12 +33,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--out', type=pathlib.Path, required=True)
   args = parser.parse_args()
-  found: dict[str, Any] = {'command': ' '.join(sys.argv)}
-
-  def note(name: str, value: Any) -> None:
-    found[name] = value
-    print(name, value, flush=True)
-    args.out.write_text(json.dumps(found, indent=2) + '\n')
+  note = recorder(args.out)
 
   with tempfile.TemporaryDirectory() as scratch:
     place = pathlib.Path(scratch)

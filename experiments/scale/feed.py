@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 import numpy as np
+from record import recorder
 
 from gan_jax import data
 from gan_jax.config.schema import Config
@@ -247,12 +248,7 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=24)
   parser.add_argument('--decode_rounds', type=int, default=3)
   args = parser.parse_args()
-  found: dict[str, Any] = {'command': ' '.join(sys.argv)}
-
-  def note(name: str, value: Any) -> None:
-    found[name] = value
-    print(name, value, flush=True)
-    args.out.write_text(json.dumps(found, indent=2) + '\n')
+  note = recorder(args.out)
 
   with tempfile.TemporaryDirectory() as scratch:
     place = pathlib.Path(scratch)

@@ -17,6 +17,8 @@ import tempfile
 import time
 from typing import Any
 
+from record import recorder
+
 OPEN = """
 import json, sys, time, resource
 from gan_jax import data
@@ -81,12 +83,7 @@ def main() -> None:
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--drafts', type=int, nargs=2, default=[12, 30])
   args = parser.parse_args()
-  found: dict[str, Any] = {'command': ' '.join(sys.argv)}
-
-  def note(name: str, value: Any) -> None:
-    found[name] = value
-    print(name, value, flush=True)
-    args.out.write_text(json.dumps(found, indent=2) + '\n')
+  note = recorder(args.out)
 
   with tempfile.TemporaryDirectory() as scratch:
     place, sets = pathlib.Path(scratch), {}
