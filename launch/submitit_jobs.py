@@ -11,10 +11,14 @@
     )
 
 What runs is launch/slurm.sbatch, so that it goes back into the queue by the
-same rule. `job.result()` is 0, or raises. submitit is the extra `submitit`.
+same rule, in the Python that submits it, or that of `python=`. `job.result()`
+is 0, or raises; for a job that was cancelled it does so only where `sacct`
+answers. submitit is the extra `submitit`.
 """
 
+import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -32,6 +36,18 @@ def _run(words: Sequence[str], environment: Mapping[str, str]) -> int:
   if code:
     raise RuntimeError(f'{" ".join(words)}: ended with {code}')
   return code
+
+
+def parse(extra: Sequence[str], **options: Any) -> argparse.Namespace:
+  """The options of launch/slurm.py, as its own `parse` returns them."""
+  words = []
+  for name, value in options.items():
+    for each in value if isinstance(value, list) else [value]:
+      words.append(f'--{name}={each}')
+  parsed = slurm.parse([*words, '--', *extra])
+  # As submitit does: the `python` of the path may be one without the package.
+  parsed.python = parsed.python or shlex.quote(sys.executable)
+  return parsed
 
 
 def parameters(options: Any) -> dict[str, Any]:
@@ -73,11 +89,7 @@ def submit(extra: Sequence[str] = (), **options: Any) -> list[Any]:
   import cloudpickle
   import submitit
 
-  words = []
-  for name, value in options.items():
-    for each in value if isinstance(value, list) else [value]:
-      words.append(f'--{name}={each}')
-  parsed = slurm.parse([*words, '--', *extra])
+  parsed = parse(extra, **options)
   cloudpickle.register_pickle_by_value(sys.modules[__name__])
   place = slurm.place_of(parsed.workdir)
   executor = submitit.SlurmExecutor(

@@ -6,6 +6,7 @@ No test here needs a cluster or the trainer: small scripts stand in for it.
 import importlib.util
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -537,7 +538,14 @@ def batch(tmp_path, code, **environ):
   launch = str(ROOT / 'launch')
   done = subprocess.run(
     ['bash', ROOT / 'launch' / 'slurm.sbatch', '--workdir=w', '--steps=3'],
-    env={**os.environ, 'PATH': path, 'LAUNCH': launch, **environ},
+    env={
+      **os.environ,
+      'PATH': path,
+      'LAUNCH': launch,
+      'PYTHON': sys.executable,
+      'PYTHONPATH': str(ROOT),
+      **environ,
+    },
     cwd=tmp_path,
     capture_output=True,
     text=True,
@@ -581,7 +589,8 @@ def test_batch_script_hands_words_on_as_they_are(tmp_path):
   script = ROOT / 'launch' / 'slurm.sbatch'
   environ = dict(os.environ, LAUNCH=str(ROOT / 'launch'), SLURM_JOB_ID='17')
   environ |= {'PATH': f'{tmp_path}:{os.environ["PATH"]}'}
-  environ |= {'PYTHON': 'env "A=b c" python', 'SETUP': 'echo ready'}
+  environ |= {'PYTHON': f'env "A=b c" {sys.executable}', 'SETUP': 'echo ready'}
+  environ |= {'PYTHONPATH': str(ROOT)}
   done = subprocess.run(
     ['bash', script, '--workdir=a run', '--vary=objective=a;b *'],
     env=environ,
@@ -591,7 +600,7 @@ def test_batch_script_hands_words_on_as_they_are(tmp_path):
     timeout=60,
   )
   words = '<-m><gan_jax.train><--workdir=a run><--vary=objective=a;b *>'
-  said = f'ready\n<env><A=b c><python>{words}'
+  said = f'ready\n<env><A=b c><{sys.executable}>{words}'
   assert done.stdout == said, done.stderr
 
 
@@ -601,6 +610,20 @@ def test_batch_script_does_not_begin_after_a_setup_that_failed(tmp_path):
   assert 'the setup failed: true && false' in done.stderr
 
 
+@pytest.mark.parametrize(
+  ('options', 'lacking'), [('-S', 'absl'), ('-S -I', 'gan_jax')]
+)
+def test_batch_script_ends_in_a_python_without_the_packages(
+  tmp_path, options, lacking
+):
+  """What no restart mends is no crash."""
+  python = f'{sys.executable} {options}'
+  done, log = batch(tmp_path, 0, SLURM_JOB_ID='17', PYTHON=python)
+  assert done.returncode == 2 and not log, done.stderr
+  assert f'no {lacking} in {sys.executable}\n' in done.stderr
+  assert '--python' in done.stderr and '--setup' in done.stderr
+
+
 def test_slurm_hands_setup_python_and_policy_to_the_script():
   words = ('--workdir=w', '--setup=module load cuda', '--setup=. env/x')
   done = dry(SLURM, *words, '--python=apptainer exec img python', '--stalls=5')
@@ -608,6 +631,16 @@ def test_slurm_hands_setup_python_and_policy_to_the_script():
   assert "SETUP='module load cuda && . env/x' " in command, done.stderr
   assert "PYTHON='apptainer exec img python' " in command
   assert ' CRASHES=3 STALLS=5 sbatch ' in command
+
+
+def test_submitit_jobs_run_in_the_python_that_submits_them():
+  """Not in whatever `python` the path of the nodes has."""
+  submitit_jobs = load(ROOT / 'launch' / 'submitit_jobs.py')
+  python = lambda **options: submitit_jobs.slurm.environment(
+    submitit_jobs.parse(['--steps=3'], workdir='w', **options)
+  )['PYTHON']
+  assert python() == shlex.quote(sys.executable)
+  assert python(python='apptainer exec img python', nodes=2).startswith('app')
 
 
 def test_slurm_ablation_with_gpus_throttle_and_collecting_job(tmp_path):

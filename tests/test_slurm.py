@@ -48,6 +48,10 @@ GRID = [
 ]
 PAUSED = '--sbatch=--export=ALL,MODULE=helpers.paused'
 _WAIT = 150.0
+_FINAL = (
+  *('COMPLETED', 'FAILED', 'CANCELLED', 'TIMEOUT'),
+  *('NODE_FAIL', 'OUT_OF_MEMORY', 'BOOT_FAIL', 'DEADLINE'),
+)
 
 
 class Cluster:
@@ -55,8 +59,13 @@ class Cluster:
 
   def __init__(self, conf, folder):
     self.folder, self.go = folder, folder / 'go'
+    # No job is to take whatever Python the path has.
+    (folder / 'bin').mkdir()
+    (folder / 'bin' / 'python').write_text('#!/bin/sh\nexit 1\n')
+    (folder / 'bin' / 'python').chmod(0o755)
     self.environment = dict(
       os.environ,
+      PATH=f'{folder / "bin"}:{os.environ["PATH"]}',
       SLURM_CONF=conf,
       PYTHONPATH=':'.join(
         [str(ROOT), str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')]
@@ -81,8 +90,31 @@ class Cluster:
       capture_output=True,
       text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, self.describe(
+      f'{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}'
+    )
     return done.stdout
+
+  def describe(self, what):
+    """What went wrong, the queue with its reasons, and the last of each log."""
+    queue = subprocess.run(
+      ['timeout', '20', 'squeue', '-a', '-r', '-o', '%i %T %r %M %S %N'],
+      env=self.environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    logs = [
+      *self.folder.glob('*.out'),
+      *self.folder.glob('*.submitit/*_log.*'),
+      *self.folder.glob('cluster/slurm*.log'),
+    ]
+    tails = [
+      f'-- {path.relative_to(self.folder)}\n'
+      f'{path.read_text(errors="replace")[-1500:]}'
+      for path in sorted(logs, key=lambda path: path.stat().st_mtime)
+    ]
+    return '\n'.join([what, f'-- queue\n{queue.stdout}', *tails])
 
   def submit(self, workdir, *words, extra=(), **environ):
     """Ids of the jobs."""
@@ -109,19 +141,21 @@ class Cluster:
   def wait(self, truth, what):
     until = time.monotonic() + _WAIT
     while not (found := truth()):
-      assert time.monotonic() < until, what() if callable(what) else what
+      assert time.monotonic() < until, self.describe(f'not in time: {what}')
       time.sleep(0.3)
     return found
 
-  def wait_for(self, job, *states):
-    """Until a job is in a state; what it printed is told where it is not."""
-    outputs = lambda: [
-      f'{p}\n{p.read_text()[-1500:]}' for p in self.folder.glob('*.out')
-    ]
-    return self.wait(
-      lambda: self.state(job) in states,
-      lambda: '\n'.join([f'{job}: {self.facts(job)}', *outputs()]),
-    )
+  def wait_for(self, job, state):
+    """Until a job is in a state; one that ended in another will not be."""
+
+    def reached():
+      now = self.state(job)
+      assert now == state or now not in _FINAL, self.describe(
+        f'{job} is {now}, not {state}: {self.facts(job)}'
+      )
+      return now == state
+
+    self.wait(reached, f'{job} {state}')
 
   def wait_for_restart(self, job, restarts=1):
     """Until it is back in the queue, where it is not left to wait."""
@@ -131,13 +165,13 @@ class Cluster:
       back = facts['JobState'] == 'PENDING' and facts['Restarts'] != '0'
       return back and int(facts['Restarts']) == restarts
 
-    self.wait(requeued, lambda: str(self.facts(job)))
+    self.wait(requeued, f'{job} back in the queue, restart {restarts}')
     self('scontrol', 'update', f'JobId={job}', 'StartTime=now')
 
   def wait_for_text(self, path, text, count=1):
     self.wait(
       lambda: path.exists() and path.read_text().count(text) >= count,
-      lambda: f'{text}: {path.read_text() if path.exists() else "no output"}',
+      f'{text!r} in {path}',
     )
 
   def pids(self, word):
@@ -200,7 +234,7 @@ def test_each_task_of_an_array_goes_back_alone(slurm, undisturbed):
   for k, task in enumerate(tasks):
     slurm.wait(
       lambda k=k: (grid / f'programs/{k:03d}/checkpoints/000000020').exists(),
-      f'{task} saves nothing',
+      f'a checkpoint of {task}',
     )
     slurm('scancel', '--signal=TERM', task)
     slurm.wait_for_restart(task)
@@ -231,7 +265,7 @@ def test_the_time_limit_and_preemption_save_and_scancel_ends(
   slurm.wait_for(job, 'RUNNING')
   slurm('scontrol', 'update', f'JobId={job}', 'TimeLimit=20')
   slurm.wait_for_text(log, 'compiled in', 2)
-  slurm.wait(lambda: (run / 'checkpoints/000000020').exists(), log.read_text)
+  slurm.wait(lambda: (run / 'checkpoints/000000020').exists(), 'a checkpoint')
   words = ('--wait', '-p', 'high', '--nodes=2', '--exclusive', '-t', '5')
   slurm('sbatch', *words, '--wrap=true', '-o', '/dev/null')
   slurm.wait_for_restart(job, 2)
@@ -242,7 +276,7 @@ def test_the_time_limit_and_preemption_save_and_scancel_ends(
   slurm.go.unlink()
   run = slurm.folder / 'cancelled'
   (job,) = slurm.submit(run, PAUSED, extra=TOY)
-  slurm.wait(lambda: (run / 'checkpoints/000000020').exists(), 'no checkpoint')
+  slurm.wait(lambda: (run / 'checkpoints/000000020').exists(), 'a checkpoint')
   slurm('scancel', job)
   slurm.wait_for(job, 'CANCELLED')
   time.sleep(2)
@@ -259,7 +293,7 @@ def test_a_killed_rank_goes_back_so_many_times(slurm):
   for restarts in (1, 2):
     slurm.wait(
       lambda: (run / 'checkpoints/000000020').exists(),
-      lambda: f'{slurm.facts(job)}{log.read_text()}',
+      'a checkpoint',
     )
     slurm.wait(lambda: len(slurm.pids(f'--workdir={run}')) == 2, 'two ranks')
     if restarts == 2:
@@ -303,13 +337,14 @@ import sys
 sys.path.insert(0, {str(ROOT / 'launch')!r})
 import submitit_jobs
 cache = '--compilation_cache={slurm.folder / 'xla'}'
-job, = submitit_jobs.submit([*{TOY}, cache], workdir={str(run)!r})
+# What fails is told at once: a crash that goes back waits two minutes.
+job, = submitit_jobs.submit([*{TOY}, cache], workdir={str(run)!r}, crashes=0)
 jobs = submitit_jobs.submit([*{GRID}, cache], workdir={str(grid)!r}, ablate=4,
-                            throttle=2)
+                            throttle=2, crashes=0)
 print(job.result(), *[job.result() for job in jobs])
 """
   said = slurm(sys.executable, '-c', script)
-  assert said.splitlines()[-1] == '0 0 0 0 0', said
+  assert said.splitlines()[-1] == '0 0 0 0 0', slurm.describe(said)
   assert state(run) == state(undisturbed[0])
   for k in range(4):
     program = f'programs/{k:03d}'
