@@ -36,6 +36,14 @@ FLAGS: dict[str, Flag] = {
     'How the members of a compiled program are computed: vmap (together), map'
     ' (in turn), or auto (by the networks and the device).',
   ),
+  'split': Flag(
+    0,
+    'Into how many the runs of each compiled program are split. 0: as the'
+    ' workdir has it; at its beginning as many as give each process of a'
+    ' --multihost job, or each task of --only=K/N, the same share.',
+    0,
+    INT_MAX,
+  ),
   'primary': Flag(
     '', 'Score that ranks the cells. Empty: the first of --metrics.'
   ),
@@ -53,7 +61,7 @@ FLAGS: dict[str, Flag] = {
   'only': Flag(
     '',
     'K/N: every N-th compiled program from the K-th on, the share of one task'
-    ' of a cluster. Empty: all.',
+    ' of a cluster, which need not know of the others. Empty: all.',
   ),
   'dry_run': Flag(False, 'Whether only to print the plan and what it costs.'),
   'collect': Flag(False, 'Whether only to write the results of ended runs.'),
@@ -61,7 +69,7 @@ FLAGS: dict[str, Flag] = {
     '',
     'Compile the largest program for such devices, which need not be here, say'
     ' what it needs of them, and train nothing: h100, h200, a100 or l4, h100:4'
-    ' for four; v5e, v5e:2x2, v6e:2x2 for a TPU slice of one host.',
+    ' for four, h100:2x4 for two hosts of four; v5e, v5e:2x4 for a TPU slice.',
   ),
   'out': Flag(
     '',

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gan_jax.ablation import folder as folder_lib
-from gan_jax.ablation import grid, runner
+from gan_jax.ablation import grid, hosts, runner
 from gan_jax.ablation.grid import Axis, disarm, format_value
 from gan_jax.ablation.plan import (
   AblationOptions,
@@ -25,10 +25,11 @@ from gan_jax.ablation.results import AblationResults, make_results, read_results
 from gan_jax.ablation.spec import PARTS, CellSpec, vary_spec
 from gan_jax.ablation.tables import format_markdown
 from gan_jax.ablation.verdict import list_warnings
+from gan_jax.config import app
 from gan_jax.game.component import Component, snake_case
 from gan_jax.game.trainer import Trainer
 from gan_jax.metrics import Metric
-from gan_jax.runtime import places, preemption
+from gan_jax.runtime import multihost, places, preemption
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.files import write_atomic
 from gan_jax.runtime.quiet import quiet_libraries
@@ -131,6 +132,7 @@ def ablate(
   better: str = '',
   published: str = '',
   layout: str = 'auto',
+  split: int = 0,
   identity: str = '',
   **options: Any,
 ) -> Table:
@@ -159,6 +161,9 @@ def ablate(
       direction of its own.
     published: JSON file of published values to put beside the scores.
     layout: how a device computes the runs of a program: 'vmap', 'map', 'auto'.
+    split: into how many the runs of each compiled program are split; 0: as the
+      folder has it, at its beginning as many as give each process of a
+      `multihost` job, or each of the N of `only`, the same share.
     identity: a word that you vouch for, in the place of the hash of the steps
       by which an ablation knows that it is still the same one.
     **options: flags of `gan_jax.train` by name, as `gan_jax.train` takes them.
@@ -193,14 +198,42 @@ def ablate(
     better=better,
     published=published,
     layout=layout,
+    split=split,
     identity=identity,
   )
+  train_lib.join_job(plan.base)
+  plan = folder_lib.decide_split(plan, hosts.count_of(plan))
   folder_lib.check_folder(plan)
-  with preemption.listen() as listener, runner.held(plan, listener) as here:
-    folder_lib.check_folder(here)
-    say(describe_plan(here))
-    runner.AblationRunner(here, listener).run()
-    return read_table(here)
+  if hosts.count_of(plan) == 1:
+    with preemption.listen() as listener, runner.held(plan, listener) as here:
+      _run(here, listener)
+      return read_table(here)
+  return _ablate_joined(plan)
+
+
+def _run(plan: AblationPlan, listener: preemption.Listener) -> str:
+  """Runs what is left of a plan whose folder is here."""
+  part = plan.options.only.replace('/', '-')
+  train_lib.prepare_back_end(plan.base, part)
+  folder_lib.check_folder(plan)
+  if multihost.number() == 0:
+    say(describe_plan(plan))
+  return runner.AblationRunner(plan, listener).run()
+
+
+def _ablate_joined(plan: AblationPlan) -> Table:
+  """As one of the processes of a job, all of which return the whole table."""
+  share = hosts.share_of(plan)
+
+  def work() -> int:
+    with preemption.listen() as listener, runner.held(share, listener) as here:
+      return app.SAVED if _run(here, listener) == 'saved' else app.DONE
+
+  hosts.work_apart(plan, work)
+  with runner.copied(plan if multihost.is_first() else share) as here:
+    table = read_table(here)
+    remote.put_back(here.folder)
+    return table
 
 
 def read_table(plan: AblationPlan) -> Table:

@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 
+from gan_jax.ablation import folder
 from gan_jax.ablation.plan import AblationPlan
 from gan_jax.ablation.population_run import members_of_program
 from gan_jax.runtime import topology
 from gan_jax.runtime.cards import Target, parse_target
-from gan_jax.runtime.errors import ArgumentError
 from gan_jax.training import compile_for
 from gan_jax.training import setup as setup_lib
 from gan_jax.training.population_program import PopulationProgram
@@ -21,7 +21,7 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
 
   Args:
     plan: of the ablation.
-    text: of the target, devices of one host.
+    text: of the target; of several hosts, each has a share of the runs.
     out: file of the JSON; empty for one in the workdir.
 
   Returns:
@@ -33,7 +33,8 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
   target = parse_target(text)
   place = compile_for.place_of(plan.base.workdir, target, out)
   topology.use_no_device()
-  devices = _devices(target)
+  hosts = _devices_by_host(target)
+  plan, devices = folder.decide_split(plan, len(hosts)), hosts[0]
   setups = {n: _build(plan, n) for n in plan.chosen_programs()}
   number = max(setups, key=lambda n: _weigh(plan, n, setups[n]))
   members = members_of_program(plan, number)
@@ -59,15 +60,12 @@ def compile_plan(plan: AblationPlan, text: str, out: str = '') -> int:
   return compile_for.report(facts, place)
 
 
-def _devices(target: Target) -> list[Any]:
-  """Those of one host, as an ablation uses them."""
-  devices = [*topology.make_mesh(target).devices.flat]
-  if len({device.process_index for device in devices}) > 1:
-    name = target.card.name
-    one = f'{name}:4' if target.card.platform == 'cuda' else f'{name}:2x2'
-    remedy = f'has several hosts; an ablation runs on one, such as {one}'
-    raise ArgumentError('compile_for', target.text, remedy)
-  return devices
+def _devices_by_host(target: Target) -> list[list[Any]]:
+  """Those of each host, as a program has them."""
+  hosts: dict[int, list[Any]] = {}
+  for device in topology.make_mesh(target).devices.flat:
+    hosts.setdefault(device.process_index, []).append(device)
+  return [*hosts.values()]
 
 
 def _build(plan: AblationPlan, number: int) -> Setup:

@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gan_jax.ablation import plan as plan_lib
 from gan_jax.ablation.grid import disarm, format_value
 from gan_jax.ablation.plan import AblationPlan, choose_primary, read_published
 from gan_jax.ablation.spec import is_of_trainer
@@ -24,6 +25,7 @@ from gan_jax.config.schema import FIELDS, Config
 from gan_jax.runtime import locks, places, records
 from gan_jax.runtime.errors import ArgumentError, IdentityError
 from gan_jax.runtime.files import cannot_write, write_atomic
+from gan_jax.runtime.names import parse_share
 
 # Of what is there before an ablation: of a kill at its start, `compile_for`, a
 # process that came first.
@@ -100,6 +102,41 @@ def check_folder(plan: AblationPlan) -> None:
     )
 
 
+def decide_split(plan: AblationPlan, processes: int = 1) -> AblationPlan:
+  """A plan with its programs split, as options say, its folder, or its tasks.
+
+  Args:
+    plan: of the ablation.
+    processes: that share it out, where options do not say so by `only`.
+
+  Raises:
+    ArgumentError: if the folder's plan cannot be read.
+  """
+  if plan.options.split:
+    return plan
+  recorded = _read_anywhere(plan)
+  if recorded is not None:
+    return plan.split_by(int(recorded['options'].get('split', 1)))
+  only = plan.options.only
+  tasks = parse_share('only', only)[1] if only else processes
+  return plan.split_by(plan_lib.choose_split(len(plan.programs), tasks))
+
+
+def _read_anywhere(plan: AblationPlan) -> dict[str, Any] | None:
+  """`plan.json` of a folder, or of a URL; None if there is none to be read."""
+  url = plan.base.workdir
+  if not places.scheme_of(url):
+    return read_plan(plan.folder)
+  from gan_jax.runtime.store import Store
+
+  store = Store(url)
+  with store.refusing():
+    content = store.read('plan.json')
+  with contextlib.suppress(records.DamagedRecord):
+    return records.parse(content) if content else None
+  return None  # once it is fetched, its copy is read
+
+
 def check_numerics(folder: pathlib.Path, recorded: Mapping[str, Any]) -> None:
   """Refuses to go on under settings of JAX that change the numbers.
 
@@ -130,8 +167,12 @@ def list_differences(
     if name not in replaced
   }
   now = {name: getattr(plan.base, name) for name in before}
-  before |= recorded['options']
+  before |= {'split': 1} | recorded['options']
   now |= _grid_options(plan)
+  if not plan.options.split:
+    now['split'] = before['split']
+  if recorded.get('cells') == _describe_cells(plan):  # 1e-3 and 0.001
+    now['vary'] = before['vary']
   for values in (before, now):
     values['dataset'] = _full_path(values['dataset'])
     values['vary'] = ' '.join(values['vary'])
@@ -170,6 +211,7 @@ def _grid_options(plan: AblationPlan) -> dict[str, Any]:
     'seeds': options.seeds,
     'search_seed': options.search_seed,
     'layout': options.layout,
+    'split': max(1, options.split),
   }
 
 
@@ -241,10 +283,14 @@ def _make_record(
     'seeds': plan.seeds,
     **facts,
     'published': read_published(plan.options.published),
-    'cells': [
-      {'label': cell.label, 'values': cell.settings} for cell in plan.cells
-    ],
+    'cells': _describe_cells(plan),
   }
+
+
+def _describe_cells(plan: AblationPlan) -> list[dict[str, Any]]:
+  return [
+    {'label': cell.label, 'values': dict(cell.settings)} for cell in plan.cells
+  ]
 
 
 def _replaced_options(plan: AblationPlan) -> list[str]:

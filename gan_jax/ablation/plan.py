@@ -5,10 +5,11 @@ Needs no JAX, so that an error in the options is reported at once.
 
 import dataclasses
 import json
+import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from gan_jax.ablation import grid
 from gan_jax.ablation.grid import Axis, Cell
@@ -18,6 +19,8 @@ from gan_jax.config.schema import FIELDS, Config, ConfigError
 from gan_jax.runtime import records
 from gan_jax.runtime.errors import ArgumentError
 from gan_jax.runtime.names import parse_share, suggest
+
+T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,8 @@ class AblationOptions:
     seeds: runs of each cell.
     search_seed: of the draws of ranges.
     layout: of a program's members: vmap, map, or auto.
+    split: into how many the runs of each compiled program are split; 0: it is
+      not decided yet (`folder.decide_split`).
     primary: the score that ranks; empty for the first one.
     better: lower or higher; empty for the metric's own direction.
     published: file of published values; empty for none.
@@ -41,6 +46,7 @@ class AblationOptions:
   seeds: int = 1
   search_seed: int = 0
   layout: str = 'auto'
+  split: int = 0
   primary: str = ''
   better: str = ''
   published: str = ''
@@ -64,7 +70,8 @@ class AblationPlan:
     axes: what is varied.
     cells: the combinations of it.
     specs: what the runs of each cell are made of.
-    programs: all runs, those that are compiled as one together.
+    programs: all runs, those that are compiled as one together, or a part of
+      them.
     dataset: data that was handed in; None for those that options name.
     given: an identity that the user vouches for; empty for none.
   """
@@ -95,6 +102,21 @@ class AblationPlan:
     base = dataclasses.replace(self.base, workdir=workdir)
     options = dataclasses.replace(self.options, base=base)
     return dataclasses.replace(self, options=options)
+
+  def share(self, only: str) -> 'AblationPlan':
+    """What one of several tasks does of it: K/N."""
+    options = dataclasses.replace(self.options, only=only)
+    return dataclasses.replace(self, options=options)
+
+  def split_by(self, count: int) -> 'AblationPlan':
+    """The same with its programs split so, unless that is decided."""
+    if self.options.split:
+      return self
+    options = dataclasses.replace(self.options, split=count)
+    programs = tuple(
+      part for members in self.programs for part in split(members, count)
+    )
+    return dataclasses.replace(self, options=options, programs=programs)
 
   @property
   def claims(self) -> tuple[str, ...]:
@@ -235,11 +257,12 @@ def assemble_plan(
     )
     for program in group_by_program(specs)
   )
+  whole = dataclasses.replace(options, split=0)
   plan = AblationPlan(
-    options, tuple(axes), tuple(cells), tuple(specs), programs, dataset, given
+    whole, tuple(axes), tuple(cells), tuple(specs), programs, dataset, given
   )
   plan.chosen_programs()
-  return plan
+  return plan.split_by(options.split) if options.split else plan
 
 
 def group_by_program(specs: Sequence[CellSpec]) -> list[list[int]]:
@@ -255,6 +278,32 @@ def group_by_program(specs: Sequence[CellSpec]) -> list[list[int]]:
   return programs
 
 
+def choose_split(programs: int, tasks: int) -> int:
+  """Into how many each program is split, so that the tasks have equal shares.
+
+  1 where there are enough of them.
+
+  >>> choose_split(2, 6), choose_split(3, 4), choose_split(4, 3)
+  (3, 4, 1)
+  """
+  return 1 if programs >= tasks else tasks // math.gcd(programs, tasks)
+
+
+def split(members: Sequence[T], count: int) -> list[tuple[T, ...]]:
+  """Members dealt out in their order; none of the parts is empty.
+
+  >>> split('abcde', 2), split('ab', 3)
+  ([('a', 'b', 'c'), ('d', 'e')], [('a',), ('b',)])
+  """
+  count = min(count, len(members))
+  size, more = divmod(len(members), count)
+  ends = [size * (i + 1) + min(i + 1, more) for i in range(count)]
+  return [
+    tuple(members[start:end])
+    for start, end in zip([0, *ends], ends, strict=False)
+  ]
+
+
 def check_options(options: AblationOptions) -> None:
   """Checks what needs no cell.
 
@@ -268,11 +317,12 @@ def check_options(options: AblationOptions) -> None:
       '',
       'name the folder of the ablation, for example `workdir=runs/ablation`',
     )
-  if base.multihost:
+  if base.multihost and options.only:
     raise ArgumentError(
-      'multihost',
-      True,
-      'the programs of an ablation are shared out by `only=K/N`; leave it out',
+      'only',
+      options.only,
+      'has no use beside `multihost=true`, which gives each process of the job'
+      ' its share; leave one of them out',
     )
   drawn = any('uniform(' in word for word in options.vary)
   if options.search_seed and not drawn:
@@ -292,6 +342,9 @@ def check_options(options: AblationOptions) -> None:
     raise ArgumentError(
       'seeds', options.seeds, 'use 1 or more, and 2 or more for a spread'
     )
+  if options.split < 0:
+    remedy = 'use 1 or more, or 0 for as many as there are processes'
+    raise ArgumentError('split', options.split, remedy)
   if options.search_seed < 0:
     raise ArgumentError('search_seed', options.search_seed, 'use 0 or more')
   if options.layout not in ('auto', 'vmap', 'map'):

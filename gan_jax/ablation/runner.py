@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gan_jax.ablation import folder as folder_lib
+from gan_jax.ablation import hosts
 from gan_jax.ablation.plan import AblationPlan, choose_primary, idle_options
 from gan_jax.ablation.population_run import (
   MakeRun,
@@ -41,7 +42,13 @@ from gan_jax.ablation.scoring import (
 from gan_jax.ablation.verdict import format_for_terminal
 from gan_jax.config import app, schema
 from gan_jax.config.schema import Config
-from gan_jax.runtime import numerics, preemption, records, terminal
+from gan_jax.runtime import (
+  multihost,
+  numerics,
+  preemption,
+  records,
+  terminal,
+)
 from gan_jax.runtime.checkpoint import not_saved
 from gan_jax.runtime.files import remove_leftovers, write_atomic
 from gan_jax.runtime.provenance import environment, now
@@ -76,10 +83,41 @@ def ablate(
   Raises:
     Error: whose message names the argument or file and the remedy.
   """
+  plan = folder_lib.decide_split(plan, hosts.count_of(plan))
   folder_lib.check_folder(plan)
+  if hosts.count_of(plan) == 1:
+    return _ablate(plan, dry_run, make_run, make_scorer, prepare)
+  is_first = multihost.is_first()
+
+  def work() -> int:
+    if dry_run and not is_first:
+      return app.DONE
+    share = hosts.share_of(plan)
+    return _ablate(share, dry_run, make_run, make_scorer, prepare)
+
+  code = hosts.work_apart(plan, work)
+  is_over = code in (app.DONE, app.ERROR) and not dry_run
+  return collect(plan) if is_first and is_over else code
+
+
+def _ablate(
+  plan: AblationPlan,
+  dry_run: bool,
+  make_run: MakeRun,
+  make_scorer: MakeScorer,
+  prepare: Callable[[Config, str], None],
+) -> int:
+  """What one process does."""
   part = plan.options.only.replace('/', '-')
-  for message in idle_options(plan.base):
+  is_first = multihost.number() == 0
+  for message in idle_options(plan.base) if is_first else ():
     app.warn(message)
+  if not plan.chosen_programs():
+    programs = len(plan.programs)
+    app.warn(
+      f'`only={plan.options.only}`: has nothing to do, as there are'
+      f' {programs} compiled programs (`split={plan.options.split}`)'
+    )
   try:
     with preemption.listen() as listener:
       if dry_run:
@@ -91,7 +129,8 @@ def ablate(
       with held(plan, listener) as here:
         prepare(here.base, part)
         folder_lib.check_folder(here)
-        say(describe_plan(here))
+        if is_first:
+          say(describe_plan(here))
         engine = AblationRunner(here, listener, make_run, make_scorer)
         return _report_end(here, engine.run())
   except preemption.Stopped as stopped:
@@ -393,11 +432,12 @@ def _report_end(plan: AblationPlan, outcome: str) -> int:
   if not plan.options.only:
     return _collect(plan)
   failed = any(_describe_fault(plan, n) for n in plan.chosen_programs())
-  terminal.tell(
-    f'done: part {plan.options.only} of {plan.folder}; collect all parts to get'
-    ' results.csv and the report',
-    sys.stdout,
-  )
+  done = f'done: part {plan.options.only} of {plan.folder}'
+  if plan.base.multihost:  # the first process collects
+    say(done)
+  else:
+    done += '; collect all parts to get results.csv and the report'
+    terminal.tell(done, sys.stdout)
   return app.ERROR if failed else app.DONE
 
 
@@ -406,7 +446,7 @@ def collect(plan: AblationPlan) -> int:
 
   Prints the ranking, the verdict and where both are to be found.
   """
-  with copied(plan) as here:
+  with copied(folder_lib.decide_split(plan)) as here:
     folder_lib.check_folder(here)
     code = _collect(here)
     remote.put_back(here.folder)

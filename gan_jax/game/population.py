@@ -20,6 +20,7 @@ from gan_jax.game.game import Logs
 from gan_jax.game.state import Node, State, all_finite, count_parameters
 from gan_jax.game.streams import check_seed
 from gan_jax.game.trainer import Trainer
+from gan_jax.runtime import multihost
 from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
@@ -343,7 +344,7 @@ _WHOLE = PartitionSpec()
 
 def make_mesh(members: int, devices: Sequence[Any] | None = None) -> Mesh:
   """The devices that a population is laid over, no more than its members."""
-  every = list(jax.devices() if devices is None else devices)
+  every = list(multihost.devices() if devices is None else devices)
   return Mesh(np.asarray(every[: max(1, min(members, len(every)))]), _AXIS)
 
 

@@ -271,7 +271,7 @@ class Checkpoints:
       self._keep,
       self._best,
       self._listed,
-      alone=self._apart,
+      alone=self._apart or multihost.is_apart(),
       gone=gone,
     )
 

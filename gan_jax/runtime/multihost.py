@@ -1,31 +1,60 @@
 """Agreement among the processes of a job.
 
 Every process must call these at the same point of its program, and all of them
-get the same answer. A process that is alone communicates with nobody.
+get the same answer. A process that is alone communicates with nobody, nor does
+one that works apart.
 """
 
+import contextlib
 import hashlib
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
+_apart = False
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+  """Within, this process works as if it were alone, on its own devices.
+
+  So do its threads. `Board` still reaches the others.
+  """
+  global _apart
+  before, _apart = _apart, True
+  try:
+    yield
+  finally:
+    _apart = before
+
+
+def is_apart() -> bool:
+  """Whether this process works as if it were alone."""
+  return _apart
+
 
 def is_primary() -> bool:
   """Whether this is the first process, which alone writes files and talks."""
-  return jax.process_index() == 0
+  return _apart or jax.process_index() == 0
 
 
 def is_alone() -> bool:
   """Whether there is no other process."""
-  return jax.process_count() == 1
+  return _apart or jax.process_count() == 1
+
+
+def devices() -> list[jax.Device]:
+  """Those that are computed on: of all processes, or of this one apart."""
+  return jax.local_devices() if _apart else jax.devices()
 
 
 def _gather(values: NDArray[np.generic]) -> NDArray[np.generic]:
   """The arrays of all processes, (processes, ...)."""
-  if jax.process_count() == 1:
+  if is_alone():
     return values[None]
   from jax.experimental import multihost_utils
 
@@ -35,7 +64,7 @@ def _gather(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def broadcast_number(value: int) -> int:
   """The whole number that the first process holds."""
-  if jax.process_count() == 1:
+  if is_alone():
     return value
   from jax.experimental import multihost_utils
 
@@ -67,7 +96,7 @@ def agree_on_dispatch(stop: bool, count: int) -> tuple[bool, int]:
 
 def wait_for_all(reason: str) -> None:
   """Returns when every process has come here."""
-  if jax.process_count() > 1:
+  if not is_alone():
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices(reason)
@@ -76,35 +105,45 @@ def wait_for_all(reason: str) -> None:
 # Before JAX computes: by the service through which the processes found each
 # other.
 
-_numbers = itertools.count()
+_numbers, _boards = itertools.count(), itertools.count()
 _LONG = 7200  # seconds
+
+
+def _job() -> Any:
+  """What JAX knows of the job."""
+  from jax._src import distributed  # no public function says it
+
+  return distributed.global_state
 
 
 def _service() -> tuple[Any, int]:
   """Its client, None for a process that is alone, and the process's number."""
-  from jax._src import distributed  # no public function says it
-
-  state = distributed.global_state
-  return state.client, int(state.process_id or 0)
+  state = _job()
+  return (None, 0) if _apart else (state.client, number())
 
 
 def number() -> int:
   """Of this process among those of the job; no device is looked for."""
-  return _service()[1]
+  return int(_job().process_id or 0)
+
+
+def count() -> int:
+  """Of the processes of the job; no device is looked for."""
+  return int(_job().num_processes or 1)
 
 
 def is_first() -> bool:
   """As `is_primary`; no device is looked for."""
-  return number() == 0
+  return _apart or number() == 0
 
 
 def tell_others(text: str | None) -> str:
   """The text of the first process, which alone gives one."""
   client, own = _service()
-  key = f'gan_jax/{next(_numbers)}'
   if client is None:
     assert text is not None
     return text
+  key = f'gan_jax/{next(_numbers)}'
   if own == 0:
     assert text is not None
     client.key_value_set(key, f'={text}')
@@ -118,3 +157,29 @@ def meet_others(reason: str) -> None:
   client, _ = _service()
   if client is not None:
     client.wait_at_barrier(f'{reason} {next(_numbers)}', _LONG * 1000)
+
+
+class Board:
+  """A text of each process, for all to read; apart from each other or not.
+
+  Every process of the job makes its boards in the same order.
+  """
+
+  def __init__(self) -> None:
+    """Nobody has written yet."""
+    self._client, self._topic = _job().client, f'gan_jax/board{next(_boards)}/'
+
+  def write(self, text: str) -> None:
+    """The text of this process, in the place of one before."""
+    self._client.key_value_set(
+      f'{self._topic}{number()}', f'={text}', allow_overwrite=True
+    )
+
+  def read(self) -> dict[int, str]:
+    """The texts that are there, by the number of the process.
+
+    Raises:
+      JaxRuntimeError: if the first process, which keeps them, is gone.
+    """
+    found = self._client.key_value_dir_get(self._topic)
+    return {int(key.rpartition('/')[2]): text[1:] for key, text in found}

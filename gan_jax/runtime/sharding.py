@@ -23,6 +23,7 @@ from jax.sharding import (
 )
 from numpy.typing import NDArray
 
+from gan_jax.runtime import multihost
 from gan_jax.runtime.errors import ArgumentError
 
 PyTree = Any
@@ -36,12 +37,12 @@ def make_mesh(devices: int = 0) -> Mesh:
   Raises:
     ArgumentError: if there are fewer, or if some process would have none.
   """
-  available = jax.devices()
+  available = multihost.devices()
   if devices > len(available):
     raise ArgumentError(
       'devices', devices, f'there are {len(available)}; use 0 for all of them'
     )
-  if devices and devices != len(available) and jax.process_count() > 1:
+  if devices and devices != len(available) and not multihost.is_alone():
     raise ArgumentError(
       'devices',
       devices,

@@ -19,7 +19,7 @@ import tensorstore as ts
 from etils import epath
 from numpy.typing import NDArray
 
-from gan_jax.runtime import small_checkpoint
+from gan_jax.runtime import multihost, small_checkpoint
 
 Flat = Mapping[str, NDArray[Any]]
 Best = Callable[[list[int]], int | None]
@@ -102,20 +102,27 @@ class MetaHandler(ocp.JsonCheckpointHandler):  # type: ignore[misc]
     small_checkpoint.read_back_text(path, self._saved)
 
 
-# Of the first process, whoever else there is.
-_ALONE = ocp.options.MultiprocessingOptions(
-  primary_host=0, active_processes={0}, barrier_sync_key_prefix='alone'
-)
+def _who(alone: bool) -> dict[str, Any]:
+  """Which processes save and restore together, as Orbax is told."""
+  if not alone:
+    return {}
+  own = multihost.number()
+  options = ocp.options.MultiprocessingOptions(
+    primary_host=own,
+    active_processes={own},
+    barrier_sync_key_prefix=f'alone{own}',
+  )
+  return {'multiprocessing_options': options}
 
 
 def handlers(alone: bool = False) -> dict[str, Any]:
   """What saves and restores the two items of a checkpoint.
 
   Args:
-    alone: whether the first process does so without the others.
+    alone: whether this process does so without the others.
   """
-  how = {'multiprocessing_options': _ALONE} if alone else {}
-  return {'state': StateHandler(**how), 'meta': MetaHandler(**how)}
+  who = _who(alone)
+  return {'state': StateHandler(**who), 'meta': MetaHandler(**who)}
 
 
 def _arguments(base: Any, handler: Any, **use: bool) -> Any:
@@ -185,7 +192,10 @@ def _retention(
 
 def make_reader() -> Any:
   """What restores single steps."""
-  return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers()))
+  alone = multihost.is_apart()
+  return ocp.Checkpointer(
+    ocp.CompositeCheckpointHandler(**handlers(alone)), **_who(alone)
+  )
 
 
 def make_manager(
@@ -203,7 +213,7 @@ def make_manager(
     keep: how many of the newest stay.
     best: of all steps, the one that stays as well.
     steps: those that there are, with those that are being written.
-    alone: whether the first process does so without the others.
+    alone: whether this process does so without the others.
     gone: folder to which old ones are renamed, for another to delete; empty:
       they are deleted.
   """
@@ -211,7 +221,7 @@ def make_manager(
   if gone:
     retention['todelete_subdir'] = gone
   if alone:
-    retention |= {'multiprocessing_options': _ALONE, 'create': False}
+    retention |= {**_who(alone), 'create': False}
   if best:
     del retention['max_to_keep']
     retention |= _retention(keep, best, steps)

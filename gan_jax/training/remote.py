@@ -26,11 +26,11 @@ _LEAST = 1.0  # seconds to put the rest, however late it is
 _PART = secrets.token_hex(8)  # of the scores of this process
 
 
-class FirstFailed(Error):
-  """What the first process of the job put last, it could not."""
+class PeerFailed(Error):
+  """Another process of the job failed, and this one ends for that."""
 
   def __init__(self, text: str, exit_code: int) -> None:
-    """As the first process ends: with the same message and code."""
+    """As that one ends: with the same message and code."""
     super().__init__(text)
     self.exit_code = exit_code
 
@@ -142,7 +142,7 @@ def _end(mounted: mirror.Mirror, seconds: float | None) -> None:
 
   Raises:
     StoreAway, LeaseLost: as `Mirror.close`.
-    FirstFailed: in the others, if one of these came in the first.
+    PeerFailed: in the others, if one of these came in the first.
   """
   if multihost.is_first():
     try:
@@ -156,7 +156,7 @@ def _end(mounted: mirror.Mirror, seconds: float | None) -> None:
   failure = multihost.tell_others(None)
   if failure:
     code, _, text = failure.partition(' ')
-    raise FirstFailed(text, int(code))
+    raise PeerFailed(text, int(code))
 
 
 # Of a workdir that this process does not train in.

@@ -20,7 +20,8 @@ from gan_jax.training import setup
     ((), dict(only='3/2'), '`only=3/2`: write K/N'),
     ((), dict(only='0/2'), '`only=0/2`: write K/N'),
     ((), dict(only='2'), '`only=2`: write K/N'),
-    ((), dict(multihost=True), '`multihost=True`: the programs'),
+    ((), dict(multihost=True, only='1/2'), '`only=1/2`: has no use'),
+    ((), dict(split=-1), '`split=-1`: use 1 or more'),
     ((), dict(dynamics_every=5), '`dynamics_every=5`: has no'),
     ((), dict(keep_best='modes'), '`keep_best=modes`: has no'),
     (

@@ -1,0 +1,134 @@
+"""An ablation over the processes of one job, each with a share of the runs.
+
+No run depends on another, so that the processes compute nothing together: the
+runs of a program are dealt out (`split`), and each process works on its own
+programs as if it were alone. All they tell each other is how they have ended.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+
+from gan_jax.ablation.plan import AblationPlan
+from gan_jax.ablation.progress import say
+from gan_jax.config import app
+from gan_jax.runtime import multihost, preemption
+from gan_jax.runtime.errors import Error
+from gan_jax.training.remote import PeerFailed
+
+_OFTEN = 0.5  # seconds from one look at what the others say to the next
+
+
+def count_of(plan: AblationPlan) -> int:
+  """The processes that share it out."""
+  return multihost.count() if plan.base.multihost else 1
+
+
+def share_of(plan: AblationPlan) -> AblationPlan:
+  """What this process does of it."""
+  return plan.share(f'{multihost.number() + 1}/{multihost.count()}')
+
+
+def work_apart(plan: AblationPlan, work: Callable[[], int]) -> int:
+  """Does this process's share; returns when those of all have ended.
+
+  A signal to one of them, or its failure, saves and ends them all.
+
+  Args:
+    plan: whose `save_deadline` is how long the others are waited for then.
+    work: that is done; returns an exit code.
+
+  Returns:
+    The exit code of the job: 75 if one was stopped, else the greatest.
+
+  Raises:
+    PeerFailed: if another process failed; with its message and exit code.
+  """
+  board, deadline = multihost.Board(), plan.base.save_deadline
+  with preemption.listen() as listener, multihost.apart():
+    listener.raise_at_once = False
+    try:
+      with _stopping_with_others(board):
+        code = work()
+    except BaseException as error:
+      code = error.exit_code if isinstance(error, Error) else app.ERROR
+      board.write(f'{code} {str(error) or type(error).__name__}')
+      _wait(board, listener, deadline)
+      raise
+    board.write(str(code))
+    return _judge(_wait(board, listener, deadline))
+
+
+def _stops(text: str) -> bool:
+  """Whether what a process says of its end ends the others, too."""
+  code, _, failure = text.partition(' ')
+  return bool(failure) or int(code) == app.SAVED
+
+
+@contextlib.contextmanager
+def _stopping_with_others(board: multihost.Board) -> Iterator[None]:
+  """Within, this process is stopped, as by Ctrl-C, when another one was."""
+  over = threading.Event()
+
+  def watch() -> None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      while not over.wait(_OFTEN):
+        if any(map(_stops, board.read().values())):
+          say('another process of the job has ended: this one ends, too')
+          preemption.interrupt_main()
+          return
+
+  thread = threading.Thread(target=watch, daemon=True)
+  if threading.current_thread() is threading.main_thread():
+    thread.start()
+  try:
+    yield
+  finally:
+    over.set()
+    if thread.is_alive():
+      thread.join()
+
+
+def _wait(
+  board: multihost.Board, listener: preemption.Listener, deadline: int
+) -> dict[int, str]:
+  """What all say of their end; of some, if they take longer to stop."""
+  ended: dict[int, str] = {}
+  stopping = 0.0
+  while len(ended) < multihost.count():
+    if listener.received and not stopping:
+      board.write(str(app.SAVED))
+    try:
+      ended = board.read()
+    except jax.errors.JaxRuntimeError:  # the first process is gone
+      return ended
+    now = time.monotonic()
+    if any(map(_stops, ended.values())):
+      stopping = stopping or now
+    if stopping and deadline and now - stopping > deadline:
+      break
+    time.sleep(_OFTEN)
+  return ended
+
+
+def _judge(ended: dict[int, str]) -> int:
+  """The exit code of the job.
+
+  >>> _judge({0: '0', 1: '75'}), _judge({0: '1', 1: '0'})
+  (75, 1)
+
+  Raises:
+    PeerFailed: if one failed.
+  """
+  for number, text in sorted(ended.items()):
+    code, _, failure = text.partition(' ')
+    if failure:
+      failure = f'process {number + 1} of the job failed: {failure}'
+      raise PeerFailed(failure, int(code))
+  codes = [int(text) for text in ended.values()]
+  if app.SAVED in codes or len(codes) < multihost.count():
+    return app.SAVED
+  return max(codes)
