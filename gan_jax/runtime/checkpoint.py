@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from gan_jax.runtime import locks, mirror, multihost, places, records
 from gan_jax.runtime.array_cache import digest_arrays, digest_facts
+from gan_jax.runtime.errors import ArgumentError, ReadBackError
 from gan_jax.runtime.errors import CheckpointError as CheckpointError
-from gan_jax.runtime.errors import ReadBackError
 from gan_jax.runtime.files import describe_failed_write
 
 _DELETION = 2.0  # seconds that a run may take to delete a checkpoint
@@ -271,7 +271,7 @@ class Checkpoints:
       self._keep,
       self._best,
       self._listed,
-      alone=self._apart or multihost.is_apart(),
+      alone=self._apart,
       gone=gone,
     )
 
@@ -303,6 +303,8 @@ class Checkpoints:
     body = dict(meta, step=step, arrays=_describe_saved(leaves, host))
     sealed = {'body': body, 'digest': digest_facts(body)}
     saved = {path: x for path, x in host.items() if x.size}
+    if self._made('_manager') is None:
+      self._small &= self._may_be_small(saved)
     try:
       self._start_save(step, saved, sealed)
       self._write_record()  # of those before; this one is still being written
@@ -311,10 +313,6 @@ class Checkpoints:
     self._newest = step
 
   def _start_save(self, step: int, saved: Flat, sealed: Meta) -> None:
-    from gan_jax.runtime import small_checkpoint
-
-    if self._made('_manager') is None:
-      self._small &= small_checkpoint.is_small(saved)
     if self._small:
       self._manager.save(step, saved, sealed)
       return
@@ -322,6 +320,26 @@ class Checkpoints:
 
     args = storage.save_args(saved, sealed)
     self._manager.save(step, args=args, force=True)
+
+  def _may_be_small(self, saved: Flat) -> bool:
+    """Whether Orbax is not needed; it must not be where processes are apart.
+
+    Raises:
+      ArgumentError: if it would be.
+    """
+    from gan_jax.runtime import small_checkpoint
+
+    if not multihost.is_apart():
+      return small_checkpoint.is_small(saved)
+    if small_checkpoint.is_plain(saved):
+      return True
+    kinds = sorted({x.dtype.name for x in saved.values()})
+    raise ArgumentError(
+      'multihost',
+      True,
+      f'arrays of one of these types cannot be saved: {", ".join(kinds)};'
+      ' start the tasks with `only=K/N` instead',
+    )
 
   def wait(self) -> None:
     """Waits until everything is saved.

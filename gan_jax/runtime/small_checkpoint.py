@@ -5,6 +5,9 @@ array, next to all goes into tasks, threads and paths. Where a process is alone
 and its arrays are small, they are written here into a store of the same kind
 and layout, in one transaction: Orbax reads it as one of its own. As there, a
 save is read back, and gets its name when it is whole.
+
+So are arrays of any size where the processes of a job work apart: Orbax saves
+with all of them together, and takes what one tells for what another does.
 """
 
 import collections
@@ -37,13 +40,18 @@ _HANDLERS = {
 }
 
 
-def is_small(arrays: Flat) -> bool:
-  """Whether these may be saved here."""
-  plain = all(
+def is_plain(arrays: Flat) -> bool:
+  """Whether these can be saved here."""
+  return all(
     x.dtype.kind in _PLAIN or x.dtype.name == 'bfloat16'
     for x in arrays.values()
   )
-  return plain and sum(x.nbytes for x in arrays.values()) <= MOST_BYTES
+
+
+def is_small(arrays: Flat) -> bool:
+  """Whether they are, and are best saved here."""
+  small = sum(x.nbytes for x in arrays.values()) <= MOST_BYTES
+  return small and is_plain(arrays)
 
 
 class Manager:

@@ -102,8 +102,8 @@ class MetaHandler(ocp.JsonCheckpointHandler):  # type: ignore[misc]
     small_checkpoint.read_back_text(path, self._saved)
 
 
-def _who(alone: bool) -> dict[str, Any]:
-  """Which processes save and restore together, as Orbax is told."""
+def _only_this(alone: bool) -> dict[str, Any]:
+  """Tells Orbax that this process does something without the others."""
   if not alone:
     return {}
   own = multihost.number()
@@ -121,8 +121,8 @@ def handlers(alone: bool = False) -> dict[str, Any]:
   Args:
     alone: whether this process does so without the others.
   """
-  who = _who(alone)
-  return {'state': StateHandler(**who), 'meta': MetaHandler(**who)}
+  how = _only_this(alone)
+  return {'state': StateHandler(**how), 'meta': MetaHandler(**how)}
 
 
 def _arguments(base: Any, handler: Any, **use: bool) -> Any:
@@ -194,7 +194,7 @@ def make_reader() -> Any:
   """What restores single steps."""
   alone = multihost.is_apart()
   return ocp.Checkpointer(
-    ocp.CompositeCheckpointHandler(**handlers(alone)), **_who(alone)
+    ocp.CompositeCheckpointHandler(**handlers(alone)), **_only_this(alone)
   )
 
 
@@ -213,7 +213,8 @@ def make_manager(
     keep: how many of the newest stay.
     best: of all steps, the one that stays as well.
     steps: those that there are, with those that are being written.
-    alone: whether this process does so without the others.
+    alone: whether the first process does so without the others. It alone can
+      be it: Orbax has no saves of several processes apart from each other.
     gone: folder to which old ones are renamed, for another to delete; empty:
       they are deleted.
   """
@@ -221,7 +222,7 @@ def make_manager(
   if gone:
     retention['todelete_subdir'] = gone
   if alone:
-    retention |= {**_who(alone), 'create': False}
+    retention |= {**_only_this(alone), 'create': False}
   if best:
     del retention['max_to_keep']
     retention |= _retention(keep, best, steps)

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 from helpers import ablations, compiling
 
-from gan_jax.ablation import folder, hosts
+from gan_jax.ablation import compile_for, folder, hosts
 from gan_jax.config import app
 from gan_jax.runtime import multihost, preemption
+from gan_jax.runtime.cards import parse_target
 from gan_jax.runtime.errors import ArgumentError, Error, IdentityError
 from gan_jax.training.remote import PeerFailed
 
@@ -23,12 +25,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 WORDS = [
   '--dataset=ring',
   '--network=mlp',
-  '--width=4',
+  '--width=384',  # more than a small checkpoint
   '--batch_size=16',
-  '--steps=600',
-  '--log_every=100',
-  '--checkpoint_every=100',
-  '--eval_every=300',
+  '--steps=60',
+  '--log_every=10',
+  '--checkpoint_every=10',
+  '--eval_every=30',
   '--eval_samples=64',
   '--metrics=modes',
   '--vary=lr_g=0.001,1e-2',
@@ -46,12 +48,12 @@ table = gj.ablate(
   data=None,
   dataset='ring',
   network='mlp',
-  width=4,
+  width=384,
   batch_size=16,
-  steps=600,
-  log_every=100,
-  checkpoint_every=100,
-  eval_every=300,
+  steps=60,
+  log_every=10,
+  checkpoint_every=10,
+  eval_every=30,
   eval_samples=64,
   metrics='modes',
   vary={'lr_g': [1e-3, 1e-2]},
@@ -266,10 +268,18 @@ def test_two_processes_end_where_one_does_after_a_signal_too(tmp_path):
   assert '6 of 6 runs ended: 6 done' in run(joined(two))
   assert ablations.rows(two) == ablations.rows(one)
   own, wanted = arrays(two), arrays(one)
-  assert own.keys() == wanted.keys() and own['001', 'step'][-1] == 600
+  assert own.keys() == wanted.keys() and own['001', 'step'][-1] == 60
   for name, values in wanted.items():
     np.testing.assert_array_equal(own[name], values, err_msg=str(name))
   # From Python both have the whole table; nothing is left to train.
   (tmp_path / 'table.py').write_text(SCRIPT)
   said = run(joined(two, 'table', ()))
   assert said.count('rows 6') == 2
+
+
+def test_a_program_is_compiled_for_the_devices_of_one_host(monkeypatch):
+  devices = [types.SimpleNamespace(process_index=i // 4) for i in range(8)]
+  mesh = types.SimpleNamespace(devices=np.array(devices).reshape(2, 4))
+  monkeypatch.setattr(compile_for.topology, 'make_mesh', lambda target: mesh)
+  by_host = compile_for._devices_by_host(parse_target('v5e:2x4'))
+  assert by_host == [devices[:4], devices[4:]]

@@ -500,6 +500,21 @@ def test_what_is_no_plain_number_or_large_is_left_to_orbax():
   assert not small_checkpoint.is_small({'a': np.zeros(2**20 + 1, np.float32)})
 
 
+def test_those_that_work_apart_need_no_orbax(tmp_path):
+  """Which takes what one process tells for what another one does."""
+  state = {'w': np.arange(2**20 + 1, dtype=np.float32), 'n': np.int32(3)}
+  assert not small_checkpoint.is_small(state)
+  with multihost.apart():
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, state, META)
+    assert isinstance(checkpoints._made('_manager'), small_checkpoint.Manager)
+    checkpoints.close()
+    found, _ = Checkpoints(tmp_path).restore_newest(state, pytest.fail)
+    with pytest.raises(ArgumentError, match='`multihost=True`.* int4.*`only='):
+      Checkpoints(tmp_path / 'a').save(1, {'a': np.zeros(3, jnp.int4)}, META)
+  np.testing.assert_array_equal(found['w'], state['w'])
+
+
 def test_small_and_large_ones_take_turns(tmp_path, monkeypatch):
   """As where options are changed: each continues what the other left."""
   for step, most in enumerate((2**20, 0, 2**20), 1):

@@ -1,5 +1,7 @@
 """Agreement among processes, one alone and as seen from one of several."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -60,3 +62,53 @@ def test_the_first_process_says_it_and_all_come_together(second, monkeypatch):
   assert multihost.broadcast_flag(False) is True
   multihost.wait_for_all('saved')
   assert met == ['saved'] and not multihost.is_alone()
+
+
+def test_one_that_works_apart_is_alone(second, monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  here = jax.devices()[:1]
+  monkeypatch.setattr(jax, 'devices', lambda: 2 * here)
+  monkeypatch.setattr(jax, 'local_devices', lambda: here)
+  job = types.SimpleNamespace(client=object(), process_id=1, num_processes=2)
+  monkeypatch.setattr(multihost, '_job', lambda: job)
+  assert not (multihost.is_alone() or multihost.is_primary())
+  assert not multihost.is_first() and len(multihost.devices()) == 2
+  with multihost.apart():
+    assert multihost.is_alone() and multihost.is_primary()
+    assert multihost.is_first() and multihost.is_apart()
+    assert multihost.devices() == here
+    assert multihost.agree_on_dispatch(False, 9) == (False, 9)
+    assert multihost.broadcast_number(3) == 3
+    assert multihost.tell_others('a') == 'a'
+    multihost.meet_others('nobody')
+    multihost.wait_for_all('nobody')
+    assert (multihost.number(), multihost.count()) == (1, 2)
+  assert not (multihost.is_alone() or multihost.is_apart())
+
+
+class Notes:
+  """The client of JAX's service, which keeps texts by key."""
+
+  def __init__(self):
+    self.texts = {}
+
+  def key_value_set(self, key, text, allow_overwrite=False):
+    assert allow_overwrite or key not in self.texts
+    self.texts[key] = text
+
+  def key_value_dir_get(self, prefix):
+    return [(k, v) for k, v in self.texts.items() if k.startswith(prefix)]
+
+
+def test_a_board_has_a_text_of_each_process(monkeypatch):
+  job = types.SimpleNamespace(client=Notes(), process_id=0, num_processes=12)
+  monkeypatch.setattr(multihost, '_job', lambda: job)
+  first, second = multihost.Board(), multihost.Board()
+  first.write('1 a b')
+  job.process_id = 11
+  with multihost.apart():
+    first.write('')
+    second.write('c')
+  assert first.read() == {0: '1 a b', 11: ''} and second.read() == {11: 'c'}
+  first.write('75')
+  assert first.read()[11] == '75'

@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from helpers import commands, stores
+from helpers import ablations, commands, stores
 
 import gan_jax as gj
+from gan_jax.ablation import folder
 from gan_jax.ablation.report import report
 from gan_jax.config.schema import Config
 from gan_jax.runtime import locks, mirror, multihost, preemption, store
@@ -164,6 +165,22 @@ def test_scores_and_reports_of_a_run_that_may_go_on(programs, tmp_path):
     folder = remote.fetched(URL, stack)
     assert len((folder / 'metrics.jsonl').read_text().splitlines()) == 3
     assert not (folder / 'checkpoints').exists()
+
+
+@pytest.mark.parametrize(
+  ('content', 'split'),
+  [
+    (None, 2),
+    (b'{"options": {"split": 3}}', 3),
+    (b'{"options": {}}', 1),
+    (b'{"options": {"split": 3}', 2),  # fetched, its copy is read
+  ],
+)
+def test_an_ablation_is_split_as_its_url_has_it(content, split):
+  plan = ablations.plan('flaky://b/table', only='1/2')
+  if content:
+    store.Store('flaky://b/table').write('plan.json', content)
+  assert folder.decide_split(plan).options.split == split
 
 
 @pytest.mark.slow
