@@ -1,10 +1,12 @@
 """Stacks of three digits, and parts of a set: which records, which classes."""
 
+import jax
 import numpy as np
 import pytest
 
 from gan_jax import data
 from gan_jax.data import derived
+from gan_jax.data.feed import normalise
 from gan_jax.runtime.errors import ArgumentError
 
 
@@ -103,9 +105,12 @@ def test_stacked_digits_are_made_of_digits(tmp_path):
   assert counts.min() > 60 and counts.max() < 220
   feed = data.make_feed(stacks, seed=0, batch_size=4, labelled=True)
   assert feed.resident
-  images, labels = feed.constants
-  assert images.shape == (derived.STACKS, 8, 8, 3)
-  np.testing.assert_array_equal(labels, stacks.labels())
+  item = feed.chunk(0, 1)[0, 0]
+  x, labels = feed.decode(feed.constants, item, jax.random.key(0), 4)
+  wanted = [normalise(stacks.source[i]) for i in item]
+  np.testing.assert_array_equal(x, np.stack(wanted))
+  np.testing.assert_array_equal(feed.constants[1], stacks.labels())
+  np.testing.assert_array_equal(labels, stacks.labels()[item])
   with pytest.raises(ArgumentError, match='`channels=1`'):
     data.load('stacked_digits', data_dir=str(tmp_path), channels=1)
 
