@@ -2,29 +2,35 @@
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
-import time
 
+# Each takes a free port of its own and says which, once its bucket is there;
+# that is all it says.
 _S3 = """
-import logging, sys, time
+import logging, os, time
 from moto.server import ThreadedMotoServer
 logging.getLogger('werkzeug').setLevel(logging.ERROR)
-server = ThreadedMotoServer('127.0.0.1', int(sys.argv[1]), verbose=False)
+server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
 server.start()
+_, port = server.get_host_and_port()
 import boto3
-boto3.client('s3').create_bucket(Bucket='bucket')
+client = boto3.client('s3', endpoint_url=f'http://127.0.0.1:{port}')
+client.create_bucket(Bucket='bucket')
+print(port, flush=True)
+os.dup2(2, 1)
 time.sleep(1e6)
 """
 _GS = """
-import sys, time
+import os, time
 from gcp_storage_emulator.server import create_server
-server = create_server(
-  '127.0.0.1', int(sys.argv[1]), in_memory=True, default_bucket='bucket'
-)
+server = create_server('127.0.0.1', 0, in_memory=True, default_bucket='bucket')
 server.start()
+print(server._api._httpd.server_port, flush=True)
+os.dup2(2, 1)
 time.sleep(1e6)
 """
 NEEDS = {
@@ -54,28 +60,21 @@ def environment(scheme, port):
 @contextlib.contextmanager
 def server(scheme):
   """A store with one bucket, `bucket`; its port."""
-  port = free_port()
   process = subprocess.Popen(
-    [sys.executable, '-c', _S3 if scheme == 's3' else _GS, str(port)],
-    env=dict(os.environ, **environment(scheme, port)),
-    stdout=subprocess.DEVNULL,
+    [sys.executable, '-c', _S3 if scheme == 's3' else _GS],
+    env=dict(os.environ, **environment(scheme, 0)),
+    stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
+    text=True,
   )
   try:
-    deadline = time.monotonic() + 60
-    while True:
-      with (
-        contextlib.suppress(OSError),
-        socket.create_connection(('127.0.0.1', port), 1),
-      ):
-        break
-      assert process.poll() is None and time.monotonic() < deadline
-      time.sleep(0.1)
-    time.sleep(0.5)  # for the bucket
-    yield port
+    heard, _, _ = select.select([process.stdout], [], [], 120)
+    said = process.stdout.read() if heard else ''
+    assert said, 'the store has not started'
+    yield int(said)
   finally:
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 class Proxy:
