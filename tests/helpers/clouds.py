@@ -20,8 +20,24 @@ time.sleep(1e6)
 """
 _GS = """
 import sys, time
-from gcp_storage_emulator.server import create_server
-server = create_server(
+from email.parser import BytesParser
+from gcp_storage_emulator import server as emulator
+
+
+class Exact(BytesParser):
+  # Which the emulator reads uploads with; it takes a line feed or a carriage
+  # return at the end of a file for its own.
+  def parsebytes(self, data):
+    message = super().parsebytes(data)
+    if message.get_content_type() == 'multipart/related':
+      edge = f'\\n--{message.get_boundary()}'.encode()
+      content = data.rsplit(edge, 2)[1].partition(b'\\n\\n')[2]
+      message.get_payload()[1].get_payload = lambda decode: content
+    return message
+
+
+emulator.BytesParser = Exact
+server = emulator.create_server(
   '127.0.0.1', int(sys.argv[1]), in_memory=True, default_bucket='bucket'
 )
 server.start()
