@@ -5,7 +5,7 @@
 
 A run is a JobSet: one pod a node, whose one process takes all GPUs of the node,
 or one pod a host of a TPU slice (`--tpu=tpu-v5-lite-podslice:4x4`). With
-`--ablate=N` it is an Indexed Job of N pods that share the programs of an
+`--ablate=N` it is an Indexed Job of N pods that share the runs of an
 ablation; `--collect` is the job that makes its results. `--dry_run` prints the
 manifest, which is otherwise handed to `kubectl create`. Everything after `--`
 goes to the command as it stands. F lies in the image or on a volume.
@@ -65,9 +65,8 @@ def to_yaml(value: Any, indent: str = '') -> str:
 
 def script(options: argparse.Namespace) -> str:
   """What the shell of a container does."""
-  module = (
-    'gan_jax.ablate' if options.ablate or options.collect else ('gan_jax.train')
-  )
+  is_ablation = options.ablate or options.collect
+  module = 'gan_jax.ablate' if is_ablation else options.module
   words = [*shlex.split(options.python), '-m', module]
   words += [f'--flagfile={options.flagfile}'] if options.flagfile else []
   words += [f'--workdir={options.workdir}']
@@ -258,7 +257,7 @@ def run_manifest(options: argparse.Namespace) -> Manifest:
 
 
 def ablation_manifest(options: argparse.Namespace) -> Manifest:
-  """An ablation as an Indexed Job, each index a share of its programs."""
+  """An ablation as an Indexed Job, each index a share of its runs."""
   return {
     'apiVersion': 'batch/v1',
     'kind': 'Job',
@@ -314,6 +313,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add('--ablate', type=int, default=0, help='pods of an ablation; 0: a run')
   add('--throttle', type=int, default=0, help='of them at a time; 0: all')
   add('--collect', action='store_true', help='the results of an ablation')
+  add('--module', default='gan_jax.train', help='what the pods of a run do')
   add('--queue', default='', help="Kueue's local queue")
   add('--priority', default='', help="Kueue's priority class")
   add('--priority_class', default='', help="the pods' own priority class")
@@ -362,6 +362,9 @@ def _mistakes(options: argparse.Namespace) -> list[str]:
     found.append('--ablate, --throttle, --crashes, --stalls: 0 or more')
   several = options.nodes * options.slices > 1
   several = several or (bool(options.tpu) and not found and _hosts(options) > 1)
+  is_ablation = options.ablate or options.collect
+  if is_ablation and options.module not in ('gan_jax.train', 'gan_jax.ablate'):
+    found.append('--module: --ablate and --collect say it; leave it out')
   if options.ablate and several:
     found.append('--ablate: pods of one process each')
   return found

@@ -4,10 +4,11 @@
 
 One process a GPU, or `--tasks_per_node` on CPU; when there are several they are
 joined through jax.distributed, which knows Slurm. `--ablate=N` submits an
-ablation instead, as an array of N tasks that share its programs, each on one
+ablation instead, as an array of N tasks that share its runs, each on one
 node and all of its GPUs that are asked for; `--throttle=M` lets M of them run
 at a time, and `--collect` submits a job that makes its results when all have
-ended. Everything after `--` goes to the command as it stands; `--sbatch=...`
+ended. `--module=gan_jax.ablate` in its place is one job, whose processes share
+the runs. Everything after `--` goes to the command as it stands; `--sbatch=...`
 hands sbatch an option of your cluster, `--setup=...` is a shell command before
 the run (`--setup='module load cuda'`), and `--python=...` may be of several
 words (`--python='apptainer exec --nv IMAGE python'`). The job itself is
@@ -46,6 +47,7 @@ def environment(options: argparse.Namespace) -> dict[str, str]:
   """What launch/slurm.sbatch reads, but for what it does without."""
   read = {
     'LAUNCH': str(SCRIPT.parent),
+    'MODULE': 'gan_jax.ablate' if options.ablate else options.module,
     'PYTHON': options.python,
     'SETUP': ' && '.join(options.setup),
     'CRASHES': str(options.crashes),
@@ -77,14 +79,12 @@ def command(options: argparse.Namespace, after: str = '') -> list[str]:
   if after:
     words += [
       f'--dependency=afterany:{after}',
-      '--export=ALL,MODULE=gan_jax.ablate',
       f'--output={output(options.workdir, "collect-%j")}',
     ]
   elif options.ablate:
     throttle = f'%{options.throttle}' if options.throttle else ''
     words += [
       f'--array=1-{options.ablate}{throttle}',
-      '--export=ALL,MODULE=gan_jax.ablate',
       f'--output={output(options.workdir, "%A-%a")}',
     ]
   else:
@@ -115,6 +115,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add('--ablate', type=int, default=0, help='tasks of an ablation; 0: a run')
   add('--throttle', type=int, default=0, help='of them at a time; 0: all')
   add('--collect', action='store_true', help='and a job that makes its results')
+  add('--module', default='', help='what python -m runs, as gan_jax.ablate')
   add('--setup', action='append', default=[], help='shell command before it')
   add('--python', default='', help='of one or several words; default: python')
   add('--crashes', type=int, default=restarts.CRASHES, help='tolerated')
@@ -135,6 +136,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.error('--ablate: 1 or more tasks of one process each')
   if min(options.throttle, options.crashes, options.stalls) < 0:
     parser.error('--throttle, --crashes and --stalls: 0 or more')
+  if options.ablate and options.module:
+    parser.error('--module: --ablate says it; leave it out')
   if (options.throttle or options.collect) and not options.ablate:
     parser.error('--throttle and --collect: are for --ablate')
   if options.flagfile and not os.path.isfile(options.flagfile):

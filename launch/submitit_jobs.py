@@ -102,5 +102,4 @@ def submit(extra: Sequence[str] = (), **options: Any) -> list[Any]:
   run = (['bash', *command[script:]], environment)
   if not parsed.ablate:
     return [executor.submit(_run, *run)]
-  environment['MODULE'] = 'gan_jax.ablate'
   return executor.map_array(_run, *zip(*[run] * parsed.ablate, strict=True))

@@ -67,7 +67,7 @@ def start(options: argparse.Namespace) -> list[str]:
 
   A crash is counted by docker, for which 0 is what is not to be restarted.
   """
-  words = ['python', '-m', 'gan_jax.train']
+  words = ['python', '-m', options.module]
   words += [f'--flagfile={options.flagfile}'] if options.flagfile else []
   words += [f'--workdir={options.workdir}', '--multihost=true']
   words += [f'--save_deadline={options.save_deadline}', *options.extra]
@@ -126,6 +126,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
   add('--spot', action='store_true', help='cheaper, and may be taken back')
   add('--gcloud', action='append', default=[], help='further option of create')
   add('--image', default='', help='with gan_jax and launch/ in it, for TPUs')
+  add('--module', default='gan_jax.train', help='what python -m runs')
   add('--flagfile', default='', help='flags of the run, in the container')
   add(
     '--workdir',

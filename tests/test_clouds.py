@@ -72,6 +72,12 @@ def test_a_run_starts_on_all_workers_and_is_judged_on_the_first(
   )
 
 
+def test_an_ablation_is_shared_out_to_all_workers(capsys):
+  words = ('--module=gan_jax.ablate', '--', '--seeds=4')
+  ((*_, shell),) = shown(capsys, 'start', *RUN, *words)
+  assert ' -m gan_jax.ablate ' in shell and '--multihost=true' in shell
+
+
 def test_its_log_and_its_end(capsys):
   ((*_, worker, shell),) = shown(capsys, 'watch', '--worker=2')
   assert worker == '--worker=2' and '--follow' in shell

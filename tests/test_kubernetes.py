@@ -150,6 +150,8 @@ def test_a_tpu_slice_has_its_labels_and_one_pod_a_host():
   }
   assert container(manifest)['resources']['limits'] == {'google.com/tpu': 4}
   assert '--multihost=true' in container(manifest)['command'][2]
+  shared = container(made('tpu slices', '--module=gan_jax.ablate'))
+  assert ' -m gan_jax.ablate ' in shared['command'][2]
   (annotation,) = manifest['metadata']['annotations'].values()
   assert annotation == 'cloud.google.com/gke-nodepool'
 

@@ -491,13 +491,23 @@ def test_slurm_array_of_an_ablation(tmp_path):
   assert done.returncode == 0, done.stderr
   command = done.stdout.partition('\n')[0]
   assert '--array=1-6' in command
-  assert '--export=ALL,MODULE=gan_jax.ablate' in command
+  assert ' MODULE=gan_jax.ablate ' in command
   assert 'w.slurm-%A-%a.out' in command
   assert command.endswith(' --vary=objective=minimax,hinge')
   assert 'multihost' not in command
   done = dry(SLURM, *words, '--nodes=2')
   assert done.returncode == 2
   assert '--ablate: 1 or more tasks of one process each' in done.stderr
+  done = dry(SLURM, *words, '--module=gan_jax.ablate')
+  assert done.returncode == 2 and '--module: --ablate says' in done.stderr
+
+
+def test_slurm_job_of_an_ablation_that_its_processes_share(tmp_path):
+  words = (f'--workdir={tmp_path}/w', '--module=gan_jax.ablate', '--nodes=2')
+  done = dry(SLURM, *words, '--', '--seeds=4')
+  command = done.stdout.partition('\n')[0]
+  assert ' MODULE=gan_jax.ablate ' in command
+  assert command.endswith(f' --workdir={tmp_path}/w --multihost=true --seeds=4')
 
 
 def test_batch_script_gives_a_task_of_an_array_its_share(tmp_path):

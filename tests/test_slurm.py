@@ -251,6 +251,19 @@ def test_each_task_of_an_array_goes_back_alone(slurm, undisturbed):
     assert state(grid / program) == state(undisturbed[1] / program)
 
 
+def test_the_processes_of_a_job_share_an_ablation(slurm, undisturbed):
+  """Two nodes, each with the half of the programs; the first one collects."""
+  grid = slurm.folder / 'shared'
+  words = ('--module=gan_jax.ablate', '--nodes=2')
+  (job,) = slurm.submit(grid, *words, extra=GRID)
+  slurm.wait_for(job, 'COMPLETED')
+  results = (grid / 'results.csv').read_text()
+  assert results == (undisturbed[1] / 'results.csv').read_text()
+  for k in range(4):
+    program = f'programs/{k:03d}'
+    assert state(grid / program) == state(undisturbed[1] / program)
+
+
 def test_the_time_limit_and_preemption_save_and_scancel_ends(
   slurm, undisturbed
 ):

@@ -205,22 +205,43 @@ def test_an_ablation_that_is_killed_and_collected(cloud):
     assert there == cloud.state(local / 'programs' / program)
 
 
+def run_joined(cloud, name, workdir, words):
+  """Two processes of one job; what they print."""
+  command = [sys.executable, str(ROOT / 'launch' / 'local.py')]
+  command += [f'--module=gan_jax.{name}', '--processes=2']
+  command += [f'--workdir={workdir}', '--', '--compilation_cache=off', *words]
+  done = subprocess.run(
+    ['timeout', '-k', '5', '150', *command],
+    env=cloud.environment,
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  return done.stdout
+
+
+def test_an_ablation_of_two_joined_processes(cloud):
+  """Each of which has its share in a folder of its own."""
+  local, url = cloud.folder / 'joined', cloud.url('joined')
+  cloud.run('ablate', local, [*ABLATION, '--split=2'])
+  words = [*ABLATION, '--split=2']
+  run_joined(cloud, 'ablate', url, [*words, '--dry_run'])
+  said = run_joined(cloud, 'ablate', url, words)
+  assert '8 of 8 runs ended: 4 done, 4 diverged' in said
+  # The same, which finds that all is done, by one process.
+  cloud.run('ablate', url, ABLATION)
+  for name in ('results.csv', 'scores.csv'):
+    assert cloud.text(url, name) == (local / name).read_text()
+  for program in ('000', '001', '002', '003'):
+    there = cloud.state(cloud.url(f'joined/programs/{program}'))
+    assert there == cloud.state(local / 'programs' / program)
+
+
 def test_two_processes_with_a_folder_each(cloud):
   def together(workdir, *words):
-    flagfile = cloud.folder / 'job.flags'
-    flagfile.write_text('\n'.join(w for w in RUN if w != '--devices=1') + '\n')
-    command = [sys.executable, str(ROOT / 'launch' / 'local.py')]
-    command += ['--processes=2', f'--flagfile={flagfile}']
-    command += [f'--workdir={workdir}', '--', '--compilation_cache=off', *words]
-    done = subprocess.run(
-      ['timeout', '-k', '5', '150', *command],
-      env=cloud.environment,
-      capture_output=True,
-      text=True,
-      cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    shared = [word for word in RUN if word != '--devices=1']
+    return run_joined(cloud, 'train', workdir, [*shared, *words])
 
   local, url = cloud.folder / 'two', cloud.url('runs/two')
   few = ('--checkpoint_every=20', '--log_every=20')

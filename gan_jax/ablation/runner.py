@@ -43,6 +43,7 @@ from gan_jax.ablation.verdict import format_for_terminal
 from gan_jax.config import app, schema
 from gan_jax.config.schema import Config
 from gan_jax.runtime import (
+  backend,
   multihost,
   numerics,
   preemption,
@@ -91,6 +92,7 @@ def ablate(
 
   def work() -> int:
     if dry_run and not is_first:
+      backend.check_devices()  # which takes all processes of a TPU slice
       return app.DONE
     share = hosts.share_of(plan)
     return _ablate(share, dry_run, make_run, make_scorer, prepare)

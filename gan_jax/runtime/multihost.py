@@ -9,47 +9,62 @@ import contextlib
 import hashlib
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
-_apart = False
+from gan_jax.runtime.errors import Error
+
+
+class _Job(NamedTuple):
+  """What JAX knows of it: its service, this process and how many there are."""
+
+  client: Any = None
+  process_id: int = 0
+  num_processes: int = 1
+
+
+_left: _Job | None = None  # that this process works apart from
 
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
   """Within, this process works as if it were alone, on its own devices.
 
-  So do its threads. `Board` still reaches the others.
+  So do its threads. Of the others JAX knows nothing then, so that no process
+  waits for another one to look for its devices; unless it has looked before.
+  `Board` still reaches them.
   """
-  global _apart
-  before, _apart = _apart, True
+  global _left
+  before, _left = _left, _job()
+  _set_job(_Job())
   try:
     yield
   finally:
-    _apart = before
+    _set_job(_left)
+    _left = before
 
 
 def is_apart() -> bool:
   """Whether this process works as if it were alone."""
-  return _apart
+  return _left is not None
 
 
 def is_primary() -> bool:
   """Whether this is the first process, which alone writes files and talks."""
-  return _apart or jax.process_index() == 0
+  return is_apart() or jax.process_index() == 0
 
 
 def is_alone() -> bool:
   """Whether there is no other process."""
-  return _apart or jax.process_count() == 1
+  return is_apart() or jax.process_count() == 1
 
 
 def devices() -> list[jax.Device]:
   """Those that are computed on: of all processes, or of this one apart."""
-  return jax.local_devices() if _apart else jax.devices()
+  return jax.local_devices() if is_apart() else jax.devices()
 
 
 def _gather(values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -109,32 +124,52 @@ _numbers, _boards = itertools.count(), itertools.count()
 _LONG = 7200  # seconds
 
 
-def _job() -> Any:
-  """What JAX knows of the job."""
+def _job() -> _Job:
   from jax._src import distributed  # no public function says it
 
-  return distributed.global_state
+  state: Any = distributed.global_state
+  client, number, count = state.client, state.process_id, state.num_processes
+  return _left or _Job(client, number or 0, count or 1)
+
+
+def _set_job(job: _Job) -> None:
+  from jax._src import distributed
+
+  state: Any = distributed.global_state
+  state.client, state.process_id, state.num_processes = job
 
 
 def _service() -> tuple[Any, int]:
   """Its client, None for a process that is alone, and the process's number."""
-  state = _job()
-  return (None, 0) if _apart else (state.client, number())
+  return (None, 0) if is_apart() else (_job().client, number())
 
 
 def number() -> int:
   """Of this process among those of the job; no device is looked for."""
-  return int(_job().process_id or 0)
+  return _job().process_id
 
 
 def count() -> int:
   """Of the processes of the job; no device is looked for."""
-  return int(_job().num_processes or 1)
+  return _job().num_processes
+
+
+def check_together() -> None:
+  """Raises where JAX has begun to compute in this process apart from others.
+
+  Raises:
+    Error: with the remedy.
+  """
+  if not is_apart() and count() > jax.process_count() == 1:
+    raise Error(
+      '`multihost=true`: this process has computed apart from the others of its'
+      ' job, in an ablation; JAX cannot go back: start another process'
+    )
 
 
 def is_first() -> bool:
   """As `is_primary`; no device is looked for."""
-  return _apart or number() == 0
+  return is_apart() or number() == 0
 
 
 def tell_others(text: str | None) -> str:

@@ -123,10 +123,11 @@ def prepare_back_end(config: Config, part: str = '') -> None:
     part: of the processes that work in one folder without joining.
 
   Raises:
-    Error: if JAX has no device.
+    Error: if JAX has no device, or not those of the other processes.
   """
   determinism.request(config.deterministic, config.workdir, part)
   backend.check_devices()
+  multihost.check_together()
 
 
 def prepare_process(config: Config, part: str = '') -> None:

@@ -1,13 +1,13 @@
 """Agreement among processes, one alone and as seen from one of several."""
 
-import types
-
 import jax
 import numpy as np
 import pytest
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from gan_jax.runtime import multihost
+from gan_jax.runtime.errors import Error
 
 
 def test_one_process_agrees_with_itself():
@@ -64,13 +64,21 @@ def test_the_first_process_says_it_and_all_come_together(second, monkeypatch):
   assert met == ['saved'] and not multihost.is_alone()
 
 
+def join(monkeypatch, client, number, count):
+  """Makes this process one of a job; what JAX knows of it."""
+  job = distributed.global_state
+  monkeypatch.setattr(job, 'client', client)
+  monkeypatch.setattr(job, 'process_id', number)
+  monkeypatch.setattr(job, 'num_processes', count)
+  return job
+
+
 def test_one_that_works_apart_is_alone(second, monkeypatch):
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
   here = jax.devices()[:1]
   monkeypatch.setattr(jax, 'devices', lambda: 2 * here)
   monkeypatch.setattr(jax, 'local_devices', lambda: here)
-  job = types.SimpleNamespace(client=object(), process_id=1, num_processes=2)
-  monkeypatch.setattr(multihost, '_job', lambda: job)
+  join(monkeypatch, object(), 1, 2)
   assert not (multihost.is_alone() or multihost.is_primary())
   assert not multihost.is_first() and len(multihost.devices()) == 2
   with multihost.apart():
@@ -83,7 +91,16 @@ def test_one_that_works_apart_is_alone(second, monkeypatch):
     multihost.meet_others('nobody')
     multihost.wait_for_all('nobody')
     assert (multihost.number(), multihost.count()) == (1, 2)
-  assert not (multihost.is_alone() or multihost.is_apart())
+    assert not jax.distributed.is_initialized()
+    with multihost.apart():
+      assert (multihost.number(), multihost.count()) == (1, 2)
+    multihost.check_together()
+  assert jax.distributed.is_initialized()
+  multihost.check_together()
+  monkeypatch.setattr(jax, 'process_count', lambda: 1)
+  with pytest.raises(Error, match='has computed apart.*start another process'):
+    multihost.check_together()
+  assert not multihost.is_apart()
 
 
 class Notes:
@@ -101,8 +118,7 @@ class Notes:
 
 
 def test_a_board_has_a_text_of_each_process(monkeypatch):
-  job = types.SimpleNamespace(client=Notes(), process_id=0, num_processes=12)
-  monkeypatch.setattr(multihost, '_job', lambda: job)
+  job = join(monkeypatch, Notes(), 0, 12)
   first, second = multihost.Board(), multihost.Board()
   first.write('1 a b')
   job.process_id = 11
