@@ -47,13 +47,14 @@ def begin(place, programs):
   environment['XLA_FLAGS'] = compiling.of_a_process()
   with contextlib.ExitStack() as stack:
 
-    def begin(command, *words, first=(), **options):
+    def begin(command, *words, first=(), cached=True, env=None, **options):
       if command in ('train', 'ablate'):
-        words = (f'--compilation_cache={programs}', *words)
+        cache = programs if cached else 'off'
+        words = (f'--compilation_cache={cache}', *words)
       options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT) | options
       process = subprocess.Popen(
         [*first, sys.executable, '-m', f'gan_jax.{command}', *words],
-        env=environment,
+        env=environment | (env or {}),
         text=True,
         **options,
       )
@@ -122,6 +123,21 @@ def test_a_terminal_that_goes_away_saves(begin, tmp_path):
 
 
 # The table.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['SIGTERM', 'SIGINT'])
+@pytest.mark.parametrize('delay', [0.0, 0.5, 1.0, 1.5])
+def test_a_signal_amid_a_compilation(delay, kind, begin, tmp_path):
+  """Which a thread of XLA goes on with while the process ends."""
+  words = [*TOY, *LONG, '--noreport', f'--workdir={tmp_path / "run"}']
+  run = begin('train', *words, cached=False, env={'XLA_FLAGS': ''})
+  said = wait_for(run, 'devices: ')
+  time.sleep(delay)
+  send(run, kind, 1)
+  code, said = end(run, said)
+  assert code == app.SAVED, said
+  assert 'Segmentation' not in said
 
 
 @pytest.mark.soak

@@ -32,7 +32,9 @@ def share_of(plan: AblationPlan) -> AblationPlan:
   return plan.share(f'{multihost.number() + 1}/{multihost.count()}')
 
 
-def work_apart(plan: AblationPlan, work: Callable[[], int]) -> int:
+def work_apart(
+  plan: AblationPlan, work: Callable[[], int], leave: bool = False
+) -> int:
   """Does this process's share; returns when those of all have ended.
 
   A signal to one of them, or its failure, saves and ends them all.
@@ -40,6 +42,7 @@ def work_apart(plan: AblationPlan, work: Callable[[], int]) -> int:
   Args:
     plan: whose `save_deadline` is how long the others are waited for then.
     work: that is done; returns an exit code.
+    leave: whether nothing follows for which the processes need to be joined.
 
   Returns:
     The exit code of the job: 75 if one was stopped, else the greatest.
@@ -48,18 +51,24 @@ def work_apart(plan: AblationPlan, work: Callable[[], int]) -> int:
     PeerFailed: if another process failed; with its message and exit code.
   """
   board, deadline = multihost.Board(), plan.base.save_deadline
-  with preemption.listen() as listener, multihost.apart():
-    listener.raise_at_once = False
-    try:
-      with _stopping_with_others(board):
-        code = work()
-    except BaseException as error:
-      code = error.exit_code if isinstance(error, Error) else app.ERROR
-      board.write(f'{code} {str(error) or type(error).__name__}')
-      _wait(board, listener, deadline)
-      raise
-    board.write(str(code))
-    return _judge(_wait(board, listener, deadline))
+  ended: dict[int, str] = {}
+  try:
+    with preemption.listen() as listener, multihost.apart():
+      listener.raise_at_once = False
+      try:
+        with _stopping_with_others(board):
+          code = work()
+      except BaseException as error:
+        code = error.exit_code if isinstance(error, Error) else app.ERROR
+        board.write(f'{code} {str(error) or type(error).__name__}')
+        ended = _wait(board, listener, deadline)
+        raise
+      board.write(str(code))
+      ended = _wait(board, listener, deadline)
+      return _judge(ended)
+  finally:
+    if leave and len(ended) == multihost.count():
+      multihost.leave()
 
 
 def _stops(text: str) -> bool:

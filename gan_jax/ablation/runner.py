@@ -97,7 +97,7 @@ def ablate(
     share = hosts.share_of(plan)
     return _ablate(share, dry_run, make_run, make_scorer, prepare)
 
-  code = hosts.work_apart(plan, work)
+  code = hosts.work_apart(plan, work, leave=True)
   is_over = code in (app.DONE, app.ERROR) and not dry_run
   return collect(plan) if is_first and is_over else code
 

@@ -5,6 +5,7 @@ diverged, 75 saved after a signal: run the command again, 130 stopped by Ctrl-C
 where there is nothing to save.
 """
 
+import atexit
 import contextlib
 import gc
 import os
@@ -291,12 +292,42 @@ def run(main: Callable[[], int]) -> NoReturn:
 
   with contextlib.suppress(ValueError):  # not in the main thread
     signal.signal(signal.SIGINT, _interrupt)
-  with terminal.sturdy_streams():
-    try:
-      app.run(guarded, flags_parser=_parse)
-    except KeyboardInterrupt:
-      terminal.tell(
-        'stopped by Ctrl-C; the same command does it again', sys.stderr
-      )
-      sys.exit(INTERRUPTED)
+  try:
+    with terminal.sturdy_streams():
+      try:
+        app.run(guarded, flags_parser=_parse)
+      except KeyboardInterrupt:
+        terminal.tell(
+          'stopped by Ctrl-C; the same command does it again', sys.stderr
+        )
+        sys.exit(INTERRUPTED)
+  except SystemExit as end:
+    if end.code in (SAVED, INTERRUPTED):
+      end_process(end.code)
+    raise
   raise AssertionError('app.run returned')
+
+
+_last: list[Callable[[], object]] = []
+
+
+def at_end(call: Callable[[], object]) -> None:
+  """Has something done when the process ends, in order or stopped."""
+  atexit.register(call)
+  _last.append(call)
+
+
+def end_process(code: int) -> NoReturn:
+  """Ends a process that was stopped, without taking down what it holds.
+
+  A thread of XLA may be at a compilation which nobody waits for any more; it
+  crashes when the devices go.
+  """
+  for call in reversed(_last):
+    with contextlib.suppress(Exception):
+      call()
+  if 'jax' in sys.modules:
+    from gan_jax.runtime import multihost
+
+    multihost.leave()
+  os._exit(code)

@@ -154,6 +154,16 @@ def count() -> int:
   return _job().num_processes
 
 
+def leave() -> None:
+  """Ends this process's part in the job, when all the others do.
+
+  Else the service of the first process may go while another one still asks it,
+  which ends that one by a crash.
+  """
+  with contextlib.suppress(RuntimeError):  # it is gone
+    jax.distributed.shutdown()
+
+
 def check_together() -> None:
   """Raises where JAX has begun to compute in this process apart from others.
 

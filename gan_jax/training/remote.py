@@ -1,6 +1,5 @@
 """Workdirs in an object store: a folder of this machine in their place."""
 
-import atexit
 import contextlib
 import dataclasses
 import os
@@ -199,7 +198,7 @@ def copied(
   stack = contextlib.ExitStack()
   folder = fetched(workdir, stack, checkpoints)
   if places.scheme_of(workdir):
-    atexit.register(stack.close)
+    app.at_end(stack.close)
   return folder
 
 

@@ -14,6 +14,8 @@ from unittest import mock
 
 from absl import app, flags, logging
 
+from gan_jax.config import app as gan_jax_app
+
 
 class Finished(NamedTuple):
   """A command that has ended, as `subprocess.CompletedProcess` has it."""
@@ -60,6 +62,7 @@ def run(command, *words):
     _own_flags(),
     mock.patch.object(sys, 'argv', [command, *map(str, words)]),
     mock.patch.object(app, 'run', _run),
+    mock.patch.object(gan_jax_app, 'end_process', sys.exit),
     # `runpy` would keep what the type checker made of the module where other
     # processes look for the plain one.
     mock.patch.object(sys, 'dont_write_bytecode', True),
