@@ -52,23 +52,28 @@ def work_apart(
   """
   board, deadline = multihost.Board(), plan.base.save_deadline
   ended: dict[int, str] = {}
-  try:
-    with preemption.listen() as listener, multihost.apart():
-      listener.raise_at_once = False
-      try:
-        with _stopping_with_others(board):
-          code = work()
-      except BaseException as error:
-        code = error.exit_code if isinstance(error, Error) else app.ERROR
-        board.write(f'{code} {str(error) or type(error).__name__}')
-        ended = _wait(board, listener, deadline)
-        raise
-      board.write(str(code))
+  with preemption.listen() as listener:
+    listener.raise_at_once = False
+    try:
+      with _stopping_with_others(board), multihost.apart():
+        code = work()
+      _tell(board, str(code))
       ended = _wait(board, listener, deadline)
-      return _judge(ended)
-  finally:
-    if leave and len(ended) == multihost.count():
-      multihost.leave()
+    except BaseException as error:
+      code = error.exit_code if isinstance(error, Error) else app.ERROR
+      _tell(board, f'{code} {str(error) or type(error).__name__}')
+      ended = _wait(board, listener, deadline)
+      raise
+    finally:
+      if leave and len(ended) == multihost.count():
+        multihost.leave()
+  return _judge(ended)
+
+
+def _tell(board: multihost.Board, text: str) -> None:
+  """Says how this process has ended, if the first one is there to hear it."""
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
+    board.write(text)
 
 
 def _stops(text: str) -> bool:
@@ -109,7 +114,7 @@ def _wait(
   stopping = 0.0
   while len(ended) < multihost.count():
     if listener.received and not stopping:
-      board.write(str(app.SAVED))
+      _tell(board, str(app.SAVED))
     try:
       ended = board.read()
     except jax.errors.JaxRuntimeError:  # the first process is gone

@@ -323,6 +323,9 @@ def end_process(code: int) -> NoReturn:
   A thread of XLA may be at a compilation which nobody waits for any more; it
   crashes when the devices go.
   """
+  with contextlib.suppress(ValueError):  # not in the main thread
+    for number in preemption.signals():
+      signal.signal(number, signal.SIG_IGN)
   for call in reversed(_last):
     with contextlib.suppress(Exception):
       call()

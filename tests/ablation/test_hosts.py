@@ -175,10 +175,10 @@ def test_a_signal_after_the_work_stops_the_others(board, plan):
 
 
 def test_a_first_process_that_is_gone_is_not_waited_for(board, plan):
-  def read():
+  def fail(*_):
     raise jax.errors.JaxRuntimeError('UNAVAILABLE')
 
-  board.read = read
+  board.read = board.write = fail
   assert hosts.work_apart(plan, lambda: app.DONE) == app.SAVED
 
 
