@@ -39,8 +39,8 @@ FLAGS: dict[str, Flag] = {
   'split': Flag(
     0,
     'Into how many the runs of each compiled program are split. 0: as the'
-    ' workdir has it; at its beginning as many as give each process of a'
-    ' --multihost job, or each task of --only=K/N, the same share.',
+    ' workdir has it; at its beginning as many as it takes for each process of'
+    ' a --multihost job, or each task of --only=K/N, to have one.',
     0,
     INT_MAX,
   ),
@@ -96,7 +96,7 @@ def _options() -> plan_lib.AblationOptions:
 def main() -> int:
   """Runs, plans or collects, as the flags say."""
   f = flags.FLAGS
-  plan_lib.check_actions(f.collect, f.dry_run, f.only)
+  plan_lib.check_actions(f.collect, f.dry_run, f.only, f.multihost)
   with grid.pointing_to_vary():
     plan = plan_lib.make_plan(_options())  # reports bad flags without JAX
   folder.check_folder(plan)

@@ -162,8 +162,8 @@ def ablate(
     published: JSON file of published values to put beside the scores.
     layout: how a device computes the runs of a program: 'vmap', 'map', 'auto'.
     split: into how many the runs of each compiled program are split; 0: as the
-      folder has it, at its beginning as many as give each process of a
-      `multihost` job, or each of the N of `only`, the same share.
+      folder has it, at its beginning as many as it takes for each process of a
+      `multihost` job, or each of the N of `only`, to have one.
     identity: a word that you vouch for, in the place of the hash of the steps
       by which an ablation knows that it is still the same one.
     **options: flags of `gan_jax.train` by name, as `gan_jax.train` takes them.
@@ -202,9 +202,9 @@ def ablate(
     identity=identity,
   )
   train_lib.join_job(plan.base)
-  plan = folder_lib.decide_split(plan, hosts.count_of(plan))
-  folder_lib.check_folder(plan)
   if hosts.count_of(plan) == 1:
+    plan = folder_lib.decide_split(plan)
+    folder_lib.check_folder(plan)
     with preemption.listen() as listener, runner.held(plan, listener) as here:
       _run(here, listener)
       return read_table(here)
@@ -223,9 +223,11 @@ def _run(plan: AblationPlan, listener: preemption.Listener) -> str:
 
 def _ablate_joined(plan: AblationPlan) -> Table:
   """As one of the processes of a job, all of which return the whole table."""
+  plan = hosts.agree_on_split(plan)
   share = hosts.share_of(plan)
 
   def work() -> int:
+    folder_lib.check_folder(share)
     with preemption.listen() as listener, runner.held(share, listener) as here:
       return app.SAVED if _run(here, listener) == 'saved' else app.DONE
 

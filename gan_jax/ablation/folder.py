@@ -33,6 +33,7 @@ _BEGINNING = (
   *('.lock', '.lease-', '.plan.json', 'compile_for_'),
   places.PICKS,
 )
+_PLAN_COPY = 'programs/plan.json'
 # Options that may change while a run continues, but on which scores depend.
 _SCORING = ('metrics', 'eval_samples', 'eval_seeds', 'features', 'weights')
 
@@ -116,7 +117,7 @@ def decide_split(plan: AblationPlan, processes: int = 1) -> AblationPlan:
     return plan
   recorded = _read_anywhere(plan)
   if recorded is not None:
-    return plan.split_by(int(recorded['options'].get('split', 1)))
+    return plan.split_by(int(recorded.get('options', {}).get('split', 1)))
   only = plan.options.only
   tasks = parse_share('only', only)[1] if only else processes
   return plan.split_by(plan_lib.choose_split(len(plan.programs), tasks))
@@ -130,11 +131,13 @@ def _read_anywhere(plan: AblationPlan) -> dict[str, Any] | None:
   from gan_jax.runtime.store import Store
 
   store = Store(url)
-  with store.refusing():
-    content = store.read('plan.json')
-  with contextlib.suppress(records.DamagedRecord):
-    return records.parse(content) if content else None
-  return None  # once it is fetched, its copy is read
+  for name in ('plan.json', _PLAN_COPY):
+    with store.refusing():
+      content = store.read(name)
+    with contextlib.suppress(records.DamagedRecord):
+      if content is not None:
+        return records.parse(content)
+  return None
 
 
 def check_numerics(folder: pathlib.Path, recorded: Mapping[str, Any]) -> None:
@@ -247,7 +250,7 @@ def read_plan(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _plan_copy(folder: pathlib.Path) -> pathlib.Path:
-  return folder / 'programs' / 'plan.json'
+  return folder / _PLAN_COPY
 
 
 def write_plan(

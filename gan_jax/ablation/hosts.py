@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
+from gan_jax.ablation import folder
 from gan_jax.ablation.plan import AblationPlan
 from gan_jax.ablation.progress import say
 from gan_jax.config import app
@@ -32,16 +33,38 @@ def share_of(plan: AblationPlan) -> AblationPlan:
   return plan.share(f'{multihost.number() + 1}/{multihost.count()}')
 
 
+def agree_on_split(plan: AblationPlan) -> AblationPlan:
+  """The plan with its programs split as the first process decides.
+
+  Raises:
+    Error: in all processes, if the first one cannot.
+  """
+  if not multihost.is_first():
+    text = multihost.tell_others(None)
+    if not text.isdigit():
+      code, _, failure = text.partition(' ')
+      raise PeerFailed(failure, -int(code))
+    return plan.split_by(int(text))
+  try:
+    plan = folder.decide_split(plan, multihost.count())
+  except Error as error:
+    multihost.tell_others(f'-{error.exit_code} {error}')
+    raise
+  multihost.tell_others(str(plan.options.split))
+  return plan
+
+
 def work_apart(
   plan: AblationPlan, work: Callable[[], int], leave: bool = False
 ) -> int:
   """Does this process's share; returns when those of all have ended.
 
-  A signal to one of them, or its failure, saves and ends them all.
+  A signal to one of them, or its failure, saves and ends them all; but not one
+  that works in another thread than the main one, which goes on to its end.
 
   Args:
     plan: whose `save_deadline` is how long the others are waited for then.
-    work: that is done; returns an exit code.
+    work: that is done; returns an exit code. It hears of signals by itself.
     leave: whether nothing follows for which the processes need to be joined.
 
   Returns:
@@ -50,23 +73,28 @@ def work_apart(
   Raises:
     PeerFailed: if another process failed; with its message and exit code.
   """
-  board, deadline = multihost.Board(), plan.base.save_deadline
+  board = multihost.Board()
   ended: dict[int, str] = {}
-  with preemption.listen() as listener:
-    listener.raise_at_once = False
-    try:
-      with _stopping_with_others(board), multihost.apart():
-        code = work()
-      _tell(board, str(code))
-      ended = _wait(board, listener, deadline)
-    except BaseException as error:
-      code = error.exit_code if isinstance(error, Error) else app.ERROR
-      _tell(board, f'{code} {str(error) or type(error).__name__}')
-      ended = _wait(board, listener, deadline)
-      raise
-    finally:
+
+  def end(text: str) -> None:
+    with preemption.listen() as listener:
+      listener.raise_at_once = False
+      _tell(board, text)
+      ended.update(_wait(board, listener, plan.base.save_deadline, text))
       if leave and len(ended) == multihost.count():
         multihost.leave()
+
+  try:
+    with _stopping_with_others(board), multihost.apart():
+      code = work()
+  except KeyboardInterrupt:  # a signal while there was nothing to save
+    end(str(app.SAVED))
+    raise
+  except BaseException as error:
+    code = error.exit_code if isinstance(error, Error) else app.ERROR
+    end(f'{code} {str(error) or type(error).__name__}')
+    raise
+  end(str(code))
   return _judge(ended)
 
 
@@ -107,13 +135,16 @@ def _stopping_with_others(board: multihost.Board) -> Iterator[None]:
 
 
 def _wait(
-  board: multihost.Board, listener: preemption.Listener, deadline: int
+  board: multihost.Board,
+  listener: preemption.Listener,
+  deadline: int,
+  own: str,
 ) -> dict[int, str]:
   """What all say of their end; of some, if they take longer to stop."""
   ended: dict[int, str] = {}
   stopping = 0.0
   while len(ended) < multihost.count():
-    if listener.received and not stopping:
+    if listener.received and not (stopping or _stops(own)):
       _tell(board, str(app.SAVED))
     try:
       ended = board.read()

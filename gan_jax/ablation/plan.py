@@ -5,7 +5,6 @@ Needs no JAX, so that an error in the options is reported at once.
 
 import dataclasses
 import json
-import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -279,14 +278,12 @@ def group_by_program(specs: Sequence[CellSpec]) -> list[list[int]]:
 
 
 def choose_split(programs: int, tasks: int) -> int:
-  """Into how many each program is split, so that the tasks have equal shares.
-
-  1 where there are enough of them.
+  """Into how many each program is split, so that each task has something to do.
 
   >>> choose_split(2, 6), choose_split(3, 4), choose_split(4, 3)
-  (3, 4, 1)
+  (3, 2, 1)
   """
-  return 1 if programs >= tasks else tasks // math.gcd(programs, tasks)
+  return max(1, -(-tasks // programs))
 
 
 def split(members: Sequence[T], count: int) -> list[tuple[T, ...]]:
@@ -355,13 +352,16 @@ def check_options(options: AblationOptions) -> None:
   read_published(options.published)
 
 
-def check_actions(collect: bool, dry_run: bool, only: str) -> None:
+def check_actions(
+  collect: bool, dry_run: bool, only: str, multihost: bool = False
+) -> None:
   """Refuses what a call that only collects has no use of.
 
   Raises:
     ArgumentError: naming it.
   """
-  for name, value in (('dry_run', dry_run), ('only', only)):
+  given = {'dry_run': dry_run, 'only': only, 'multihost': multihost}
+  for name, value in given.items():
     if collect and value:
       raise ArgumentError(name, value, 'has no effect beside `collect`')
 

@@ -106,9 +106,15 @@ def identify_programs(plan: AblationPlan) -> list[dict[str, Any]]:
     return []
   from gan_jax.training import identity, setup
 
-  identities = []
+  identities: list[dict[str, Any]] = []
+  keys: list[Any] = []
   for number in range(len(plan.programs)):
     spec = plan.spec_of(number)
+    keys.append(spec.program_key())
+    first = keys.index(keys[-1])
+    if first < number:  # a part of the same program
+      identities.append(identities[first])
+      continue
     parts = setup.build(
       spec.config,
       spec.objects,

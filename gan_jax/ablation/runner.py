@@ -84,22 +84,29 @@ def ablate(
   Raises:
     Error: whose message names the argument or file and the remedy.
   """
-  plan = folder_lib.decide_split(plan, hosts.count_of(plan))
-  folder_lib.check_folder(plan)
   if hosts.count_of(plan) == 1:
+    plan = folder_lib.decide_split(plan)
+    folder_lib.check_folder(plan)
     return _ablate(plan, dry_run, make_run, make_scorer, prepare)
-  is_first = multihost.is_first()
+  plan, is_first = hosts.agree_on_split(plan), multihost.is_first()
 
   def work() -> int:
     if dry_run and not is_first:
       backend.check_devices()  # which takes all processes of a TPU slice
       return app.DONE
+    folder_lib.check_folder(plan)
     share = hosts.share_of(plan)
     return _ablate(share, dry_run, make_run, make_scorer, prepare)
 
-  code = hosts.work_apart(plan, work, leave=True)
-  is_over = code in (app.DONE, app.ERROR) and not dry_run
-  return collect(plan) if is_first and is_over else code
+  try:
+    code = hosts.work_apart(plan, work, leave=True)
+    if dry_run or not is_first or code == app.SAVED:
+      return code
+    with preemption.listen():
+      return collect(plan)
+  except KeyboardInterrupt as stopped:
+    say(f'stopped by {stopped or "Ctrl-C"}; run the same command again')
+    return app.SAVED
 
 
 def _ablate(
@@ -115,10 +122,12 @@ def _ablate(
   for message in idle_options(plan.base) if is_first else ():
     app.warn(message)
   if not plan.chosen_programs():
-    programs = len(plan.programs)
+    who = f'`only={plan.options.only}`'
+    if plan.base.multihost:
+      who = f'process {multihost.number() + 1} of {multihost.count()}'
     app.warn(
-      f'`only={plan.options.only}`: has nothing to do, as there are'
-      f' {programs} compiled programs (`split={plan.options.split}`)'
+      f'{who}: has nothing to do, as there are {len(plan.programs)} compiled'
+      f' programs (`split={plan.options.split}`)'
     )
   try:
     with preemption.listen() as listener:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NoReturn
@@ -32,6 +33,7 @@ _TYPES = ((r'\(.Non-boolean argument.*\)', 'use true or false'),)
 _ARGUMENT = re.compile(r'`([\w.]+)(=[^`]*)?`')
 _PREPARE = re.compile(r"`gan_jax\.data\.prepare\('(.*?)'(.*?)\)`")
 _HELP = re.compile(r'--?(?:help|helpshort|h|\?)(?:=(.*))?')
+_LEAVING = 5.0  # seconds for the other processes of a job to end as well
 _LONGEST_REASON = 200  # characters of an exception's text
 DONE, ERROR, REFUSED, DIVERGED, SAVED, INTERRUPTED = 0, 1, 2, 3, 75, 130
 # Flags that name a file or folder.
@@ -332,5 +334,8 @@ def end_process(code: int) -> NoReturn:
   if 'jax' in sys.modules:
     from gan_jax.runtime import multihost
 
-    multihost.leave()
+    # Who waits for the others in vain is ended by JAX, later and by a crash.
+    leaving = threading.Thread(target=multihost.leave, daemon=True)
+    leaving.start()
+    leaving.join(_LEAVING)
   os._exit(code)

@@ -127,7 +127,8 @@ def prepare_back_end(config: Config, part: str = '') -> None:
   """
   determinism.request(config.deterministic, config.workdir, part)
   backend.check_devices()
-  multihost.check_together()
+  if config.multihost:
+    multihost.check_together()
 
 
 def prepare_process(config: Config, part: str = '') -> None:

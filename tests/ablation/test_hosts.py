@@ -27,10 +27,10 @@ WORDS = [
   '--network=mlp',
   '--width=384',  # more than a small checkpoint
   '--batch_size=16',
-  '--steps=60',
-  '--log_every=10',
-  '--checkpoint_every=10',
-  '--eval_every=30',
+  '--steps=400',
+  '--log_every=20',
+  '--checkpoint_every=20',
+  '--eval_every=200',
   '--eval_samples=64',
   '--metrics=modes',
   '--vary=lr_g=0.001,1e-2',
@@ -50,10 +50,10 @@ table = gj.ablate(
   network='mlp',
   width=384,
   batch_size=16,
-  steps=60,
-  log_every=10,
-  checkpoint_every=10,
-  eval_every=30,
+  steps=400,
+  log_every=20,
+  checkpoint_every=20,
+  eval_every=200,
   eval_samples=64,
   metrics='modes',
   vary={'lr_g': [1e-3, 1e-2]},
@@ -158,6 +158,57 @@ def test_a_failure_is_told_and_raised(error, text, board, plan):
   assert board.texts[0] == text
 
 
+def test_a_signal_that_is_raised_is_no_failure(board, plan):
+  """As from Python, where there was nothing to save."""
+
+  def stop():
+    raise preemption.Stopped('SIGTERM')
+
+  board.texts[1] = '75'
+  with pytest.raises(preemption.Stopped):
+    hosts.work_apart(plan, stop)
+  assert board.texts[0] == '75'
+
+
+@pytest.mark.parametrize(('other', 'left'), [('0', 1), (None, 0)])
+def test_the_job_is_left_when_all_have_ended(
+  other, left, board, plan, monkeypatch
+):
+  calls = []
+  monkeypatch.setattr(multihost, 'leave', lambda: calls.append(1))
+  board.texts |= {1: other} if other else {}
+  hosts.work_apart(plan, lambda: app.SAVED, leave=True)
+  assert len(calls) == left
+
+
+@pytest.mark.parametrize('number', [0, 1])
+def test_the_first_process_decides_the_split(number, tmp_path, monkeypatch):
+  told = []
+
+  def tell(text):
+    told.append(text)
+    return told[0] if text is None else text
+
+  monkeypatch.setattr(multihost, 'tell_others', tell)
+  monkeypatch.setattr(multihost, 'number', lambda: number)
+  monkeypatch.setattr(multihost, 'count', lambda: 3)
+  plan = ablations.plan(tmp_path / 'a', seeds=3)
+  if number:
+    told.append('2')
+    assert hosts.agree_on_split(plan).options.split == 2
+    told[:] = ['-2 `workdir=a`: plan.json cannot be read']
+    with pytest.raises(PeerFailed, match='plan.json cannot') as caught:
+      hosts.agree_on_split(plan)
+    assert caught.value.exit_code == 2
+    return
+  assert hosts.agree_on_split(plan).options.split == 3 and told == ['3']
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'plan.json').write_text('{')
+  with pytest.raises(ArgumentError, match='plan.json cannot be read'):
+    hosts.agree_on_split(plan)
+  assert told[1].startswith('-2 `workdir=')
+
+
 def test_the_others_have_the_time_to_save(board, plan):
   """And no more, if nothing is heard of them."""
   started = time.monotonic()
@@ -206,7 +257,7 @@ def test_each_task_has_its_share_of_the_runs(tmp_path):
   few = folder.decide_split(ablations.plan(tmp_path, *grid, only='1/2'))
   assert len(few.programs) == 2
   joined = folder.decide_split(ablations.plan(tmp_path, *grid), 3)
-  assert joined.options.split == 3
+  assert joined.options.split == 2
 
 
 def test_a_folder_keeps_the_split_that_it_was_begun_with(tmp_path):
@@ -268,7 +319,7 @@ def test_two_processes_end_where_one_does_after_a_signal_too(tmp_path):
   assert '6 of 6 runs ended: 6 done' in run(joined(two))
   assert ablations.rows(two) == ablations.rows(one)
   own, wanted = arrays(two), arrays(one)
-  assert own.keys() == wanted.keys() and own['001', 'step'][-1] == 60
+  assert own.keys() == wanted.keys() and own['001', 'step'][-1] == 400
   for name, values in wanted.items():
     np.testing.assert_array_equal(own[name], values, err_msg=str(name))
   # From Python both have the whole table; nothing is left to train.

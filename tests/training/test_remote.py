@@ -173,7 +173,7 @@ def test_scores_and_reports_of_a_run_that_may_go_on(programs, tmp_path):
     (None, 2),
     (b'{"options": {"split": 3}}', 3),
     (b'{"options": {}}', 1),
-    (b'{"options": {"split": 3}', 2),  # fetched, its copy is read
+    (b'{"options": {"split": 3}', 2),  # nor a copy of it
   ],
 )
 def test_an_ablation_is_split_as_its_url_has_it(content, split):
