@@ -164,10 +164,10 @@ def main():
       row['same bits'] = 'yes' if found == whole else 'no'
       rows.append(row)
       print(row, flush=True)
-  with (HERE / 'joined.csv').open('w', newline='') as file:
-    writer = csv.DictWriter(file, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
+      with (HERE / 'joined.csv').open('w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == '__main__':
