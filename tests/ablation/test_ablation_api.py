@@ -252,3 +252,25 @@ def test_metrics_of_ones_own_leave_a_cell_to_its_names():
   config = Config(dataset='ring')
   assert CellSpec(config).named and CellSpec(config, {'metrics': ()}).named
   assert not CellSpec(config, {'objective': SoftHinge}).named
+
+
+def test_the_process_is_set_up_as_that_of_a_run(monkeypatch, tmp_path):
+  """Its compilation cache, and the other processes of its job."""
+  asked = []
+
+  def join(config):
+    asked.append((config.compilation_cache, config.multihost))
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr('gan_jax.training.train.join_job', join)
+  with pytest.raises(KeyboardInterrupt):
+    gj.ablate(
+      tmp_path / 'a',
+      data='ring',
+      vary={'lr_g': [1e-3, 1e-2]},
+      steps=2,
+      metrics='modes',
+      compilation_cache=str(tmp_path),
+      multihost=True,
+    )
+  assert asked == [(str(tmp_path), True)]

@@ -279,6 +279,13 @@ def test_a_folder_keeps_the_split_that_it_was_begun_with(tmp_path):
   assert ablations.rows(path) == ablations.rows(whole)
 
 
+def test_a_number_is_the_same_however_it_is_written(tmp_path):
+  assert ablations.run_fake(ablations.plan(tmp_path, 'lr_g=1e-3,1e-2')) == 0
+  assert ablations.run_fake(ablations.plan(tmp_path, 'lr_g=0.001,.01')) == 0
+  with pytest.raises(IdentityError, match='vary: '):
+    ablations.run_fake(ablations.plan(tmp_path, 'lr_g=0.002,.01'))
+
+
 def test_a_task_without_a_share_is_told(tmp_path, capsys):
   asked = ablations.plan(tmp_path / 'a', split=1, only='2/2')
   assert ablations.run_fake(asked) == 0
