@@ -47,8 +47,8 @@ def agree_on_split(plan: AblationPlan) -> AblationPlan:
     return plan.split_by(int(text))
   try:
     plan = folder.decide_split(plan, multihost.count())
-  except Error as error:
-    multihost.tell_others(f'-{error.exit_code} {error}')
+  except BaseException as error:
+    multihost.tell_others(f'-{_code_of(error)} {_describe(error)}')
     raise
   multihost.tell_others(str(plan.options.split))
   return plan
@@ -91,11 +91,18 @@ def work_apart(
     end(str(app.SAVED))
     raise
   except BaseException as error:
-    code = error.exit_code if isinstance(error, Error) else app.ERROR
-    end(f'{code} {str(error) or type(error).__name__}')
+    end(f'{_code_of(error)} {_describe(error)}')
     raise
   end(str(code))
   return _judge(ended)
+
+
+def _code_of(error: BaseException) -> int:
+  return error.exit_code if isinstance(error, Error) else app.ERROR
+
+
+def _describe(error: BaseException) -> str:
+  return str(error) or type(error).__name__
 
 
 def _tell(board: multihost.Board, text: str) -> None:

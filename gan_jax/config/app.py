@@ -33,7 +33,7 @@ _TYPES = ((r'\(.Non-boolean argument.*\)', 'use true or false'),)
 _ARGUMENT = re.compile(r'`([\w.]+)(=[^`]*)?`')
 _PREPARE = re.compile(r"`gan_jax\.data\.prepare\('(.*?)'(.*?)\)`")
 _HELP = re.compile(r'--?(?:help|helpshort|h|\?)(?:=(.*))?')
-_LEAVING = 5.0  # seconds for the other processes of a job to end as well
+_LEAVING = 15.0  # seconds for the other processes of a job to end as well
 _LONGEST_REASON = 200  # characters of an exception's text
 DONE, ERROR, REFUSED, DIVERGED, SAVED, INTERRUPTED = 0, 1, 2, 3, 75, 130
 # Flags that name a file or folder.

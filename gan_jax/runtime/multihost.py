@@ -38,13 +38,16 @@ def apart() -> Iterator[None]:
   `Board` still reaches them.
   """
   global _left
-  before, _left = _left, _job()
+  if is_apart():
+    yield
+    return
+  _left = job = _job()
   _set_job(_Job())
   try:
     yield
   finally:
-    _set_job(_left)
-    _left = before
+    _set_job(job)
+    _left = None
 
 
 def is_apart() -> bool:

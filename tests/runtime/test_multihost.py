@@ -94,6 +94,7 @@ def test_one_that_works_apart_is_alone(second, monkeypatch):
     assert not jax.distributed.is_initialized()
     with multihost.apart():
       assert (multihost.number(), multihost.count()) == (1, 2)
+    assert multihost.is_apart() and not jax.distributed.is_initialized()
     multihost.check_together()
   assert jax.distributed.is_initialized()
   multihost.check_together()
